@@ -1,0 +1,148 @@
+# Needs Python 3.11 or newer with venv and headers, g++ 12 or newer, and GNU make; everything else
+# is installed into .venv at the versions in constraints.txt.
+#
+#   make PYTHON=python3.13 test      another interpreter (after make distclean)
+#   make PIP_FLAGS="..." demo        more arguments for pip, such as an --extra-index-url that has
+#                                    torch without CUDA
+PYTHON ?= python3
+PIP_FLAGS ?=
+OUT ?= build/demo
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install -qq -c constraints.txt $(PIP_FLAGS)
+SOURCES := $(shell find src csrc cmake tests/cpp -type f 2>/dev/null)
+CXX_FILES := $(filter %.h %.cc,$(SOURCES))
+SANITIZERS := thread address,undefined
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+# The CMake and ninja of .venv, not the system's.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# For every build that pip starts: warnings stop it, and the tests of the engine are configured in
+# the same tree, so that they and the extension share one engine.
+export CMAKE_ARGS := -DASYNCOPT_WERROR=ON -DASYNCOPT_TESTS=ON
+
+say = @printf '\n==> %s\n' "$(1)"
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+.PHONY: demo
+demo: $(VENV)/.cli build ## train real models under every sync; report in build/demo
+	$(call say,asyncopt compare: report in $(OUT))
+	@$(BIN)/asyncopt compare --out $(OUT)
+
+.PHONY: test
+test: lint types test-cpp test-sanitized wheel-check test-py ## everything that CI runs
+
+.PHONY: build
+build: $(VENV)/.core ## (re)build the extension in place
+
+.PHONY: deps
+deps: $(VENV)/.dev build ## everything that developers need, in .venv
+
+.PHONY: lint
+lint: $(VENV)/.dev
+	$(call say,ruff and clang-format)
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet --diff
+	@$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+.PHONY: types
+types: $(VENV)/.dev
+	$(call say,mypy)
+	@$(BIN)/mypy
+
+.PHONY: test-cpp
+test-cpp: $(VENV)/.dev build ## C++ tests of the engine
+	$(call say,C++ tests)
+	@tree=build/cmake-$$($(BIN)/python -c 'import sys; print(sys.implementation.cache_tag)'); \
+	cmake --build $$tree -- --quiet && $(call ctest,$$tree)
+
+.PHONY: test-sanitized
+test-sanitized: $(SANITIZERS:%=test-%) ## the same under sanitizers
+
+.PHONY: $(SANITIZERS:%=test-%)
+$(SANITIZERS:%=test-%): test-%: $(VENV)/.dev
+	$(call say,C++ tests under the sanitizer $*)
+	@cmake -S . -B build/$* -G Ninja --log-level=WARNING -DASYNCOPT_SANITIZE=$* \
+		-DASYNCOPT_PYTHON=OFF $(CMAKE_ARGS) >/dev/null
+	@cmake --build build/$* -j 2 -- --quiet && $(call ctest,build/$*)
+
+ctest = ctest --test-dir $(1) --output-on-failure --no-tests=error
+
+.PHONY: test-py
+test-py: $(VENV)/.dev build ## Python tests; make test-py ARGS="-k name" picks some
+	$(call say,pytest)
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+.PHONY: bench
+bench: $(VENV)/.bench build ## benchmarks
+	$(call say,benchmarks)
+	@$(BIN)/python -m pytest benches -q $(ARGS)
+
+.PHONY: format
+format: $(VENV)/.dev ## rewrite the sources in the project's format
+	@$(BIN)/ruff check --fix --quiet
+	@$(BIN)/ruff format --quiet
+	@$(BIN)/clang-format -i $(CXX_FILES)
+
+.PHONY: wheel
+wheel: $(VENV)/.dev ## source distribution, and a wheel built from it, in dist/
+	$(call say,source distribution and wheel)
+	@rm -rf dist
+	@CMAKE_ARGS= $(BIN)/python -m build --outdir dist
+	@ls -1 dist
+
+# An installed wheel, away from the checkout, has every module and the files beside them.
+.PHONY: wheel-check
+wheel-check: $(VENV)/.dev build
+	$(call say,wheel)
+	@rm -rf build/wheel build/lib.* build/bdist.*
+	@$(PIP) wheel -qq --no-deps --no-build-isolation -w build/wheel .
+	@$(PIP) install -qq --no-deps --no-compile --target build/wheel/site build/wheel/*.whl
+	@diff <(find asyncopt -type f ! -name '*.so' ! -path '*/__pycache__/*' | sort) \
+		<(cd build/wheel/site && find asyncopt -type f ! -name '*.so' | sort)
+	@cd build/wheel/site && $(CURDIR)/$(BIN)/python -c 'import asyncopt, os; \
+		assert asyncopt._core.__file__.startswith(os.getcwd()), asyncopt._core.__file__'
+
+.PHONY: clean
+clean: ## remove what was built, but not .venv
+	rm -rf build dist *.egg-info asyncopt/*.so .benchmarks .hypothesis .mypy_cache .pytest_cache \
+		.ruff_cache $(VENV)/.core
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## remove .venv as well
+	rm -rf $(VENV)
+
+$(VENV)/.created:
+	$(call say,virtual environment in $(VENV))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON): expected Python 3.11 or newer; set PYTHON=, as in: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON): has no venv module; install it (Debian: apt-get install python3-venv)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.build-tools: $(VENV)/.created constraints.txt
+	$(call say,build tools)
+	@$(INSTALL) setuptools pybind11 cmake ninja
+	@touch $@
+
+# Also builds the extension; pip's own output would hide what matters, so it is quiet.
+$(VENV)/.cli $(VENV)/.bench $(VENV)/.dev: $(VENV)/.%: $(VENV)/.build-tools pyproject.toml
+	$(call say,torch and the other dependencies ($*) with the extension; some minutes the first time)
+	@$(INSTALL) --no-build-isolation -e '.[$*]'
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.build-tools setup.py CMakeLists.txt $(SOURCES)
+	$(call say,extension)
+	@$(INSTALL) --no-build-isolation --no-deps -e .
+	@touch $@

@@ -1,0 +1,120 @@
+"""Types of the compiled engine."""
+
+from typing import ClassVar, TypedDict
+
+import torch
+
+class KernelInfo(TypedDict):
+    rule: str
+    param_dtype: str
+    state_dtype: str
+    hyper: tuple[str, ...]
+    slots: tuple[str, ...]
+    scalars: tuple[str, ...]
+
+class Contract(TypedDict):
+    name: str
+    may_lose: bool
+    may_tear: bool
+    may_block: bool
+    replica: bool
+
+class WorkerCounts(TypedDict):
+    slot: int
+    process: int
+    pushes: int
+    retries: int
+    lock_waits: int
+    lock_wait_ns: int
+    lost_updates: int
+    lost_state_updates: int
+    skipped_nonfinite: int
+    repairs: int
+    staleness_sum: int
+    staleness: list[int]
+
+def kernels() -> list[KernelInfo]: ...
+def syncs() -> list[Contract]: ...
+def isas() -> tuple[str, ...]: ...
+def isa() -> str: ...
+def staleness_floors() -> list[int]: ...
+
+class SegmentConfig:
+    def __init__(
+        self,
+        *,
+        sync: str,
+        workers: int,
+        data_bytes: int,
+        param_bytes: int,
+        lock_timeout: float,
+        layout_hash: int,
+    ) -> None: ...
+    @property
+    def bytes_needed(self) -> int: ...
+
+class Segment:
+    @staticmethod
+    def create(address: int, nbytes: int, config: SegmentConfig, /) -> Segment: ...
+    @staticmethod
+    def attach(address: int, nbytes: int, /) -> Segment: ...
+    def claim_worker(self) -> int: ...
+    def release_worker(self, worker: int, /) -> None: ...
+    def ledger(self) -> list[WorkerCounts]: ...
+    @property
+    def data_offset(self) -> int: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def sync(self) -> str: ...
+    @property
+    def layout_hash(self) -> int: ...
+
+class Plan:
+    STALE: ClassVar[int]
+    ODD_GRADIENT: ClassVar[int]
+    SKIPPED: ClassVar[int]
+    def __init__(self, segment: Segment | None, worker: int, replica: bool) -> None: ...
+    def add_group(self) -> None: ...
+    def add_tensor(
+        self,
+        kernel: int,
+        param: torch.Tensor,
+        state: dict[str, object] | None,
+        entry_names: tuple[str, ...],
+        entries: tuple[object, ...],
+        param_at: int,
+        slots_at: list[int],
+        scalars_at: int,
+    ) -> None: ...
+    def step(
+        self,
+        groups: list[dict[str, object]],
+        state: dict[torch.Tensor, object],
+        hyper: list[tuple[object, ...]],
+        threads: int,
+        seed: int,
+        audit: bool,
+        skip_nonfinite: bool,
+        grads: list[torch.Tensor | None] | None,
+        /,
+    ) -> int: ...
+    def step_rows(
+        self,
+        groups: list[dict[str, object]],
+        state: dict[torch.Tensor, object],
+        hyper: list[tuple[object, ...]],
+        threads: int,
+        seed: int,
+        audit: bool,
+        skip_nonfinite: bool,
+        index: int,
+        rows: int,
+        row_count: int,
+        width: int,
+        values: int,
+        /,
+    ) -> int: ...
+    def pull(self) -> int: ...

@@ -1,0 +1,55 @@
+"""How a command ends when something goes wrong: one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import typer
+
+from asyncopt.errors import AsyncoptError
+
+FAILED = 1
+INTERRUPTED = 130  # 128 + SIGINT, what shells report for Ctrl-C
+
+
+class CommandError(Exception):
+    """Something the user can act on; the text is ``what happened; remedy``."""
+
+
+def require(modules: Iterable[str], wanted_by: str) -> None:
+    """Raise `CommandError` with the install line where one of `modules` is not installed."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise CommandError(
+            f"{wanted_by} needs {', '.join(missing)}; install it with: pip install 'asyncopt[cli]'"
+        )
+
+
+@contextmanager
+def reported(debug: bool) -> Iterator[None]:
+    """Turn an exception into ``error: ...`` on stderr and an exit code; `debug` lets it through."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted: workers ended, nothing was written", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except (typer.Exit, typer.Abort, typer.BadParameter):
+        raise
+    except Exception as failure:
+        if debug:
+            raise
+        typer.echo(f"error: {_one_line(failure)}", err=True)
+        raise typer.Exit(FAILED) from None
+
+
+def _one_line(failure: Exception) -> str:
+    """First line of what went wrong, with the way to see the rest."""
+    lines = [line for line in str(failure).splitlines() if line.strip()]
+    text = lines[0] if lines else type(failure).__name__
+    if isinstance(failure, CommandError):
+        return text
+    if not isinstance(failure, AsyncoptError | OSError):
+        text = f"unexpected {type(failure).__name__}: {text}"
+    return f"{text}; run again with --debug for the traceback"

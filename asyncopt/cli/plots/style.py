@@ -1,0 +1,145 @@
+"""How all plots look: colours, sizes, axes and legends; and how a figure becomes SVG text."""
+
+from __future__ import annotations
+
+import functools
+import io
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import NDArray
+
+from asyncopt.cli.plan import UNSHARED
+
+# Okabe and Ito's colours, which people with any colour vision tell apart; their yellow is too
+# light on white. Markers differ as well, for print in grey.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4F9A", "#5B5B1B")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+BLUES = ("#8cc0e4", "#2f7fbf", "#0b3c78", "#000000", "#4b2a7a", "#8a5aa8")  # more workers: darker
+GREY = "#6b7280"
+INK = "#1f2937"
+WIDE = 11.5  # inches: the page's full width at 96 pixels per inch
+STYLE: Any = {
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": "#9ca3af",
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e5e7eb",
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "svg.fonttype": "path",  # the same picture on machines without these fonts
+    "svg.hashsalt": "asyncopt",
+}
+
+Given = ParamSpec("Given")
+
+
+def drawn(
+    draw: Callable[Given, Figure],
+) -> Callable[Concatenate[str, Given], str]:
+    """Make a function that returns a figure take a name first and return SVG text.
+
+    The style holds while it draws and is gone afterwards: matplotlib's settings stay the user's.
+    """
+
+    def as_svg(name: str, /, *args: Given.args, **kwargs: Given.kwargs) -> str:
+        with matplotlib.rc_context(STYLE):
+            return svg(draw(*args, **kwargs), name)
+
+    functools.update_wrapper(as_svg, draw)
+    return as_svg
+
+
+def svg(figure: Figure, name: str) -> str:
+    """The figure as an ``<svg>`` element; its ids get the prefix `name`, unique on the page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    # Labelled for readers of the page who do not see it; the caption below says what it shows.
+    return text.replace("<svg ", f'<svg role="img" aria-label="plot {name}" ', 1)
+
+
+def panels(
+    count: int, columns: int, height: float, width: float = WIDE
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels that share their axes, `columns` in a line; inches."""
+    columns = max(1, min(count, columns))
+    lines = max(1, -(-count // columns))
+    figure = Figure(figsize=(width, lines * height + 0.35), layout="constrained")
+    grid: NDArray[Any] = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+    axes: list[Axes] = list(grid.flat)
+    for spare in axes[count:]:
+        spare.set_visible(False)
+    for place in range(count):
+        # The panel below is missing: this one must show the numbers of its column.
+        if place + columns >= count:
+            axes[place].tick_params(axis="x", labelbottom=True)
+    return figure, axes[:count]
+
+
+class Pens:
+    """A colour, marker and dash for each variant, the same in every plot of a report."""
+
+    def __init__(self, variants: Sequence[str]) -> None:
+        self._syncs = list(dict.fromkeys(name.removesuffix("+audit") for name in variants))
+
+    def pen(self, variant: str) -> dict[str, Any]:
+        """Keyword arguments for matplotlib's line functions."""
+        if variant == UNSHARED:
+            return {"color": GREY, "linestyle": (0, (4, 3)), "label": variant}
+        place = self._syncs.index(variant.removesuffix("+audit"))
+        audited = variant.endswith("+audit")
+        colour = PALETTE[place % len(PALETTE)]
+        return {
+            "color": colour,
+            "marker": MARKERS[place % len(MARKERS)],
+            "markersize": 5,
+            "markerfacecolor": "white" if audited else colour,
+            "linestyle": (0, (1, 1.5)) if audited else "-",
+            "label": variant,
+        }
+
+
+def workers_text(count: int) -> str:
+    """``1 worker``, ``2 workers``."""
+    return f"{count} worker{'s' if count > 1 else ''}"
+
+
+def shade(count: int, counts: Sequence[int]) -> str:
+    """The colour of a worker count among `counts`."""
+    return BLUES[min(counts.index(count), len(BLUES) - 1)]
+
+
+def plain_log(axis: Axis, text: Callable[[float], str] = "{:g}".format) -> None:
+    """Label a logarithmic axis 1, 2, 5, 10 ... in plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def legend(
+    figure: Figure, axis: Axes, place: str = "outside lower center", columns: int = 8
+) -> None:
+    """One legend for all panels of a figure."""
+    handles, labels = axis.get_legend_handles_labels()
+    options: dict[str, Any] = {"loc": place, "ncols": max(1, min(columns, len(labels)))}
+    figure.legend(handles, labels, **options)

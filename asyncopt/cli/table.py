@@ -1,0 +1,211 @@
+"""The comparison as sheets of text, which the terminal and the HTML report both draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from rich import box
+from rich.console import Console, JustifyMethod
+from rich.table import Table
+
+from asyncopt.cli.plan import UNSHARED
+from asyncopt.cli.results import Row, Spread
+
+NOTHING = "-"
+
+
+class Column(NamedTuple):
+    """A heading, what it means, and the text of its cell for a row."""
+
+    heading: str
+    meaning: str
+    cell: Callable[[Row], str]
+
+
+class Line(NamedTuple):
+    """Cells of one line; `aside`: not a contender; `last`: the end of a group."""
+
+    cells: list[str]
+    aside: bool
+    last: bool
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Headings with their meanings, and lines under them. The first `left` columns are words."""
+
+    headings: list[tuple[str, str]]
+    lines: list[Line]
+    left: int
+
+
+def seconds_text(spread: Spread) -> str:
+    """Median with half the distance between the quartiles: ``1.23 ±0.04``."""
+    return f"{spread.median:.2f} ±{(spread.q3 - spread.q1) / 2:.2f}"
+
+
+def rate_text(rate: float) -> str:
+    """Per second, three digits: ``873``, ``12.4k``, ``1.05M``, ``3.2G``."""
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if rate >= 0.9995 * scale:
+            value = rate / scale
+            return f"{value:.3g}{unit}" if value < 999.5 else f"{value:.0f}{unit}"
+    return f"{rate:.3g}"
+
+
+def share_text(share: float | None) -> str:
+    """A part of one in percent; anything above zero never reads as zero."""
+    if share is None:
+        return NOTHING
+    if share == 0:
+        return "0"
+    if share < 1e-4:
+        return "<0.01%"
+    return f"{share:.2%}" if share < 0.0995 else f"{share:.1%}"
+
+
+def lost_text(row: Row) -> str:
+    """How many element updates were lost, and their share."""
+    if row.lost_updates is None:
+        return NOTHING if row.sync is None else "not counted"
+    if row.lost_updates == 0:
+        return "0"
+    return f"{rate_text(row.lost_updates)} ({share_text(row.lost_share)})"
+
+
+def _rate(row: Row) -> str:
+    return rate_text(row.updates_per_second.median)
+
+
+def _speedup(row: Row) -> str:
+    return NOTHING if row.speedup is None else f"{row.speedup:.2f}x"
+
+
+def _staleness(row: Row) -> str:
+    if row.staleness is None:
+        return NOTHING
+    return f"{row.staleness.p50:.0f} / {row.staleness.p99:.0f}"
+
+
+def _wait(row: Row) -> str:
+    return share_text(row.lock_wait_share) if row.sync else NOTHING
+
+
+def _retries(row: Row) -> str:
+    return f"{row.retries / max(row.pushes, 1):.2g}" if row.sync else NOTHING
+
+
+def _waits(row: Row) -> str:
+    return f"{row.lock_waits / max(row.pushes, 1):.2g}" if row.sync else NOTHING
+
+
+CASE = Column("case", "what a push touches: a whole vector, or rows of a table", lambda r: r.case)
+SYNC = Column("sync", "how updates reach shared memory", lambda r: r.variant)
+WORKERS = Column("workers", "workers that train at once", lambda r: str(r.workers))
+TIME = Column("time s", "median ± half the interquartile range", lambda r: seconds_text(r.seconds))
+RATE = Column("updates/s", "pushes per second, all workers together", _rate)
+ELEMENTS = Column(
+    "elements/s",
+    "element updates per second, all workers together",
+    lambda r: rate_text(r.element_updates_per_second.median),
+)
+SPEEDUP = Column("speed-up", "against one worker of the same sync", _speedup)
+LOSS = Column(
+    "test loss",
+    "mean cross entropy on held-out images after training",
+    lambda r: f"{r.test_loss.median:.3f}" if r.test_loss else NOTHING,
+)
+ACCURACY = Column(
+    "accuracy",
+    "share of held-out images classified right after training",
+    lambda r: f"{r.test_accuracy.median:.1%}" if r.test_accuracy else NOTHING,
+)
+STALE = Column("stale p50/p99", "pushes by others between a worker's pull and push", _staleness)
+WAIT = Column("lock wait", "share of all workers' time spent waiting for a lock", _wait)
+WAITS = Column("waits/push", "waits for a lock per push", _waits)
+RETRIES = Column("retries/push", "attempts that had to be repeated, per push", _retries)
+LOST = Column("lost updates", "element updates overwritten by other workers (share)", lost_text)
+
+TRAINING = (SYNC, WORKERS, TIME, RATE, SPEEDUP, LOSS, ACCURACY, STALE, WAIT, LOST)
+CONTENTION = (CASE, SYNC, WORKERS, RATE, ELEMENTS, SPEEDUP, STALE, WAITS, WAIT, RETRIES, LOST)
+AT_MOST_WORKERS = (WAIT, RETRIES, LOST)
+
+
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """Rows of one problem case by case, each case sync by sync, each sync by workers."""
+    rows = list(rows)
+    cases = list(dict.fromkeys(row.case for row in rows))
+    variants = list(dict.fromkeys(row.variant for row in rows))
+    return sorted(
+        rows,
+        key=lambda row: (cases.index(row.case), variants.index(row.variant), row.workers),
+    )
+
+
+def full_sheet(rows: Sequence[Row]) -> Sheet:
+    """One line per row."""
+    columns = CONTENTION if rows[0].case else TRAINING
+    ordered = in_order(rows)
+    groups = [(row.case, row.variant) for row in ordered]
+    ends = [group != after for group, after in zip(groups, [*groups[1:], None], strict=True)]
+    return Sheet(
+        headings=[(column.heading, column.meaning) for column in columns],
+        lines=[
+            Line([column.cell(row) for column in columns], row.variant == UNSHARED, end)
+            for row, end in zip(ordered, ends, strict=True)
+        ],
+        left=columns.index(WORKERS),
+    )
+
+
+def contention_sheet(rows: Sequence[Row]) -> Sheet:
+    """One line per case and variant: the rate for each worker count, the rest at the highest."""
+    counts = sorted({row.workers for row in rows})
+    found = {(row.case, row.variant, row.workers): row for row in rows}
+    pairs = list(dict.fromkeys((row.case, row.variant) for row in in_order(rows)))
+    rates = [(f"updates/s, {count}w", f"pushes per second of {count} workers") for count in counts]
+    most = f"; with {counts[-1]} workers"
+    lines = []
+    for place, (case, variant) in enumerate(pairs):
+        highest = found[case, variant, counts[-1]]
+        cells = [case, variant]
+        cells += [_rate(found[case, variant, count]) for count in counts]
+        cells += [column.cell(highest) for column in (SPEEDUP, *AT_MOST_WORKERS)]
+        last = place + 1 == len(pairs) or pairs[place + 1][0] != case
+        lines.append(Line(cells, variant == UNSHARED, last))
+    return Sheet(
+        headings=[
+            (CASE.heading, CASE.meaning),
+            (SYNC.heading, SYNC.meaning),
+            *rates,
+            *((column.heading, column.meaning + most) for column in (SPEEDUP, *AT_MOST_WORKERS)),
+        ],
+        lines=lines,
+        left=2,
+    )
+
+
+def short_sheet(rows: Sequence[Row]) -> Sheet:
+    """What the terminal and the head of a report section show."""
+    return contention_sheet(rows) if rows[0].case else full_sheet(rows)
+
+
+def print_sheet(console: Console, title: str, sheet: Sheet) -> None:
+    """Draw `sheet` on the terminal."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1),
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    for place, (heading, _) in enumerate(sheet.headings):
+        justify: JustifyMethod = "left" if place < sheet.left else "right"
+        table.add_column(heading.replace(" ", "\n"), justify=justify, vertical="bottom")
+    for line in sheet.lines:
+        table.add_row(*line.cells, style="dim" if line.aside else None, end_section=line.last)
+    console.print(table)

@@ -1,0 +1,65 @@
+"""The exceptions of asyncopt.
+
+Bad arguments raise Python's own ``TypeError`` and ``ValueError``; the classes here are for what
+goes wrong while memory is shared and workers run. Messages read
+``argument: expected X, got Y; remedy``.
+"""
+
+from __future__ import annotations
+
+__all__ = ["AsyncoptError", "LockTimeout", "RunTimeout", "SegmentError", "WorkerError"]
+
+
+class AsyncoptError(Exception):
+    """Base class of every exception that asyncopt defines."""
+
+
+class SegmentError(AsyncoptError, RuntimeError):
+    """A shared segment cannot be made, is damaged, or belongs to another build or PID namespace."""
+
+
+class LockTimeout(AsyncoptError, TimeoutError):
+    """A lock of the store was not free within its deadline; the message names its owner."""
+
+
+class RunTimeout(AsyncoptError, TimeoutError):
+    """A run, its start-up or a barrier missed its deadline, or cannot meet it any more.
+
+    Args:
+        message: what was waited for, and who is missing.
+        ranks: the workers that had not arrived or finished.
+    """
+
+    def __init__(self, message: str, ranks: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.ranks = ranks
+
+    def __reduce__(self) -> tuple[type[RunTimeout], tuple[str, tuple[int, ...]]]:
+        return RunTimeout, (str(self), self.ranks)
+
+
+class WorkerError(AsyncoptError, RuntimeError):
+    """A worker of a run raised an exception or died.
+
+    ``str()`` of it holds the message and, below it, the worker's traceback; ``__cause__`` is the
+    worker's own exception where that could be sent between processes.
+
+    Args:
+        message: one sentence naming the worker and what happened to it.
+        rank: the worker's rank.
+        traceback: the text of the worker's traceback; empty when it died without raising.
+    """
+
+    def __init__(self, message: str, rank: int | None = None, traceback: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.rank = rank
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        if not self.traceback:
+            return self.message
+        return f"{self.message}\n\n-- traceback of worker {self.rank} --\n{self.traceback.rstrip()}"
+
+    def __reduce__(self) -> tuple[type[WorkerError], tuple[str, int | None, str]]:
+        return WorkerError, (self.message, self.rank, self.traceback)

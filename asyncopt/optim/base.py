@@ -1,0 +1,486 @@
+"""The torch face of the engine: what all optimizers have in common."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from multiprocessing.context import get_spawning_popen
+from typing import Any, overload
+
+import torch
+from torch.optim import optimizer as torch_optimizer
+
+from asyncopt import _core
+from asyncopt.optim.checks import check_gradient, check_overlap, check_param, check_rows
+from asyncopt.optim.flat import FlatGradients
+from asyncopt.optim.kernels import Kernel, find_kernel, syncs
+from asyncopt.optim.sharing import Sharing, layout_of
+from asyncopt.optim.state import adopt, new_state_tensors, reusable
+from asyncopt.store import Ledger, Store
+
+__all__ = ["Optimizer"]
+
+# Below this many elements a push uses one thread: waking another costs more than it saves.
+_PARALLEL = 1 << 17
+
+
+class Optimizer(torch.optim.Optimizer):
+    """Base class of asyncopt's optimizers.
+
+    Each one derives from this class and from its namesake in ``torch.optim``, whose constructor
+    checks the hyperparameters and whose ``isinstance`` tests it passes.
+
+    Args:
+        params: dense CPU tensors of float32, float64 or bfloat16, or groups of them.
+        sync: how an update reaches memory that other workers write too; see :func:`asyncopt.syncs`.
+            It matters once the optimizer is shared: alone, there is nobody to synchronize with.
+        audit: count every element update lost to a race (``sync="hogwild"`` only; slower).
+        state_dtype: dtype of the optimizer's state; default: the parameter's. ``torch.bfloat16``
+            halves the state of float32 parameters; it is rounded stochastically.
+        flat_grads: keep all gradients as views of one buffer. ``zero_grad`` zeroes it, so parameters
+            without a gradient in ``backward`` have a gradient of zeros rather than None.
+        nonfinite: what a NaN or infinity in a gradient does: ``"propagate"`` into the parameters,
+            as in torch, or ``"skip"`` the whole push, count it and warn once; every gradient is
+            then read before anything is written. Default: ``"propagate"`` alone, ``"skip"`` shared.
+        **hyper: the namesake's hyperparameters.
+
+    Raises:
+        ValueError: an argument is out of range or a parameter cannot be updated in place.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        sync: str = "hogwild",
+        audit: bool = False,
+        state_dtype: torch.dtype | None = None,
+        flat_grads: bool = False,
+        nonfinite: str | None = None,
+        **hyper: Any,
+    ) -> None:
+        if sync not in syncs():
+            raise ValueError(f"sync: expected one of {', '.join(syncs())}; got {sync!r}")
+        if audit and sync != "hogwild":
+            raise ValueError(
+                f"audit: expected sync='hogwild' (no other loses updates), got {sync!r}"
+            )
+        if nonfinite not in (None, "propagate", "skip"):
+            raise ValueError(f"nonfinite: expected 'propagate', 'skip' or None, got {nonfinite!r}")
+        for flag in ("capturable", "differentiable"):
+            if hyper.get(flag):
+                raise ValueError(f"{flag}: expected False on cpu, got True; use torch.optim for it")
+        self.sync = sync
+        self.audit = audit
+        self.state_dtype = state_dtype
+        self.nonfinite = nonfinite
+        self._flat_grads = flat_grads
+        self._sharing: Sharing | None = None
+        self._skipped = 0
+        # Of the stochastic rounding; every push takes the next.
+        self._seed = torch.initial_seed() & 0x3FFFFFFF
+        self._forget_plan()
+        super().__init__(params, **hyper)
+        # torch sets this for fused=True, and GradScaler would leave the unscaling to step().
+        self._step_supports_amp_scaling = False
+        self._make_flat_gradients()
+
+    # --- What a rule defines -------------------------------------------------------------------
+
+    def _rule(self, group: dict[str, Any]) -> str:
+        """Name of the compiled rule for a parameter group."""
+        raise NotImplementedError
+
+    def _hyper(self, group: dict[str, Any]) -> tuple[Any, ...]:
+        """The rule's hyperparameters from a parameter group, in the kernel's order."""
+        raise NotImplementedError
+
+    def _initial_slot(self, name: str, group: dict[str, Any]) -> float:
+        """What a new state tensor is filled with."""
+        return 0.0
+
+    def _initial_scalar(self, name: str, group: dict[str, Any], found: dict[str, Any]) -> float:
+        """What a per-tensor number starts from when the state `found` lacks it."""
+        return 0.0
+
+    # --- Parameters and state ------------------------------------------------------------------
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As in torch; the parameters are checked first.
+
+        Raises:
+            ValueError: a parameter is not a dense CPU tensor of a known dtype, or overlaps another.
+            RuntimeError: the optimizer is shared already, and a store never grows.
+        """
+        if self._sharing is not None:
+            raise RuntimeError(
+                "add_param_group: expected an optimizer that is not shared; add all groups before "
+                "share_memory or launch"
+            )
+        super().add_param_group(param_group)
+        params = list(self._all_params())
+        first = len(params) - len(self.param_groups[-1]["params"])
+        try:
+            for i, param in enumerate(params[first:], first):
+                check_param(param, f"params[{i}]")
+            check_overlap(params)
+        except ValueError:
+            del self.param_groups[-1]
+            raise
+        self._forget_plan()
+        if hasattr(self, "_step_supports_amp_scaling"):  # not in the constructor
+            self._make_flat_gradients()
+
+    def _all_params(self) -> Iterator[torch.Tensor]:
+        return (param for group in self.param_groups for param in group["params"])
+
+    def _kernel(self, param: torch.Tensor, group: dict[str, Any]) -> Kernel:
+        return find_kernel(self._rule(group), param.dtype, self.state_dtype or param.dtype)
+
+    def _make_flat_gradients(self) -> None:
+        self._flat = FlatGradients(self._all_params()) if self._flat_grads else None
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As in torch; with ``flat_grads`` the gradients are zeroed and stay."""
+        if self._flat is None:
+            super().zero_grad(set_to_none)
+        else:
+            self._flat.zero()
+
+    # --- The plan: what the engine keeps between steps -----------------------------------------
+
+    def _forget_plan(self) -> None:
+        self._plan: _core.Plan | None = None
+        self._params: list[torch.Tensor] = []
+        self._rules: list[str] = []
+        self._large = False
+
+    @torch.no_grad()
+    def _make_plan(self) -> _core.Plan:
+        sharing = self._sharing
+        if sharing is None:
+            plan = _core.Plan(None, 0, False)
+        else:
+            plan = _core.Plan(sharing.store.segment, sharing.worker, self.is_replica)
+        params = list(self._all_params())
+        state: dict[torch.Tensor, dict[str, Any]] = {}
+        i = 0
+        for group in self.param_groups:
+            plan.add_group()
+            for param in group["params"]:
+                check_param(param, f"params[{i}]")
+                kernel = self._kernel(param, group)
+                found = self.state[param] if param in self.state else {}
+                place = sharing.layout.places[i] if sharing is not None else None
+                if sharing is not None and place is not None and not self.is_replica:
+                    own = sharing.state(place)
+                else:
+                    own = reusable(found, param, kernel) or new_state_tensors(param, kernel)
+                entries = adopt(
+                    found,
+                    own,
+                    kernel,
+                    lambda name, g=group: self._initial_slot(name, g),  # type: ignore[misc]
+                    lambda name, g=group, f=found: self._initial_scalar(name, g, f),  # type: ignore[misc]
+                )
+                if entries:
+                    state[param] = entries
+                names = (*kernel.slots, *kernel.scalars)
+                plan.add_tensor(
+                    kernel.index,
+                    param,
+                    entries if names else None,
+                    names,
+                    tuple(entries[name] for name in names),
+                    place.param if place else param.data_ptr(),
+                    list(place.slots) if place else [slot.data_ptr() for slot in own.slots],
+                    place.scalars if place else own.scalars.data_ptr(),
+                )
+                i += 1
+        # In the order of the parameters, in which a step compares it with the plan.
+        others = {key: value for key, value in self.state.items() if key not in state}
+        self.state.clear()
+        self.state.update(state)
+        self.state.update(others)
+        self._params = params
+        self._rules = [self._rule(group) for group in self.param_groups]
+        self._large = sum(p.numel() for p in params) >= _PARALLEL
+        self._plan = plan
+        return plan
+
+    # --- Stepping ------------------------------------------------------------------------------
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Applies the gradients: one push.
+
+        Shared under a sync with replicas, it also pulls the newest whole version.
+
+        Args:
+            closure: evaluates the model again and returns the loss, as in torch.
+
+        Returns:
+            The closure's loss, or None.
+
+        Raises:
+            ValueError: a gradient has another dtype, device or shape than its parameter, or is
+                sparse. Nothing was changed.
+            LockTimeout: a lock was not free in time.
+        """
+        if (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or torch_optimizer._global_optimizer_pre_hooks
+            or torch_optimizer._global_optimizer_post_hooks
+            or torch.autograd._profiler_enabled()
+        ):
+            return self._hooked_step(closure)
+        return self._step(closure)
+
+    # torch would wrap `step` to run hooks and the profiler, which costs more than a small push.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def _step(self, closure: Callable[[], float] | None = None) -> float | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._push(lambda plan, *how: plan.step(*how, None))
+        return loss
+
+    _hooked_step = torch.optim.Optimizer.profile_hook_step(_step)
+
+    def step_rows(self, param: torch.Tensor, rows: torch.Tensor, values: torch.Tensor) -> None:
+        """One push of a gradient that touches only some rows of one parameter.
+
+        Untouched rows and their state are neither read nor written. A row that is named twice is
+        updated twice.
+
+        Args:
+            param: one of the optimizer's parameters, contiguous, at least one dimension.
+            rows: int64, shape (k,), indices into the parameter's first dimension.
+            values: the parameter's dtype, shape (k, *param.shape[1:]), the rows' gradients.
+
+        Raises:
+            ValueError: an argument has another dtype, shape or device, or an index is out of range.
+            LockTimeout: a lock was not free in time.
+        """
+        rows, values = check_rows(param, rows, values)
+        index = next((i for i, p in enumerate(self._all_params()) if p is param), None)
+        if index is None:
+            raise ValueError("param: expected one of this optimizer's parameters, got another one")
+        width = values[0].numel() if len(rows) else 0
+        if width:
+            self._push(
+                lambda plan, *how: plan.step_rows(
+                    *how, index, rows.data_ptr(), len(rows), width, values.data_ptr()
+                )
+            )
+
+    def _push(self, call: Callable[..., int]) -> None:
+        groups = self.param_groups
+        plan = self._plan
+        if plan is None or [self._rule(group) for group in groups] != self._rules:
+            plan = self._make_plan()
+        self._seed = seed = (self._seed + 1) & 0x7FFFFFFF
+        threads = torch.get_num_threads() if self._large else 1
+        skip = self.nonfinite == "skip" or (self.nonfinite is None and self._sharing is not None)
+        how = (
+            groups,
+            self.state,
+            [self._hyper(g) for g in groups],
+            threads,
+            seed,
+            self.audit,
+            skip,
+        )
+        updated = call(plan, *how)
+        if updated == _core.Plan.STALE:
+            plan = self._make_plan()
+            updated = call(plan, *how)
+        if updated == _core.Plan.ODD_GRADIENT:
+            updated = plan.step(*how, self._checked_gradients())
+        if updated == _core.Plan.SKIPPED:
+            self._count_skipped()
+        elif updated == len(self._params):
+            torch._C._increment_version(self._params)
+        else:
+            torch._C._increment_version([p for p in self._params if p.grad is not None])
+
+    @torch.no_grad()
+    def _checked_gradients(self) -> list[torch.Tensor | None]:
+        """All gradients in their parameters' memory order; raises for what has no such thing."""
+        gradients: list[torch.Tensor | None] = []
+        for i, param in enumerate(self._params):
+            name = f"params[{i}]"
+            if param.grad is None:
+                gradients.append(None)
+                continue
+            check_param(param, name)
+            if self._sharing is not None and not self.is_replica:
+                place = self._sharing.layout.places[i]
+                if param.data_ptr() != self._sharing.param(place).data_ptr() and param.numel():
+                    raise ValueError(
+                        f"{name}: expected its memory in the store, got other memory (was .data "
+                        "replaced?); write into it with .copy_() instead"
+                    )
+            gradients.append(check_gradient(param, param.grad, name))
+        return gradients
+
+    def _count_skipped(self) -> None:
+        if self._skipped == 0:
+            warnings.warn(
+                "step: a gradient is NaN or infinite; the push was skipped. Further ones are "
+                "skipped silently and counted in ledger().skipped_nonfinite",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        self._skipped += 1
+
+    # --- Sharing -------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> Store | None:
+        """The store, once the optimizer is shared."""
+        return self._sharing.store if self._sharing is not None else None
+
+    @property
+    def is_replica(self) -> bool:
+        """True if workers compute on private copies of the parameters under this sync."""
+        return bool(syncs()[self.sync]["replica"])
+
+    def ledger(self) -> Ledger:
+        """A snapshot of what all workers did; alone, of the pushes that were skipped."""
+        if self._sharing is not None:
+            return self._sharing.store.ledger()
+        return Ledger.alone(self._skipped)
+
+    @torch.no_grad()
+    def share_memory(self, workers: int = 8, *, lock_timeout: float = 60.0) -> Optimizer:
+        """Moves parameters and state into a new store, for `workers` workers besides this process.
+
+        Under a sync that works in place the parameters become views of the store; under one with
+        replicas they stay private, and :meth:`step` and :meth:`pull` refresh them. Afterwards the
+        optimizer and its model can be arguments of spawned processes, which share the store.
+        :func:`asyncopt.launch` calls this by itself.
+
+        Args:
+            workers: how many workers will join.
+            lock_timeout: seconds after which waiting for a lock raises
+                :class:`asyncopt.LockTimeout`.
+
+        Returns:
+            The optimizer itself.
+
+        Raises:
+            RuntimeError: the optimizer is shared already.
+            SegmentError: the memory cannot be had.
+        """
+        if self._sharing is not None:
+            raise RuntimeError("share_memory: expected an optimizer that is not shared yet")
+        self._make_plan()  # allocates and checks all state
+        kernels = [self._kernel(p, group) for group in self.param_groups for p in group["params"]]
+        layout = layout_of(self._params, kernels)
+        store = Store(layout, sync=self.sync, workers=workers + 1, lock_timeout=lock_timeout)
+        sharing = Sharing(store, layout)
+        for param, place, kernel in zip(self._params, layout.places, kernels, strict=True):
+            sharing.param(place).copy_(param)
+            shared = sharing.state(place)
+            for name, slot in zip(kernel.slots, shared.slots, strict=True):
+                slot.copy_(self.state[param][name])
+            for k, name in enumerate(kernel.scalars):
+                shared.scalars[k] = self.state[param][name]
+        self._sharing = sharing
+        self._join_store()
+        return self
+
+    @torch.no_grad()
+    def _join_store(self) -> None:
+        """Takes parameters and state from the store: as views of it, or as private copies."""
+        sharing = self._sharing
+        assert sharing is not None
+        self.state.clear()
+        places = iter(sharing.layout.places)
+        for group in self.param_groups:
+            for param in group["params"]:
+                place = next(places)
+                param.data = param.data.clone() if self.is_replica else sharing.param(place)
+                kernel = self._kernel(param, group)
+                names = (*kernel.slots, *kernel.scalars)
+                if names and not self.is_replica:
+                    own = sharing.state(place)
+                    self.state[param] = dict(zip(names, (*own.slots, *own.scalars), strict=True))
+        self._make_plan()
+        self._make_flat_gradients()
+        self.pull()
+
+    def pull(self) -> None:
+        """Refreshes a replica's parameters and state from one version of the store.
+
+        A replica's :meth:`step` refreshes the parameters alone. In place there is nothing to do.
+        """
+        if self._sharing is not None and self.is_replica:
+            (self._plan or self._make_plan()).pull()
+
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch; of a replica, after a :meth:`pull`."""
+        self.pull()
+        return super().state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in torch; takes the state dicts of the namesake in ``torch.optim`` as well.
+
+        Raises:
+            RuntimeError: the optimizer is shared under a sync with replicas, whose state belongs to
+                the store.
+        """
+        if self._sharing is not None and self.is_replica:
+            raise RuntimeError(
+                f"load_state_dict: expected an optimizer that is not shared yet (sync={self.sync!r} "
+                "keeps its state in the store); load before share_memory or launch"
+            )
+        super().load_state_dict(state_dict)
+
+    def _shared_state(self) -> dict[str, Any]:
+        """What another worker's copy of a shared optimizer is made from."""
+        return {**self._options_state(), "state": {}, "_sharing": self._sharing}
+
+    def _private_state(self) -> dict[str, Any]:
+        """What a copy of its own is made from."""
+        self.pull()
+        state = self._options_state()
+        if self._sharing is not None:
+            state["state"] = {
+                param: {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in each.items()}
+                for param, each in self.state.items()
+            }
+        return state
+
+    def _options_state(self) -> dict[str, Any]:
+        own = ("sync", "audit", "state_dtype", "nonfinite", "_flat_grads", "_seed", "_skipped")
+        return {
+            **super().__getstate__(),
+            **{name: self.__dict__[name] for name in own},
+            "_sharing": None,
+            "_step_supports_amp_scaling": False,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy or pickle is private; only a process that is being spawned gets the store."""
+        shared = self._sharing is not None and get_spawning_popen() is not None
+        return self._shared_state() if shared else self._private_state()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._forget_plan()
+        if "_sharing" not in state:  # load_state_dict
+            if self._sharing is not None:
+                self._make_plan()  # copies what was loaded into the store
+        elif self._sharing is None:
+            self._make_flat_gradients()
+        else:
+            self._seed += self._sharing.worker * 0x1234567
+            self._join_store()

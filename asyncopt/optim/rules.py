@@ -1,0 +1,436 @@
+"""The optimizers: torch.optim's namesakes over the engine, in order of increasing complexity.
+
+Signatures, defaults and hyperparameters are those of ``torch.optim``; ``foreach`` and ``fused`` choose
+between torch's implementations and change nothing here. What the other arguments mean is said in
+:class:`asyncopt.optim.Optimizer`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asyncopt.optim.base import Optimizer
+
+__all__ = ["ASGD", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "RMSprop", "rules"]
+
+Params = Any  # torch's ParamsT: tensors, groups of them, or (name, tensor) pairs
+
+
+class SGD(Optimizer, torch.optim.SGD):
+    """Stochastic gradient descent with momentum.
+
+    Source: Sutskever et al., ICML 2013, in the variant of ``torch.optim.SGD``.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        sync: str = "hogwild",
+        audit: bool = False,
+        state_dtype: torch.dtype | None = None,
+        flat_grads: bool = False,
+        nonfinite: str | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            momentum=momentum,
+            dampening=dampening,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+            maximize=maximize,
+            foreach=foreach,
+            differentiable=differentiable,
+            fused=fused,
+            sync=sync,
+            audit=audit,
+            state_dtype=state_dtype,
+            flat_grads=flat_grads,
+            nonfinite=nonfinite,
+        )
+
+    def _rule(self, group: dict[str, Any]) -> str:
+        return "sgd_momentum" if group["momentum"] != 0 else "sgd"
+
+    def _hyper(self, group: dict[str, Any]) -> tuple[Any, ...]:
+        return (
+            group["lr"],
+            group["momentum"],
+            group["dampening"],
+            group["weight_decay"],
+            group["nesterov"],
+            group["maximize"],
+        )
+
+    def _initial_scalar(self, name: str, group: dict[str, Any], found: dict[str, Any]) -> float:
+        # torch keeps no step: where there is a buffer, the first step has been.
+        return float(found.get("momentum_buffer") is not None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch: before its first step a parameter has no momentum buffer."""
+        state = super().state_dict()
+        state["state"] = {k: v for k, v in state["state"].items() if v.get("step") != 0}
+        return state
+
+
+class Adagrad(Optimizer, torch.optim.Adagrad):
+    """Adagrad.
+
+    Source: Duchi, Hazan and Singer, JMLR 2011.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-2,
+        lr_decay: float = 0,
+        weight_decay: float = 0,
+        initial_accumulator_value: float = 0,
+        eps: float = 1e-10,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        sync: str = "hogwild",
+        audit: bool = False,
+        state_dtype: torch.dtype | None = None,
+        flat_grads: bool = False,
+        nonfinite: str | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            lr_decay=lr_decay,
+            weight_decay=weight_decay,
+            initial_accumulator_value=initial_accumulator_value,
+            eps=eps,
+            foreach=foreach,
+            maximize=maximize,
+            differentiable=differentiable,
+            fused=fused,
+            sync=sync,
+            audit=audit,
+            state_dtype=state_dtype,
+            flat_grads=flat_grads,
+            nonfinite=nonfinite,
+        )
+
+    def _rule(self, group: dict[str, Any]) -> str:
+        return "adagrad"
+
+    def _hyper(self, group: dict[str, Any]) -> tuple[Any, ...]:
+        return (
+            group["lr"],
+            group["lr_decay"],
+            group["weight_decay"],
+            group["eps"],
+            group["maximize"],
+        )
+
+    def _initial_slot(self, name: str, group: dict[str, Any]) -> float:
+        return float(group["initial_accumulator_value"])
+
+
+class RMSprop(Optimizer, torch.optim.RMSprop):
+    """RMSprop, plain or centered, with or without momentum.
+
+    Source: Tieleman and Hinton, Coursera 2012, lecture 6.5; ``centered``: Graves, arXiv 1308.0850.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        centered: bool = False,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        *,
+        sync: str = "hogwild",
+        audit: bool = False,
+        state_dtype: torch.dtype | None = None,
+        flat_grads: bool = False,
+        nonfinite: str | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            alpha=alpha,
+            eps=eps,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            centered=centered,
+            capturable=capturable,
+            foreach=foreach,
+            maximize=maximize,
+            differentiable=differentiable,
+            sync=sync,
+            audit=audit,
+            state_dtype=state_dtype,
+            flat_grads=flat_grads,
+            nonfinite=nonfinite,
+        )
+
+    def _rule(self, group: dict[str, Any]) -> str:
+        centered = "_centered" if group["centered"] else ""
+        momentum = "_momentum" if group["momentum"] > 0 else ""
+        return f"rmsprop{centered}{momentum}"
+
+    def _hyper(self, group: dict[str, Any]) -> tuple[Any, ...]:
+        return (
+            group["lr"],
+            group["alpha"],
+            group["eps"],
+            group["weight_decay"],
+            group["momentum"],
+            group["maximize"],
+        )
+
+
+class Adadelta(Optimizer, torch.optim.Adadelta):
+    """Adadelta.
+
+    Source: Zeiler, arXiv 1212.5701.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1.0,
+        rho: float = 0.9,
+        eps: float = 1e-6,
+        weight_decay: float = 0,
+        foreach: bool | None = None,
+        *,
+        capturable: bool = False,
+        maximize: bool = False,
+        differentiable: bool = False,
+        sync: str = "hogwild",
+        audit: bool = False,
+        state_dtype: torch.dtype | None = None,
+        flat_grads: bool = False,
+        nonfinite: str | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            rho=rho,
+            eps=eps,
+            weight_decay=weight_decay,
+            foreach=foreach,
+            capturable=capturable,
+            maximize=maximize,
+            differentiable=differentiable,
+            sync=sync,
+            audit=audit,
+            state_dtype=state_dtype,
+            flat_grads=flat_grads,
+            nonfinite=nonfinite,
+        )
+
+    def _rule(self, group: dict[str, Any]) -> str:
+        return "adadelta"
+
+    def _hyper(self, group: dict[str, Any]) -> tuple[Any, ...]:
+        return (
+            group["lr"],
+            group["rho"],
+            group["eps"],
+            group["weight_decay"],
+            group["maximize"],
+        )
+
+
+class Adam(Optimizer, torch.optim.Adam):
+    """Adam.
+
+    Source: Kingma and Ba, arXiv 1412.6980; ``amsgrad``: Reddi et al., ICLR 2018.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+        sync: str = "hogwild",
+        audit: bool = False,
+        state_dtype: torch.dtype | None = None,
+        flat_grads: bool = False,
+        nonfinite: str | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            amsgrad=amsgrad,
+            foreach=foreach,
+            maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+            decoupled_weight_decay=decoupled_weight_decay,
+            sync=sync,
+            audit=audit,
+            state_dtype=state_dtype,
+            flat_grads=flat_grads,
+            nonfinite=nonfinite,
+        )
+
+    def _rule(self, group: dict[str, Any]) -> str:
+        return "adam_amsgrad" if group["amsgrad"] else "adam"
+
+    def _hyper(self, group: dict[str, Any]) -> tuple[Any, ...]:
+        return (
+            group["lr"],
+            *group["betas"],
+            group["eps"],
+            group["weight_decay"],
+            group["decoupled_weight_decay"],
+            group["maximize"],
+        )
+
+
+class AdamW(Adam, torch.optim.AdamW):
+    """Adam with decoupled weight decay.
+
+    Source: Loshchilov and Hutter, arXiv 1711.05101.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        sync: str = "hogwild",
+        audit: bool = False,
+        state_dtype: torch.dtype | None = None,
+        flat_grads: bool = False,
+        nonfinite: str | None = None,
+    ) -> None:
+        Optimizer.__init__(
+            self,
+            params,
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            amsgrad=amsgrad,
+            maximize=maximize,
+            foreach=foreach,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+            sync=sync,
+            audit=audit,
+            state_dtype=state_dtype,
+            flat_grads=flat_grads,
+            nonfinite=nonfinite,
+        )
+
+
+class ASGD(Optimizer, torch.optim.ASGD):
+    """Averaged stochastic gradient descent; ``state[p]['ax']`` holds the average.
+
+    Source: Polyak and Juditsky, SIAM Journal on Control and Optimization 1992.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-2,
+        lambd: float = 1e-4,
+        alpha: float = 0.75,
+        t0: float = 1e6,
+        weight_decay: float = 0,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        capturable: bool = False,
+        *,
+        sync: str = "hogwild",
+        audit: bool = False,
+        state_dtype: torch.dtype | None = None,
+        flat_grads: bool = False,
+        nonfinite: str | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            lambd=lambd,
+            alpha=alpha,
+            t0=t0,
+            weight_decay=weight_decay,
+            foreach=foreach,
+            maximize=maximize,
+            differentiable=differentiable,
+            capturable=capturable,
+            sync=sync,
+            audit=audit,
+            state_dtype=state_dtype,
+            flat_grads=flat_grads,
+            nonfinite=nonfinite,
+        )
+
+    def _rule(self, group: dict[str, Any]) -> str:
+        return "asgd"
+
+    def _hyper(self, group: dict[str, Any]) -> tuple[Any, ...]:
+        return (
+            group["lr"],
+            group["lambd"],
+            group["alpha"],
+            group["t0"],
+            group["weight_decay"],
+            group["maximize"],
+        )
+
+    def _initial_scalar(self, name: str, group: dict[str, Any], found: dict[str, Any]) -> float:
+        return {"step": 0.0, "eta": float(group["lr"]), "mu": 1.0}[name]
+
+
+_RULES = (SGD, Adagrad, RMSprop, Adadelta, Adam, AdamW, ASGD)
+
+
+def rules() -> tuple[str, ...]:
+    """Names of the optimizers, each a class of this package."""
+    return tuple(rule.__name__ for rule in _RULES)

@@ -1,0 +1,140 @@
+"""An optimizer's place in a store, and how it gets to other processes and threads."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from asyncopt.optim.state import StateTensors
+from asyncopt.store import Layout, Place, Store, TensorSpec
+
+if TYPE_CHECKING:
+    from asyncopt.optim.base import Optimizer
+    from asyncopt.optim.kernels import Kernel
+
+__all__ = ["Sharing", "layout_of", "thread_clone"]
+
+
+def layout_of(params: Sequence[torch.Tensor], kernels: Sequence[Kernel]) -> Layout:
+    """The layout of a store for these parameters, each updated by its kernel."""
+    return Layout(
+        TensorSpec(
+            tuple(param.shape),
+            tuple(param.stride()),
+            param.dtype,
+            kernel.state_dtype,
+            len(kernel.slots),
+            len(kernel.scalars),
+        )
+        for param, kernel in zip(params, kernels, strict=True)
+    )
+
+
+class Sharing:
+    """One worker's hold on a store: a claimed slot, and views of the data.
+
+    Args:
+        store: the store.
+        layout: the layout that it was made with.
+
+    Raises:
+        SegmentError: all worker slots are taken.
+    """
+
+    def __init__(self, store: Store, layout: Layout) -> None:
+        self.store = store
+        self.layout = layout
+        self.worker = store.segment.claim_worker()
+        self.release = weakref.finalize(self, store.segment.release_worker, self.worker)
+
+    def param(self, place: Place) -> torch.Tensor:
+        """A parameter's data in the store."""
+        spec = place.spec
+        return self.store.view(place.param, spec.dtype, spec.shape, spec.strides)
+
+    def state(self, place: Place) -> StateTensors:
+        """A parameter's state in the store."""
+        spec = place.spec
+        return StateTensors(
+            tuple(
+                self.store.view(offset, spec.state_dtype, spec.shape, spec.strides)
+                for offset in place.slots
+            ),
+            self.store.view(place.scalars, torch.float64, (spec.scalars,), (1,)),
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Sharing, (self.store, self.layout)  # unpickled, it claims a slot of its own
+
+
+def thread_clone(objs: tuple[Any, ...], /) -> tuple[Any, ...]:
+    """Copies of models and optimizers for one worker thread.
+
+    Parameters of the copies are tensors of their own, with their own ``.grad``, over the same
+    memory (a private copy under a sync with replicas). Buffers are the same tensors. Everything but
+    modules, optimizers, and the lists, tuples and dicts that hold them is the same object.
+
+    Args:
+        objs: the arguments of a worker function; optimizers among them must be shared.
+
+    Returns:
+        The arguments for one thread.
+    """
+    from asyncopt.optim.base import Optimizer
+
+    memo: dict[int, Any] = {}
+
+    def optimizers(obj: Any) -> None:
+        if isinstance(obj, Optimizer):
+            memo[id(obj)] = _clone_optimizer(obj, memo)
+        elif isinstance(obj, (list, tuple)):
+            for each in obj:
+                optimizers(each)
+        elif isinstance(obj, dict):
+            for each in obj.values():
+                optimizers(each)
+
+    def clone(obj: Any) -> Any:
+        if isinstance(obj, Optimizer):
+            return memo[id(obj)]
+        if isinstance(obj, torch.nn.Module):
+            for tensor in (*obj.parameters(), *obj.buffers()):
+                if id(tensor) not in memo:
+                    own = isinstance(tensor, torch.nn.Parameter)
+                    memo[id(tensor)] = _alias(tensor) if own else tensor
+            return copy.deepcopy(obj, memo)
+        if type(obj) in (list, tuple):
+            return type(obj)(clone(each) for each in obj)
+        if type(obj) is dict:
+            return {key: clone(each) for key, each in obj.items()}
+        return obj
+
+    optimizers(objs)
+    return tuple(clone(obj) for obj in objs)
+
+
+def _alias(param: torch.Tensor) -> torch.Tensor:
+    # .data, unlike .detach(), starts a version counter of its own: a step in another thread must not
+    # look like an in-place change to this thread's backward.
+    alias = param.data
+    if isinstance(param, torch.nn.Parameter):
+        return torch.nn.Parameter(alias, requires_grad=param.requires_grad)
+    return alias.requires_grad_(param.requires_grad)
+
+
+def _clone_optimizer(opt: Optimizer, memo: dict[int, Any]) -> Optimizer:
+    for group in opt.param_groups:
+        for param in group["params"]:
+            memo.setdefault(id(param), _alias(param))
+    state = opt._shared_state()
+    state["param_groups"] = [
+        {**group, "params": [memo[id(p)] for p in group["params"]]} for group in opt.param_groups
+    ]
+    state["_sharing"] = Sharing(state["_sharing"].store, state["_sharing"].layout)
+    clone = type(opt).__new__(type(opt))
+    clone.__setstate__(state)
+    return clone

@@ -1,0 +1,88 @@
+"""Optimizer state in memory that the engine may write."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from asyncopt.optim.checks import same_layout
+from asyncopt.optim.kernels import Kernel
+
+__all__ = ["StateTensors", "adopt", "new_state_tensors", "reusable"]
+
+
+@dataclasses.dataclass(frozen=True)
+class StateTensors:
+    """The state of one parameter.
+
+    Attributes:
+        slots: tensors of the parameter's shape and memory order.
+        scalars: float64, the per-tensor numbers side by side.
+    """
+
+    slots: tuple[torch.Tensor, ...]
+    scalars: torch.Tensor
+
+
+def new_state_tensors(param: torch.Tensor, kernel: Kernel) -> StateTensors:
+    """Private, uninitialized state."""
+    return StateTensors(
+        tuple(
+            torch.empty_like(
+                param.detach(), dtype=kernel.state_dtype, memory_format=torch.preserve_format
+            )
+            for _ in kernel.slots
+        ),
+        torch.zeros(len(kernel.scalars), dtype=torch.float64),
+    )
+
+
+def adopt(
+    found: dict[str, Any],
+    own: StateTensors,
+    kernel: Kernel,
+    initial_slot: Callable[[str], float],
+    initial_scalar: Callable[[str], float],
+) -> dict[str, Any]:
+    """Moves a state dict's values into `own`.
+
+    Args:
+        found: what `optimizer.state` holds for the parameter: loaded, set by the user, or nothing.
+        own: where the values belong; written.
+        kernel: says which names are slots and which are scalars.
+        initial_slot, initial_scalar: give the start value of a name that `found` lacks.
+
+    Returns:
+        The dict that `optimizer.state` shall hold: `own`'s tensors by name, and whatever else
+        `found` had.
+    """
+    entries = dict(found)
+    for name, slot in zip(kernel.slots, own.slots, strict=True):
+        old = found.get(name)
+        if old is None:
+            slot.fill_(initial_slot(name))
+        elif old is not slot:
+            slot.copy_(old)
+        entries[name] = slot
+    for k, name in enumerate(kernel.scalars):
+        old = found.get(name)
+        own.scalars[k] = initial_scalar(name) if old is None else float(old)
+        entries[name] = own.scalars[k]
+    return entries
+
+
+def reusable(found: dict[str, Any], param: torch.Tensor, kernel: Kernel) -> StateTensors | None:
+    """The slots in `found` themselves, if the engine can write them as they are."""
+    slots = [found.get(name) for name in kernel.slots]
+    for slot in slots:
+        if not (
+            isinstance(slot, torch.Tensor)
+            and slot.dtype == kernel.state_dtype
+            and slot.device == param.device
+            and same_layout(slot, param)
+        ):
+            return None
+    return StateTensors(tuple(slots), torch.zeros(len(kernel.scalars), dtype=torch.float64))  # type: ignore[arg-type]

@@ -1,0 +1,57 @@
+"""The optimizers among the arguments of a run, known by what they can do.
+
+``run`` lies below ``optim`` and imports nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeGuard
+
+import torch
+
+from asyncopt.store.ledger import Ledger
+
+__all__ = ["SharedOptimizer", "find_optimizers"]
+
+
+class SharedOptimizer(Protocol):
+    """What a run asks of an asyncopt optimizer."""
+
+    @property
+    def store(self) -> object | None:
+        """The store that holds the parameters; None until it is shared."""
+
+    @property
+    def is_replica(self) -> bool:
+        """Whether the model holds a copy of the store's parameters."""
+
+    def share_memory(self, workers: int) -> object:
+        """Move parameters and state into a store with room for ``workers``."""
+
+    def pull(self) -> object:
+        """Refresh a replica from the store."""
+
+    def ledger(self) -> Ledger:
+        """The counters of all workers."""
+
+
+def _is_shared_optimizer(item: object) -> TypeGuard[SharedOptimizer]:
+    return isinstance(item, torch.optim.Optimizer) and hasattr(type(item), "share_memory")
+
+
+def find_optimizers(args: tuple[Any, ...]) -> list[SharedOptimizer]:
+    """Each asyncopt optimizer in ``args`` once, also inside (nested) lists, tuples and dicts."""
+    return list(_walk(args, set()))
+
+
+def _walk(item: Any, seen: set[int]) -> Iterator[SharedOptimizer]:
+    if id(item) in seen:
+        return
+    if _is_shared_optimizer(item):
+        seen.add(id(item))
+        yield item
+    elif isinstance(item, list | tuple | dict):
+        seen.add(id(item))
+        for inner in item.values() if isinstance(item, dict) else item:
+            yield from _walk(inner, seen)

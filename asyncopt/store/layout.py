@@ -1,0 +1,82 @@
+"""The layout: where in a store each parameter, state slot and scalar lies."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+
+import torch
+
+__all__ = ["Layout", "Place", "TensorSpec"]
+
+_CACHE_LINE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+    """One parameter and the state that its rule keeps for it.
+
+    Attributes:
+        shape, strides: of the parameter, strides in elements; dense in memory.
+        dtype: of the parameter.
+        state_dtype: of the slots.
+        slots: how many tensors of the parameter's shape the rule keeps.
+        scalars: how many float64 numbers the rule keeps for the tensor.
+    """
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+    state_dtype: torch.dtype
+    slots: int
+    scalars: int
+
+    @property
+    def elements(self) -> int:
+        return torch.Size(self.shape).numel()
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Byte offsets of one :class:`TensorSpec` in the data of a store."""
+
+    spec: TensorSpec
+    param: int
+    slots: tuple[int, ...]
+    scalars: int
+
+
+class Layout:
+    """Assigns offsets: all parameters, then all slots, then all scalars.
+
+    Every tensor starts a cache line of its own, so that no two tensors share one.
+
+    Attributes:
+        places: one per spec, in order.
+        param_bytes: length of the leading part that holds the parameters.
+        data_bytes: length of everything.
+        hash: a 64-bit fingerprint; stores of different layouts do not fit each other.
+    """
+
+    def __init__(self, specs: Iterable[TensorSpec]) -> None:
+        every = list(specs)
+        end = 0
+
+        def reserve(nbytes: int) -> int:
+            nonlocal end
+            start = end
+            end = -(-(start + nbytes) // _CACHE_LINE) * _CACHE_LINE
+            return start
+
+        params = [reserve(s.elements * s.dtype.itemsize) for s in every]
+        self.param_bytes = end
+        slots = [
+            tuple(reserve(s.elements * s.state_dtype.itemsize) for _ in range(s.slots))
+            for s in every
+        ]
+        scalars = [reserve(8 * s.scalars) for s in every]
+        self.data_bytes = max(end, _CACHE_LINE)
+        self.places = [Place(*each) for each in zip(every, params, slots, scalars, strict=True)]
+        digest = hashlib.sha256(repr(self.places).encode()).digest()
+        self.hash = int.from_bytes(digest[:8], "little")

@@ -1,0 +1,227 @@
+"""The ledger: what every worker of a store did, read as one immutable snapshot."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from asyncopt import _core
+
+__all__ = ["Histogram", "Ledger", "WorkerLedger"]
+
+
+@functools.cache
+def _edges() -> npt.NDArray[np.int64]:
+    edges = np.asarray(_core.staleness_floors(), dtype=np.int64)
+    edges.setflags(write=False)
+    return edges
+
+
+@dataclasses.dataclass(frozen=True)
+class Histogram:
+    """Counts of non-negative integers: 0 to 63 exactly, then four buckets per power of two.
+
+    Args:
+        counts: int64, one count per bucket.
+        total: the sum of the counted values.
+    """
+
+    counts: npt.NDArray[np.int64]
+    total: int
+
+    @property
+    def edges(self) -> npt.NDArray[np.int64]:
+        """The smallest value of each bucket."""
+        return _edges()
+
+    @property
+    def count(self) -> int:
+        """How many values were counted."""
+        return int(self.counts.sum())
+
+    @property
+    def mean(self) -> float:
+        """The mean of the counted values; NaN if there are none."""
+        return self.total / self.count if self.count else float("nan")
+
+    def percentile(self, q: float) -> float:
+        """The value that `q` per cent of the counted ones do not exceed, as its bucket's edge.
+
+        Args:
+            q: from 0 to 100.
+
+        Returns:
+            The percentile (exact up to 63, within a quarter above); NaN if nothing was counted.
+
+        Raises:
+            ValueError: `q` is not in [0, 100].
+        """
+        if not 0 <= q <= 100:
+            raise ValueError(f"q: expected a percentage from 0 to 100, got {q}")
+        if self.count == 0:
+            return float("nan")
+        rank = max(1, int(np.ceil(self.count * q / 100)))
+        return float(self.edges[int(np.searchsorted(np.cumsum(self.counts), rank))])
+
+    def __add__(self, other: Histogram) -> Histogram:
+        return Histogram(self.counts + other.counts, self.total + other.total)
+
+    def __sub__(self, other: Histogram) -> Histogram:
+        return Histogram(self.counts - other.counts, self.total - other.total)
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerLedger:
+    """One worker's counts.
+
+    Attributes:
+        slot: the worker's place in its store; 0 is the process that made the store.
+        process: process id of the slot's owner; 0 if it has left.
+        pushes: pushes applied.
+        retries: compare-exchanges that failed and were repeated, or snapshots read again.
+        lock_waits: locks that were not free at once.
+        lock_wait_seconds: time spent waiting for them.
+        lost_updates: element updates of parameters lost to races (counted only with ``audit=True``).
+        lost_state_updates: the same for optimizer state.
+        skipped_nonfinite: pushes skipped because a gradient was infinite or NaN.
+        repairs: locks taken over from an owner that died inside; each may hide one partial push.
+        staleness: histogram over pushes of (version at the push) - (version at the last pull).
+    """
+
+    slot: int
+    process: int
+    pushes: int
+    retries: int
+    lock_waits: int
+    lock_wait_seconds: float
+    lost_updates: int
+    lost_state_updates: int
+    skipped_nonfinite: int
+    repairs: int
+    staleness: Histogram
+
+
+_COUNTS = (
+    "pushes",
+    "retries",
+    "lock_waits",
+    "lock_wait_seconds",
+    "lost_updates",
+    "lost_state_updates",
+    "skipped_nonfinite",
+    "repairs",
+    "staleness",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ledger:
+    """The counts of all workers of one store, or of several stores together.
+
+    Every count of :class:`WorkerLedger` is also a property here: the sum over the workers.
+
+    Attributes:
+        version: pushes that the store (or all stores) took.
+        workers: the workers that did anything.
+    """
+
+    version: int
+    workers: tuple[WorkerLedger, ...]
+
+    @classmethod
+    def read(cls, segment: _core.Segment) -> Ledger:
+        """A snapshot of the counters of a segment."""
+        workers = []
+        for raw in segment.ledger():
+            counts = dict(raw)
+            counts["lock_wait_seconds"] = counts.pop("lock_wait_ns") * 1e-9
+            counts["staleness"] = Histogram(
+                np.asarray(counts["staleness"], dtype=np.int64), counts.pop("staleness_sum")
+            )
+            workers.append(WorkerLedger(**counts))
+        return cls(segment.version, tuple(w for w in workers if _did_something(w)))
+
+    @classmethod
+    def alone(cls, skipped_nonfinite: int) -> Ledger:
+        """The ledger of an optimizer without a store: nothing is counted but skipped pushes."""
+        if skipped_nonfinite == 0:
+            return cls(0, ())
+        counts: dict[str, Any] = dict.fromkeys(_COUNTS, 0)
+        counts.update(skipped_nonfinite=skipped_nonfinite, staleness=_sum_histograms([]))
+        return cls(0, (WorkerLedger(slot=0, process=os.getpid(), **counts),))
+
+    @classmethod
+    def merge(cls, ledgers: Iterable[Ledger]) -> Ledger:
+        """The counts of several stores together: versions add up, workers are listed one by one."""
+        every = list(ledgers)
+        return cls(sum(e.version for e in every), tuple(w for e in every for w in e.workers))
+
+    def since(self, earlier: Ledger) -> Ledger:
+        """What happened between two snapshots of one store."""
+        before = {w.slot: w for w in earlier.workers}
+        return Ledger(
+            self.version - earlier.version,
+            tuple(
+                w
+                for w in (_difference(w, before.get(w.slot)) for w in self.workers)
+                if _did_something(w)
+            ),
+        )
+
+    @property
+    def pushes(self) -> int:
+        return sum(w.pushes for w in self.workers)
+
+    @property
+    def retries(self) -> int:
+        return sum(w.retries for w in self.workers)
+
+    @property
+    def lock_waits(self) -> int:
+        return sum(w.lock_waits for w in self.workers)
+
+    @property
+    def lock_wait_seconds(self) -> float:
+        return sum(w.lock_wait_seconds for w in self.workers)
+
+    @property
+    def lost_updates(self) -> int:
+        return sum(w.lost_updates for w in self.workers)
+
+    @property
+    def lost_state_updates(self) -> int:
+        return sum(w.lost_state_updates for w in self.workers)
+
+    @property
+    def skipped_nonfinite(self) -> int:
+        return sum(w.skipped_nonfinite for w in self.workers)
+
+    @property
+    def repairs(self) -> int:
+        return sum(w.repairs for w in self.workers)
+
+    @property
+    def staleness(self) -> Histogram:
+        return _sum_histograms([w.staleness for w in self.workers])
+
+
+def _sum_histograms(histograms: Sequence[Histogram]) -> Histogram:
+    empty = Histogram(np.zeros(len(_edges()), dtype=np.int64), 0)
+    return sum(histograms, start=empty)
+
+
+def _did_something(worker: WorkerLedger) -> bool:
+    return worker.pushes > 0 or worker.skipped_nonfinite > 0 or worker.lock_waits > 0
+
+
+def _difference(now: WorkerLedger, before: WorkerLedger | None) -> WorkerLedger:
+    if before is None:
+        return now
+    changes = {name: getattr(now, name) - getattr(before, name) for name in _COUNTS}
+    return dataclasses.replace(now, **changes)

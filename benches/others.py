@@ -1,0 +1,50 @@
+"""How much of the machine other programs took during a measurement: their noise is no result."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import psutil
+
+MATTER = 0.05
+"""Share of the cores' time from which others make a measurement doubtful."""
+
+
+class Others:
+    """From construction to `share`: what ran on the usable cores besides us and our descendants."""
+
+    def __init__(self) -> None:
+        self._cores = os.sched_getaffinity(0)
+        self._start = self._others_seconds(), time.monotonic()
+
+    def share(self) -> float:
+        """Share of the cores' time, 0 to 1. Ticks of 10 ms: meaningless below about a second."""
+        seconds, since = self._start
+        others = self._others_seconds() - seconds
+        return max(0.0, others) / ((time.monotonic() - since) * len(self._cores))
+
+    def _others_seconds(self) -> float:
+        return busy_seconds(self._cores) - own_seconds()
+
+
+def busy_seconds(cores: set[int]) -> float:
+    """Seconds for which the cores were not idle since boot.
+
+    Field order: proc_stat(5). Time stolen by the hypervisor counts as busy.
+    """
+    names = {f"cpu{core}" for core in cores}
+    ticks = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name in names:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
+            ticks += user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def own_seconds() -> float:
+    """Processor seconds of this process and its descendants, ended ones included."""
+    this = psutil.Process()
+    return sum(sum(process.cpu_times()[:4]) for process in [this, *this.children(recursive=True)])

@@ -1,0 +1,1 @@
+"""The contenders of test_workers.py: programs that train the same model in different ways."""

@@ -1,0 +1,135 @@
+"""What all contenders have in common: model, data, order of batches, loss, and the turn itself."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asyncopt.cli.problems import mnist
+from asyncopt.run.batches import iterate_batches
+from benches.peers.turns import Turns
+
+BATCH = 64
+LR = 0.1
+SEED = 0
+EPOCHS_PER_TURN = 2
+
+Batches = Iterable[tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One worker's turn: images trained on between two readings of the machine-wide clock."""
+
+    begin: float
+    end: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean cross entropy on the training images; share of right answers on the test images."""
+
+    train_loss: float
+    test_accuracy: float
+
+
+def model() -> nn.Module:
+    """The network, initialized alike in every contender."""
+    torch.manual_seed(SEED)
+    return mnist.build()
+
+
+def data() -> tuple[Tensor, Tensor]:
+    """Training images, float32 (4000, 1, 28, 28), and labels, int64 (4000,)."""
+    return mnist.load(SEED).train
+
+
+def shard(rank: int, workers: int) -> Callable[[int], Batches]:
+    """Batches of worker `rank` in a turn: what `Worker.batches` gives with the turn as seed.
+
+    `drop_last`: with two workers both have 31 batches an epoch, which DDP needs.
+    """
+
+    def batches(turn: int) -> Batches:
+        return iterate_batches(
+            data(),
+            BATCH,
+            EPOCHS_PER_TURN,
+            rank=rank,
+            world_size=workers,
+            shuffle=True,
+            seed=turn,
+            drop_last=True,
+        )
+
+    return batches
+
+
+def take_turns(
+    address: str,
+    rank: int,
+    network: nn.Module,
+    opt: torch.optim.Optimizer,
+    batches: Callable[[int], Batches],
+) -> None:
+    """A worker's life: train when told to "train", evaluate when told to "score"."""
+    turns = Turns(address, rank)
+    taken = 0
+    for command in turns:
+        if command == "train":
+            turns.reply(train(network, opt, batches(taken)))
+            taken += 1
+        else:
+            turns.reply(score(network))
+
+
+def train(network: nn.Module, opt: torch.optim.Optimizer, batches: Batches) -> Trained:
+    """The training loop that is measured."""
+    images = 0
+    begin = time.perf_counter()
+    for x, y in batches:
+        opt.zero_grad()
+        nn.functional.cross_entropy(network(x), y).backward()
+        opt.step()
+        images += len(x)
+    return Trained(begin, time.perf_counter(), images)
+
+
+def score(network: nn.Module) -> Score:
+    # DDP's own forward may wait for the other process.
+    if isinstance(network, nn.parallel.DistributedDataParallel):
+        network = network.module
+    split = mnist.load(SEED)
+    with torch.inference_mode():
+        loss = nn.functional.cross_entropy(network(split.train[0]), split.train[1])
+        right = network(split.test[0]).argmax(dim=1) == split.test[1]
+    return Score(float(loss), float(right.float().mean()))
+
+
+def use_core(rank: int) -> None:
+    """One thread, on the core that belongs to the rank."""
+    torch.set_num_threads(1)
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[rank % len(cores)]})
+
+
+def spawn(worker: Callable[..., object], arguments: tuple[Any, ...], processes: int) -> None:
+    """Run `worker(rank, *arguments)` in that many processes."""
+    context = torch.multiprocessing.get_context("spawn")  # knows how to hand over shared tensors
+    started = [
+        context.Process(target=worker, args=(rank, *arguments), daemon=True)
+        for rank in range(processes)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    if any(process.exitcode for process in started):
+        raise SystemExit(f"workers ended with {[process.exitcode for process in started]}")

@@ -1,0 +1,183 @@
+"""Turn `pytest benches --benchmark-json=FILE` into the tables of benches/README.md.
+
+`python -m benches.report FILE` prints the tables, `--write` puts them into benches/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+README = Path(__file__).with_name("README.md")
+Record = Mapping[str, Any]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A markdown table; all columns but the first are right-aligned."""
+    lines = [head, [":--", *["--:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def seconds(row: Record) -> str:
+    """Median and quartiles of a row in a unit that fits."""
+    units = (("s", 1), ("ms", 1e3), ("us", 1e6), ("ns", 1e9))
+    unit, scale = next((u, s) for u, s in units if row["median"] * s >= 1)
+    median, q1, q3 = (f"{row[key] * scale:.3g}" for key in ("median", "q1", "q3"))
+    return f"{median} {unit} [{q1}, {q3}]"
+
+
+def ratio(ratios: Sequence[Record], of: str, over: Sequence[str]) -> str:
+    """The first ratio of `of` to one of `over`, with its spread and how it stands to its goal."""
+    for entry in ratios:
+        if entry["of"] == of and entry["over"] in over:
+            text = f"{entry['median']:.2f}x [{entry['q1']:.2f}, {entry['q3']:.2f}]"
+            return text + (" tie" if entry["tie"] else "") + verdict(entry)
+    return ""
+
+
+def verdict(entry: Record) -> str:
+    """How a ratio stands to its goal; a goal inside the spread is neither reached nor missed."""
+    goal = entry["goal"]
+    if goal is None:
+        return ""
+    if entry["q1"] <= goal <= entry["q3"]:
+        word = "within the spread"
+    else:
+        word = "reached" if entry["median"] > goal else "**missed**"
+    return f", goal {goal:g}x {word}"
+
+
+def groups(records: Iterable[Record], key: str) -> dict[str, list[Record]]:
+    """Records by `case[key]`, in order of appearance."""
+    found: dict[str, list[Record]] = {}
+    for entry in records:
+        found.setdefault(str(entry["case"][key]), []).append(entry)
+    return found
+
+
+def step_tables(records: Sequence[Record]) -> str:
+    """One table per size: rules x threads, ratios to torch and to the floor."""
+    torch = ("torch fused", "torch foreach")
+    streams = ("triad", "copy", "axpy in place")
+    columns: dict[str, Callable[[Record], str]] = {
+        "threads": lambda e: str(e["case"]["threads"]),
+        "asyncopt": lambda e: seconds(e["rows"]["asyncopt"]),
+        "x torch fused": lambda e: ratio(e["ratios"], "asyncopt", torch[:1]),
+        "x torch foreach": lambda e: ratio(e["ratios"], "asyncopt", torch[1:]),
+        "flat_grads x torch": lambda e: ratio(e["ratios"], "asyncopt flat_grads", torch),
+        "bfloat16 state x torch": lambda e: ratio(e["ratios"], "asyncopt bfloat16 state", torch),
+        "x of the floor": lambda e: ratio(e["ratios"], "asyncopt", streams),
+        "GB/s": lambda e: f"{e['rows']['asyncopt']['gigabytes_per_second']:.1f}",
+    }
+    parts = []
+    for size, entries in groups(records, "size").items():
+        filled = {head: [cell(e) for e in entries] for head, cell in columns.items()}
+        kept = {head: cells for head, cells in filled.items() if any(cells)}
+        rows = zip((e["case"]["rule"] for e in entries), *kept.values(), strict=True)
+        parts.append(f"### Step: {size}\n\n" + table(["rule", *kept], rows))
+    return "\n\n".join(parts)
+
+
+def contention_tables(records: Sequence[Record]) -> str:
+    """One table per overlap: syncs x workers in updates/s, then what the most workers met with."""
+    parts = []
+    for overlap, entries in groups(records, "overlap").items():
+        workers = [str(e["case"]["workers"]) for e in entries]
+        last = entries[-1]
+        head = ["updates/s at workers:", *workers]
+        head += [f"{what} at {workers[-1]}" for what in ("lock waits/push", "retries/push", "lost")]
+        rows = []
+        for sync, most in last["rows"].items():
+            rates = [f"{e['rows'][sync]['updates_per_second']:,.0f}" for e in entries]
+            waits = f"{most['lock_waits_per_push']:.2g}" if "lock_waits_per_push" in most else ""
+            retries = f"{most['retries_per_push']:.2g}" if "retries_per_push" in most else ""
+            lost = f"{most['lost_share']:.2%}" if sync == "hogwild audited" else ""
+            rows.append([sync, *rates, waits, retries, lost])
+        for over, title in (("private", "of the floor"), ("hogwild audited", "audit slows by")):
+            cells = [ratio(e["ratios"], "hogwild", [over]) for e in entries]
+            rows.append([f"hogwild, {title}", *cells, "", "", ""])
+        parts.append(f"### Contention: {overlap}\n\n" + table(head, rows))
+    return "\n\n".join(parts)
+
+
+def workers_table(records: Sequence[Record]) -> str:
+    """Contenders of the convolutional net: throughput, loss, accuracy."""
+    (entry,) = records
+    (ours, *_) = entry["rows"]
+    rows = []
+    for name, row in entry["rows"].items():
+        low, high = 1 / row["q3"], 1 / row["q1"]
+        rows.append(
+            [
+                name,
+                f"{row['images_per_second']:,.0f} [{low:,.0f}, {high:,.0f}]",
+                ratio(entry["ratios"], ours, [name]),
+                f"{row['train_loss']:.4f}",
+                f"{row['test_accuracy']:.1%}",
+            ]
+        )
+    head = ["contender", "images/s", f"{ours} x", "training loss", "test accuracy"]
+    case = f"{entry['case']['model']}, {entry['case']['epochs']} epochs"
+    return f"### Workers: {case}\n\n" + table(head, rows)
+
+
+SUITES: dict[str, Callable[[Sequence[Record]], str]] = {
+    "step": step_tables,
+    "contention": contention_tables,
+    "workers": workers_table,
+}
+
+
+def machine(info: Record, records: Sequence[Record]) -> str:
+    """The line at the top of every suite's tables: machine, versions, command, disturbance."""
+    others = [entry["others"] for entry in records]
+    quick = " **--quick: not a measurement.**" if info["quick"] else ""
+    return (
+        f"{info['cpu']}, {info['cores']} cores, {info['isa']}; asyncopt {info['version']}, "
+        f"torch {info['torch']}, Python {info['python']}; `{info['command']}`. Other programs took "
+        f"{statistics.median(others):.0%} of the cores' time (at most {max(others):.0%}).{quick}"
+    )
+
+
+def render(measured: Record) -> dict[str, str]:
+    """Markdown of every suite in a pytest-benchmark JSON."""
+    records = [bench["extra_info"] for bench in measured["benchmarks"]]
+    info = measured["machine_info"]["asyncopt"]
+    found = {suite: [r for r in records if r.get("suite") == suite] for suite in SUITES}
+    return {
+        suite: f"{machine(info, some)}\n\n{SUITES[suite](some)}"
+        for suite, some in found.items()
+        if some
+    }
+
+
+def write(sections: Mapping[str, str], readme: Path = README) -> None:
+    """Replace what stands between `<!-- suite -->` and `<!-- /suite -->`."""
+    text = readme.read_text()
+    for suite, section in sections.items():
+        before, begin, rest = text.partition(f"<!-- {suite} -->\n")
+        _, end, after = rest.partition(f"<!-- /{suite} -->")
+        if not end:
+            raise SystemExit(f"{readme}: expected the markers of {suite!r}, found none")
+        text = before + begin + section + "\n" + end + after
+    readme.write_text(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path, help="what pytest wrote with --benchmark-json")
+    parser.add_argument("--write", action="store_true", help="put the tables into README.md")
+    arguments = parser.parse_args()
+    sections = render(json.loads(arguments.file.read_text()))
+    if arguments.write:
+        write(sections)
+    else:
+        print("\n\n".join(sections.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+// asyncopt._core: the lists, the segment and the plan, as Python sees them.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "asyncopt/sync/list.h"
+#include "asyncopt/sync/sync.h"
+#include "plan.h"
+
+namespace asyncopt::python {
+namespace {
+
+py::tuple names(std::span<const char* const> strings) {
+  py::tuple out(strings.size());
+  for (std::size_t i = 0; i < strings.size(); ++i) out[i] = py::str(strings[i]);
+  return out;
+}
+
+py::list kernel_list() {
+  py::list out;
+  for (const Kernel& k : kernels()) {
+    py::dict d;
+    d["rule"] = k.rule;
+    d["param_dtype"] = k.param_dtype;
+    d["state_dtype"] = k.state_dtype;
+    d["hyper"] = names(k.hyper);
+    d["slots"] = names(k.slots);
+    d["scalars"] = names(k.scalars);
+    out.append(d);
+  }
+  return out;
+}
+
+py::list sync_list() {
+  py::list out;
+  for (std::size_t i = 0; i < sync_count(); ++i) {
+    const SyncInfo& s = sync_info(i);
+    py::dict d;
+    d["name"] = s.name;
+    d["may_lose"] = s.contract->may_lose;
+    d["may_tear"] = s.contract->may_tear;
+    d["may_block"] = s.contract->may_block;
+    d["replica"] = s.contract->replica;
+    out.append(d);
+  }
+  return out;
+}
+
+py::list ledger(const Segment& segment) {
+  py::list out;
+  for (std::size_t i = 0; i < segment.header().workers; ++i) {
+    const WorkerSlot& w = segment.worker(i);
+    std::vector<std::uint64_t> staleness(kStalenessBuckets);
+    for (std::size_t b = 0; b < kStalenessBuckets; ++b)
+      staleness[b] = w.staleness[b].load_relaxed();
+    py::dict d;
+    d["slot"] = i;
+    d["process"] = w.owner.load(std::memory_order_relaxed);
+    d["pushes"] = w.pushes.load_relaxed();
+    d["retries"] = w.retries.load_relaxed();
+    d["lock_waits"] = w.lock_waits.load_relaxed();
+    d["lock_wait_ns"] = w.lock_wait_ns.load_relaxed();
+    d["lost_updates"] = w.lost_updates.load_relaxed();
+    d["lost_state_updates"] = w.lost_state_updates.load_relaxed();
+    d["skipped_nonfinite"] = w.skipped_nonfinite.load_relaxed();
+    d["repairs"] = w.repairs.load_relaxed();
+    d["staleness_sum"] = w.staleness_sum.load_relaxed();
+    d["staleness"] = staleness;
+    out.append(d);
+  }
+  return out;
+}
+
+std::vector<std::uint64_t> staleness_floors() {
+  std::vector<std::uint64_t> floors(kStalenessBuckets);
+  for (std::size_t b = 0; b < kStalenessBuckets; ++b) floors[b] = staleness_bucket_floor(b);
+  return floors;
+}
+
+SegmentConfig config(std::string sync, std::uint64_t workers, std::uint64_t data_bytes,
+                     std::uint64_t param_bytes, double lock_timeout, std::uint64_t layout_hash) {
+  return {std::move(sync),
+          workers,
+          data_bytes,
+          param_bytes,
+          static_cast<std::uint64_t>(lock_timeout * 1e9),
+          layout_hash};
+}
+
+void* pointer(std::uintptr_t address) { return reinterpret_cast<void*>(address); }
+
+}  // namespace
+
+void bind_segment(py::module_& m) {
+  py::class_<SegmentConfig>(m, "SegmentConfig")
+      .def(py::init(&config), py::kw_only(), py::arg("sync"), py::arg("workers"),
+           py::arg("data_bytes"), py::arg("param_bytes"), py::arg("lock_timeout"),
+           py::arg("layout_hash"))
+      .def_property_readonly("bytes_needed", &Segment::bytes_needed);
+  py::class_<Segment>(m, "Segment")
+      .def_static("create",
+                  [](std::uintptr_t at, std::uint64_t bytes, const SegmentConfig& c) {
+                    return Segment::create(pointer(at), bytes, c);
+                  })
+      .def_static("attach", [](std::uintptr_t at,
+                               std::uint64_t bytes) { return Segment::attach(pointer(at), bytes); })
+      .def("claim_worker", &Segment::claim_worker)
+      .def("release_worker", &Segment::release_worker)
+      .def("ledger", &ledger)
+      .def_property_readonly("data_offset", &Segment::data_offset)
+      .def_property_readonly(
+          "version",
+          [](const Segment& s) { return s.header().version.load(std::memory_order_relaxed); })
+      .def_property_readonly("workers", [](const Segment& s) { return s.header().workers; })
+      .def_property_readonly("sync",
+                             [](const Segment& s) { return std::string(s.header().sync_name); })
+      .def_property_readonly("layout_hash",
+                             [](const Segment& s) { return s.header().layout_hash; });
+}
+
+}  // namespace asyncopt::python
+
+PYBIND11_MODULE(_core, m) {
+  namespace py = pybind11;
+  using namespace asyncopt;
+  using namespace asyncopt::python;
+  m.doc() = "The compiled engine of asyncopt.";
+  const py::module_ errors = py::module_::import("asyncopt.errors");
+  py::register_local_exception_translator([](std::exception_ptr p) {
+    const auto raise = [](const char* type, const std::exception& e) {
+      py::set_error(py::module_::import("asyncopt.errors").attr(type), e.what());
+    };
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const LockTimeout& e) {
+      raise("LockTimeout", e);
+    } catch (const SegmentError& e) {
+      raise("SegmentError", e);
+    }
+  });
+  m.def("kernels", &kernel_list,
+        "Every kernel: a rule on a dtype, with the names of its numbers and state.");
+  m.def("syncs", &sync_list, "Every sync with its contract.");
+  m.def(
+      "isas", [] { return names(available_isas()); },
+      "Instruction sets of this build and processor, slowest first.");
+  m.def("isa", &picked_isa, "The instruction set in use.");
+  m.def("staleness_floors", &staleness_floors, "The smallest staleness of each histogram bucket.");
+  bind_segment(m);
+  bind_plan(m);
+}

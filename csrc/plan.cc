@@ -1,0 +1,241 @@
+#include "plan.h"
+
+#include <pybind11/stl.h>
+
+#include <stdexcept>
+
+namespace asyncopt::python {
+namespace {
+
+const dlpack::ExchangeApi* exchange_api() {
+  static const dlpack::ExchangeApi* const api = [] {
+    const py::object tensor = py::module_::import("torch").attr("Tensor");
+    if (!py::hasattr(tensor, "__dlpack_c_exchange_api__"))
+      throw py::import_error(
+          "torch: expected version 2.10 or later (with the DLPack exchange API); upgrade torch");
+    const py::object capsule = tensor.attr("__dlpack_c_exchange_api__");
+    auto* const table = static_cast<const dlpack::ExchangeApi*>(
+        PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+    if (table == nullptr) throw py::error_already_set();
+    if (table->version.major != 1 || table->describe == nullptr)
+      throw py::import_error(
+          "torch: its DLPack exchange API is not version 1; install an asyncopt that knows it");
+    return table;
+  }();
+  return api;
+}
+
+std::size_t elements(const dlpack::Tensor& t) {
+  std::size_t n = 1;
+  for (int d = 0; d < t.ndim; ++d) n *= static_cast<std::size_t>(t.shape[d]);
+  return n;
+}
+
+// True if element i of one is element i of the other when both are walked in memory order.
+bool same_layout(const dlpack::Tensor& a, const dlpack::Tensor& b) {
+  if (a.ndim != b.ndim || a.strides == nullptr || b.strides == nullptr) return false;
+  for (int d = 0; d < a.ndim; ++d)
+    if (a.shape[d] != b.shape[d] || (a.shape[d] != 1 && a.strides[d] != b.strides[d]))
+      return elements(a) == 0 && elements(b) == 0;
+  return true;
+}
+
+std::byte* data_of(const dlpack::Tensor& t) {
+  return static_cast<std::byte*>(t.data) + t.byte_offset;
+}
+
+}  // namespace
+
+Plan::Plan(std::unique_ptr<Target> target) : target_(std::move(target)), api_(exchange_api()) {}
+
+void Plan::add_group() {
+  groups_.emplace_back();
+  group_sizes_.push_back(0);
+}
+
+void Plan::add_tensor(std::size_t kernel, py::object param, py::object state, py::tuple entry_names,
+                      py::tuple entries, std::uintptr_t param_at,
+                      const std::vector<std::uintptr_t>& slots_at, std::uintptr_t scalars_at) {
+  dlpack::Tensor t{};
+  if (api_->describe(param.ptr(), &t) != 0) throw py::error_already_set();
+  const auto code = t.dtype.code, bits = t.dtype.bits;
+  Block block;
+  block.kernel = &kernels()[kernel];
+  block.param = param_at;
+  for (std::size_t k = 0; k < slots_at.size() && k < kMaxSlots; ++k) block.slots[k] = slots_at[k];
+  block.scalars = scalars_at;
+  block.n = elements(t);
+  blocks_.push_back(block);
+  pulls_.push_back({param_at, data_of(t), block.n * block.kernel->param_bytes});
+  if (target_ != nullptr && target_->replica) {
+    const std::size_t slots = block.kernel->slots.size();
+    for (std::size_t k = 0; k < entries.size(); ++k) {
+      if (api_->describe(PyTuple_GET_ITEM(entries.ptr(), static_cast<Py_ssize_t>(k)), &t) != 0)
+        throw py::error_already_set();
+      if (k < slots)
+        state_pulls_.push_back({block.slots[k], data_of(t), block.n * block.kernel->state_bytes});
+      else
+        state_pulls_.push_back(
+            {block.scalars + (k - slots) * sizeof(double), data_of(t), sizeof(double)});
+    }
+  }
+  tensors_.push_back({std::move(param), std::move(state), std::move(entry_names),
+                      std::move(entries), code, bits, groups_.size() - 1});
+  ++group_sizes_.back();
+  // Spans into a vector that has stopped growing only when the last tensor is in; cheap to redo.
+  const Block* at = blocks_.data();
+  for (std::size_t g = 0; g < groups_.size(); at += group_sizes_[g++])
+    groups_[g].blocks = {at, group_sizes_[g]};
+}
+
+// Are these still the groups, the state and the state's tensors that the plan was made for?
+bool Plan::current(const py::list& groups, const py::dict& state) const {
+  static PyObject* const params_key = PyUnicode_InternFromString("params");
+  if (groups.size() != groups_.size()) return false;
+  std::size_t i = 0;
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    PyObject* const params = PyDict_GetItemWithError(
+        PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(g)), params_key);
+    if (params == nullptr || !PyList_Check(params)) return false;
+    if (static_cast<std::size_t>(PyList_GET_SIZE(params)) != group_sizes_[g]) return false;
+    for (std::size_t k = 0; k < group_sizes_[g]; ++k)
+      if (PyList_GET_ITEM(params, static_cast<Py_ssize_t>(k)) != tensors_[i++].param.ptr())
+        return false;
+  }
+  Py_ssize_t position = 0;
+  PyObject *key = nullptr, *value = nullptr;
+  for (const Tensor& t : tensors_) {
+    if (t.state.is_none()) continue;
+    if (!PyDict_Next(state.ptr(), &position, &key, &value)) return false;
+    if (key != t.param.ptr() || value != t.state.ptr()) return false;
+    for (Py_ssize_t e = 0; e < PyTuple_GET_SIZE(t.entries.ptr()); ++e)
+      if (PyDict_GetItemWithError(value, PyTuple_GET_ITEM(t.entry_names.ptr(), e)) !=
+          PyTuple_GET_ITEM(t.entries.ptr(), e))
+        return false;
+  }
+  return true;
+}
+
+void Plan::read_hyper(const py::list& hyper) {
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    PyObject* const values = PyList_GET_ITEM(hyper.ptr(), static_cast<Py_ssize_t>(g));
+    for (Py_ssize_t h = 0; h < PyTuple_GET_SIZE(values); ++h) {
+      const double value = PyFloat_AsDouble(PyTuple_GET_ITEM(values, h));
+      if (value == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
+      groups_[g].hyper[h] = value;
+    }
+  }
+}
+
+// Follows a parameter whose memory was replaced (param.data = ...), where that is allowed.
+bool Plan::locate(std::size_t i, const dlpack::Tensor& param) {
+  std::byte* const data = data_of(param);
+  if (target_ == nullptr) {
+    blocks_[i].param = reinterpret_cast<std::uintptr_t>(data);
+  } else if (target_->replica) {
+    pulls_[i].replica = data;
+  } else if (data != target_->segment.data() + blocks_[i].param && blocks_[i].n != 0) {
+    return false;
+  }
+  return elements(param) == blocks_[i].n && param.dtype.code == tensors_[i].code &&
+         param.dtype.bits == tensors_[i].bits;
+}
+
+int Plan::step(const py::list& groups, const py::dict& state, const py::list& hyper,
+               std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
+               const py::object& grads) {
+  static PyObject* const grad_name = PyUnicode_InternFromString("grad");
+  if (!current(groups, state)) return kStale;
+  read_hyper(hyper);
+  dlpack::Tensor param{}, grad{};
+  held_.clear();
+  for (std::size_t i = 0; i < tensors_.size(); ++i) {
+    const Tensor& t = tensors_[i];
+    blocks_[i].grad = nullptr;
+    auto g = grads.is_none()
+                 ? py::reinterpret_steal<py::object>(PyObject_GetAttr(t.param.ptr(), grad_name))
+                 : py::reinterpret_borrow<py::object>(
+                       PyList_GetItem(grads.ptr(), static_cast<Py_ssize_t>(i)));
+    if (!g) throw py::error_already_set();
+    if (g.is_none()) continue;
+    if (api_->describe(t.param.ptr(), &param) != 0) throw py::error_already_set();
+    if (!locate(i, param)) return kOddGradient;
+    if (api_->describe(g.ptr(), &grad) != 0) {
+      PyErr_Clear();  // sparse, for one: the caller says it better
+      return kOddGradient;
+    }
+    if (grad.device_type != dlpack::kCpu || grad.dtype.code != t.code ||
+        grad.dtype.bits != t.bits || !same_layout(param, grad))
+      return kOddGradient;
+    blocks_[i].grad = data_of(grad);
+    held_.push_back(std::move(g));
+  }
+  const int updated = static_cast<int>(held_.size());
+  return run({groups_, threads, seed, audit, skip_nonfinite}) ? updated : kSkipped;
+}
+
+int Plan::step_rows(const py::list& groups, const py::dict& state, const py::list& hyper,
+                    std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
+                    std::size_t index, std::uintptr_t rows, std::size_t row_count,
+                    std::size_t width, std::uintptr_t values) {
+  if (!current(groups, state)) return kStale;
+  read_hyper(hyper);
+  dlpack::Tensor param{};
+  if (api_->describe(tensors_.at(index).param.ptr(), &param) != 0) throw py::error_already_set();
+  if (!locate(index, param)) return kOddGradient;
+  Block block = blocks_[index];
+  block.rows = reinterpret_cast<const std::int64_t*>(rows);
+  block.row_count = row_count;
+  block.width = width;
+  block.grad = reinterpret_cast<const void*>(values);
+  Group group = groups_[tensors_[index].group];
+  group.blocks = {&block, 1};
+  return run({{&group, 1}, threads, seed, audit, skip_nonfinite}) ? 1 : kSkipped;
+}
+
+// False if the push was skipped.
+bool Plan::run(const Push& request) {
+  const py::gil_scoped_release others_may_run;
+  const PushResult result =
+      target_ == nullptr ? push_alone(request) : push(target_->segment, target_->worker, request);
+  if (target_ != nullptr && target_->replica)
+    asyncopt::pull(target_->segment, target_->worker, pulls_);
+  return !result.skipped;
+}
+
+std::uint64_t Plan::pull() {
+  if (target_ == nullptr) throw std::logic_error("pull: expected a plan over a store");
+  dlpack::Tensor param{};
+  for (std::size_t i = 0; i < tensors_.size(); ++i) {
+    if (api_->describe(tensors_[i].param.ptr(), &param) != 0) throw py::error_already_set();
+    if (!locate(i, param))
+      throw py::value_error("params[" + std::to_string(i) + "]: was replaced since it was shared");
+  }
+  std::vector<PullBlock> everything = pulls_;
+  everything.insert(everything.end(), state_pulls_.begin(), state_pulls_.end());
+  const py::gil_scoped_release others_may_run;
+  return asyncopt::pull(target_->segment, target_->worker, everything);
+}
+
+void bind_plan(py::module_& m) {
+  py::class_<Plan> plan(
+      m, "Plan", "What a step needs to know about an optimizer's tensors, kept between steps.");
+  plan.attr("STALE") = Plan::kStale;
+  plan.attr("ODD_GRADIENT") = Plan::kOddGradient;
+  plan.attr("SKIPPED") = Plan::kSkipped;
+  plan.def(py::init([](const Segment* segment, std::size_t worker, bool replica) {
+             return std::make_unique<Plan>(
+                 segment == nullptr ? nullptr
+                                    : std::make_unique<Target>(Target{*segment, worker, replica}));
+           }),
+           py::arg("segment"), py::arg("worker"), py::arg("replica"), py::keep_alive<1, 2>())
+      .def("add_group", &Plan::add_group)
+      .def("add_tensor", &Plan::add_tensor, py::arg("kernel"), py::arg("param"), py::arg("state"),
+           py::arg("entry_names"), py::arg("entries"), py::arg("param_at"), py::arg("slots_at"),
+           py::arg("scalars_at"))
+      .def("step", &Plan::step)
+      .def("step_rows", &Plan::step_rows)
+      .def("pull", &Plan::pull);
+}
+
+}  // namespace asyncopt::python

@@ -1,0 +1,84 @@
+// A plan: what a torch optimizer's step needs to know about its tensors, kept between steps, so
+// that a step reads gradients, checks that nothing else has changed, and calls the engine.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <vector>
+
+#include "asyncopt/push.h"
+#include "dlpack.h"
+
+namespace asyncopt::python {
+
+namespace py = pybind11;
+
+// Where a plan's tensors live.
+struct Target {
+  Segment segment;
+  std::size_t worker;
+  bool replica;
+};
+
+class Plan {
+ public:
+  explicit Plan(std::unique_ptr<Target> target);
+
+  // Starts a group; tensors added next belong to it.
+  void add_group();
+  // `param_at`, `slots_at`, `scalars_at`: byte offsets into the store, or addresses alone. `state`
+  // is the dict that optimizer.state holds for `param`, `entries` the objects that it must hold.
+  void add_tensor(std::size_t kernel, py::object param, py::object state, py::tuple entry_names,
+                  py::tuple entries, std::uintptr_t param_at,
+                  const std::vector<std::uintptr_t>& slots_at, std::uintptr_t scalars_at);
+
+  // What a step returns instead of the number of tensors that it updated. In all cases nothing was
+  // written. kStale: the optimizer's groups or state are no longer those of the plan.
+  // kOddGradient: a tensor or gradient is not as the kernels need it.
+  static constexpr int kStale = -1;
+  static constexpr int kOddGradient = -2;
+  static constexpr int kSkipped = -3;
+
+  // One step. `groups` is optimizer.param_groups, `state` optimizer.state, `hyper` a tuple of
+  // numbers per group. `grads` overrides the tensors' own .grad.
+  int step(const py::list& groups, const py::dict& state, const py::list& hyper,
+           std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
+           const py::object& grads);
+  // A push that touches only some rows of tensor `index`; rows and values are checked by the
+  // caller.
+  int step_rows(const py::list& groups, const py::dict& state, const py::list& hyper,
+                std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
+                std::size_t index, std::uintptr_t rows, std::size_t row_count, std::size_t width,
+                std::uintptr_t values);
+  // Refreshes a replica's parameters and state from one version; returns that version.
+  std::uint64_t pull();
+
+ private:
+  struct Tensor {
+    py::object param, state;
+    py::tuple entry_names, entries;
+    std::uint8_t code, bits;
+    std::size_t group;
+  };
+
+  bool current(const py::list& groups, const py::dict& state) const;
+  void read_hyper(const py::list& hyper);
+  bool locate(std::size_t i, const dlpack::Tensor& param);
+  bool run(const Push& push);
+
+  std::unique_ptr<Target> target_;
+  const dlpack::ExchangeApi* api_;
+  std::vector<Tensor> tensors_;
+  std::vector<Block> blocks_;
+  std::vector<PullBlock> pulls_;        // the parameters, which a step refreshes
+  std::vector<PullBlock> state_pulls_;  // the state, which only pull() refreshes
+  std::vector<Group> groups_;
+  std::vector<std::size_t> group_sizes_;
+  std::vector<py::object> held_;  // gradients in use while the GIL is released
+};
+
+void bind_plan(py::module_& m);
+void bind_segment(py::module_& m);
+
+}  // namespace asyncopt::python

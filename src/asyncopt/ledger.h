@@ -1,0 +1,93 @@
+// What each worker did, counted in its own cache lines so that counting costs no sharing.
+#pragma once
+
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+namespace asyncopt {
+
+inline constexpr std::size_t kCacheLine = 64;
+
+// Counts of staleness: 0..63 exactly, then four buckets per power of two up to 2^32.
+inline constexpr std::size_t kStalenessExact = 64;
+inline constexpr std::size_t kStalenessBuckets = kStalenessExact + 4 * 26;
+
+constexpr std::size_t staleness_bucket(std::uint64_t staleness) {
+  if (staleness < kStalenessExact) return static_cast<std::size_t>(staleness);
+  const int top = 63 - std::countl_zero(staleness);  // >= 6
+  if (top >= 32) return kStalenessBuckets - 1;
+  const auto quarter = static_cast<std::size_t>(staleness >> (top - 2)) & 3;
+  return kStalenessExact + 4 * static_cast<std::size_t>(top - 6) + quarter;
+}
+// The smallest staleness that falls into a bucket.
+constexpr std::uint64_t staleness_bucket_floor(std::size_t bucket) {
+  if (bucket < kStalenessExact) return bucket;
+  const std::size_t above = bucket - kStalenessExact;
+  return (std::uint64_t{4} + above % 4) << (above / 4 + 4);
+}
+static_assert(staleness_bucket(64) == 64 && staleness_bucket_floor(64) == 64);
+static_assert(staleness_bucket(1000) == 79 && staleness_bucket_floor(79) == 896);
+
+// What one push met. Each helping thread counts into its own; they are summed at the end.
+struct Tally {
+  std::uint64_t retries = 0;             // computed again after a failed compare-exchange
+  std::uint64_t lost_updates = 0;        // element updates of parameters dropped (audit)
+  std::uint64_t lost_state_updates = 0;  // element updates of state slots dropped (audit)
+  std::uint64_t lock_waits = 0;
+  std::uint64_t lock_wait_ns = 0;
+  std::uint64_t repairs = 0;  // locks taken over from an owner that died inside
+
+  void add(const Tally& other) {
+    retries += other.retries;
+    lost_updates += other.lost_updates;
+    lost_state_updates += other.lost_state_updates;
+    lock_waits += other.lock_waits;
+    lock_wait_ns += other.lock_wait_ns;
+    repairs += other.repairs;
+  }
+};
+
+// Written by one worker, read by anybody: an ordinary increment on an atomic word.
+class Counter {
+ public:
+  void add(std::uint64_t n) {
+    if (n != 0) value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  }
+  std::uint64_t load_relaxed() const { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::uint64_t> value_{0};
+};
+
+// One worker's place in a segment.
+struct alignas(kCacheLine) WorkerSlot {
+  std::atomic<std::uint32_t> owner{0};     // process id; 0: free
+  std::atomic<std::uint32_t> reading{0};   // leashed: 1 + the copy being read; 0: none
+  std::atomic<std::uint32_t> building{0};  // leashed: 1 + the copy being written; 0: none
+  std::atomic<std::uint64_t> pulled{0};    // version at the last pull
+  Counter pushes;
+  Counter retries;
+  Counter lock_waits;
+  Counter lock_wait_ns;
+  Counter lost_updates;
+  Counter lost_state_updates;
+  Counter skipped_nonfinite;
+  Counter repairs;
+  Counter staleness_sum;
+  Counter staleness[kStalenessBuckets];
+
+  void add(const Tally& tally) {
+    retries.add(tally.retries);
+    lost_updates.add(tally.lost_updates);
+    lost_state_updates.add(tally.lost_state_updates);
+    lock_waits.add(tally.lock_waits);
+    lock_wait_ns.add(tally.lock_wait_ns);
+    repairs.add(tally.repairs);
+  }
+};
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free, "shared between processes");
+static_assert(sizeof(WorkerSlot) % kCacheLine == 0);
+
+}  // namespace asyncopt

@@ -1,0 +1,154 @@
+// The loops around a rule, one body for every rule, dtype and width.
+//
+// `racy_loop` is the one place with data races on purpose: plain, vectorized loads and stores to
+// memory that other workers write at the same time. To the C++ standard that is undefined; what it
+// relies on, and what the compilers and processors we build for give, is that an aligned 2-, 4- or
+// 8-byte element is read and written whole and that nothing is read twice between. The build for
+// ThreadSanitizer replaces the plain accesses by relaxed atomic ones, so that it checks everything
+// else; the arithmetic is the same.
+//
+// `exact_loop` commits each element by compare-exchange: nothing is lost (or every loss is
+// counted).
+#pragma once
+
+#include <atomic>
+
+#include "asyncopt/kernels.h"
+
+namespace asyncopt::ASYNCOPT_ISA {
+
+template <class T>
+ASYNCOPT_INLINE auto racy_load(const T* p) {
+#ifdef ASYNCOPT_TSAN
+  const auto bits = __atomic_load_n(reinterpret_cast<const bits_t<T>*>(p), __ATOMIC_RELAXED);
+  return widen(__builtin_bit_cast(T, bits));
+#else
+  return widen(*p);
+#endif
+}
+
+template <class T, class C>
+ASYNCOPT_INLINE void racy_store(T* p, C x, std::uint32_t random) {
+  const T value = narrow<T>(x, random);
+#ifdef ASYNCOPT_TSAN
+  __atomic_store_n(reinterpret_cast<bits_t<T>*>(p), __builtin_bit_cast(bits_t<T>, value),
+                   __ATOMIC_RELAXED);
+#else
+  if constexpr (sizeof(T) == sizeof(bfloat16))
+    p->bits = value.bits;  // a struct assignment would keep the loop from being vectorized
+  else
+    *p = value;
+#endif
+}
+
+template <class Rule, class T, class S>
+void racy_loop(const void* coef, const Span& span) {
+  using C = arithmetic_t<T>;
+  constexpr std::size_t K = Rule::slot_names.size();
+  constexpr bool rounds = sizeof(T) == 2 || (K > 0 && sizeof(S) == 2);
+  const auto c = *static_cast<const typename Rule::template Coef<C>*>(coef);
+  T* const w = static_cast<T*>(span.param);
+  const T* const g = static_cast<const T*>(span.grad);
+  S* const s0 = static_cast<S*>(span.slots[0]);
+  S* const s1 = static_cast<S*>(span.slots[1]);
+  S* const s2 = static_cast<S*>(span.slots[2]);
+  const std::uint32_t seed = span.seed;
+  const std::size_t n = span.n;
+#pragma GCC ivdep
+  for (std::size_t i = 0; i < n; ++i) {
+    C x = racy_load(w + i);
+    C s[kMaxSlots] = {};
+    if constexpr (K > 0) s[0] = racy_load(s0 + i);
+    if constexpr (K > 1) s[1] = racy_load(s1 + i);
+    if constexpr (K > 2) s[2] = racy_load(s2 + i);
+    Rule::apply(c, x, static_cast<C>(widen(g[i])), s);
+    std::uint32_t draws[2] = {};
+    if constexpr (rounds) {
+      draws[0] = noise(seed, static_cast<std::uint32_t>(i));
+      if constexpr (K > 1) draws[1] = noise(~seed, static_cast<std::uint32_t>(i));
+    }
+    racy_store(w + i, x, draws[0]);
+    if constexpr (K > 0) racy_store(s0 + i, s[0], draws[0] >> 16);
+    if constexpr (K > 1) racy_store(s1 + i, s[1], draws[1]);
+    if constexpr (K > 2) racy_store(s2 + i, s[2], draws[1] >> 16);
+  }
+}
+
+// One element by compare-exchange, slots first, the parameter last. On a conflict either the value
+// is computed again from what was found (nothing is lost), or the update of that value is dropped
+// and counted: exactly what a racing plain store would have cost.
+template <class Rule, class T, class S, bool Retry>
+void exact_loop(const void* coef, const Span& span, Tally& tally) {
+  using C = arithmetic_t<T>;
+  constexpr std::size_t K = Rule::slot_names.size();
+  const auto c = *static_cast<const typename Rule::template Coef<C>*>(coef);
+  T* const w = static_cast<T*>(span.param);
+  const T* const g = static_cast<const T*>(span.grad);
+
+  for (std::size_t i = 0; i < span.n; ++i) {
+    const auto gradient = static_cast<C>(widen(g[i]));
+    const std::uint32_t draws[2] = {noise(span.seed, static_cast<std::uint32_t>(i)),
+                                    noise(~span.seed, static_cast<std::uint32_t>(i))};
+    bits_t<T>* const at = reinterpret_cast<bits_t<T>*>(w + i);
+    bits_t<T> seen = __atomic_load_n(at, __ATOMIC_RELAXED);
+    bits_t<S> seen_slots[kMaxSlots] = {};
+    for (std::size_t k = 0; k < K; ++k)
+      seen_slots[k] = __atomic_load_n(static_cast<bits_t<S>*>(span.slots[k]) + i, __ATOMIC_RELAXED);
+
+    C x{}, s[kMaxSlots] = {};
+    const auto compute = [&] {
+      x = widen(__builtin_bit_cast(T, seen));
+      for (std::size_t k = 0; k < K; ++k) s[k] = widen(__builtin_bit_cast(S, seen_slots[k]));
+      Rule::apply(c, x, gradient, s);
+    };
+    compute();
+    for (std::size_t k = 0; k < K; ++k) {
+      bits_t<S>* const slot = static_cast<bits_t<S>*>(span.slots[k]) + i;
+      for (;;) {
+        const S next = narrow<S>(s[k], draws[(k + 1) / 2] >> (k % 2 == 0 ? 16 : 0));
+        if (__atomic_compare_exchange_n(slot, &seen_slots[k], __builtin_bit_cast(bits_t<S>, next),
+                                        false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+          break;
+        if constexpr (!Retry) {
+          ++tally.lost_state_updates;
+          break;
+        }
+        ++tally.retries;
+        compute();
+      }
+    }
+    for (;;) {
+      const T next = narrow<T>(x, draws[0]);
+      if (__atomic_compare_exchange_n(at, &seen, __builtin_bit_cast(bits_t<T>, next), false,
+                                      __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        break;
+      if constexpr (!Retry) {
+        ++tally.lost_updates;
+        break;
+      }
+      ++tally.retries;
+      compute();
+    }
+  }
+}
+
+// True if no value is infinite or NaN: all exponent bits set is what both have in common.
+template <class T>
+bool finite_loop(const void* values, std::size_t n) {
+  using Bits = bits_t<T>;
+  constexpr Bits exponent = sizeof(T) == 8   ? static_cast<Bits>(0x7FF0000000000000u)
+                            : sizeof(T) == 4 ? static_cast<Bits>(0x7F800000u)
+                                             : static_cast<Bits>(0x7F80u);
+  const auto* const p = static_cast<const T*>(values);
+  constexpr std::size_t chunk = 4096;  // how far past a bad value the check may run
+  for (std::size_t begin = 0; begin < n; begin += chunk) {
+    const std::size_t end = n - begin < chunk ? n : begin + chunk;
+    Bits bad = 0;
+    for (std::size_t i = begin; i < end; ++i)
+      bad |= static_cast<Bits>((__builtin_bit_cast(Bits, p[i]) & exponent) == exponent);
+    if (bad != 0) return false;
+  }
+  return true;
+}
+
+}  // namespace asyncopt::ASYNCOPT_ISA

@@ -1,0 +1,92 @@
+// Number formats: the storage types of parameters and state, and how a value is rounded into them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+// Kernels are compiled once per instruction set. Code that they share with other translation units
+// must never be emitted as a stand-alone function there, or the linker might keep the AVX-512 copy
+// for every processor: it is inlined, always.
+#define ASYNCOPT_INLINE __attribute__((always_inline)) inline
+#ifdef __CUDACC__
+#define ASYNCOPT_HD __host__ __device__
+#else
+#define ASYNCOPT_HD
+#endif
+
+namespace asyncopt {
+
+// The upper half of a float32: same exponent, 8 bits of precision.
+struct bfloat16 {
+  std::uint16_t bits;
+};
+
+template <class T>
+inline constexpr const char* dtype_name = nullptr;
+template <>
+inline constexpr const char* dtype_name<float> = "float32";
+template <>
+inline constexpr const char* dtype_name<double> = "float64";
+template <>
+inline constexpr const char* dtype_name<bfloat16> = "bfloat16";
+
+// Storage -> arithmetic type. bfloat16 computes in float32, the others in themselves.
+template <class T>
+struct Arithmetic {
+  using type = T;
+};
+template <>
+struct Arithmetic<bfloat16> {
+  using type = float;
+};
+template <class T>
+using arithmetic_t = typename Arithmetic<T>::type;
+
+// The unsigned integer that holds a value's bits: what compare-exchange works on.
+template <std::size_t Bytes>
+struct BitsOf;
+template <>
+struct BitsOf<2> {
+  using type = std::uint16_t;
+};
+template <>
+struct BitsOf<4> {
+  using type = std::uint32_t;
+};
+template <>
+struct BitsOf<8> {
+  using type = std::uint64_t;
+};
+template <class T>
+using bits_t = typename BitsOf<sizeof(T)>::type;
+
+// 32 random bits for element `index` of a push: a counter-based generator (two rounds of
+// multiply-xorshift), so that lanes need no state and vectorize.
+ASYNCOPT_HD ASYNCOPT_INLINE std::uint32_t noise(std::uint32_t seed, std::uint32_t index) {
+  std::uint32_t h = index * 0x9E3779B1u + seed;
+  h = (h ^ (h >> 16)) * 0x21F0AAADu;
+  h = (h ^ (h >> 15)) * 0x735A2D97u;
+  return h ^ (h >> 15);
+}
+
+ASYNCOPT_HD ASYNCOPT_INLINE float widen(bfloat16 x) {
+  return __builtin_bit_cast(float, static_cast<std::uint32_t>(x.bits) << 16);
+}
+ASYNCOPT_HD ASYNCOPT_INLINE float widen(float x) { return x; }
+ASYNCOPT_HD ASYNCOPT_INLINE double widen(double x) { return x; }
+
+// Rounds into T. float32 and float64 are stored as they are. bfloat16 rounds stochastically: up
+// with the probability of the part that is cut off, so that updates smaller than half a unit in the
+// last place are right on average instead of vanishing. `random` gives 16 uniform bits.
+template <class T, class C>
+ASYNCOPT_HD ASYNCOPT_INLINE T narrow(C x, std::uint32_t random) {
+  if constexpr (sizeof(T) == sizeof(bfloat16)) {
+    const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, x) + (random & 0xFFFFu);
+    const std::uint32_t safe = x == x ? bits : 0x7FC00000u;  // a carry must not turn NaN into zero
+    return bfloat16{static_cast<std::uint16_t>(safe >> 16)};
+  } else {
+    return x;
+  }
+}
+
+}  // namespace asyncopt

@@ -1,0 +1,111 @@
+// Where rules and syncs meet.
+#include "asyncopt/push.h"
+
+#include "asyncopt/sync/atomic.h"
+#include "asyncopt/sync/hogwild.h"
+#include "asyncopt/sync/leashed.h"
+#include "asyncopt/sync/list.h"
+#include "asyncopt/sync/mutex.h"
+#include "asyncopt/sync/seqlock.h"
+#include "asyncopt/sync/striped.h"
+
+namespace asyncopt {
+
+using Syncs = List<Hogwild, Atomic, Striped, Mutex, Seqlock, Leashed>;
+
+namespace {
+
+struct SyncEntry {
+  SyncInfo info;
+  Versions (*push)(const Segment&, std::size_t, const Push&, Tally&);
+  std::uint64_t (*pull)(const Segment&, std::size_t, std::span<const PullBlock>, Tally&);
+};
+
+template <class... Ss>
+constexpr std::array<SyncEntry, sizeof...(Ss)> entries(List<Ss...>) {
+  return {SyncEntry{{Ss::name, &Ss::contract, Ss::striped, &Ss::copies}, &Ss::push, &Ss::pull}...};
+}
+constexpr auto kSyncs = entries(Syncs{});
+
+// Looks at every gradient before anything is written.
+bool all_finite(const Push& push) {
+  for (const Group& group : push.groups)
+    for (const Block& block : group.blocks) {
+      if (block.grad == nullptr) continue;
+      const std::size_t n = block.touched();
+      const auto check = [&](std::size_t begin) {
+        const auto* const at =
+            static_cast<const std::byte*>(block.grad) + begin * block.kernel->param_bytes;
+        return block.kernel->loops.finite(at, std::min(kChunk, n - begin));
+      };
+      if (push.threads == 1 || n < kParallel) {
+        for (std::size_t begin = 0; begin < n; begin += kChunk)
+          if (!check(begin)) return false;
+        continue;
+      }
+      std::atomic<bool> finite{true};
+      parallel_for((n + kChunk - 1) / kChunk, push.threads, [&](std::size_t i) {
+        if (!check(i * kChunk)) finite.store(false, std::memory_order_relaxed);
+      });
+      if (!finite.load(std::memory_order_relaxed)) return false;
+    }
+  return true;
+}
+
+}  // namespace
+
+std::size_t sync_count() { return kSyncs.size(); }
+const SyncInfo& sync_info(std::size_t index) { return kSyncs.at(index).info; }
+
+std::size_t sync_index(std::string_view name) {
+  std::string known;
+  for (std::size_t i = 0; i < kSyncs.size(); ++i) {
+    if (name == kSyncs[i].info.name) return i;
+    known += (i == 0 ? "" : ", ") + std::string(kSyncs[i].info.name);
+  }
+  throw SegmentError("sync: expected one of " + known + "; got '" + std::string(name) + "'");
+}
+
+PushResult push_alone(const Push& push) {
+  if (push.skip_nonfinite && !all_finite(push)) return {.skipped = true};
+  Tally tally;
+  apply_racy(push, nullptr, tally);
+  return {};
+}
+
+PushResult push(const Segment& segment, std::size_t worker, const Push& push) {
+  WorkerSlot& slot = segment.worker(worker);
+  if (push.skip_nonfinite && !all_finite(push)) {
+    slot.skipped_nonfinite.add(1);
+    return {.skipped = true, .version = segment.header().version.load(std::memory_order_relaxed)};
+  }
+  Tally tally;
+  Versions versions{};
+  try {
+    versions = kSyncs[segment.header().sync].push(segment, worker, push, tally);
+  } catch (...) {
+    slot.add(tally);
+    throw;
+  }
+  slot.add(tally);
+  slot.pushes.add(1);
+  const std::uint64_t pulled = slot.pulled.load(std::memory_order_relaxed);
+  const std::uint64_t staleness = versions.before > pulled ? versions.before - pulled : 0;
+  slot.staleness[staleness_bucket(staleness)].add(1);
+  slot.staleness_sum.add(staleness);
+  // In place, the next gradient is computed from what is there now.
+  if (!kSyncs[segment.header().sync].info.contract->replica)
+    slot.pulled.store(versions.after, std::memory_order_relaxed);
+  return {.version = versions.after, .staleness = staleness};
+}
+
+std::uint64_t pull(const Segment& segment, std::size_t worker, std::span<const PullBlock> blocks) {
+  WorkerSlot& slot = segment.worker(worker);
+  Tally tally;
+  const std::uint64_t version = kSyncs[segment.header().sync].pull(segment, worker, blocks, tally);
+  slot.add(tally);
+  slot.pulled.store(version, std::memory_order_relaxed);
+  return version;
+}
+
+}  // namespace asyncopt

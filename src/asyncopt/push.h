@@ -1,0 +1,66 @@
+// What a push and a pull are: the gradients of one step, and where they go.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "asyncopt/kernels.h"
+#include "asyncopt/segment.h"
+
+namespace asyncopt {
+
+// One tensor and what updates it. Positions are byte offsets into a segment's data, or addresses
+// where there is none.
+struct Block {
+  const Kernel* kernel = nullptr;
+  std::uintptr_t param = 0;
+  std::uintptr_t slots[kMaxSlots] = {};
+  std::uintptr_t scalars = 0;
+  const void* grad = nullptr;  // nullptr: this tensor has no gradient and is left alone
+  std::size_t n = 0;           // elements
+  // A gradient of some rows only: grad holds row_count rows of `width` elements, rows their
+  // indices.
+  const std::int64_t* rows = nullptr;
+  std::size_t row_count = 0;
+  std::size_t width = 0;
+
+  std::size_t touched() const { return rows != nullptr ? row_count * width : n; }
+};
+
+// Tensors that share a rule and its hyperparameters.
+struct Group {
+  double hyper[kMaxHyper] = {};
+  std::span<const Block> blocks;
+};
+
+struct Push {
+  std::span<const Group> groups;
+  std::size_t threads = 1;      // that may work on large tensors
+  std::uint32_t seed = 0;       // of the stochastic rounding; another one for every push
+  bool audit = false;           // hogwild: count lost updates
+  bool skip_nonfinite = false;  // leave everything as it is if any gradient is infinite or NaN
+};
+
+struct PushResult {
+  bool skipped = false;
+  std::uint64_t version = 0;    // the store's, after this push
+  std::uint64_t staleness = 0;  // pushes of others between this worker's last pull and this push
+};
+
+// One parameter on its way to a replica.
+struct PullBlock {
+  std::uintptr_t param = 0;  // offset in the segment's data
+  void* replica = nullptr;
+  std::size_t bytes = 0;
+};
+
+// Alone: no store, no other worker.
+PushResult push_alone(const Push& push);
+// Under the segment's sync, as worker `worker`. Throws LockTimeout, SegmentError.
+PushResult push(const Segment& segment, std::size_t worker, const Push& push);
+// Copies parameters out; under a sync with consistent readers, all of one version. Returns the
+// version.
+std::uint64_t pull(const Segment& segment, std::size_t worker, std::span<const PullBlock> blocks);
+
+}  // namespace asyncopt

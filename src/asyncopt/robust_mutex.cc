@@ -1,0 +1,78 @@
+#include "asyncopt/robust_mutex.h"
+
+#include <cerrno>
+#include <ctime>
+#include <string>
+#include <system_error>
+
+#include <unistd.h>
+
+namespace asyncopt {
+namespace {
+
+std::uint64_t monotonic_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000u +
+         static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+void check(int error, const char* what) {
+  if (error != 0) throw std::system_error(error, std::generic_category(), what);
+}
+
+}  // namespace
+
+std::uint32_t process_id() {
+  static std::atomic<std::uint32_t> cached{0};
+  std::uint32_t pid = cached.load(std::memory_order_relaxed);
+  if (pid == 0) {
+    static const int registered =
+        pthread_atfork(nullptr, nullptr, [] { cached.store(0, std::memory_order_relaxed); });
+    (void)registered;
+    pid = static_cast<std::uint32_t>(getpid());
+    cached.store(pid, std::memory_order_relaxed);
+  }
+  return pid;
+}
+
+void RobustMutex::create() {
+  pthread_mutexattr_t attributes;
+  check(pthread_mutexattr_init(&attributes), "pthread_mutexattr_init");
+  check(pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED),
+        "a process-shared mutex");
+  check(pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST), "a robust mutex");
+  check(pthread_mutex_init(&mutex, &attributes), "pthread_mutex_init");
+  pthread_mutexattr_destroy(&attributes);
+  owner.store(0, std::memory_order_relaxed);
+}
+
+bool RobustMutex::lock(std::uint64_t timeout_ns, Tally& tally) {
+  int error = pthread_mutex_trylock(&mutex);
+  if (error == EBUSY) {
+    const std::uint64_t start = monotonic_ns();
+    const std::uint64_t end = start + timeout_ns;
+    const timespec deadline{static_cast<time_t>(end / 1'000'000'000u),
+                            static_cast<long>(end % 1'000'000'000u)};
+    error = pthread_mutex_clocklock(&mutex, CLOCK_MONOTONIC, &deadline);
+    ++tally.lock_waits;
+    tally.lock_wait_ns += monotonic_ns() - start;
+  }
+  if (error == ETIMEDOUT)
+    throw LockTimeout(
+        "lock: not free within " + std::to_string(static_cast<double>(timeout_ns) * 1e-9) +
+        " s, held by process " + std::to_string(owner.load(std::memory_order_relaxed)) +
+        "; resume or end that process, or raise lock_timeout");
+  const bool repaired = error == EOWNERDEAD;
+  if (repaired) {
+    ++tally.repairs;
+    error = pthread_mutex_consistent(&mutex);
+  }
+  check(error, "a shared lock cannot be taken");
+  owner.store(process_id(), std::memory_order_relaxed);
+  return repaired;
+}
+
+void RobustMutex::unlock() { pthread_mutex_unlock(&mutex); }
+
+}  // namespace asyncopt

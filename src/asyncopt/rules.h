@@ -1,0 +1,282 @@
+// The update rules: their maths, hyperparameters and state. A rule knows nothing of threads.
+//
+// A rule is a struct of
+//   name                what the kernel is called
+//   Hyper, hyper_names  its hyperparameters, doubles in the order of the names (booleans are 0 or
+//   1) slot_names          state of the parameter's shape, one element per element scalar_names
+//   state of one double per tensor; the first is `step`, counted by the engine Coef<C> what `apply`
+//   needs, computed once per tensor and push in the arithmetic type C prepare<C>          Hyper and
+//   scalars -> Coef. scalars[0] is this push's step (1, 2, ...); the
+//                       others hold the last push's values and leave with the next push's
+//   apply               one element: updates w and its slots s[] from the gradient g. Free of
+//   branches
+//                       on purpose: options are coefficients, so that the loop around it vectorizes
+//
+// The formulas are those of the torch.optim namesake, in the same order of operations.
+#pragma once
+
+#include <array>
+#include <cmath>
+
+#include "asyncopt/numbers.h"
+
+namespace asyncopt {
+
+using Names0 = std::array<const char*, 0>;
+template <std::size_t N>
+using Names = std::array<const char*, N>;
+
+ASYNCOPT_HD ASYNCOPT_INLINE float root(float x) { return __builtin_sqrtf(x); }
+ASYNCOPT_HD ASYNCOPT_INLINE double root(double x) { return __builtin_sqrt(x); }
+template <class C>
+ASYNCOPT_HD ASYNCOPT_INLINE C larger(C a, C b) {
+  return a < b ? b : a;
+}
+
+// Stochastic gradient descent; with momentum: Sutskever et al., ICML 2013, in torch's variant.
+template <bool Momentum>
+struct SGD {
+  static constexpr const char* name = Momentum ? "sgd_momentum" : "sgd";
+  struct Hyper {
+    double lr, momentum, dampening, weight_decay, nesterov, maximize;
+  };
+  static constexpr Names<6> hyper_names{"lr",           "momentum", "dampening",
+                                        "weight_decay", "nesterov", "maximize"};
+  static constexpr auto slot_names = [] {
+    if constexpr (Momentum)
+      return Names<1>{"momentum_buffer"};
+    else
+      return Names0{};
+  }();
+  static constexpr auto scalar_names = [] {
+    if constexpr (Momentum)
+      return Names<1>{"step"};
+    else
+      return Names0{};
+  }();
+
+  template <class C>
+  struct Coef {
+    C lr, sign, weight_decay, momentum, fresh, from_gradient, from_buffer;
+  };
+  template <class C>
+  static Coef<C> prepare(const Hyper& h, double* scalars) {
+    Coef<C> c{};
+    c.lr = static_cast<C>(h.lr);
+    c.sign = h.maximize != 0 ? C(-1) : C(1);
+    c.weight_decay = static_cast<C>(h.weight_decay);
+    if constexpr (Momentum) {
+      const bool first = scalars[0] == 1;  // the buffer starts as the gradient itself, undamped
+      c.momentum = first ? C(0) : static_cast<C>(h.momentum);
+      c.fresh = first ? C(1) : static_cast<C>(1 - h.dampening);
+      c.from_gradient = h.nesterov != 0 ? C(1) : C(0);
+      c.from_buffer = h.nesterov != 0 ? static_cast<C>(h.momentum) : C(1);
+    } else {
+      (void)scalars;
+    }
+    return c;
+  }
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g,
+                                                [[maybe_unused]] C* s) {
+    g = c.sign * g + c.weight_decay * w;
+    if constexpr (Momentum) {
+      s[0] = c.momentum * s[0] + c.fresh * g;
+      g = c.from_gradient * g + c.from_buffer * s[0];
+    }
+    w -= c.lr * g;
+  }
+};
+
+// Adam: Kingma and Ba, arXiv 1412.6980; AMSGrad: Reddi et al., ICLR 2018; with decoupled weight
+// decay AdamW: Loshchilov and Hutter, arXiv 1711.05101.
+template <bool Amsgrad>
+struct Adam {
+  static constexpr const char* name = Amsgrad ? "adam_amsgrad" : "adam";
+  struct Hyper {
+    double lr, beta1, beta2, eps, weight_decay, decoupled_weight_decay, maximize;
+  };
+  static constexpr Names<7> hyper_names{
+      "lr", "beta1", "beta2", "eps", "weight_decay", "decoupled_weight_decay", "maximize"};
+  static constexpr auto slot_names = [] {
+    if constexpr (Amsgrad)
+      return Names<3>{"exp_avg", "exp_avg_sq", "max_exp_avg_sq"};
+    else
+      return Names<2>{"exp_avg", "exp_avg_sq"};
+  }();
+  static constexpr Names<1> scalar_names{"step"};
+
+  template <class C>
+  struct Coef {
+    C sign, weight_decay, shrink, fresh1, beta2, fresh2, step_size, unbias2, eps;
+  };
+  template <class C>
+  static Coef<C> prepare(const Hyper& h, double* scalars) {
+    const double step = scalars[0];
+    const bool decoupled = h.decoupled_weight_decay != 0;
+    Coef<C> c{};
+    c.sign = h.maximize != 0 ? C(-1) : C(1);
+    c.weight_decay = decoupled ? C(0) : static_cast<C>(h.weight_decay);
+    c.shrink = decoupled ? static_cast<C>(1 - h.lr * h.weight_decay) : C(1);
+    c.fresh1 = static_cast<C>(1 - h.beta1);
+    c.beta2 = static_cast<C>(h.beta2);
+    c.fresh2 = static_cast<C>(1 - h.beta2);
+    c.step_size = static_cast<C>(h.lr / (1 - std::pow(h.beta1, step)));
+    c.unbias2 = static_cast<C>(1 / std::sqrt(1 - std::pow(h.beta2, step)));
+    c.eps = static_cast<C>(h.eps);
+    return c;
+  }
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C* s) {
+    w *= c.shrink;
+    g = c.sign * g + c.weight_decay * w;
+    s[0] += c.fresh1 * (g - s[0]);
+    s[1] = c.beta2 * s[1] + c.fresh2 * g * g;
+    C second = s[1];
+    if constexpr (Amsgrad) second = s[2] = larger(s[2], s[1]);
+    w -= c.step_size * s[0] / (root(second) * c.unbias2 + c.eps);
+  }
+};
+
+// Duchi et al., JMLR 2011.
+struct Adagrad {
+  static constexpr const char* name = "adagrad";
+  struct Hyper {
+    double lr, lr_decay, weight_decay, eps, maximize;
+  };
+  static constexpr Names<5> hyper_names{"lr", "lr_decay", "weight_decay", "eps", "maximize"};
+  static constexpr Names<1> slot_names{"sum"};
+  static constexpr Names<1> scalar_names{"step"};
+
+  template <class C>
+  struct Coef {
+    C lr, sign, weight_decay, eps;
+  };
+  template <class C>
+  static Coef<C> prepare(const Hyper& h, double* scalars) {
+    return {static_cast<C>(h.lr / (1 + (scalars[0] - 1) * h.lr_decay)),
+            h.maximize != 0 ? C(-1) : C(1), static_cast<C>(h.weight_decay), static_cast<C>(h.eps)};
+  }
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C* s) {
+    g = c.sign * g + c.weight_decay * w;
+    s[0] += g * g;
+    w -= c.lr * g / (root(s[0]) + c.eps);
+  }
+};
+
+// Zeiler, arXiv 1212.5701.
+struct Adadelta {
+  static constexpr const char* name = "adadelta";
+  struct Hyper {
+    double lr, rho, eps, weight_decay, maximize;
+  };
+  static constexpr Names<5> hyper_names{"lr", "rho", "eps", "weight_decay", "maximize"};
+  static constexpr Names<2> slot_names{"square_avg", "acc_delta"};
+  static constexpr Names<1> scalar_names{"step"};
+
+  template <class C>
+  struct Coef {
+    C lr, sign, weight_decay, rho, fresh, eps;
+  };
+  template <class C>
+  static Coef<C> prepare(const Hyper& h, double*) {
+    return {static_cast<C>(h.lr),  h.maximize != 0 ? C(-1) : C(1), static_cast<C>(h.weight_decay),
+            static_cast<C>(h.rho), static_cast<C>(1 - h.rho),      static_cast<C>(h.eps)};
+  }
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C* s) {
+    g = c.sign * g + c.weight_decay * w;
+    s[0] = c.rho * s[0] + c.fresh * g * g;
+    const C delta = root((s[1] + c.eps) / (s[0] + c.eps)) * g;
+    s[1] = c.rho * s[1] + c.fresh * delta * delta;
+    w -= c.lr * delta;
+  }
+};
+
+// Tieleman and Hinton, Coursera 2012, lecture 6.5; centered: Graves, arXiv 1308.0850.
+template <bool Centered, bool Momentum>
+struct RMSprop {
+  static constexpr const char* name =
+      Centered ? (Momentum ? "rmsprop_centered_momentum" : "rmsprop_centered")
+               : (Momentum ? "rmsprop_momentum" : "rmsprop");
+  struct Hyper {
+    double lr, alpha, eps, weight_decay, momentum, maximize;
+  };
+  static constexpr Names<6> hyper_names{"lr",           "alpha",    "eps",
+                                        "weight_decay", "momentum", "maximize"};
+  static constexpr auto slot_names = [] {
+    if constexpr (Centered && Momentum)
+      return Names<3>{"square_avg", "grad_avg", "momentum_buffer"};
+    else if constexpr (Centered)
+      return Names<2>{"square_avg", "grad_avg"};
+    else if constexpr (Momentum)
+      return Names<2>{"square_avg", "momentum_buffer"};
+    else
+      return Names<1>{"square_avg"};
+  }();
+  static constexpr Names<1> scalar_names{"step"};
+
+  template <class C>
+  struct Coef {
+    C lr, sign, weight_decay, alpha, fresh, eps, momentum;
+  };
+  template <class C>
+  static Coef<C> prepare(const Hyper& h, double*) {
+    return {static_cast<C>(h.lr),           h.maximize != 0 ? C(-1) : C(1),
+            static_cast<C>(h.weight_decay), static_cast<C>(h.alpha),
+            static_cast<C>(1 - h.alpha),    static_cast<C>(h.eps),
+            static_cast<C>(h.momentum)};
+  }
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C* s) {
+    g = c.sign * g + c.weight_decay * w;
+    s[0] = c.alpha * s[0] + c.fresh * g * g;
+    C second = s[0];
+    if constexpr (Centered) {
+      s[1] += c.fresh * (g - s[1]);
+      second -= s[1] * s[1];
+    }
+    C step = g / (root(second) + c.eps);
+    if constexpr (Momentum) {
+      C& buffer = s[Centered ? 2 : 1];
+      step = buffer = c.momentum * buffer + step;
+    }
+    w -= c.lr * step;
+  }
+};
+
+// Averaged SGD: Polyak and Juditsky, SIAM J. Control Optim. 1992. As in torch, a push uses the eta
+// and mu that the push before it left.
+struct ASGD {
+  static constexpr const char* name = "asgd";
+  struct Hyper {
+    double lr, lambd, alpha, t0, weight_decay, maximize;
+  };
+  static constexpr Names<6> hyper_names{"lr", "lambd", "alpha", "t0", "weight_decay", "maximize"};
+  static constexpr Names<1> slot_names{"ax"};
+  static constexpr Names<3> scalar_names{"step", "eta", "mu"};
+
+  template <class C>
+  struct Coef {
+    C sign, weight_decay, shrink, eta, mu;
+  };
+  template <class C>
+  static Coef<C> prepare(const Hyper& h, double* scalars) {
+    const double step = scalars[0];
+    const Coef<C> c{h.maximize != 0 ? C(-1) : C(1), static_cast<C>(h.weight_decay),
+                    static_cast<C>(1 - h.lambd * scalars[1]), static_cast<C>(scalars[1]),
+                    static_cast<C>(scalars[2])};
+    scalars[1] = h.lr / std::pow(1 + h.lambd * h.lr * step, h.alpha);
+    scalars[2] = 1 / std::fmax(1, step - h.t0);
+    return c;
+  }
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C* s) {
+    g = c.sign * g + c.weight_decay * w;
+    w = c.shrink * w - c.eta * g;
+    s[0] += c.mu * (w - s[0]);
+  }
+};
+
+}  // namespace asyncopt

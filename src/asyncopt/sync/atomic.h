@@ -1,0 +1,37 @@
+// atomic: every value of every element is committed by compare-exchange, as in PASSCoDe-Atomic
+// (Hsieh et al., ICML 2015).
+//
+//   may lose updates    no
+//   may tear            yes: a reader sees elements of different versions
+//   may block           no: a failed exchange means that another worker's succeeded
+//   killed worker       leaves at most the part of its last push that it had written
+//   parameter and state no update of a parameter element or of a state element is lost, but an
+//                       element's parameter and state are committed one after the other (state
+//                       first), so that another worker's may fall between.
+#pragma once
+
+#include "asyncopt/sync/sync.h"
+
+namespace asyncopt {
+
+struct Atomic {
+  static constexpr const char* name = "atomic";
+  static constexpr Contract contract{
+      .may_lose = false, .may_tear = true, .may_block = false, .replica = false};
+  static constexpr bool striped = false;
+  static std::size_t copies(std::size_t) { return 1; }
+
+  static Versions push(const Segment& segment, std::size_t, const Push& push, Tally& tally) {
+    apply(push, segment.data(), tally,
+          [](const Task& task, const Span& span, std::uintptr_t, Tally& t) {
+            task.loops->atomic(task.coef, span, t);
+          });
+    return count_push(segment);
+  }
+  static std::uint64_t pull(const Segment& segment, std::size_t, std::span<const PullBlock> blocks,
+                            Tally&) {
+    return pull_torn(segment, blocks);
+  }
+};
+
+}  // namespace asyncopt

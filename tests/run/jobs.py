@@ -1,0 +1,194 @@
+"""What the tests run in workers: spawned processes import it from here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from asyncopt.errors import RunTimeout
+from asyncopt.run import Worker
+
+NAP = 0.3  # s
+
+
+@dataclass
+class Facts:
+    """What a worker sees of itself."""
+
+    rank: int
+    world_size: int
+    pid: int
+    omp_num_threads: str | None
+    torch_threads: int
+    cpus: set[int]
+    ignores_ctrl_c: bool
+    daemon: bool
+    argument: Any
+    barriers: list[float]
+
+
+def report(worker: Worker, argument: Any, shared: torch.Tensor) -> Facts:
+    """Look around, meet the others twice and write to shared memory."""
+    import multiprocessing
+
+    barriers = []
+    for meeting in range(2):
+        if worker.rank == meeting:
+            time.sleep(NAP / 2)
+        worker.barrier()
+        barriers.append(time.monotonic())
+    shared[worker.rank] = worker.rank + 1
+    return Facts(
+        rank=worker.rank,
+        world_size=worker.world_size,
+        pid=os.getpid(),
+        omp_num_threads=os.environ.get("OMP_NUM_THREADS"),
+        torch_threads=torch.get_num_threads(),
+        cpus=os.sched_getaffinity(0),
+        ignores_ctrl_c=signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
+        daemon=multiprocessing.current_process().daemon,
+        argument=argument,
+        barriers=barriers,
+    )
+
+
+class Unlucky(Exception):
+    """Raised by the tests' workers."""
+
+
+def inner_trouble() -> NoReturn:
+    raise Unlucky("boom")
+
+
+def fail_one(worker: Worker, notes: Path) -> None:
+    """Worker 1 raises while worker 0 would sleep on."""
+    (notes / str(worker.rank)).write_text(str(os.getpid()))
+    worker.barrier()
+    if worker.rank == 1:
+        inner_trouble()
+    sleep_long(worker)
+
+
+def sleep_long(worker: Worker) -> None:
+    for _ in range(600):
+        time.sleep(0.1)
+
+
+def kill_self(worker: Worker) -> None:
+    if worker.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    sleep_long(worker)
+
+
+def leave(worker: Worker, how: str) -> None:
+    if how == "sys.exit":
+        sys.exit(3)
+    os._exit(4)
+
+
+def skip_barrier(worker: Worker) -> str:
+    """Worker 1 returns at once; what worker 0 is told at the barrier."""
+    if worker.rank == 0:
+        try:
+            worker.barrier()
+        except RunTimeout as error:
+            return str(error)
+    return ""
+
+
+def late_for_barrier(worker: Worker) -> str:
+    try:
+        if worker.rank == 1:
+            time.sleep(0.5)
+        worker.barrier(timeout=0.1)
+    except RunTimeout as error:
+        return str(error)
+    return ""
+
+
+def outstay(worker: Worker) -> None:
+    """Worker 1 is deaf to SIGTERM, and both stay too long."""
+    if worker.rank == 1:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sleep_long(worker)
+
+
+def linger(worker: Worker) -> str:
+    """Return, but leave a thread that keeps the process from exiting."""
+    threading.Thread(target=sleep_long, args=(worker,)).start()
+    return "done"
+
+
+def return_a_lambda(worker: Worker) -> Any:
+    return lambda: None
+
+
+def nothing(worker: Worker, *args: Any) -> None:
+    return None
+
+
+class Unwelcome:
+    """Pickles, but does not unpickle."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return _refuse, ("not here",)
+
+
+def _refuse(why: str) -> NoReturn:
+    raise Unlucky(why)
+
+
+class OneWay(Exception):
+    """An exception that pickles but does not unpickle: its constructor wants two arguments."""
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(f"{what} at {where}")
+
+
+class Bias(torch.nn.Module):
+    """One parameter whose gradient is 1 everywhere: with SGD and lr=1 a step takes 1 off."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.zeros(size))
+
+    def forward(self) -> torch.Tensor:
+        return self.bias.sum()
+
+
+def count_down(
+    worker: Worker, model: Bias, state: dict[str, Any], steps: int, doomed: int | None = None
+) -> float:
+    """Take ``steps`` steps; worker ``doomed`` fails after them."""
+    optimizer = state["optimizers"][0]
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model().backward()
+        optimizer.step()
+    if worker.rank == doomed:
+        raise Unlucky("boom")
+    return float(model.bias[0])
+
+
+def count_down_and_die(worker: Worker, model: Bias, state: dict[str, Any], steps: int) -> None:
+    count_down(worker, model, state, steps)
+    worker.barrier()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fit(
+    worker: Worker, model: torch.nn.Module, optimizer: torch.optim.Optimizer, data: torch.Tensor
+) -> None:
+    """Least squares on the worker's share of the data."""
+    for x in worker.batches(data, batch_size=4, epochs=3):
+        optimizer.zero_grad()
+        (model(x) - 1).square().mean().backward()
+        optimizer.step()

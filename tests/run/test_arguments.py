@@ -1,0 +1,128 @@
+"""What ``launch`` refuses before anything is started, and the run's errors as objects."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+import torch
+
+from asyncopt.errors import AsyncoptError, RunTimeout, WorkerError
+from asyncopt.run import Worker, launch
+from asyncopt.run.outcome import describe, portable, stillborn
+from asyncopt.run.plan import Plan
+
+from .conftest import children
+from .jobs import OneWay, Unlucky, nothing
+
+
+def local_function() -> Any:
+    def inner(worker: Worker) -> None: ...
+
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("fn", "got"),
+    [
+        (lambda worker: None, r"<lambda>"),
+        (local_function(), r"local_function\.<locals>\.inner"),
+        (functools.partial(lambda worker: None), r"<lambda>"),
+    ],
+)
+def test_functions_that_a_process_cannot_import(fn: Any, got: str) -> None:
+    with pytest.raises(
+        TypeError,
+        match=rf"^fn: expected a function defined at the top level of a module, got {got}; move it",
+    ):
+        launch(fn)
+
+
+def test_a_function_from_stdin() -> None:
+    script = "from asyncopt.run import launch\ndef fn(worker): pass\nlaunch(fn)\n"
+    done = subprocess.run(
+        [sys.executable, "-"], input=script, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "TypeError: fn: expected a function defined at the top level" in done.stderr
+    assert "got fn from an interactive session or from stdin; move it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"fn": 3}, TypeError, r"fn: expected a function, got int"),
+        ({"args": [1]}, TypeError, r"args: expected a tuple, got list; .* args=\(argument,\)"),
+        ({"workers": 0}, ValueError, r"workers: expected an integer >= 1, got 0"),
+        ({"workers": 2.0}, TypeError, r"workers: expected an integer >= 1, got 2.0"),
+        ({"workers": True}, TypeError, r"workers: expected an integer >= 1, got True"),
+        ({"threads_per_worker": 0}, ValueError, r"threads_per_worker: expected .* got 0"),
+        ({"mode": "fork"}, ValueError, r"mode: expected one of 'process', 'thread', got 'fork'"),
+        ({"timeout": 0}, ValueError, r"timeout: expected seconds > 0, got 0"),
+        ({"timeout": "1"}, TypeError, r"timeout: expected seconds > 0, got '1'"),
+        ({"start_timeout": -1}, ValueError, r"start_timeout: expected seconds > 0, got -1"),
+        ({"start_timeout": float("nan")}, ValueError, r"start_timeout: expected .* got nan"),
+    ],
+)
+def test_bad_arguments(options: dict[str, Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=f"^{message}$"):
+        launch(**{"fn": nothing, **options})
+
+
+def test_arguments_that_do_not_pickle_are_named() -> None:
+    before = children()
+    with pytest.raises(
+        TypeError, match=r"^args\[1\]: expected an object that pickle can .*\(cannot pickle .*lock"
+    ):
+        launch(nothing, (1, {"deep": [threading.Lock()]}, 2))
+    grown = torch.ones(2, requires_grad=True) * 2
+    with pytest.raises(TypeError, match=r"^args\[0\]: .* type Tensor \(.*non-leaf"):
+        launch(nothing, (grown,))
+    assert children() == before
+
+
+def test_the_plan_shares_out_the_cpus() -> None:
+    plan = Plan(3, 1, True, 1, 1, allowed=(2, 5))
+    assert [plan.cpus(rank) for rank in range(3)] == [(2,), (5,), (2,)]
+    assert Plan(2, 2, True, 1, 1, allowed=(0, 1, 2, 3)).cpus(1) == (2, 3)
+    assert Plan(2, 2, False, 1, 1, allowed=(0, 1)).cpus(1) == ()
+    allowed = len(Plan.check(1, None, False, None, 1).allowed)
+    assert Plan.check(1, None, False, None, 1).threads == allowed
+    assert Plan.check(allowed + 1, None, False, None, 1).threads == 1
+    assert Plan.check(2, 3, False, None, 1).threads == 3
+
+
+def test_errors_survive_pickling() -> None:
+    error = pickle.loads(pickle.dumps(WorkerError("worker 1 raised", 1, "Traceback: x")))
+    assert (error.rank, error.traceback, error.message) == (1, "Traceback: x", "worker 1 raised")
+    assert str(error) == "worker 1 raised\n\n-- traceback of worker 1 --\nTraceback: x"
+    assert str(WorkerError("worker 1 died", 1)) == "worker 1 died"
+    late = pickle.loads(pickle.dumps(RunTimeout("late", (1, 2))))
+    assert (str(late), late.ranks) == ("late", (1, 2))
+    assert isinstance(late, TimeoutError)
+    assert isinstance(late, AsyncoptError)
+
+
+def test_exceptions_that_pickle_one_way_only_are_not_sent() -> None:
+    assert portable(OneWay("a", "b")) is None
+    data = portable(Unlucky("a"))
+    assert data is not None
+    assert isinstance(pickle.loads(data), Unlucky)
+
+
+def test_messages_for_deaths() -> None:
+    assert describe(1, Unlucky("boom")).startswith("worker 1 raised ")
+    assert describe(1, Unlucky("boom")).endswith("Unlucky: boom")
+    assert describe(0, SystemExit(2)).startswith("worker 0 called sys.exit(2) before fn returned")
+    assert describe(0, SystemExit()).startswith("worker 0 called sys.exit() before fn returned")
+    killed = stillborn(1, -9, started=True)
+    assert (
+        killed
+        == "worker 1 was killed by SIGKILL (signal 9); the kernel sends it when memory runs out"
+    )
+    assert stillborn(1, -11, started=True) == "worker 1 was killed by SIGSEGV (signal 11)"
+    assert "__main__" in stillborn(0, 1, started=False)

@@ -1,0 +1,82 @@
+"""What becomes of the workers when the launching process is killed, interrupted or ill-written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .conftest import children, gone
+
+LAUNCHER = Path(__file__).with_name("launcher.py")
+LIMIT = 2.0  # s for the workers of a dead launcher to be gone
+
+
+@contextmanager
+def launcher(script: Path = LAUNCHER) -> Iterator[subprocess.Popen[str]]:
+    """The program in a session of its own, as a terminal would start it."""
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def announced(process: subprocess.Popen[str]) -> list[int]:
+    assert process.stdout is not None
+    return [int(process.stdout.readline()) for _ in range(2)]
+
+
+def wait_until(true: Callable[[], bool], limit: float) -> None:
+    deadline = time.monotonic() + limit
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_workers_die_with_a_killed_launcher() -> None:
+    with launcher() as process:
+        pids = announced(process)
+        process.kill()
+        wait_until(lambda: all(map(gone, pids)), LIMIT)
+
+
+def test_workers_die_with_a_launcher_killed_while_they_start() -> None:
+    with launcher() as process:
+        wait_until(lambda: len(children(process.pid)) == 2, limit=60)
+        pids = children(process.pid)
+        process.kill()
+        wait_until(lambda: all(map(gone, pids)), LIMIT)
+
+
+def test_ctrl_c_ends_all_quietly() -> None:
+    with launcher() as process:
+        pids = announced(process)
+        os.killpg(process.pid, signal.SIGINT)  # launcher and workers alike, as a terminal does
+        _, stderr = process.communicate(timeout=30)
+        assert stderr == "interrupted\n"
+        assert process.returncode == 1
+        assert all(map(gone, pids))
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "from asyncopt.run import launch\ndef fn(worker): pass\nlaunch(fn, workers=1)\n"
+    )
+    with launcher(script) as process:
+        _, stderr = process.communicate(timeout=60)
+    assert "WorkerError: worker 0 exited with code 1 before fn returned" in stderr
+    assert 'needs its call under `if __name__ == "__main__":`' in stderr

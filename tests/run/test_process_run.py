@@ -1,0 +1,78 @@
+"""Workers as processes: one run that goes well, looked at from all sides."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+import torch
+
+from asyncopt.run import Run, launch
+
+from . import jobs
+from .conftest import gone
+
+
+@pytest.fixture(scope="module")
+def shared() -> torch.Tensor:
+    return torch.zeros(2)
+
+
+@pytest.fixture(scope="module")
+def wall() -> list[float]:
+    return []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def run(shared: torch.Tensor, wall: list[float]) -> Run:
+    start = time.monotonic()
+    run = launch(jobs.report, ({"x": 1}, shared), workers=2, pin=True, threads_per_worker=1)
+    wall.append(time.monotonic() - start)
+    return run
+
+
+def test_results_come_in_the_order_of_ranks(run: Run) -> None:
+    assert [facts.rank for facts in run.results] == [0, 1]
+    assert [facts.world_size for facts in run.results] == [2, 2]
+    assert [facts.argument for facts in run.results] == [{"x": 1}, {"x": 1}]
+    assert run.workers == 2
+    assert len({os.getpid(), *(facts.pid for facts in run.results)}) == 3
+
+
+def test_processes_are_gone(run: Run) -> None:
+    assert all(gone(facts.pid) for facts in run.results)
+
+
+def test_threads_and_environment_of_the_workers(run: Run) -> None:
+    assert [facts.torch_threads for facts in run.results] == [1, 1]
+    assert [facts.omp_num_threads for facts in run.results] == ["1", "1"]
+
+
+def test_pinning(run: Run) -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    expected = [{allowed[rank % len(allowed)]} for rank in range(2)]
+    assert [facts.cpus for facts in run.results] == expected
+
+
+def test_workers_leave_ctrl_c_to_the_parent_and_may_have_children(run: Run) -> None:
+    assert all(facts.ignores_ctrl_c and not facts.daemon for facts in run.results)
+
+
+def test_elapsed_is_the_work_without_the_start(run: Run, wall: list[float]) -> None:
+    assert jobs.NAP <= run.elapsed < wall[0] - 0.3  # no worker imports torch faster
+
+
+def test_barriers_let_all_go_together(run: Run) -> None:
+    first, second = (facts.barriers for facts in run.results)
+    for a, b in zip(first, second, strict=True):
+        assert abs(a - b) < jobs.NAP / 2
+
+
+def test_tensors_are_shared_not_copied(shared: torch.Tensor, run: Run) -> None:
+    assert shared.tolist() == [1, 2]
+
+
+def test_a_run_without_optimizers_has_an_empty_ledger(run: Run) -> None:
+    assert run.ledger.pushes == 0
+    assert run.updates_per_second == 0
