@@ -1,4 +1,4 @@
-"""Torch optimizers over shared memory: many workers, one switch between all ways of synchronizing."""
+"""Torch optimizers over shared memory, with one switch between all ways of synchronizing."""
 
 from asyncopt import errors
 from asyncopt._version import __version__

@@ -37,8 +37,8 @@ class Optimizer(torch.optim.Optimizer):
         audit: count every element update lost to a race (``sync="hogwild"`` only; slower).
         state_dtype: dtype of the optimizer's state; default: the parameter's. ``torch.bfloat16``
             halves the state of float32 parameters; it is rounded stochastically.
-        flat_grads: keep all gradients as views of one buffer. ``zero_grad`` zeroes it, so parameters
-            without a gradient in ``backward`` have a gradient of zeros rather than None.
+        flat_grads: keep all gradients as views of one buffer. ``zero_grad`` zeroes it, so a
+            parameter that ``backward`` does not reach has a gradient of zeros rather than None.
         nonfinite: what a NaN or infinity in a gradient does: ``"propagate"`` into the parameters,
             as in torch, or ``"skip"`` the whole push, count it and warn once; every gradient is
             then read before anything is written. Default: ``"propagate"`` alone, ``"skip"`` shared.
@@ -170,7 +170,7 @@ class Optimizer(torch.optim.Optimizer):
             for param in group["params"]:
                 check_param(param, f"params[{i}]")
                 kernel = self._kernel(param, group)
-                found = self.state[param] if param in self.state else {}
+                found = self.state.get(param, {})
                 place = sharing.layout.places[i] if sharing is not None else None
                 if sharing is not None and place is not None and not self.is_replica:
                     own = sharing.state(place)
@@ -235,7 +235,7 @@ class Optimizer(torch.optim.Optimizer):
             or self._optimizer_step_post_hooks
             or torch_optimizer._global_optimizer_pre_hooks
             or torch_optimizer._global_optimizer_post_hooks
-            or torch.autograd._profiler_enabled()
+            or torch._C._autograd._profiler_enabled()
         ):
             return self._hooked_step(closure)
         return self._step(closure)
@@ -291,7 +291,7 @@ class Optimizer(torch.optim.Optimizer):
         how = (
             groups,
             self.state,
-            [self._hyper(g) for g in groups],
+            [self._hyper(group) for group in groups],
             threads,
             seed,
             self.audit,
@@ -439,8 +439,8 @@ class Optimizer(torch.optim.Optimizer):
         """
         if self._sharing is not None and self.is_replica:
             raise RuntimeError(
-                f"load_state_dict: expected an optimizer that is not shared yet (sync={self.sync!r} "
-                "keeps its state in the store); load before share_memory or launch"
+                "load_state_dict: expected an optimizer that is not shared yet, as "
+                f"sync={self.sync!r} keeps its state in the store; load before sharing it"
             )
         super().load_state_dict(state_dict)
 

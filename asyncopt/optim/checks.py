@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import torch
@@ -62,7 +63,7 @@ def check_overlap(params: Iterable[torch.Tensor]) -> None:
         for i, p in enumerate(params)
         if p.numel()
     )
-    for (_, end, first), (start, _, second) in zip(spans, spans[1:], strict=False):
+    for (_, end, first), (start, _, second) in itertools.pairwise(spans):
         if start < end:
             low, high = sorted((first, second))
             raise ValueError(

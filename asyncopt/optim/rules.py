@@ -1,8 +1,8 @@
 """The optimizers: torch.optim's namesakes over the engine, in order of increasing complexity.
 
-Signatures, defaults and hyperparameters are those of ``torch.optim``; ``foreach`` and ``fused`` choose
-between torch's implementations and change nothing here. What the other arguments mean is said in
-:class:`asyncopt.optim.Optimizer`.
+Signatures, defaults and hyperparameters are those of ``torch.optim``; ``foreach`` and ``fused``
+choose between torch's implementations and change nothing here. What the other arguments mean is
+said in :class:`asyncopt.optim.Optimizer`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class SGD(Optimizer, torch.optim.SGD):
         return state
 
 
-class Adagrad(Optimizer, torch.optim.Adagrad):
+class Adagrad(Optimizer, torch.optim.Adagrad):  # type: ignore[misc]  # its share_memory
     """Adagrad.
 
     Source: Duchi, Hazan and Singer, JMLR 2011.

@@ -118,8 +118,8 @@ def thread_clone(objs: tuple[Any, ...], /) -> tuple[Any, ...]:
 
 
 def _alias(param: torch.Tensor) -> torch.Tensor:
-    # .data, unlike .detach(), starts a version counter of its own: a step in another thread must not
-    # look like an in-place change to this thread's backward.
+    # .data, unlike .detach(), starts a version counter of its own: a step in another thread must
+    # not look like an in-place change to this thread's backward.
     alias = param.data
     if isinstance(param, torch.nn.Parameter):
         return torch.nn.Parameter(alias, requires_grad=param.requires_grad)

@@ -53,7 +53,8 @@ def adopt(
         found: what `optimizer.state` holds for the parameter: loaded, set by the user, or nothing.
         own: where the values belong; written.
         kernel: says which names are slots and which are scalars.
-        initial_slot, initial_scalar: give the start value of a name that `found` lacks.
+        initial_slot: gives what a slot that `found` lacks is filled with.
+        initial_scalar: gives the start value of a scalar that `found` lacks.
 
     Returns:
         The dict that `optimizer.state` shall hold: `own`'s tensors by name, and whatever else

@@ -34,6 +34,7 @@ class TensorSpec:
 
     @property
     def elements(self) -> int:
+        """Number of elements of the parameter."""
         return torch.Size(self.shape).numel()
 
 

@@ -87,7 +87,7 @@ class WorkerLedger:
         retries: compare-exchanges that failed and were repeated, or snapshots read again.
         lock_waits: locks that were not free at once.
         lock_wait_seconds: time spent waiting for them.
-        lost_updates: element updates of parameters lost to races (counted only with ``audit=True``).
+        lost_updates: element updates of parameters lost to races (``audit=True``).
         lost_state_updates: the same for optimizer state.
         skipped_nonfinite: pushes skipped because a gradient was infinite or NaN.
         repairs: locks taken over from an owner that died inside; each may hide one partial push.
@@ -139,7 +139,7 @@ class Ledger:
         """A snapshot of the counters of a segment."""
         workers = []
         for raw in segment.ledger():
-            counts = dict(raw)
+            counts: dict[str, Any] = dict(raw)
             counts["lock_wait_seconds"] = counts.pop("lock_wait_ns") * 1e-9
             counts["staleness"] = Histogram(
                 np.asarray(counts["staleness"], dtype=np.int64), counts.pop("staleness_sum")
@@ -176,38 +176,47 @@ class Ledger:
 
     @property
     def pushes(self) -> int:
+        """Pushes applied."""
         return sum(w.pushes for w in self.workers)
 
     @property
     def retries(self) -> int:
+        """Compare-exchanges repeated and snapshots read again."""
         return sum(w.retries for w in self.workers)
 
     @property
     def lock_waits(self) -> int:
+        """Locks that were not free at once."""
         return sum(w.lock_waits for w in self.workers)
 
     @property
     def lock_wait_seconds(self) -> float:
+        """Seconds spent waiting for locks."""
         return sum(w.lock_wait_seconds for w in self.workers)
 
     @property
     def lost_updates(self) -> int:
+        """Element updates of parameters lost to races (audit)."""
         return sum(w.lost_updates for w in self.workers)
 
     @property
     def lost_state_updates(self) -> int:
+        """Element updates of optimizer state lost to races (audit)."""
         return sum(w.lost_state_updates for w in self.workers)
 
     @property
     def skipped_nonfinite(self) -> int:
+        """Pushes skipped because of a NaN or infinity."""
         return sum(w.skipped_nonfinite for w in self.workers)
 
     @property
     def repairs(self) -> int:
+        """Locks taken over from an owner that died inside."""
         return sum(w.repairs for w in self.workers)
 
     @property
     def staleness(self) -> Histogram:
+        """Staleness of all pushes."""
         return _sum_histograms([w.staleness for w in self.workers])
 
 

@@ -77,6 +77,7 @@ class Store:
 
     @property
     def sync(self) -> str:
+        """Name of the sync under which updates reach the store."""
         return self.segment.sync
 
     @property
@@ -96,7 +97,8 @@ class Store:
         Args:
             offset: in bytes from the start of the data, a multiple of the item size.
             dtype: of the view.
-            shape, strides: of the view, strides in elements.
+            shape: of the view.
+            strides: of the view, in elements.
         """
         start = self.segment.data_offset + offset
         view = torch.empty(0, dtype=dtype)
@@ -132,7 +134,9 @@ def _map_new_memfd(nbytes: int) -> torch.Tensor:
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
             # torch maps a duplicate of the descriptor and owns it: its own machinery for sharing
             # tensors between processes then works on the segment as it is.
-            storage = torch.UntypedStorage._new_shared_fd_cpu(fd, nbytes)
+            storage = torch.UntypedStorage._new_shared_fd_cpu(  # type: ignore[attr-defined]
+                fd, nbytes
+            )
         finally:
             os.close(fd)
     except (OSError, RuntimeError) as error:

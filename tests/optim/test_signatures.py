@@ -47,7 +47,8 @@ def test_classes(rule: str) -> None:
     assert issubclass(cls, torch.optim.Optimizer)
     assert cls.__name__ == rule
     assert getattr(asyncopt.optim, rule) is cls
-    assert cls.__doc__ and cls.__doc__ != theirs(rule).__doc__
+    assert cls.__doc__
+    assert cls.__doc__ != theirs(rule).__doc__
 
 
 def test_defaults_and_groups(rule: str) -> None:

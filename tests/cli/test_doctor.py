@@ -1,0 +1,153 @@
+"""What ``asyncopt doctor`` looks at, warns of, and when it fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli import made_up
+from typer.testing import CliRunner
+
+import asyncopt
+from asyncopt.cli import doctor, machine
+from asyncopt.cli.commands import cli
+
+runner = CliRunner()
+
+
+def warned(workers: int | None = None, isas: tuple[str, ...] = ("a", "b"), **changes: Any) -> str:
+    """What a machine that is perfect but for `changes` is warned of."""
+    found = doctor.warnings(made_up.machine(**changes), workers, isas[-1], isas)
+    return " ".join(warning.about for warning in found if warning.about != "load")
+
+
+def test_a_perfect_machine_is_not_warned_of() -> None:
+    assert warned(workers=4) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "about"),
+    [
+        ({"workers": 5}, "workers"),
+        ({"cpu_quota": 1.5}, "cpu quota"),
+        ({"hyperthreads": True}, "hyperthreads"),
+        ({"numa_nodes": 2}, "memory nodes"),
+        ({"omp_num_threads": None}, "OMP_NUM_THREADS"),
+        ({"memory_available": 2**30}, "memory"),
+        ({"memory_limit": 2**30}, "memory"),
+        ({"shm_free": 64 * 2**20}, "/dev/shm"),
+        ({"shm": None, "shm_free": None}, "/dev/shm"),
+        ({"limit_nofile": 256}, "open files"),
+        ({"limit_fsize": 2**20}, "file size"),
+        ({"isas": ("baseline",)}, "instruction set"),
+        ({"governor": "powersave"}, "frequency governor"),
+        ({"shm_huge_pages": "never"}, "huge pages"),
+        ({"extras": {"mlxtend": None}}, "extras"),
+    ],
+)
+def test_each_trouble_is_warned_of(changes: dict[str, Any], about: str) -> None:
+    assert warned(**changes) == about
+
+
+def test_an_overridden_instruction_set_is_warned_of() -> None:
+    found = list(doctor.warnings(made_up.machine(), None, "baseline", ("baseline", "avx2")))
+    assert any("unset ASYNCOPT_ISA" in warning.remedy for warning in found)
+
+
+def test_what_the_kernel_hides_is_not_an_error() -> None:
+    hidden = ("governor", "hyperthreads", "l1d", "l2", "l3", "memory", "shm_huge_pages", "cuda")
+    blind = made_up.machine(**dict.fromkeys(hidden), memory_available=None)
+    assert list(doctor.warnings(blind, None, "a", ("a",))) is not None
+    diagnosis = doctor.Diagnosis(blind, "1", "a", ("a",), (), (), (), ())
+    assert len(list(doctor.fact_lines(diagnosis))) > 15
+
+
+def test_this_build_works_and_doctor_says_so() -> None:
+    result = runner.invoke(cli, ["doctor"])
+    assert result.exit_code == 0, result.output
+    for text in (asyncopt.__version__, "torch", "instruction set", "caches", "limits", "extras"):
+        assert text in result.stdout
+    checks = len(asyncopt.rules()) + len(asyncopt.syncs())
+    assert f"self-check: {checks} of {checks} passed" in result.stdout
+
+
+def test_doctor_as_json() -> None:
+    result = runner.invoke(cli, ["doctor", "--json", "--workers", "100000"])
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert set(facts) == {"works", "build", "machine", "checks", "warnings"}
+    assert facts["works"] is True
+    assert facts["build"]["isa"] in facts["build"]["isas"]
+    assert facts["machine"]["usable_cores"] >= 1
+    assert all(check["passed"] for check in facts["checks"])
+    assert "workers" in [warning["about"] for warning in facts["warnings"]]
+
+
+def test_a_step_that_differs_from_torch_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrong(asyncopt.Adam):
+        def step(self, closure: Any = None) -> None:
+            self.param_groups[0]["lr"] *= 2
+            super().step()
+
+    monkeypatch.setattr(asyncopt, "Adam", Wrong)
+    result = runner.invoke(cli, ["doctor"])
+    assert result.exit_code == 1
+    assert "FAILED Adam steps like torch.optim.Adam: differs from torch" in result.stdout
+    assert result.stderr.startswith("error: this build does not work")
+
+
+def test_a_push_that_raises_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: object, workers: int) -> None:
+        raise asyncopt.SegmentError("no memory")
+
+    monkeypatch.setattr(asyncopt.SGD, "share_memory", refuse)
+    result = runner.invoke(cli, ["doctor", "--json"])
+    assert result.exit_code == 1
+    assert not json.loads(result.stdout)["works"]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(None, "unknown"), (-1, "unlimited"), (64, "64 B"), (1536, "1.5 KiB"), (2**40, "1 TiB")],
+)
+def test_size_text(size: int | None, text: str) -> None:
+    assert machine.size_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("files", "quota", "limit"),
+    [
+        ({"self": "0::/a/b", "a/cpu.max": "50000 100000", "a/b/cpu.max": "max 100000"}, 0.5, None),
+        ({"self": "0::/a", "a/memory.max": "1073741824"}, None, 2**30),
+        (
+            {
+                "self": "4:memory:/x\n3:cpu,cpuacct:/x",
+                "memory/x/memory.limit_in_bytes": "9223372036854771712",
+                "cpu/x/cpu.cfs_quota_us": "150000",
+                "cpu/x/cpu.cfs_period_us": "100000",
+            },
+            1.5,
+            None,
+        ),
+        ({"self": "0::/"}, None, None),
+    ],
+    ids=["v2 quota of a parent", "v2 memory", "v1", "none"],
+)
+def test_limits_of_control_groups(
+    monkeypatch: pytest.MonkeyPatch,
+    files: dict[str, str],
+    quota: float | None,
+    limit: int | None,
+) -> None:
+    def text(path: Path) -> str | None:
+        name = str(path)
+        if name == "/proc/self/cgroup":
+            return files["self"]
+        return files.get(name.removeprefix("/sys/fs/cgroup/"))
+
+    monkeypatch.setattr(machine, "_text", text)
+    found = machine.look()
+    assert found.cpu_quota == quota
+    assert found.memory_limit == limit

