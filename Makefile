@@ -33,7 +33,9 @@ say = @printf '\n==> %s\n' "$(1)"
 help: ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
+# Whoever only wants to see it run may have a compiler that warns of more than ours does.
 .PHONY: demo
+demo: CMAKE_ARGS := -DASYNCOPT_TESTS=ON
 demo: $(VENV)/.cli build ## train real models under every sync; report in build/demo
 	$(call say,asyncopt compare: report in $(OUT))
 	@$(BIN)/asyncopt compare --out $(OUT)

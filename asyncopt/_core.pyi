@@ -117,4 +117,11 @@ class Plan:
         values: int,
         /,
     ) -> int: ...
+    def settle(
+        self,
+        groups: list[dict[str, object]],
+        state: dict[torch.Tensor, object],
+        grads: list[torch.Tensor],
+        /,
+    ) -> bool: ...
     def pull(self) -> int: ...

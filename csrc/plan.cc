@@ -40,6 +40,11 @@ bool same_layout(const dlpack::Tensor& a, const dlpack::Tensor& b) {
   return true;
 }
 
+PyObject* grad_name() {
+  static PyObject* const name = PyUnicode_InternFromString("grad");
+  return name;
+}
+
 std::byte* data_of(const dlpack::Tensor& t) {
   return static_cast<std::byte*>(t.data) + t.byte_offset;
 }
@@ -141,37 +146,65 @@ bool Plan::locate(std::size_t i, const dlpack::Tensor& param) {
          param.dtype.bits == tensors_[i].bits;
 }
 
-int Plan::step(const py::list& groups, const py::dict& state, const py::list& hyper,
-               std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
-               const py::object& grads) {
-  static PyObject* const grad_name = PyUnicode_InternFromString("grad");
-  if (!current(groups, state)) return kStale;
-  read_hyper(hyper);
+// Are the parameters' gradients still the objects that were settled on?
+bool Plan::settled_gradients() const {
+  for (std::size_t i = 0; i < tensors_.size(); ++i) {
+    const auto grad = py::reinterpret_steal<py::object>(
+        PyObject_GetAttr(tensors_[i].param.ptr(), grad_name()));
+    if (!grad) throw py::error_already_set();
+    if (grad.ptr() != held_[i].ptr()) return false;
+  }
+  return true;
+}
+
+// Points the blocks at the gradients. False: a tensor or gradient is not as the kernels need it.
+bool Plan::read_gradients(const py::object& grads) {
   dlpack::Tensor param{}, grad{};
   held_.clear();
+  settled_ = false;
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     const Tensor& t = tensors_[i];
     blocks_[i].grad = nullptr;
-    auto g = grads.is_none()
-                 ? py::reinterpret_steal<py::object>(PyObject_GetAttr(t.param.ptr(), grad_name))
-                 : py::reinterpret_borrow<py::object>(
-                       PyList_GetItem(grads.ptr(), static_cast<Py_ssize_t>(i)));
+    auto g = grads.is_none() ? py::reinterpret_steal<py::object>(
+                                   PyObject_GetAttr(t.param.ptr(), grad_name()))
+                             : py::reinterpret_borrow<py::object>(
+                                   PyList_GetItem(grads.ptr(), static_cast<Py_ssize_t>(i)));
     if (!g) throw py::error_already_set();
     if (g.is_none()) continue;
     if (api_->describe(t.param.ptr(), &param) != 0) throw py::error_already_set();
-    if (!locate(i, param)) return kOddGradient;
+    if (!locate(i, param)) return false;
     if (api_->describe(g.ptr(), &grad) != 0) {
       PyErr_Clear();  // sparse, for one: the caller says it better
-      return kOddGradient;
+      return false;
     }
     if (grad.device_type != dlpack::kCpu || grad.dtype.code != t.code ||
         grad.dtype.bits != t.bits || !same_layout(param, grad))
-      return kOddGradient;
+      return false;
     blocks_[i].grad = data_of(grad);
     held_.push_back(std::move(g));
   }
+  return true;
+}
+
+bool Plan::settle(const py::list& groups, const py::dict& state, const py::list& grads) {
+  settled_ = current(groups, state) && read_gradients(py::none()) &&
+             held_.size() == tensors_.size() && grads.size() == tensors_.size();
+  for (std::size_t i = 0; settled_ && i < held_.size(); ++i)
+    settled_ = held_[i].ptr() == PyList_GET_ITEM(grads.ptr(), static_cast<Py_ssize_t>(i));
+  return settled_;
+}
+
+int Plan::step(const py::list& groups, const py::dict& state, const py::list& hyper,
+               std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
+               const py::object& grads) {
+  const bool settled = settled_ && grads.is_none() && settled_gradients();
+  if (!settled && !current(groups, state)) return kStale;
+  if (!settled && !read_gradients(grads)) return kOddGradient;
+  read_hyper(hyper);
   const int updated = static_cast<int>(held_.size());
-  return run({groups_, threads, seed, audit, skip_nonfinite}) ? updated : kSkipped;
+  const bool applied = run({groups_, threads, seed, audit, skip_nonfinite});
+  if (!settled) held_.clear();
+  return applied ? updated : kSkipped;
 }
 
 int Plan::step_rows(const py::list& groups, const py::dict& state, const py::list& hyper,
@@ -235,6 +268,7 @@ void bind_plan(py::module_& m) {
            py::arg("scalars_at"))
       .def("step", &Plan::step)
       .def("step_rows", &Plan::step_rows)
+      .def("settle", &Plan::settle)
       .def("pull", &Plan::pull);
 }
 

@@ -51,6 +51,9 @@ class Plan {
                 std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
                 std::size_t index, std::uintptr_t rows, std::size_t row_count, std::size_t width,
                 std::uintptr_t values);
+  // For gradients that are kept: checks now what a step checks, and that the parameters' gradients are
+  // `grads`. If all is well, the steps that follow check only that they still are, until the next call.
+  bool settle(const py::list& groups, const py::dict& state, const py::list& grads);
   // Refreshes a replica's parameters and state from one version; returns that version.
   std::uint64_t pull();
 
@@ -65,6 +68,8 @@ class Plan {
   bool current(const py::list& groups, const py::dict& state) const;
   void read_hyper(const py::list& hyper);
   bool locate(std::size_t i, const dlpack::Tensor& param);
+  bool settled_gradients() const;
+  bool read_gradients(const py::object& grads);
   bool run(const Push& push);
 
   std::unique_ptr<Target> target_;
@@ -76,6 +81,7 @@ class Plan {
   std::vector<Group> groups_;
   std::vector<std::size_t> group_sizes_;
   std::vector<py::object> held_;  // gradients in use while the GIL is released
+  bool settled_ = false;
 };
 
 void bind_plan(py::module_& m);

@@ -78,7 +78,7 @@ def compare(
         ),
     ] = None,
     repeats: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Runs of each. [default: 3; quick: 1]")
+        int | None, typer.Option(min=1, max=1000, help="Runs of each. [default: 3]")
     ] = None,
     epochs: Annotated[
         int | None,
@@ -102,7 +102,7 @@ def compare(
         bool, typer.Option("--json", help="Print the results as JSON instead of tables.")
     ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Under a minute: fewer workers, repeats and sizes.")
+        bool, typer.Option("--quick", help="Under a minute: fewer workers, epochs and sizes.")
     ] = False,
     debug: Debug = False,
 ) -> None:
@@ -114,7 +114,7 @@ def compare(
         problems=_checked("--problem", lambda: pick(problem or (), tuple(PROBLEMS), "problem")),
         syncs=_checked("--sync", lambda: pick(sync or (), asyncopt.syncs(), "sync")),
         workers=counts,
-        repeats=repeats or (1 if quick else 3),
+        repeats=repeats or 3,
         epochs=epochs,
         rule=_checked("--rule", lambda: pick((rule,), asyncopt.rules(), "rule"))[0],
         lr=lr,

@@ -123,7 +123,7 @@ def _like_torch(rule: str) -> str:
             optimizer.step()
     if torch.allclose(ours, theirs, rtol=1e-6, atol=1e-7):
         return ""
-    return f"differs from torch by up to {float((ours - theirs).abs().max()):.3g}"
+    return f"differs from torch by up to {(ours - theirs).abs().max().item():.3g}"
 
 
 def _pushes(sync: str) -> str:
@@ -265,7 +265,9 @@ def print_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
     console.print()
     failed = [check for check in diagnosis.checks if not check.passed]
     for check in failed:
-        console.print(f"[red]FAILED[/] {check.name}: {check.detail}", highlight=False)
+        console.print(
+            f"[red]FAILED[/] {check.name}: {check.detail}", highlight=False, soft_wrap=True
+        )
     passed = len(diagnosis.checks) - len(failed)
     console.print(f"self-check: {passed} of {len(diagnosis.checks)} passed", highlight=False)
     for warning in diagnosis.warnings:

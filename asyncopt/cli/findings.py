@@ -82,7 +82,9 @@ def _losses(contenders: list[Row]) -> list[str]:
 
 def _above(row: Spread, other: Spread) -> bool:
     """`row` is more than `other`, beyond the spread of both and by enough to matter."""
-    return row.q1 > other.q3 and row.median > 1.02 * other.median
+    # Fewer than three repeats have no spread to speak of.
+    enough = 1.02 if min(len(row.values), len(other.values)) >= 3 else 1.2
+    return row.q1 > other.q3 and row.median > enough * other.median
 
 
 def _accuracy(contenders: list[Row]) -> list[str]:

@@ -206,6 +206,9 @@ def print_sheet(console: Console, title: str, sheet: Sheet) -> None:
     for place, (heading, _) in enumerate(sheet.headings):
         justify: JustifyMethod = "left" if place < sheet.left else "right"
         table.add_column(heading.replace(" ", "\n"), justify=justify, vertical="bottom")
+    # Blank lines between groups help where groups are long, and double the table where not.
+    apart = len(sheet.lines) >= 5 * sum(line.last for line in sheet.lines)
     for line in sheet.lines:
-        table.add_row(*line.cells, style="dim" if line.aside else None, end_section=line.last)
+        style = "dim" if line.aside else None
+        table.add_row(*line.cells, style=style, end_section=line.last and apart)
     console.print(table)

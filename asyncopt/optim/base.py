@@ -141,11 +141,19 @@ class Optimizer(torch.optim.Optimizer):
         self._flat = FlatGradients(self._all_params()) if self._flat_grads else None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """As in torch; with ``flat_grads`` the gradients are zeroed and stay."""
+        """As in torch; with ``flat_grads`` the gradients are zeroed and stay.
+
+        It then also does for all tensors what would cost the next :meth:`step` most of its time:
+        checks their memory, and tells autograd that the parameters have changed.
+        """
         if self._flat is None:
             super().zero_grad(set_to_none)
-        else:
-            self._flat.zero()
+            return
+        self._flat.zero()
+        torch._C._increment_version(self._params)
+        plan = self._plan
+        if plan is None or not plan.settle(self.param_groups, self.state, self._flat.views):
+            self._flat.attach()
 
     # --- The plan: what the engine keeps between steps -----------------------------------------
 
@@ -305,6 +313,8 @@ class Optimizer(torch.optim.Optimizer):
             updated = plan.step(*how, self._checked_gradients())
         if updated == _core.Plan.SKIPPED:
             self._count_skipped()
+        elif self._flat is not None:
+            pass  # zero_grad does it
         elif updated == len(self._params):
             torch._C._increment_version(self._params)
         else:

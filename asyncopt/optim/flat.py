@@ -17,29 +17,36 @@ class FlatGradients:
 
     Args:
         params: the parameters, in order. A gradient that one has already is kept.
+
+    Attributes:
+        views: the gradients, in the order of the parameters.
     """
 
     def __init__(self, params: Iterable[torch.Tensor]) -> None:
         every = list(params)
         self._buffers: list[torch.Tensor] = []
-        self._views: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._params = every
+        self.views: list[torch.Tensor] = [torch.empty(0)] * len(every)
         for dtype in dict.fromkeys(p.dtype for p in every):
-            members = [p for p in every if p.dtype == dtype]
-            buffer = torch.zeros(sum(p.numel() for p in members), dtype=dtype)
+            members = [i for i, p in enumerate(every) if p.dtype == dtype]
+            buffer = torch.zeros(sum(every[i].numel() for i in members), dtype=dtype)
             self._buffers.append(buffer)
             offset = 0
-            for param in members:
+            for i in members:
+                param = every[i]
                 view = buffer.as_strided(param.shape, param.stride(), offset)
                 offset += param.numel()
                 if param.grad is not None:
                     view.copy_(param.grad)
-                param.grad = view
-                self._views.append((param, view))
+                self.views[i] = view
+        self.attach()
 
     def zero(self) -> None:
-        """Zeroes the buffers and gives every parameter its view back."""
+        """Zeroes the buffers."""
         for buffer in self._buffers:
             buffer.zero_()
-        for param, view in self._views:
-            if param.grad is not view:
-                param.grad = view
+
+    def attach(self) -> None:
+        """Makes every parameter's gradient its view again."""
+        for param, view in zip(self._params, self.views, strict=True):
+            param.grad = view

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from asyncopt.run.optimizers import find_optimizers
+from asyncopt.run.optimizers import find_optimizers, leave_stores
 from asyncopt.run.plan import Plan
 from asyncopt.run.processes import run_processes
 from asyncopt.run.threads import run_threads
@@ -107,7 +107,7 @@ def launch(
     if mode == "process":
         results, elapsed = run_processes(fn, args, plan)
     else:
-        copies = [_thread_copy(args) if optimizers else args for _ in range(plan.workers)]
+        copies = _thread_copies(args, plan.workers) if optimizers else [args] * plan.workers
         results, elapsed = run_threads(fn, copies, plan)
 
     for optimizer in optimizers:
@@ -119,10 +119,20 @@ def launch(
     return Run(results=results, elapsed=elapsed, ledger=ledger, workers=plan.workers)
 
 
-def _thread_copy(args: tuple[Any, ...]) -> tuple[Any, ...]:
+def _thread_copies(args: tuple[Any, ...], workers: int) -> list[tuple[Any, ...]]:
+    """The arguments for each thread, with models and optimizers of its own on the shared memory."""
+    # Only this function knows of a layer above, and only once an optimizer is there.
     from asyncopt.optim import thread_clone
 
-    return thread_clone(args)
+    copies: list[tuple[Any, ...]] = []
+    try:
+        for _ in range(workers):
+            copies.append(thread_clone(args))  # noqa: PERF401 - those made so far must be undone
+    except BaseException:
+        for copy in copies:
+            leave_stores(find_optimizers(copy))
+        raise
+    return copies
 
 
 def _check(fn: object, args: object, mode: object) -> None:

@@ -5,18 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, TypeGuard
 
 import torch
 
 from asyncopt.store.ledger import Ledger
 
-__all__ = ["SharedOptimizer", "find_optimizers"]
+__all__ = ["SharedOptimizer", "find_optimizers", "leave_stores"]
 
 
 class SharedOptimizer(Protocol):
     """What a run asks of an asyncopt optimizer."""
+
+    _sharing: Any  # its hold on the store, with release() for the worker's slot
 
     @property
     def store(self) -> object | None:
@@ -43,6 +45,15 @@ def _is_shared_optimizer(item: object) -> TypeGuard[SharedOptimizer]:
 def find_optimizers(args: tuple[Any, ...]) -> list[SharedOptimizer]:
     """Each asyncopt optimizer in ``args`` once, also inside (nested) lists, tuples and dicts."""
     return list(_walk(args, set()))
+
+
+def leave_stores(optimizers: Iterable[SharedOptimizer]) -> None:
+    """Give the worker slots of a thread's optimizers back now.
+
+    Their garbage collection would do that too, but a kept exception keeps their frames alive.
+    """
+    for optimizer in optimizers:
+        optimizer._sharing.release()
 
 
 def _walk(item: Any, seen: set[int]) -> Iterator[SharedOptimizer]:

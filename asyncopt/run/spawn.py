@@ -34,7 +34,6 @@ import ctypes, os, signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 ctypes.CDLL(None).prctl(1, ctypes.c_ulong(signal.SIGKILL), *[ctypes.c_ulong(0)] * 3)
 if os.getppid() != {parent}: os._exit(1)
-if {cpus}: os.sched_setaffinity(0, {cpus})
 """
 
 
@@ -191,7 +190,9 @@ class _WorkerPopen(Popen):
         try:
             command = spawn.get_command_line(tracker_fd=tracker, pipe_handle=child_start)
             program = command.index("-c") + 1
-            guard = GUARD.format(parent=os.getpid(), cpus=set(cpus) or None)
+            guard = GUARD.format(parent=os.getpid())
+            if cpus:
+                guard += f"os.sched_setaffinity(0, {cpus})\n"
             command[program] = guard + command[program]
             self._child = subprocess.Popen(
                 command,

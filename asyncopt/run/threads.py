@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from asyncopt.errors import RunTimeout
+from asyncopt.run.optimizers import find_optimizers, leave_stores
 from asyncopt.run.outcome import Failure, describe, format_traceback
 from asyncopt.run.plan import Plan
 from asyncopt.run.rendezvous import Rendezvous, spell_ranks
@@ -85,7 +86,7 @@ class _Crew:
         self.results: list[Any] = [None] * plan.workers
         self._threads = [
             threading.Thread(
-                target=self._work,
+                target=self._live,
                 args=(rank, copy),
                 name=f"asyncopt-worker-{rank}",
                 daemon=True,  # one that never stops must not keep the interpreter from exiting
@@ -157,8 +158,16 @@ class _Crew:
                     raise RunTimeout(complaint.format(spell_ranks(late)), tuple(late))
                 self._changed.wait(min(patience, TICK))
 
+    def _live(self, rank: int, args: tuple[Any, ...]) -> None:
+        """The life of one thread: its work, and the end of its claim on the stores."""
+        optimizers = find_optimizers(args)
+        try:
+            self._work(rank, args)
+        finally:
+            leave_stores(optimizers)
+
     def _work(self, rank: int, args: tuple[Any, ...]) -> None:
-        """The life of one thread."""
+        """Run ``fn`` between the start barrier and the report of what came of it."""
         try:
             if cpus := self._plan.cpus(rank):
                 os.sched_setaffinity(0, cpus)  # 0 is the calling thread, not the process

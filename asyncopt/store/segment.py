@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import pathlib
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
@@ -17,6 +18,7 @@ from asyncopt.store.ledger import Ledger
 
 __all__ = ["Store"]
 
+_REMEDY = "use fewer workers, a sync with fewer copies, or free memory"
 _SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
@@ -124,8 +126,29 @@ class Store:
         return f"Store({self.sync!r}, {self.nbytes:,} bytes, version {self.version})"
 
 
+def _available_memory() -> int:
+    """Bytes that can be allocated without swapping: the machine's, or its control group's if less."""
+    with open("/proc/meminfo") as meminfo:
+        fields = dict(line.split(":", 1) for line in meminfo)
+    available = int(fields["MemAvailable"].split()[0]) * 1024
+    group = pathlib.Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+    except (OSError, ValueError):  # no limit ("max"), or no control groups
+        return available
+    return min(available, max(0, limit - used))
+
+
 def _map_new_memfd(nbytes: int) -> torch.Tensor:
     """uint8 tensor over a new, allocated, sealed memfd of `nbytes` bytes, all zero."""
+    # The kernel would grant a memfd more than there is and then end processes to make room.
+    available = _available_memory()
+    if nbytes > available:
+        raise SegmentError(
+            f"store: cannot allocate {nbytes:,} bytes of shared memory: {available:,} are "
+            f"available; {_REMEDY}"
+        )
     try:
         fd = os.memfd_create("asyncopt", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
@@ -145,6 +168,6 @@ def _map_new_memfd(nbytes: int) -> torch.Tensor:
             reason = OSError(error.errno, f"{error.strerror} (a memory or file-size limit)")
         raise SegmentError(
             f"store: cannot allocate {nbytes:,} bytes of shared memory: {reason}; "
-            "use fewer workers, a sync with fewer copies, or free memory"
+            f"{_REMEDY}"
         ) from error
     return torch.empty(0, dtype=torch.uint8).set_(storage)

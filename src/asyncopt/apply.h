@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <mutex>
 #include <vector>
@@ -19,10 +20,14 @@ inline constexpr std::size_t kChunk = std::size_t{1} << 15;
 // Below this many elements, waking a helper (about 10 us) costs more than it saves.
 inline constexpr std::size_t kParallel = std::size_t{1} << 17;
 
+struct Coefficients {
+  alignas(16) std::byte bytes[kMaxCoef] = {};
+};
+
 // A tensor ready to be updated.
 struct Task {
   const Loops* loops;
-  alignas(16) std::byte coef[kMaxCoef];
+  const std::byte* coef;
   std::size_t param_bytes, state_bytes, slot_count;
   std::uintptr_t offset;  // of the parameter in the segment's data
   Span span;              // all of it
@@ -65,14 +70,14 @@ class Preparer {
       kernel_ = &k;
       std::memcpy(before_, scalars, sizeof scalars);
       std::memcpy(after_, scalars, sizeof scalars);
-      k.prepare(group.hyper, after_, coef_);
+      k.prepare(group.hyper, after_, coef_.bytes);
     }
     for (std::size_t i = 1; i < k.scalars.size(); ++i)
       std::atomic_ref(reinterpret_cast<double*>(at(block.scalars))[i])
           .store(after_[i], std::memory_order_relaxed);
 
     task.loops = &k.loops;
-    std::memcpy(task.coef, coef_, sizeof coef_);
+    task.coef = coef_.bytes;
     task.param_bytes = k.param_bytes;
     task.state_bytes = k.state_bytes;
     task.slot_count = k.slots.size();
@@ -82,6 +87,9 @@ class Preparer {
     task.block = &block;
   }
 
+  // What the task prepared last points to; overwritten by one with other coefficients.
+  const Coefficients& coefficients() const { return coef_; }
+
  private:
   std::uint32_t seed_;
   std::uint32_t tensor_ = 0;
@@ -89,7 +97,7 @@ class Preparer {
   const Kernel* kernel_ = nullptr;
   double before_[kMaxScalars] = {};
   double after_[kMaxScalars] = {};
-  alignas(16) std::byte coef_[kMaxCoef] = {};
+  Coefficients coef_;
 };
 
 // Calls each(task, span, offset, tally) for the ranges [begin, end) of the elements that a task
@@ -135,11 +143,13 @@ void apply(const Push& push, std::byte* base, Tally& tally, Each each) {
     std::size_t task, begin, end;
   };
   std::vector<Task> tasks;
+  std::deque<Coefficients> coefs;  // a deque: tasks point into it
   std::vector<Chunk> chunks;
   for (const Group& group : push.groups)
     for (const Block& block : group.blocks) {
       if (block.grad == nullptr) continue;
       prepare(group, block, base, tasks.emplace_back());
+      tasks.back().coef = coefs.emplace_back(prepare.coefficients()).bytes;
       const std::size_t n = block.touched();
       const std::size_t size = block.rows == nullptr
                                    ? kChunk

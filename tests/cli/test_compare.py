@@ -8,18 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
 import pytest
-from tests.cli import made_up
-from tests.cli.test_results import check_schema
 
 import asyncopt
 from asyncopt.cli.failures import CommandError
 from asyncopt.cli.plan import Variant
 from asyncopt.cli.problems import contention
 from asyncopt.cli.problems.base import Meter, Ticker
+from tests.cli import made_up
+from tests.cli.test_results import check_schema
 
 COMMAND = [sys.executable, "-m", "asyncopt.cli", "compare", "--quick"]
 
@@ -89,7 +90,7 @@ def test_ctrl_c_ends_workers_and_exits_with_130(tmp_path: Path) -> None:
     assert process.returncode == 130, said
     assert "interrupted" in said
     assert "Traceback" not in said
-    gone, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []
     assert not (tmp_path / "results.json").exists()
 
@@ -133,6 +134,14 @@ def test_a_sync_that_breaks_its_promise_fails_the_run() -> None:
         contention.lost_updates(job, 4)
 
 
+def test_an_audit_that_counts_something_else_fails_the_run() -> None:
+    job = push_alone(Variant("hogwild+audit", "hogwild", True), pushes=3)
+    job.optimizer.share_memory(workers=1)  # type: ignore[union-attr]
+    assert contention.lost_updates(job, 3) == 0
+    with pytest.raises(CommandError, match="0 counted as lost"):
+        contention.lost_updates(job, 4)
+
+
 def test_more_than_was_pushed_fails_the_run() -> None:
     job = push_alone(Variant("hogwild", "hogwild", False), pushes=3)
     with pytest.raises(CommandError, match="this build is broken"):
@@ -143,9 +152,7 @@ def test_cases_reach_from_a_cache_line_to_beyond_the_last_level_cache() -> None:
     found = contention.cases(made_up.plan())
     dense = [case for case in found if case.pattern == "dense"]
     assert dense[0].size == 64
-    assert all(
-        smaller.size < larger.size for smaller, larger in zip(dense, dense[1:], strict=False)
-    )
+    assert all(smaller.size < larger.size for smaller, larger in pairwise(dense))
     assert {case.pattern for case in found} == {"dense", "skewed", "uniform"}
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.cli import made_up
 from typer.testing import CliRunner
 
 import asyncopt
@@ -16,6 +15,7 @@ from asyncopt.cli import main as entry
 from asyncopt.cli.commands import cli
 from asyncopt.cli.plan import Plan, default_workers, parse_workers, pick
 from asyncopt.cli.results import Row
+from tests.cli import made_up
 
 runner = CliRunner()
 

@@ -8,11 +8,11 @@ from html.parser import HTMLParser
 
 import matplotlib
 import pytest
-from tests.cli import made_up
 
 from asyncopt.cli import outputs, report
 from asyncopt.cli.plan import Plan
 from asyncopt.cli.problems import PROBLEMS
+from tests.cli import made_up
 
 ABOUT = outputs.facts(datetime(2020, 1, 1, tzinfo=UTC)) | {"command": "asyncopt compare <script>"}
 

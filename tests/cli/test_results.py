@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from tests.cli import made_up
 
 import asyncopt
 from asyncopt.cli import outputs
@@ -18,6 +17,7 @@ from asyncopt.cli.plan import Variant
 from asyncopt.cli.results import Spread, curve_of, plain, staleness_of, with_speedups
 from asyncopt.cli.table import full_sheet, rate_text, share_text, short_sheet
 from asyncopt.store.ledger import Histogram, WorkerLedger
+from tests.cli import made_up
 
 HOGWILD = Variant("hogwild", "hogwild", False)
 MUTEX = Variant("mutex", "mutex", False)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from .twins import RULES, SIZES, Twins, draw, options_of, ours, theirs
+from .twins import NUMBERS, RULES, SIZES, Twins, draw, options_of, ours, theirs
 
 COPIES = 20_000
 STEPS = 60
@@ -81,7 +81,7 @@ def test_parameters_move_as_in_float64_on_average(rule: str, options: dict[str, 
     assert 0 < spread < ULP * math.sqrt(STEPS)
     for key, value in expected_state.items():
         tensor = optimizer.state[p][key]
-        if tensor.shape == p.shape:
+        if key not in NUMBERS:
             assert tensor.dtype == torch.bfloat16
             assert_mean(tensor, value, 0.01 * abs(value), key)
         else:
@@ -141,11 +141,15 @@ def test_structure_of_the_state_equals_torchs(rule: str) -> None:
     for _ in range(2):
         twins.step(3)
         expected, actual = (o.state_dict()["state"] for o, _ in twins.sides)
-        assert {
-            i: {k: (v.dtype, v.shape) for k, v in values.items()} for i, values in actual.items()
-        } == {
-            i: {k: (v.dtype, v.shape) for k, v in values.items()} for i, values in expected.items()
-        }
+        described = [
+            {
+                (i, k): (v.shape, None if k in NUMBERS else v.dtype)
+                for i, values in states.items()
+                for k, v in values.items()
+            }
+            for states in (expected, actual)
+        ]
+        assert described[0] == described[1]
         for optimizer, other in ((twins.actual, expected), (twins.expected, actual)):
             state = {**optimizer.state_dict(), "state": copy.deepcopy(other)}
             optimizer.load_state_dict(state)
@@ -153,7 +157,7 @@ def test_structure_of_the_state_equals_torchs(rule: str) -> None:
 
 def per_element(optimizer: Any, p: Parameter) -> dict[str, Tensor]:
     """A parameter's state tensors of its own shape."""
-    return {k: v for k, v in optimizer.state[p].items() if v.shape == p.shape}
+    return {k: v for k, v in optimizer.state[p].items() if k not in NUMBERS}
 
 
 @pytest.mark.parametrize(("rule", "options"), LINEAR, ids=str)
@@ -185,10 +189,12 @@ def test_bfloat16_state_travels(rule: str) -> None:
         for p, q in zip(params, twins.params, strict=True):
             mine, original = per_element(optimizer, p), per_element(twins.actual, q)
             assert mine.keys() == original.keys()
-            assert {t.dtype for t in mine.values()} == {torch.bfloat16}
-            assert all(torch.equal(mine[k], original[k]) for k in mine)
+            assert all(torch.equal(mine[k].float(), original[k].float()) for k in mine)
         for p in params:
             p.grad = torch.ones_like(p)
         optimizer.step()
-        assert {t.dtype for t in per_element(optimizer, params[0]).values()} == {torch.bfloat16}
-    assert per_element(there, there.param_groups[0]["params"][0])
+        for p in params:
+            assert {t.dtype for t in per_element(optimizer, p).values()} <= {torch.bfloat16}
+    assert {t.dtype for t in per_element(twins.actual, twins.params[0]).values()} == {
+        torch.bfloat16
+    }

@@ -180,7 +180,7 @@ def test_default_dtype_float64(rule: str) -> None:
     torch.set_default_dtype(torch.float64)
     twins = Twins(rule, draw(((5,),), torch.float64))
     twins.step(5)
-    twins.check()
+    twins.check(rtol=1e-7)  # torch keeps eta in the default dtype
 
 
 def test_a_real_model(rule: str) -> None:

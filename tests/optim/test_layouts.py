@@ -32,6 +32,7 @@ GRADIENTS: dict[str, Callable[[Tensor], Tensor]] = {
     "flipped": lambda g: g.flip(0, 1),
     "at an odd offset": lambda g: torch.cat([g.new_zeros(1), g.flatten()])[1:].view(6, 4),
     "negated lazily": lambda g: torch.complex(g, g).conj().imag,
+    "zero without memory": lambda g: torch._efficientzerotensor(g.shape, dtype=g.dtype),
     "requires grad": lambda g: g.clone().requires_grad_(),
 }
 

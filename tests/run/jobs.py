@@ -32,19 +32,21 @@ class Facts:
     ignores_ctrl_c: bool
     daemon: bool
     argument: Any
-    barriers: list[float]
+    arrivals: list[float]
+    departures: list[float]
 
 
 def report(worker: Worker, argument: Any, shared: torch.Tensor) -> Facts:
     """Look around, meet the others twice and write to shared memory."""
     import multiprocessing
 
-    barriers = []
+    arrivals, departures = [], []
     for meeting in range(2):
         if worker.rank == meeting:
             time.sleep(NAP / 2)
+        arrivals.append(time.monotonic())
         worker.barrier()
-        barriers.append(time.monotonic())
+        departures.append(time.monotonic())
     shared[worker.rank] = worker.rank + 1
     return Facts(
         rank=worker.rank,
@@ -56,7 +58,8 @@ def report(worker: Worker, argument: Any, shared: torch.Tensor) -> Facts:
         ignores_ctrl_c=signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
         daemon=multiprocessing.current_process().daemon,
         argument=argument,
-        barriers=barriers,
+        arrivals=arrivals,
+        departures=departures,
     )
 
 
@@ -175,7 +178,7 @@ def count_down(
         optimizer.step()
     if worker.rank == doomed:
         raise Unlucky("boom")
-    return float(model.bias[0])
+    return float(model.bias.detach()[0])
 
 
 def count_down_and_die(worker: Worker, model: Bias, state: dict[str, Any], steps: int) -> None:

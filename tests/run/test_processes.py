@@ -60,7 +60,7 @@ def test_the_start_has_a_timeout_too() -> None:
     start = time.monotonic()
     with pytest.raises(RunTimeout, match=r"^start_timeout: .* within 0\.1 s, workers 0, 1 did not"):
         launch(jobs.nothing, workers=2, start_timeout=0.1)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20
 
 
 def test_a_barrier_that_somebody_skips() -> None:

@@ -60,7 +60,7 @@ def test_an_exception_stops_the_others() -> None:
     start = time.monotonic()
     with pytest.raises(WorkerError, match=r"^worker 1 raised .*Unlucky: boom") as caught:
         launch(fn, workers=3, mode="thread")
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 20
     assert "in inner_trouble" in caught.value.traceback
     assert isinstance(caught.value.__cause__, jobs.Unlucky)
 
@@ -100,7 +100,7 @@ def test_ctrl_c_stops_all() -> None:
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         launch(fn, workers=2, mode="thread")
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 20
 
 
 def test_barriers() -> None:

@@ -21,7 +21,7 @@ class Meter:
     def __init__(self, workers: int, total: int) -> None:
         self.total = max(total, 1)
         self.counts = torch.zeros(workers * _LINE, dtype=torch.int64)
-        self.counts.share_memory_()  # type: ignore[no-untyped-call]
+        self.counts.share_memory_()
 
     @property
     def fraction(self) -> float:

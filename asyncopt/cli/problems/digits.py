@@ -35,7 +35,7 @@ DIGITS = TrainingProblem(
     build=build,
     batch_size=32,
     epochs=20,
-    quick_epochs=10,
+    quick_epochs=5,
     examples=1437,
     second=0.015,
 )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from asyncopt.cli.plan import Plan, Variant, make_optimizer, usable_cores
+from asyncopt.cli.plan import UNSHARED, Plan, Variant, make_optimizer, usable_cores
 from asyncopt.cli.problems.base import Meter, Ticker
 from asyncopt.cli.results import Row, Spread, curve_of, staleness_of
 from asyncopt.optim import Optimizer
@@ -77,7 +77,7 @@ def train(
 ) -> list[Trace]:
     """Runs in every worker: all jobs in turn, each between two barriers."""
     ticker = Ticker(counts, worker.rank)
-    warm_up(jobs[0].model, data, recipe.batch_size)
+    warm_up(jobs[0].model, data, recipe)
     return [train_one(worker, job, data, recipe, ticker) for job in jobs]
 
 
@@ -102,7 +102,7 @@ def train_one(
     ):
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(x), y)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         moments.append(time.perf_counter())
         losses.append(loss.detach())
@@ -113,13 +113,21 @@ def train_one(
     return Trace(start, finish, list(points))
 
 
-def warm_up(model: nn.Module, data: tuple[Tensor, Tensor], batch_size: int) -> None:
-    """Let torch make its kernels and threads before anything is timed; the model is a copy."""
+def warm_up(model: nn.Module, data: tuple[Tensor, Tensor], recipe: Recipe) -> None:
+    """Train a private copy a little before anything is timed.
+
+    Torch makes kernels and threads on first use, and imports more than a second's worth of modules
+    at the first ``zero_grad``.
+    """
     model = copy.deepcopy(model)
-    x, y = data[0][:batch_size], data[1][:batch_size]
+    alone = Variant(UNSHARED, None, False)
+    optimizer = make_optimizer(recipe.rule, model.parameters(), recipe.options, alone)
+    x, y = data[0][: recipe.batch_size], data[1][: recipe.batch_size]
     for _ in range(WARM_UP_BATCHES):
+        optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(x), y)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
+        optimizer.step()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,87 @@
+"""A census around every test: what a test opens, starts or makes must be gone when it ends."""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Generator, Iterator
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import pytest
+
+GRACE = 2.0  # s for a dead child to be reaped and for garbage to be collected
+
+#: What the kernel calls the descriptors that carry shared memory and talk between processes.
+KINDS = ("/memfd:", "/dev/shm/", "socket:", "pipe:", "anon_inode:[pidfd]")
+
+#: Files that torch and asyncopt would leave if they shared memory by name.
+NAMES = ("asyncopt", "torch_")
+
+
+def _children() -> Counter[str]:
+    """Child processes; Python's own resource tracker, once started, stays to the end."""
+    tracker = getattr(resource_tracker._resource_tracker, "_pid", None)
+    found: Counter[str] = Counter()
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            children = (task / "children").read_text().split()
+        except OSError:  # the thread has just ended
+            continue
+        found.update(f"process {pid}" for pid in children if int(pid) != tracker)
+    return found
+
+
+def _descriptors() -> Counter[str]:
+    tracker = getattr(resource_tracker._resource_tracker, "_fd", None)
+    found: Counter[str] = Counter()
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:  # the one that listed the directory
+            continue
+        if target.startswith(KINDS) and int(fd) != tracker:
+            found[f"descriptor of {target}"] += 1
+    return found
+
+
+def _files() -> Counter[str]:
+    shared = (entry.path for entry in os.scandir("/dev/shm"))
+    temporary = (e.path for e in os.scandir(tempfile.gettempdir()) if e.name.startswith(NAMES))
+    return Counter([*shared, *temporary])
+
+
+def _census() -> Counter[str]:
+    return _children() + _descriptors() + _files()
+
+
+failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Notes failures: a failed test's traceback keeps its objects alive."""
+    report = yield
+    if report.failed:
+        item.stash[failed] = True
+    return report
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that leaves a process, a descriptor or a named segment behind."""
+    before = _census()
+    yield
+    if request.node.stash.get(failed, False):
+        return
+    deadline = time.monotonic() + GRACE
+    while left := _census() - before:
+        if time.monotonic() > deadline:
+            pytest.fail(f"left behind: {', '.join(left.elements())}")
+        gc.collect()
+        time.sleep(0.01)

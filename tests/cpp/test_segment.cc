@@ -1,0 +1,242 @@
+// The segment: its layout, what attach refuses, and the worker slots.
+#include <cstddef>
+#include <cstring>
+#include <set>
+#include <string>
+
+#include "support.h"
+
+using namespace asyncopt;
+using namespace asyncopt::test;
+
+// What other processes rely on, and builds of other days with it: a change needs a new
+// kSegmentVersion.
+static_assert(kSegmentVersion == 1);
+static_assert(sizeof(RobustMutex) == 64 && alignof(RobustMutex) == 64);
+static_assert(sizeof(WorkerSlot) == 1472 && alignof(WorkerSlot) == 64);
+static_assert(sizeof(Header) == 448 && alignof(Header) == 64);
+static_assert(offsetof(Header, magic) == 0 && offsetof(Header, version_of_format) == 8);
+static_assert(offsetof(Header, sync) == 12 && offsetof(Header, sync_name) == 16);
+static_assert(offsetof(Header, total_bytes) == 32 && offsetof(Header, layout_hash) == 40);
+static_assert(offsetof(Header, pid_namespace) == 48 && offsetof(Header, workers) == 56);
+static_assert(offsetof(Header, copies) == 64 && offsetof(Header, stripes) == 72);
+static_assert(offsetof(Header, stripe_bytes) == 80 && offsetof(Header, data_bytes) == 88);
+static_assert(offsetof(Header, param_bytes) == 96 && offsetof(Header, lock_timeout_ns) == 104);
+static_assert(offsetof(Header, checksum) == 112);
+// Words that different workers write are on cache lines of their own.
+static_assert(offsetof(Header, version) == 128 && offsetof(Header, sequence) == 192);
+static_assert(offsetof(Header, latest) == 256 && offsetof(Header, turn) == 320);
+static_assert(offsetof(Header, mutex) == 384);
+
+namespace {
+
+SegmentConfig config_of(const char* sync, std::uint64_t workers, std::uint64_t bytes) {
+  return {.sync = sync,
+          .workers = workers,
+          .data_bytes = bytes,
+          .param_bytes = bytes / 2,
+          .lock_timeout_ns = 1'000'000'000,
+          .layout_hash = 0xABCDEF};
+}
+
+void check_parts_do_not_overlap() {
+  for_each_sync([](const SyncInfo& sync) {
+    for (const std::uint64_t workers : {1u, 2u, 7u, 64u})
+      for (const std::uint64_t bytes : {0u, 2u, 64u, 4096u, 5000u, 1000000u}) {
+        const SegmentConfig config = config_of(sync.name, workers, bytes);
+        const Mapping memory(Segment::bytes_needed(config));
+        const Segment s = Segment::create(memory.data(), memory.size(), config);
+        const Header& h = s.header();
+        CHECK_EQ(h.workers, workers);
+        CHECK_EQ(h.copies, sync.copies(workers));
+        CHECK_EQ(h.total_bytes, memory.size());
+        auto* const begin = static_cast<std::byte*>(memory.data());
+        auto* const slots = reinterpret_cast<std::byte*>(&s.worker(0));
+        auto* const stripes = reinterpret_cast<std::byte*>(&s.stripe(0));
+        CHECK(slots >= begin + sizeof(Header));
+        CHECK(stripes >= slots + workers * sizeof(WorkerSlot));
+        CHECK(s.data() >= stripes + h.stripes * sizeof(RobustMutex));
+        CHECK_EQ(s.data(), begin + s.data_offset());
+        CHECK_EQ(s.data_offset() % kPage, 0u);
+        for (std::uint64_t c = 0; c < h.copies; ++c) {
+          CHECK(s.data(c) + bytes <= begin + memory.size());
+          if (c > 0) CHECK(s.data(c) >= s.data(c - 1) + bytes);
+        }
+        CHECK_LE(h.stripes, kMaxStripes);
+        if (sync.striped) {
+          // Every parameter has its stripe; a stripe is whole cache lines.
+          CHECK_LE(config.param_bytes, h.stripes * h.stripe_bytes);
+          CHECK_EQ(h.stripe_bytes % kCacheLine, 0u);
+        }
+        for (std::uint64_t w = 0; w < workers; ++w)
+          CHECK_EQ(s.worker(w).owner.load() + s.worker(w).pushes.load_relaxed(), 0u);
+
+        const Segment again = Segment::attach(memory.data(), memory.size());
+        CHECK_EQ(again.data(h.copies - 1), s.data(h.copies - 1));
+        CHECK_EQ(&again.worker(workers - 1), &s.worker(workers - 1));
+        CHECK_EQ(&again.stripe(0), &s.stripe(0));
+      }
+  });
+}
+
+void check_create_refuses() {
+  const SegmentConfig good = config_of("mutex", 2, 1000);
+  const std::uint64_t bytes = Segment::bytes_needed(good);
+  const Mapping memory(bytes + kPage);
+  CHECK_THROWS(SegmentError, "page-aligned bytes",
+               Segment::create(memory.data(), bytes + kPage, good));
+  CHECK_THROWS(SegmentError, "page-aligned bytes", Segment::create(memory.data(), bytes - 1, good));
+  CHECK_THROWS(SegmentError, "page-aligned",
+               Segment::create(static_cast<std::byte*>(memory.data()) + 64, bytes, good));
+  for (const std::uint64_t workers : {0u, 0x10000u}) {
+    SegmentConfig bad = good;
+    bad.workers = workers;
+    CHECK_THROWS(SegmentError, "workers: expected 1 to 65535",
+                 Segment::create(memory.data(), Segment::bytes_needed(bad), bad));
+  }
+  SegmentConfig bad = good;
+  bad.sync = "telepathy";
+  CHECK_THROWS(SegmentError, "sync: expected one of hogwild", Segment::bytes_needed(bad));
+  CHECK_THROWS(SegmentError, "got 'telepathy'", Segment::create(memory.data(), bytes, bad));
+  // None of them has left anything that attach would take.
+  CHECK_THROWS(SegmentError, "no asyncopt segment", Segment::attach(memory.data(), bytes));
+}
+
+void check_attach_refuses() {
+  const Mapping memory(Segment::bytes_needed(config_of("striped", 3, 10000)));
+  auto* const bytes = static_cast<unsigned char*>(memory.data());
+  const auto attach = [&] { return Segment::attach(memory.data(), memory.size()); };
+  CHECK_THROWS(SegmentError, "no asyncopt segment", attach());
+  std::memset(bytes, 0xFF, kPage);
+  CHECK_THROWS(SegmentError, "no asyncopt segment", attach());
+  std::memset(bytes, 0, kPage);
+  Segment::create(memory.data(), memory.size(), config_of("striped", 3, 10000));
+  attach();
+
+  CHECK_THROWS(SegmentError, "no asyncopt segment", Segment::attach(memory.data(), 0));
+  CHECK_THROWS(SegmentError, "no asyncopt segment", Segment::attach(memory.data(), kPage - 1));
+  for (const std::size_t size : {kPage, memory.size() - 1, memory.size() + 1, 2 * memory.size()})
+    CHECK_THROWS(SegmentError, "damaged", Segment::attach(memory.data(), size));
+
+  // Each bit of the part that never changes, the PID namespace among it.
+  for (std::size_t i = 0; i < offsetof(Header, checksum) + sizeof(Header::checksum); ++i)
+    for (int bit = 0; bit < 8; ++bit) {
+      current_case = "byte " + std::to_string(i);
+      const bool is_magic = i < offsetof(Header, version_of_format);
+      const bool is_version = !is_magic && i < offsetof(Header, sync);
+      bytes[i] ^= static_cast<unsigned char>(1 << bit);
+      CHECK_THROWS(SegmentError,
+                   is_magic     ? "no asyncopt segment"
+                   : is_version ? "expected segment format 1, got"
+                                : "damaged",
+                   attach());
+      bytes[i] ^= static_cast<unsigned char>(1 << bit);
+    }
+  current_case.clear();
+  attach();
+
+  // The part that changes may hold anything.
+  Header& h = attach().header();
+  h.version.store(12345);
+  h.sequence.store(7);
+  CHECK_EQ(attach().header().version.load(), 12345u);
+}
+
+// A header that is whole but was made elsewhere: what the checksum cannot tell.
+void check_attach_refuses_strangers() {
+  const Mapping memory(Segment::bytes_needed(config_of("hogwild", 1, 64)));
+  Header& h = Segment::create(memory.data(), memory.size(), config_of("hogwild", 1, 64)).header();
+  const auto seal = [&h] {  // FNV-1a, as the segment's
+    const auto* const begin = reinterpret_cast<const unsigned char*>(&h.version_of_format);
+    const auto* const end = reinterpret_cast<const unsigned char*>(&h.checksum);
+    h.checksum = 0xCBF29CE484222325u;
+    for (const unsigned char* p = begin; p != end; ++p)
+      h.checksum = (h.checksum ^ *p) * 0x100000001B3u;
+  };
+  const auto attach = [&] { return Segment::attach(memory.data(), memory.size()); };
+  seal();
+  attach();
+
+  h.pid_namespace += 1;
+  seal();
+  CHECK_THROWS(SegmentError, "another PID namespace", attach());
+  h.pid_namespace -= 1;
+
+  h.sync = static_cast<std::uint32_t>(sync_count());
+  seal();
+  CHECK_THROWS(SegmentError, "a build whose syncs differ", attach());
+  h.sync = 1;  // a name that is not that of the index
+  seal();
+  CHECK_THROWS(SegmentError, "a build whose syncs differ", attach());
+  h.sync = 0;
+  seal();
+  attach();
+}
+
+void check_worker_slots() {
+  const Store store("hogwild", 4, {{&kernel_of("sgd", "float32"), 1}});
+  const Segment& s = store.segment;
+  for (std::size_t i = 0; i < 4; ++i) {
+    CHECK_EQ(s.claim_worker(), i);
+    CHECK_EQ(s.worker(i).owner.load(), static_cast<std::uint32_t>(getpid()));
+  }
+  CHECK_THROWS(SegmentError, "workers: all 4 worker slots", s.claim_worker());
+  s.release_worker(2);
+  CHECK_EQ(s.claim_worker(), 2u);
+
+  // A live process keeps its slot; a dead one's is taken over, with what it had reserved.
+  s.release_worker(1);
+  const pid_t child = fork_child([&s] {
+    CHECK_EQ(s.claim_worker(), 1u);
+    s.worker(1).reading.store(3);
+    s.worker(1).building.store(4);
+    s.worker(1).pushes.add(5);
+    raise(SIGSTOP);
+    raise(SIGKILL);
+  });
+  CHECK(WIFSTOPPED(wait_for(child, 10, WUNTRACED)));
+  CHECK_EQ(s.worker(1).owner.load(), static_cast<std::uint32_t>(child));
+  CHECK_THROWS(SegmentError, "workers: all 4 worker slots", s.claim_worker());
+  kill(child, SIGCONT);
+  CHECK(WIFSIGNALED(wait_for(child, 10)));
+  CHECK_EQ(s.claim_worker(), 1u);
+  CHECK_EQ(s.worker(1).reading.load() + s.worker(1).building.load(), 0u);
+  CHECK_EQ(s.worker(1).pushes.load_relaxed(), 5u);  // the ledger remembers
+}
+
+void check_claims_at_once() {
+  constexpr std::size_t n = 4;
+  const Store store("hogwild", n, {{&kernel_of("sgd", "float32"), 1}});
+  for (int round = 0; round < count(200, 50); ++round) {
+    std::size_t claimed[n];
+    run_threads(n, [&](std::size_t i) { claimed[i] = store.segment.claim_worker(); });
+    CHECK_EQ(std::set<std::size_t>(claimed, claimed + n).size(), n);
+    for (const std::size_t i : claimed) store.segment.release_worker(i);
+  }
+}
+
+void check_staleness_buckets() {
+  for (std::size_t b = 0; b < kStalenessBuckets; ++b) {
+    const std::uint64_t floor = staleness_bucket_floor(b);
+    CHECK_EQ(staleness_bucket(floor), b);
+    if (b > 0) CHECK_EQ(staleness_bucket(floor - 1), b - 1);
+    // A bucket is at most a quarter of its values wide.
+    if (b >= kStalenessExact && b + 1 < kStalenessBuckets)
+      CHECK_LE(4 * (staleness_bucket_floor(b + 1) - floor), floor);
+  }
+  CHECK_EQ(staleness_bucket(~std::uint64_t{0}), kStalenessBuckets - 1);
+  CHECK_EQ(staleness_bucket_floor(kStalenessBuckets - 1), std::uint64_t{7} << 29);
+}
+
+}  // namespace
+
+int main() {
+  alarm(250);
+  check_parts_do_not_overlap();
+  check_create_refuses();
+  check_attach_refuses();
+  check_attach_refuses_strangers();
+  check_worker_slots();
+  check_claims_at_once();
+  check_staleness_buckets();
+}
