@@ -93,9 +93,9 @@ def contention_tables(records: Sequence[Record]) -> str:
         rows = []
         for sync, most in last["rows"].items():
             rates = [f"{e['rows'][sync]['updates_per_second']:,.0f}" for e in entries]
-            waits = f"{most['lock_waits_per_push']:.2g}" if "lock_waits_per_push" in most else ""
-            retries = f"{most['retries_per_push']:.2g}" if "retries_per_push" in most else ""
-            lost = f"{most['lost_share']:.2%}" if sync == "hogwild audited" else ""
+            waits = f"{most['lock_waits_per_push']:.3g}" if "lock_waits_per_push" in most else ""
+            retries = f"{most['retries_per_push']:.3g}" if "retries_per_push" in most else ""
+            lost = f"{100 * most['lost_share']:.2g}%" if sync == "hogwild audited" else ""
             rows.append([sync, *rates, waits, retries, lost])
         for over, title in (("private", "of the floor"), ("hogwild audited", "audit slows by")):
             cells = [ratio(e["ratios"], "hogwild", [over]) for e in entries]

@@ -82,7 +82,7 @@ def optimizer(overlap: Overlap, contender: str) -> asyncopt.optim.Optimizer:
     """SGD with lr 1 on zeros: a gradient of -1 adds exactly 1 in float32 up to 2**24 pushes."""
     param = torch.zeros(overlap.shape, requires_grad=True)
     if contender == PRIVATE:
-        return asyncopt.SGD([param], lr=1.0)
+        return asyncopt.SGD([param], lr=1.0, nonfinite="skip")  # the default once shared
     if contender == AUDITED:
         return asyncopt.SGD([param], lr=1.0, sync=LOSSY, audit=True)
     return asyncopt.SGD([param], lr=1.0, sync=contender)

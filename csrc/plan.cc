@@ -146,11 +146,21 @@ bool Plan::locate(std::size_t i, const dlpack::Tensor& param) {
          param.dtype.bits == tensors_[i].bits;
 }
 
+// Whoever waits does so without the GIL, which the one inside needs to get out.
+std::unique_lock<std::mutex> Plan::one_caller() {
+  std::unique_lock lock(busy_, std::try_to_lock);
+  if (!lock) {
+    const py::gil_scoped_release others_may_run;
+    lock.lock();
+  }
+  return lock;
+}
+
 // Are the parameters' gradients still the objects that were settled on?
 bool Plan::settled_gradients() const {
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
-    const auto grad = py::reinterpret_steal<py::object>(
-        PyObject_GetAttr(tensors_[i].param.ptr(), grad_name()));
+    const auto grad =
+        py::reinterpret_steal<py::object>(PyObject_GetAttr(tensors_[i].param.ptr(), grad_name()));
     if (!grad) throw py::error_already_set();
     if (grad.ptr() != held_[i].ptr()) return false;
   }
@@ -165,10 +175,10 @@ bool Plan::read_gradients(const py::object& grads) {
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     const Tensor& t = tensors_[i];
     blocks_[i].grad = nullptr;
-    auto g = grads.is_none() ? py::reinterpret_steal<py::object>(
-                                   PyObject_GetAttr(t.param.ptr(), grad_name()))
-                             : py::reinterpret_borrow<py::object>(
-                                   PyList_GetItem(grads.ptr(), static_cast<Py_ssize_t>(i)));
+    auto g = grads.is_none()
+                 ? py::reinterpret_steal<py::object>(PyObject_GetAttr(t.param.ptr(), grad_name()))
+                 : py::reinterpret_borrow<py::object>(
+                       PyList_GetItem(grads.ptr(), static_cast<Py_ssize_t>(i)));
     if (!g) throw py::error_already_set();
     if (g.is_none()) continue;
     if (api_->describe(t.param.ptr(), &param) != 0) throw py::error_already_set();
@@ -187,6 +197,7 @@ bool Plan::read_gradients(const py::object& grads) {
 }
 
 bool Plan::settle(const py::list& groups, const py::dict& state, const py::list& grads) {
+  const auto lock = one_caller();
   settled_ = current(groups, state) && read_gradients(py::none()) &&
              held_.size() == tensors_.size() && grads.size() == tensors_.size();
   for (std::size_t i = 0; settled_ && i < held_.size(); ++i)
@@ -197,6 +208,7 @@ bool Plan::settle(const py::list& groups, const py::dict& state, const py::list&
 int Plan::step(const py::list& groups, const py::dict& state, const py::list& hyper,
                std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
                const py::object& grads) {
+  const auto lock = one_caller();
   const bool settled = settled_ && grads.is_none() && settled_gradients();
   if (!settled && !current(groups, state)) return kStale;
   if (!settled && !read_gradients(grads)) return kOddGradient;
@@ -211,6 +223,7 @@ int Plan::step_rows(const py::list& groups, const py::dict& state, const py::lis
                     std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
                     std::size_t index, std::uintptr_t rows, std::size_t row_count,
                     std::size_t width, std::uintptr_t values) {
+  const auto lock = one_caller();
   if (!current(groups, state)) return kStale;
   read_hyper(hyper);
   dlpack::Tensor param{};
@@ -238,6 +251,7 @@ bool Plan::run(const Push& request) {
 
 std::uint64_t Plan::pull() {
   if (target_ == nullptr) throw std::logic_error("pull: expected a plan over a store");
+  const auto lock = one_caller();
   dlpack::Tensor param{};
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     if (api_->describe(tensors_[i].param.ptr(), &param) != 0) throw py::error_already_set();

@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "asyncopt/push.h"
@@ -51,8 +52,9 @@ class Plan {
                 std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
                 std::size_t index, std::uintptr_t rows, std::size_t row_count, std::size_t width,
                 std::uintptr_t values);
-  // For gradients that are kept: checks now what a step checks, and that the parameters' gradients are
-  // `grads`. If all is well, the steps that follow check only that they still are, until the next call.
+  // For gradients that are kept: checks now what a step checks, and that the parameters' gradients
+  // are `grads`. If all is well, the steps that follow check only that they still are, until the
+  // next call.
   bool settle(const py::list& groups, const py::dict& state, const py::list& grads);
   // Refreshes a replica's parameters and state from one version; returns that version.
   std::uint64_t pull();
@@ -68,6 +70,7 @@ class Plan {
   bool current(const py::list& groups, const py::dict& state) const;
   void read_hyper(const py::list& hyper);
   bool locate(std::size_t i, const dlpack::Tensor& param);
+  std::unique_lock<std::mutex> one_caller();
   bool settled_gradients() const;
   bool read_gradients(const py::object& grads);
   bool run(const Push& push);
@@ -82,6 +85,7 @@ class Plan {
   std::vector<std::size_t> group_sizes_;
   std::vector<py::object> held_;  // gradients in use while the GIL is released
   bool settled_ = false;
+  std::mutex busy_;  // several threads may call one optimizer
 };
 
 void bind_plan(py::module_& m);

@@ -134,7 +134,7 @@ def _contracts(plan: Plan) -> str:
         )
         cells = [sync, *("yes" if answer else "no" for answer in answers)]
         lines.append(Line(cells, aside=False, last=True))
-    sheet = Sheet([(heading, "") for heading in headings], lines, left=1)
+    sheet = Sheet([(heading, "") for heading in headings], lines, left=len(headings))
     return f"<h3>What the syncs promise</h3>{sheet_html(sheet)}"
 
 
@@ -197,8 +197,8 @@ def _contention_pictures(
             contention.dense(f"{name}-dense", rows, pens),
             "Updates per second, relative to as many workers that share nothing (the dashed line), "
             "as the vector grows from one cache line to beyond the last-level cache. Below the "
-            "line, sharing costs; small vectors are cheap to push, so there the lines and locks "
-            "that move between cores weigh most.",
+            "line, sharing costs. The smallest vectors spend most of a push in Python, which hides "
+            "some of that cost.",
         )
     ]
     if not all(contention.is_dense(row) for row in rows):

@@ -280,13 +280,10 @@ class Optimizer(torch.optim.Optimizer):
         index = next((i for i, p in enumerate(self._all_params()) if p is param), None)
         if index is None:
             raise ValueError("param: expected one of this optimizer's parameters, got another one")
-        width = values[0].numel() if len(rows) else 0
-        if width:
-            self._push(
-                lambda plan, *how: plan.step_rows(
-                    *how, index, rows.data_ptr(), len(rows), width, values.data_ptr()
-                )
-            )
+        if values.numel() == 0:
+            return
+        where = (index, rows.data_ptr(), len(rows), values[0].numel(), values.data_ptr())
+        self._push(lambda plan, *how: plan.step_rows(*how, *where))
 
     def _push(self, call: Callable[..., int]) -> None:
         groups = self.param_groups
@@ -310,6 +307,7 @@ class Optimizer(torch.optim.Optimizer):
             plan = self._make_plan()
             updated = call(plan, *how)
         if updated == _core.Plan.ODD_GRADIENT:
+            self._check_params()
             updated = plan.step(*how, self._checked_gradients())
         if updated == _core.Plan.SKIPPED:
             self._count_skipped()
@@ -329,16 +327,25 @@ class Optimizer(torch.optim.Optimizer):
             if param.grad is None:
                 gradients.append(None)
                 continue
-            check_param(param, name)
-            if self._sharing is not None and not self.is_replica:
-                place = self._sharing.layout.places[i]
-                if param.data_ptr() != self._sharing.param(place).data_ptr() and param.numel():
-                    raise ValueError(
-                        f"{name}: expected its memory in the store, got other memory (was .data "
-                        "replaced?); write into it with .copy_() instead"
-                    )
             gradients.append(check_gradient(param, param.grad, name))
         return gradients
+
+    def _check_params(self) -> None:
+        """Raises ValueError for a parameter that is no longer what it was when it was shared."""
+        for i, param in enumerate(self._params):
+            check_param(param, f"params[{i}]")
+            if self._sharing is None:
+                continue
+            place = self._sharing.layout.places[i]
+            moved = (
+                not self.is_replica and param.data_ptr() != self._sharing.param(place).data_ptr()
+            )
+            if param.numel() and (moved or param.shape != place.spec.shape):
+                raise ValueError(
+                    f"params[{i}]: expected shape {place.spec.shape} in the store, got shape "
+                    f"{tuple(param.shape)} in other memory (was .data replaced?); write into it "
+                    "with .copy_() instead"
+                )
 
     def _count_skipped(self) -> None:
         if self._skipped == 0:
@@ -388,9 +395,12 @@ class Optimizer(torch.optim.Optimizer):
         Raises:
             RuntimeError: the optimizer is shared already.
             SegmentError: the memory cannot be had.
+            ValueError: `workers` or `lock_timeout` is out of range.
         """
         if self._sharing is not None:
             raise RuntimeError("share_memory: expected an optimizer that is not shared yet")
+        if not 1 <= workers < 0xFFFF:
+            raise ValueError(f"workers: expected 1 to 65534, got {workers}")
         self._make_plan()  # allocates and checks all state
         kernels = [self._kernel(p, group) for group in self.param_groups for p in group["params"]]
         layout = layout_of(self._params, kernels)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from asyncopt.errors import SegmentError
 from asyncopt.optim.state import StateTensors
 from asyncopt.store import Layout, Place, Store, TensorSpec
 
@@ -42,10 +43,12 @@ class Sharing:
         layout: the layout that it was made with.
 
     Raises:
-        SegmentError: all worker slots are taken.
+        SegmentError: all worker slots are taken, or the store was made with another layout.
     """
 
     def __init__(self, store: Store, layout: Layout) -> None:
+        if store.segment.layout_hash != layout.hash:
+            raise SegmentError("store: its layout is not that of the optimizer's parameters")
         self.store = store
         self.layout = layout
         self.worker = store.segment.claim_worker()

@@ -125,6 +125,9 @@ std::size_t Segment::claim_worker() const {
     if (!worker(i).owner.compare_exchange_strong(owner, me, std::memory_order_acq_rel)) continue;
     worker(i).reading.store(0, std::memory_order_release);
     worker(i).building.store(0, std::memory_order_release);
+    // It starts from what is there now.
+    worker(i).pulled.store(header().version.load(std::memory_order_relaxed),
+                           std::memory_order_relaxed);
     return i;
   }
   throw SegmentError(
@@ -133,7 +136,10 @@ std::size_t Segment::claim_worker() const {
 }
 
 void Segment::release_worker(std::size_t i) const {
-  worker(i).owner.store(0, std::memory_order_release);  // pairs with the exchange in claim_worker
+  // A forked child may hold a copy of its parent's claim, which is not its own to give up. The
+  // release pairs with the exchange in claim_worker.
+  std::uint32_t me = process_id();
+  worker(i).owner.compare_exchange_strong(me, 0, std::memory_order_release);
 }
 
 }  // namespace asyncopt

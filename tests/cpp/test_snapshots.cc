@@ -51,10 +51,12 @@ struct Hunt {
       blocks.push_back({block.scalars, &copies[i].step, sizeof(double)});
     }
     std::uint64_t last = 0;
+    int changes = 0;  // pulls that found a new version: of the others, writers may have slept
     const auto start = Clock::now();
-    for (int p = 0; p < pulls; ++p) {
+    for (int p = 0; p < pulls || changes < pulls / 10; ++p) {
       const std::uint64_t version = pull(store.segment, worker, blocks);
-      CHECK(last <= version);  // never back in time
+      CHECK_LE(last, version);  // never back in time
+      changes += version != last;
       last = version;
       const auto t = static_cast<double>(version);
       for (const Copy& copy : copies) {
@@ -63,10 +65,8 @@ struct Hunt {
         for (const double param : copy.params) CHECK_EQ(param, t * (t + 1) / 2);
       }
     }
-    // Writers never stop, and yet each pull came to an end: a bound that only a starved reader
-    // misses.
+    // The writers have not stopped, and yet each pull came to an end.
     CHECK_LE(seconds_since(start), 200);
-    CHECK(last > 0);
     reading.fetch_sub(1);
   }
 
@@ -89,8 +89,8 @@ int main() {
     if (sync.contract->may_tear) return;
     const std::string name = sync.name;
     current_case = name + ", one cache line";
-    Hunt(sync, 5).run(count(100'000, 3000));
+    Hunt(sync, 5).run(count(50'000, 3000));
     current_case = name + ", some pages";
-    Hunt(sync, 1000).run(count(20'000, 1000));
+    Hunt(sync, 1000).run(count(10'000, 1000));
   });
 }

@@ -50,8 +50,8 @@ def dense(rows: Sequence[Row], pens: Pens) -> Figure:
         axis.set_xticks(sizes, [size_text(size) for size in sizes], rotation=35, ha="right")
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel("size of the shared vector")
-        axis.set_ylim(bottom=0)
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+    axes[0].set_ylim(bottom=0)  # of all panels, now that each has drawn
     axes[0].set_ylabel("updates/s against unshared")
     legend(figure, axes[0])
     return figure
@@ -73,8 +73,11 @@ def sparse(rows: Sequence[Row]) -> Figure:
 def lost(rows: Sequence[Row]) -> Figure:
     """Share of element updates lost: a panel per sync that lost some, bars by case and workers."""
     racy = {row.variant for row in rows if row.lost_updates}
-    rows = [row for row in rows if row.variant in racy and row.workers > 1]
-    figure = _bars(rows, {row: row.lost_share or 0.0 for row in rows}, by="variant")
+    figure = _bars(
+        [row for row in rows if row.variant in racy],
+        {row: row.lost_share or 0.0 for row in rows},
+        by="variant",
+    )
     axis = figure.axes[0]
     axis.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     axis.set_ylabel("element updates lost")

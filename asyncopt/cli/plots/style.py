@@ -88,11 +88,7 @@ def panels(
     grid: NDArray[Any] = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     axes: list[Axes] = list(grid.flat)
     for spare in axes[count:]:
-        spare.set_visible(False)
-    for place in range(count):
-        # The panel below is missing: this one must show the numbers of its column.
-        if place + columns >= count:
-            axes[place].tick_params(axis="x", labelbottom=True)
+        spare.set_axis_off()  # room for the legend
     return figure, axes[:count]
 
 
@@ -139,7 +135,11 @@ def plain_log(axis: Axis, text: Callable[[float], str] = "{:g}".format) -> None:
 def legend(
     figure: Figure, axis: Axes, place: str = "outside lower center", columns: int = 8
 ) -> None:
-    """One legend for all panels of a figure."""
+    """One legend for all panels of a figure: in a panel that is spare, or at `place`."""
     handles, labels = axis.get_legend_handles_labels()
+    spare = [each for each in figure.axes if not each.axison]
+    if spare:
+        spare[0].legend(handles, labels, loc="center")
+        return
     options: dict[str, Any] = {"loc": place, "ncols": max(1, min(columns, len(labels)))}
     figure.legend(handles, labels, **options)

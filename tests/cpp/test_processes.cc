@@ -1,0 +1,360 @@
+// Processes on one store: increments add up, workers are killed at any instant and stopped with
+// locks held, and the others go on.
+#include <array>
+#include <atomic>
+#include <random>
+#include <string>
+
+#include "support.h"
+
+using namespace asyncopt;
+using namespace asyncopt::test;
+
+namespace {
+
+// Beside the store: what each worker knows for certain that it has done.
+struct alignas(kCacheLine) Progress {
+  std::atomic<std::uint64_t> pushes, pulls;
+};
+
+struct Shared {
+  Progress progress[8];
+  std::atomic<bool> stop;
+};
+
+// w += 1 on float64, momentum 1: the buffer counts the pushes and the parameter is their sum.
+struct Fleet {
+  const Kernel& kernel;
+  const SyncInfo& sync;
+  const bool audit;
+  const std::size_t workers;
+  const Store store;
+  const Mapping memory{sizeof(Shared)};
+  Shared& shared = *static_cast<Shared*>(memory.data());
+
+  Fleet(const char* rule, const SyncInfo& s, bool count_losses, std::size_t n, std::size_t size)
+      : kernel(kernel_of(rule, "float64")),
+        sync(s),
+        audit(count_losses),
+        workers(n),
+        store(s.name, n, {{&kernel, size}}, 20) {}
+
+  Group group() const {
+    return group_of(kernel, {{"lr", 1}, {"momentum", 1}, {"maximize", 1}});
+  }
+  void push_once(std::size_t worker, Block& block, Group& all) const {
+    all.blocks = {&block, 1};
+    push(store.segment, worker, {.groups = {&all, 1}, .audit = audit});
+  }
+
+  // Pushes until told to stop, or `pushes` times; a replica's worker pulls what it has pushed.
+  void work(std::uint64_t pushes) const {
+    const Segment segment = Segment::attach(store.memory.data(), store.memory.size());
+    const std::size_t worker = segment.claim_worker();
+    const std::vector<double> ones(store.blocks[0].n, 1.0);
+    std::vector<double> replica(ones.size());
+    Block block = store.blocks[0];
+    block.grad = ones.data();
+    Group all = group();
+    Progress& mine = shared.progress[worker];
+    for (std::uint64_t i = 0; i < pushes && !shared.stop.load(std::memory_order_relaxed); ++i) {
+      push_once(worker, block, all);
+      mine.pushes.fetch_add(1, std::memory_order_relaxed);
+      if (!sync.contract->replica) continue;
+      const PullBlock one{block.param, replica.data(), replica.size() * sizeof(double)};
+      pull(segment, worker, {&one, 1});
+      mine.pulls.fetch_add(1, std::memory_order_relaxed);
+      // A version that a killed worker never published shows nothing of its push.
+      if (std::string_view(sync.name) == "leashed")
+        for (const double w : replica) CHECK_EQ(w, replica[0]);
+    }
+  }
+
+  std::uint64_t pushes() const {
+    std::uint64_t sum = 0;
+    for (const Progress& p : shared.progress) sum += p.pushes.load(std::memory_order_relaxed);
+    return sum;
+  }
+  std::uint64_t counted(Counter WorkerSlot::* counter) const {
+    std::uint64_t sum = 0;
+    for (std::size_t w = 0; w < workers; ++w)
+      sum += (store.segment.worker(w).*counter).load_relaxed();
+    return sum;
+  }
+};
+
+// Calls body for every sync, and once more for hogwild with its losses counted.
+template <class Body>
+void for_each_variant(Body body) {
+  for_each_sync([&](const SyncInfo& sync) {
+    body(sync, false);
+    if (!sync.contract->may_lose) return;
+    current_case += " audit";
+    body(sync, true);
+  });
+}
+
+void check_increments(const SyncInfo& sync, bool audit) {
+  constexpr std::size_t kProcesses = 3, kSize = 37;
+  constexpr std::uint64_t kPushes = count(2000, 200), total = kProcesses * kPushes;
+  const Fleet fleet("sgd", sync, audit, kProcesses, kSize);
+  std::vector<pid_t> children;
+  for (std::size_t i = 0; i < kProcesses; ++i)
+    children.push_back(fork_child([&fleet] { fleet.work(kPushes); }));
+  for (const pid_t child : children) CHECK_EQ(wait_for(child, 60), 0);
+  CHECK_EQ(fleet.store.version(), total);
+  CHECK_EQ(fleet.counted(&WorkerSlot::pushes), total);
+  double sum = 0;
+  for (std::size_t i = 0; i < kSize; ++i) {
+    const double w = fleet.store.param<double>()[i];
+    CHECK_LE(w, static_cast<double>(total));
+    if (!sync.contract->may_lose) CHECK_EQ(w, static_cast<double>(total));
+    sum += w;
+  }
+  if (audit)
+    CHECK_EQ(sum + static_cast<double>(fleet.counted(&WorkerSlot::lost_updates)),
+             static_cast<double>(kSize * total));
+}
+
+// A worker dies at a random instant, another takes its place, again and again.
+void check_kills(const SyncInfo& sync, bool audit) {
+  constexpr std::size_t kProcesses = 3;
+  constexpr std::uint64_t kills = count(60, 10);
+  // Long enough that a kill mostly falls into a push, and into a lock that is held.
+  constexpr std::size_t kSize = 4000;
+  const Fleet fleet("sgd_momentum", sync, audit, kProcesses, kSize);
+  const auto start_worker = [&fleet] {
+    return fork_child([&fleet] { fleet.work(~std::uint64_t{0}); });
+  };
+  std::array<pid_t, kProcesses> children;
+  for (pid_t& child : children) child = start_worker();
+
+  std::mt19937 random(20240607);
+  const auto until_progress = [&fleet](std::uint64_t more) {
+    const std::uint64_t before = fleet.pushes();
+    const auto start = Clock::now();
+    while (fleet.pushes() < before + more) {
+      CHECK_LE(seconds_since(start), 10);  // half the lock's deadline: nobody waits for the dead
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+  };
+  until_progress(kProcesses);
+  for (std::uint64_t k = 0; k < kills; ++k) {
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 1000));
+    pid_t& victim = children[random() % kProcesses];
+    kill(victim, SIGKILL);
+    const int status = wait_for(victim, 10);
+    if (!WIFSIGNALED(status)) fail(__FILE__, __LINE__, "a worker ended on its own");
+    until_progress(3);  // the others', before there is a new one
+    victim = start_worker();
+  }
+  until_progress(100);
+  fleet.shared.stop.store(true);
+  for (const pid_t child : children) CHECK_EQ(wait_for(child, 30), 0);
+
+  // A killed worker leaves at most its last push, in part or whole; no other push is touched.
+  const auto done = static_cast<double>(fleet.pushes());
+  const double begun = done + static_cast<double>(kills);
+  const double steps = *fleet.store.scalars();
+  CHECK_LE(done, steps);
+  CHECK_LE(steps, begun);
+  const auto version = static_cast<double>(fleet.store.version());
+  CHECK_LE(done, version);
+  CHECK_LE(version, begun);
+  double state = 0;
+  for (std::size_t i = 0; i < kSize; ++i) {
+    const double buffer = -fleet.store.slot<double>(0)[i], w = fleet.store.param<double>()[i];
+    CHECK_LE(buffer, begun);
+    state += buffer;
+    if (sync.contract->may_lose) continue;
+    CHECK_LE(done, buffer);
+    // Parameter and state of an element part by at most the killed workers' updates.
+    const double whole = buffer * (buffer + 1) / 2;
+    CHECK_LE(w, whole);
+    CHECK_LE(whole - static_cast<double>(kills) * begun, w);
+    if (std::string_view(sync.name) != "leashed") continue;
+    CHECK_EQ(w, whole);
+    CHECK_EQ(buffer, steps);
+  }
+  if (audit)
+    CHECK_LE(done * kSize,
+             state + static_cast<double>(fleet.counted(&WorkerSlot::lost_state_updates)));
+  // Each repair is one killed owner's lock.
+  const std::uint64_t repairs = fleet.counted(&WorkerSlot::repairs);
+  CHECK_LE(repairs, kills);
+  const std::string_view name = sync.name;
+  if (!kSanitized && (name == "mutex" || name == "seqlock")) CHECK_LE(1u, repairs);
+  if (!sync.contract->may_block) CHECK_EQ(repairs, 0u);
+}
+
+// What a push of this sync waits for, and how it is left by a worker that stops or dies inside.
+bool hold_lock(const Segment& segment, const SyncInfo& sync) {
+  Header& h = segment.header();
+  Tally tally;
+  if (!sync.contract->may_block) return false;
+  RobustMutex& mutex = sync.striped ? segment.stripe(1) : h.mutex;
+  mutex.lock(segment.timeout_ns(), tally);
+  if (std::string_view(sync.name) == "seqlock") h.sequence.fetch_add(1);
+  if (std::string_view(sync.name) == "leashed") h.turn.store(1);
+  return true;
+}
+void free_lock(const Segment& segment, const SyncInfo& sync) {
+  Header& h = segment.header();
+  if (std::string_view(sync.name) == "seqlock") h.sequence.fetch_add(1);
+  if (std::string_view(sync.name) == "leashed") h.turn.store(0);
+  (sync.striped ? segment.stripe(1) : h.mutex).unlock();
+}
+
+// Two stripes of float64, one worker, and a lock timeout of a fifth of a second.
+struct Held {
+  static constexpr double kTimeout = 0.2;
+  static constexpr std::size_t kSize = 16;
+  const Kernel& kernel = kernel_of("sgd", "float64");
+  const Store store;
+  std::vector<double> ones = std::vector<double>(kSize, 1.0), replica = ones;
+  Block block;
+  Group group = group_of(kernel, {{"lr", 1}, {"maximize", 1}});
+
+  explicit Held(const SyncInfo& sync) : store(sync.name, 2, {{&kernel, kSize}}, kTimeout) {
+    block = store.blocks[0];
+    block.grad = ones.data();
+    group.blocks = {&block, 1};
+  }
+  void push_once() { push(store.segment, 0, {.groups = {&group, 1}}); }
+  void pull_once() {
+    const PullBlock one{block.param, replica.data(), kSize * sizeof(double)};
+    pull(store.segment, 0, {&one, 1});
+  }
+};
+
+// A worker dies holding the lock: the next one takes it over at once, and counts that.
+void check_takes_over_from_the_dead(const SyncInfo& sync) {
+  for (const bool by_pull : {false, true}) {
+    Held held(sync);
+    if (by_pull && (sync.striped || std::string_view(sync.name) == "leashed")) continue;
+    const pid_t child = fork_child([&] {
+      if (hold_lock(held.store.segment, sync)) raise(SIGKILL);
+    });
+    const int status = wait_for(child, 10);
+    if (!WIFSIGNALED(status)) {
+      CHECK(!sync.contract->may_block);
+      return;
+    }
+    if (by_pull)
+      held.pull_once();
+    else
+      held.push_once();
+    CHECK_EQ(held.store.segment.worker(0).repairs.load_relaxed(), 1u);
+    for (int i = 0; i < 10; ++i) {
+      held.push_once();
+      held.pull_once();
+    }
+    const double pushes = by_pull ? 10 : 11;
+    for (std::size_t i = 0; i < Held::kSize; ++i) {
+      CHECK_EQ(held.store.param<double>()[i], pushes);
+      CHECK_EQ(held.replica[i], pushes);
+    }
+    const Header& h = held.store.segment.header();
+    CHECK_EQ(h.sequence.load() % 2, 0u);
+    CHECK_EQ(h.turn.load(), 0u);
+    CHECK_EQ(held.store.segment.worker(0).repairs.load_relaxed(), 1u);
+  }
+}
+
+// A worker is stopped holding the lock: the others get an error that names it, in time, and the
+// lock stays its own; when it goes on, all is as if nothing had been.
+void check_waits_for_the_stopped(const SyncInfo& sync) {
+  Held held(sync);
+  const pid_t child = fork_child([&] {
+    if (!hold_lock(held.store.segment, sync)) return;
+    raise(SIGSTOP);
+    free_lock(held.store.segment, sync);
+  });
+  if (!WIFSTOPPED(wait_for(child, 10, WUNTRACED))) {
+    CHECK(!sync.contract->may_block);
+    return;
+  }
+  const std::string owner = "held by process " + std::to_string(child);
+  const auto times_out = [&](auto wait) {
+    const auto start = Clock::now();
+    CHECK_THROWS(LockTimeout, owner, wait());
+    CHECK_LE(Held::kTimeout, seconds_since(start));
+    if (!kSanitized) CHECK_LE(seconds_since(start), Held::kTimeout + 0.1);
+  };
+  const bool pull_waits = !sync.striped && std::string_view(sync.name) != "leashed";
+  for (int i = 0; i < 2; ++i) {
+    times_out([&] { held.push_once(); });
+    if (pull_waits) times_out([&] { held.pull_once(); });
+  }
+  if (!pull_waits) held.pull_once();
+  const WorkerSlot& slot = held.store.segment.worker(0);
+  CHECK_EQ(slot.lock_waits.load_relaxed(), pull_waits ? 4u : 2u);
+  CHECK_LE(static_cast<std::uint64_t>(2 * Held::kTimeout * 1e9), slot.lock_wait_ns.load_relaxed());
+  CHECK_EQ(slot.repairs.load_relaxed(), 0u);
+  CHECK_EQ(slot.pushes.load_relaxed(), 0u);
+  CHECK_EQ(held.store.version(), 0u);
+  CHECK_EQ(slot.reading.load() + slot.building.load(), 0u);
+
+  kill(child, SIGCONT);
+  CHECK_EQ(wait_for(child, 10), 0);
+  held.push_once();
+  CHECK_EQ(slot.repairs.load_relaxed(), 0u);
+  // Stripes that were free took their part of the pushes that timed out.
+  for (std::size_t i = 0; i < Held::kSize; ++i)
+    CHECK_EQ(held.store.param<double>()[i], sync.striped && i < Held::kSize / 2 ? 3 : 1);
+}
+
+// A worker is stopped at random instants: the others go on or are told of the lock, and nothing is
+// lost.
+void check_random_stops(const SyncInfo& sync) {
+  const Fleet fleet("sgd", sync, false, 2, 2000);
+  fleet.store.segment.header();
+  const pid_t child = fork_child([&fleet] { fleet.work(~std::uint64_t{0}); });
+  const auto start = Clock::now();
+  while (fleet.pushes() == 0) CHECK_LE(seconds_since(start), 10);
+
+  const std::size_t me = fleet.store.segment.claim_worker();
+  const std::vector<double> ones(2000, 1.0);
+  Block block = fleet.store.blocks[0];
+  block.grad = ones.data();
+  Group all = fleet.group();
+  // Only this process's view of the deadline: the child keeps the one it was made with.
+  fleet.store.segment.header().lock_timeout_ns = 5'000'000;
+  std::mt19937 random(7);
+  std::uint64_t done = 0;
+  int told = 0;
+  for (int i = 0; i < count(40, 10); ++i) {
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 500));
+    kill(child, SIGSTOP);
+    CHECK(WIFSTOPPED(wait_for(child, 10, WUNTRACED)));
+    for (int p = 0; p < 3; ++p) try {
+        fleet.push_once(me, block, all);
+        ++done;
+      } catch (const LockTimeout&) {
+        ++told;
+      }
+    kill(child, SIGCONT);
+  }
+  fleet.store.segment.header().lock_timeout_ns = 10'000'000'000;
+  fleet.shared.stop.store(true);
+  CHECK_EQ(wait_for(child, 30), 0);
+  CHECK_EQ(fleet.counted(&WorkerSlot::repairs), 0u);
+  if (!sync.contract->may_block) CHECK_EQ(told, 0);
+  const auto total = static_cast<double>(done + fleet.pushes());
+  for (std::size_t i = 0; i < 2000; ++i) {
+    const double w = fleet.store.param<double>()[i];
+    if (!sync.contract->may_lose) CHECK_LE(total, w);
+    CHECK_LE(w, total + (sync.striped ? told : 0));  // a push that gave up half-way
+  }
+}
+
+}  // namespace
+
+int main() {
+  alarm(280);  // the last guard against a hang
+  for_each_variant(check_increments);
+  for_each_variant(check_kills);
+  for_each_sync(check_takes_over_from_the_dead);
+  for_each_sync(check_waits_for_the_stopped);
+  for_each_sync(check_random_stops);
+}
