@@ -190,7 +190,10 @@ bool Plan::read_gradients(const py::object& grads) {
     if (grad.device_type != dlpack::kCpu || grad.dtype.code != t.code ||
         grad.dtype.bits != t.bits || !same_layout(param, grad))
       return false;
-    blocks_[i].grad = data_of(grad);
+    // Without elements there is no address, and yet a step to count; with elements but no address
+    // it is one of autograd's symbolic zeros.
+    if (grad.data == nullptr && blocks_[i].n != 0) return false;
+    blocks_[i].grad = grad.data != nullptr ? data_of(grad) : reinterpret_cast<std::byte*>(this);
     held_.push_back(std::move(g));
   }
   return true;

@@ -123,6 +123,7 @@ class Optimizer(torch.optim.Optimizer):
         try:
             for i, param in enumerate(params[first:], first):
                 check_param(param, f"params[{i}]")
+                self._kernel(param, self.param_groups[-1])
             check_overlap(params)
         except ValueError:
             del self.param_groups[-1]
@@ -147,7 +148,12 @@ class Optimizer(torch.optim.Optimizer):
         checks their memory, and tells autograd that the parameters have changed.
         """
         if self._flat is None:
-            super().zero_grad(set_to_none)
+            # torch's own imports its compiler at the first call, which takes more than a second.
+            for param in self._all_params():
+                if set_to_none or param.grad is None:
+                    param.grad = None
+                else:
+                    param.grad.detach_().requires_grad_(False).zero_()
             return
         self._flat.zero()
         torch._C._increment_version(self._params)
@@ -245,7 +251,7 @@ class Optimizer(torch.optim.Optimizer):
             or torch_optimizer._global_optimizer_post_hooks
             or torch._C._autograd._profiler_enabled()
         ):
-            return self._hooked_step(closure)
+            return self._hooked_step() if closure is None else self._hooked_step(closure)
         return self._step(closure)
 
     # torch would wrap `step` to run hooks and the profiler, which costs more than a small push.

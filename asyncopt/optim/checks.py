@@ -95,7 +95,7 @@ def check_gradient(param: torch.Tensor, grad: torch.Tensor, name: str) -> torch.
         raise ValueError(f"{expected}; got {grad.dtype}; call .to({param.dtype})")
     if grad.shape != param.shape:
         raise ValueError(f"{expected}; got shape {tuple(grad.shape)}")
-    if same_layout(param, grad):
+    if same_layout(param, grad) and not grad._is_zerotensor():
         return grad
     return torch.empty_like(param, memory_format=torch.preserve_format).copy_(grad)
 

@@ -80,9 +80,13 @@ class SGD(Optimizer, torch.optim.SGD):
         return float(found.get("momentum_buffer") is not None)
 
     def state_dict(self) -> dict[str, Any]:
-        """As in torch: before its first step a parameter has no momentum buffer."""
+        """As in torch: no step is kept, and no momentum buffer before the first one."""
         state = super().state_dict()
-        state["state"] = {k: v for k, v in state["state"].items() if v.get("step") != 0}
+        state["state"] = {
+            index: {name: value for name, value in each.items() if name != "step"}
+            for index, each in state["state"].items()
+            if each.get("step") != 0
+        }
         return state
 
 

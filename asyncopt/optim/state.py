@@ -56,6 +56,9 @@ def adopt(
         initial_slot: gives what a slot that `found` lacks is filled with.
         initial_scalar: gives the start value of a scalar that `found` lacks.
 
+    Raises:
+        ValueError: a tensor in `found` has another shape than its slot.
+
     Returns:
         The dict that `optimizer.state` shall hold: `own`'s tensors by name, and whatever else
         `found` had.
@@ -66,6 +69,11 @@ def adopt(
         if old is None:
             slot.fill_(initial_slot(name))
         elif old is not slot:
+            if old.shape != slot.shape:
+                raise ValueError(
+                    f"state[{name!r}]: expected shape {tuple(slot.shape)}, as its parameter, got "
+                    f"{tuple(old.shape)}"
+                )
             slot.copy_(old)
         entries[name] = slot
     for k, name in enumerate(kernel.scalars):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import pickle
 import signal
@@ -16,7 +15,6 @@ from typing import Any
 import torch
 
 from asyncopt.errors import RunTimeout
-from asyncopt.run.optimizers import find_optimizers
 from asyncopt.run.outcome import describe, format_traceback, portable
 from asyncopt.run.spawn import Mailbox
 from asyncopt.run.worker import Worker
@@ -53,10 +51,6 @@ class Job:
         except BaseException as error:
             self._report_failure(error, f"worker {self.rank} could not unpickle fn and args: ")
             return
-        if find_optimizers(args):
-            # torch imports this within its optimizers' first zero_grad(), which takes more than a
-            # second: here it counts as start-up, there it would count as training.
-            importlib.import_module("torch._dynamo")
         self.pipe.send(("ready",))
         if not self.pipe.poll(self.start_timeout + PARENT_GRACE):
             raise RunTimeout(f"worker {self.rank}: the launching process does not answer")

@@ -12,7 +12,9 @@
 //   branches
 //                       on purpose: options are coefficients, so that the loop around it vectorizes
 //
-// The formulas are those of the torch.optim namesake, in the same order of operations.
+// The formulas are those of the torch.optim namesake, in the same order of operations. They are
+// compiled without contraction into fused multiply-adds, so that every instruction set gives the
+// same bits.
 #pragma once
 
 #include <array>
@@ -33,6 +35,12 @@ ASYNCOPT_HD ASYNCOPT_INLINE C larger(C a, C b) {
   return a < b ? b : a;
 }
 
+// The gradient with coupled weight decay. Without decay w is not looked at: 0 * inf would be NaN.
+template <class C>
+ASYNCOPT_HD ASYNCOPT_INLINE C decayed(C g, C w, C sign, C weight_decay) {
+  g *= sign;
+  return weight_decay != 0 ? g + weight_decay * w : g;
+}
 // Stochastic gradient descent; with momentum: Sutskever et al., ICML 2013, in torch's variant.
 template <bool Momentum>
 struct SGD {
@@ -57,7 +65,7 @@ struct SGD {
 
   template <class C>
   struct Coef {
-    C lr, sign, weight_decay, momentum, fresh, from_gradient, from_buffer;
+    C lr, sign, weight_decay, momentum, fresh, nesterov;
   };
   template <class C>
   static Coef<C> prepare(const Hyper& h, double* scalars) {
@@ -69,8 +77,7 @@ struct SGD {
       const bool first = scalars[0] == 1;  // the buffer starts as the gradient itself, undamped
       c.momentum = first ? C(0) : static_cast<C>(h.momentum);
       c.fresh = first ? C(1) : static_cast<C>(1 - h.dampening);
-      c.from_gradient = h.nesterov != 0 ? C(1) : C(0);
-      c.from_buffer = h.nesterov != 0 ? static_cast<C>(h.momentum) : C(1);
+      c.nesterov = h.nesterov != 0 ? static_cast<C>(h.momentum) : C(0);
     } else {
       (void)scalars;
     }
@@ -79,10 +86,10 @@ struct SGD {
   template <class C>
   ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g,
                                                 [[maybe_unused]] C* s) {
-    g = c.sign * g + c.weight_decay * w;
+    g = decayed(g, w, c.sign, c.weight_decay);
     if constexpr (Momentum) {
       s[0] = c.momentum * s[0] + c.fresh * g;
-      g = c.from_gradient * g + c.from_buffer * s[0];
+      g = c.nesterov != 0 ? g + c.nesterov * s[0] : s[0];
     }
     w -= c.lr * g;
   }
@@ -129,7 +136,7 @@ struct Adam {
   template <class C>
   ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C* s) {
     w *= c.shrink;
-    g = c.sign * g + c.weight_decay * w;
+    g = decayed(g, w, c.sign, c.weight_decay);
     s[0] += c.fresh1 * (g - s[0]);
     s[1] = c.beta2 * s[1] + c.fresh2 * g * g;
     C second = s[1];
@@ -159,7 +166,7 @@ struct Adagrad {
   }
   template <class C>
   ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C* s) {
-    g = c.sign * g + c.weight_decay * w;
+    g = decayed(g, w, c.sign, c.weight_decay);
     s[0] += g * g;
     w -= c.lr * g / (root(s[0]) + c.eps);
   }
@@ -186,7 +193,7 @@ struct Adadelta {
   }
   template <class C>
   ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C* s) {
-    g = c.sign * g + c.weight_decay * w;
+    g = decayed(g, w, c.sign, c.weight_decay);
     s[0] = c.rho * s[0] + c.fresh * g * g;
     const C delta = root((s[1] + c.eps) / (s[0] + c.eps)) * g;
     s[1] = c.rho * s[1] + c.fresh * delta * delta;
@@ -230,7 +237,7 @@ struct RMSprop {
   }
   template <class C>
   ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C* s) {
-    g = c.sign * g + c.weight_decay * w;
+    g = decayed(g, w, c.sign, c.weight_decay);
     s[0] = c.alpha * s[0] + c.fresh * g * g;
     C second = s[0];
     if constexpr (Centered) {
@@ -247,7 +254,7 @@ struct RMSprop {
 };
 
 // Averaged SGD: Polyak and Juditsky, SIAM J. Control Optim. 1992. As in torch, a push uses the eta
-// and mu that the push before it left.
+// and mu that the push before it left, and both are kept in float32 precision.
 struct ASGD {
   static constexpr const char* name = "asgd";
   struct Hyper {
@@ -261,21 +268,27 @@ struct ASGD {
   struct Coef {
     C sign, weight_decay, shrink, eta, mu;
   };
+  static double to_float32(double x) {
+    volatile float narrow =
+        static_cast<float>(x);  // gcc 12 drops a plain conversion there and back
+    return narrow;
+  }
   template <class C>
   static Coef<C> prepare(const Hyper& h, double* scalars) {
     const double step = scalars[0];
+    const double eta = step == 1 ? to_float32(h.lr) : scalars[1];
     const Coef<C> c{h.maximize != 0 ? C(-1) : C(1), static_cast<C>(h.weight_decay),
-                    static_cast<C>(1 - h.lambd * scalars[1]), static_cast<C>(scalars[1]),
+                    static_cast<C>(1 - h.lambd * eta), static_cast<C>(eta),
                     static_cast<C>(scalars[2])};
-    scalars[1] = h.lr / std::pow(1 + h.lambd * h.lr * step, h.alpha);
-    scalars[2] = 1 / std::fmax(1, step - h.t0);
+    scalars[1] = to_float32(h.lr / std::pow(1 + h.lambd * h.lr * step, h.alpha));
+    scalars[2] = to_float32(1 / std::fmax(1, step - h.t0));
     return c;
   }
   template <class C>
   ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C* s) {
-    g = c.sign * g + c.weight_decay * w;
+    g = decayed(g, w, c.sign, c.weight_decay);
     w = c.shrink * w - c.eta * g;
-    s[0] += c.mu * (w - s[0]);
+    s[0] = c.mu == 1 ? w : s[0] + c.mu * (w - s[0]);
   }
 };
 

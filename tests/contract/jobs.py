@@ -58,7 +58,7 @@ def count_up(worker: Worker, optimizers: dict[str, Any], steps: int) -> dict[str
                 continue
             if step % 4 == 3:
                 optimizer.pull()
-                state = [optimizer.state[p] for p in params]
+                state = [optimizer.state.get(p, {}) for p in params]
                 values = [v for each in state for v in each.values()]
                 sight.torn += bool(values) and whole(values) is None
             if type(optimizer).__name__ != "SGD":

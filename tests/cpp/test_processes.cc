@@ -14,7 +14,7 @@ namespace {
 
 // Beside the store: what each worker knows for certain that it has done.
 struct alignas(kCacheLine) Progress {
-  std::atomic<std::uint64_t> pushes, pulls;
+  std::atomic<std::uint64_t> pushes, timeouts;
 };
 
 struct Shared {
@@ -22,7 +22,8 @@ struct Shared {
   std::atomic<bool> stop;
 };
 
-// w += 1 on float64, momentum 1: the buffer counts the pushes and the parameter is their sum.
+// Worker processes that push all-ones gradients to one float64 tensor. SGD then counts the pushes
+// in each element; with momentum 1 the buffer counts them, and the parameter is 1 + 2 + 3 + ...
 struct Fleet {
   const Kernel& kernel;
   const SyncInfo& sync;
@@ -32,47 +33,56 @@ struct Fleet {
   const Mapping memory{sizeof(Shared)};
   Shared& shared = *static_cast<Shared*>(memory.data());
 
-  Fleet(const char* rule, const SyncInfo& s, bool count_losses, std::size_t n, std::size_t size)
+  Fleet(const char* rule, const SyncInfo& s, bool count_losses, std::size_t n, std::size_t size,
+        double lock_timeout = 20)
       : kernel(kernel_of(rule, "float64")),
         sync(s),
         audit(count_losses),
         workers(n),
-        store(s.name, n, {{&kernel, size}}, 20) {}
+        store(s.name, n, {{&kernel, size}}, lock_timeout) {}
 
-  Group group() const {
-    return group_of(kernel, {{"lr", 1}, {"momentum", 1}, {"maximize", 1}});
-  }
-  void push_once(std::size_t worker, Block& block, Group& all) const {
-    all.blocks = {&block, 1};
-    push(store.segment, worker, {.groups = {&all, 1}, .audit = audit});
-  }
-
-  // Pushes until told to stop, or `pushes` times; a replica's worker pulls what it has pushed.
-  void work(std::uint64_t pushes) const {
+  // Pushes until told to stop, or `most` times; a replica's worker pulls what it has pushed.
+  template <class AfterEach>
+  void work(std::uint64_t most, AfterEach after_each) const {
     const Segment segment = Segment::attach(store.memory.data(), store.memory.size());
     const std::size_t worker = segment.claim_worker();
     const std::vector<double> ones(store.blocks[0].n, 1.0);
     std::vector<double> replica(ones.size());
     Block block = store.blocks[0];
     block.grad = ones.data();
-    Group all = group();
+    Group group = group_of(kernel, {{"lr", 1}, {"momentum", 1}, {"maximize", 1}});
+    group.blocks = {&block, 1};
     Progress& mine = shared.progress[worker];
-    for (std::uint64_t i = 0; i < pushes && !shared.stop.load(std::memory_order_relaxed); ++i) {
-      push_once(worker, block, all);
-      mine.pushes.fetch_add(1, std::memory_order_relaxed);
-      if (!sync.contract->replica) continue;
-      const PullBlock one{block.param, replica.data(), replica.size() * sizeof(double)};
-      pull(segment, worker, {&one, 1});
-      mine.pulls.fetch_add(1, std::memory_order_relaxed);
+    for (std::uint64_t i = 0; i < most && !shared.stop.load(std::memory_order_relaxed); ++i) {
+      try {
+        push(segment, worker, {.groups = {&group, 1}, .audit = audit});
+        mine.pushes.fetch_add(1, std::memory_order_relaxed);
+        if (sync.contract->replica) {
+          const PullBlock one{block.param, replica.data(), replica.size() * sizeof(double)};
+          pull(segment, worker, {&one, 1});
+        }
+      } catch (const LockTimeout&) {
+        mine.timeouts.fetch_add(1, std::memory_order_relaxed);
+      }
       // A version that a killed worker never published shows nothing of its push.
       if (std::string_view(sync.name) == "leashed")
         for (const double w : replica) CHECK_EQ(w, replica[0]);
+      after_each();
     }
+    segment.release_worker(worker);
+  }
+  pid_t start_worker(std::uint64_t most = ~std::uint64_t{0}) const {
+    return fork_child([this, most] { work(most, [] {}); });
   }
 
   std::uint64_t pushes() const {
     std::uint64_t sum = 0;
     for (const Progress& p : shared.progress) sum += p.pushes.load(std::memory_order_relaxed);
+    return sum;
+  }
+  std::uint64_t timeouts() const {
+    std::uint64_t sum = 0;
+    for (const Progress& p : shared.progress) sum += p.timeouts.load(std::memory_order_relaxed);
     return sum;
   }
   std::uint64_t counted(Counter WorkerSlot::* counter) const {
@@ -99,8 +109,7 @@ void check_increments(const SyncInfo& sync, bool audit) {
   constexpr std::uint64_t kPushes = count(2000, 200), total = kProcesses * kPushes;
   const Fleet fleet("sgd", sync, audit, kProcesses, kSize);
   std::vector<pid_t> children;
-  for (std::size_t i = 0; i < kProcesses; ++i)
-    children.push_back(fork_child([&fleet] { fleet.work(kPushes); }));
+  for (std::size_t i = 0; i < kProcesses; ++i) children.push_back(fleet.start_worker(kPushes));
   for (const pid_t child : children) CHECK_EQ(wait_for(child, 60), 0);
   CHECK_EQ(fleet.store.version(), total);
   CHECK_EQ(fleet.counted(&WorkerSlot::pushes), total);
@@ -123,11 +132,8 @@ void check_kills(const SyncInfo& sync, bool audit) {
   // Long enough that a kill mostly falls into a push, and into a lock that is held.
   constexpr std::size_t kSize = 4000;
   const Fleet fleet("sgd_momentum", sync, audit, kProcesses, kSize);
-  const auto start_worker = [&fleet] {
-    return fork_child([&fleet] { fleet.work(~std::uint64_t{0}); });
-  };
   std::array<pid_t, kProcesses> children;
-  for (pid_t& child : children) child = start_worker();
+  for (pid_t& child : children) child = fleet.start_worker();
 
   std::mt19937 random(20240607);
   const auto until_progress = [&fleet](std::uint64_t more) {
@@ -146,11 +152,13 @@ void check_kills(const SyncInfo& sync, bool audit) {
     const int status = wait_for(victim, 10);
     if (!WIFSIGNALED(status)) fail(__FILE__, __LINE__, "a worker ended on its own");
     until_progress(3);  // the others', before there is a new one
-    victim = start_worker();
+    victim = fleet.start_worker();
   }
   until_progress(100);
   fleet.shared.stop.store(true);
   for (const pid_t child : children) CHECK_EQ(wait_for(child, 30), 0);
+
+  CHECK_EQ(fleet.timeouts(), 0u);
 
   // A killed worker leaves at most its last push, in part or whole; no other push is touched.
   const auto done = static_cast<double>(fleet.pushes());
@@ -170,8 +178,7 @@ void check_kills(const SyncInfo& sync, bool audit) {
     CHECK_LE(done, buffer);
     // Parameter and state of an element part by at most the killed workers' updates.
     const double whole = buffer * (buffer + 1) / 2;
-    CHECK_LE(w, whole);
-    CHECK_LE(whole - static_cast<double>(kills) * begun, w);
+    CHECK_LE(std::abs(w - whole), static_cast<double>(kills) * begun);
     if (std::string_view(sync.name) != "leashed") continue;
     CHECK_EQ(w, whole);
     CHECK_EQ(buffer, steps);
@@ -275,21 +282,24 @@ void check_waits_for_the_stopped(const SyncInfo& sync) {
     return;
   }
   const std::string owner = "held by process " + std::to_string(child);
-  const auto times_out = [&](auto wait) {
-    const auto start = Clock::now();
-    CHECK_THROWS(LockTimeout, owner, wait());
-    CHECK_LE(Held::kTimeout, seconds_since(start));
-    if (!kSanitized) CHECK_LE(seconds_since(start), Held::kTimeout + 0.1);
-  };
   const bool pull_waits = !sync.striped && std::string_view(sync.name) != "leashed";
-  for (int i = 0; i < 2; ++i) {
-    times_out([&] { held.push_once(); });
-    if (pull_waits) times_out([&] { held.pull_once(); });
-  }
+  // The best of three: on a busy machine this process may be woken late.
+  const auto times_out = [&](auto wait) {
+    double best = 1e9;
+    for (int i = 0; i < 3; ++i) {
+      const auto start = Clock::now();
+      CHECK_THROWS(LockTimeout, owner, wait());
+      best = std::min(best, seconds_since(start));
+    }
+    CHECK_LE(Held::kTimeout, best);
+    CHECK_LE(best, Held::kTimeout + 0.1);
+  };
+  times_out([&] { held.push_once(); });
+  if (pull_waits) times_out([&] { held.pull_once(); });
   if (!pull_waits) held.pull_once();
   const WorkerSlot& slot = held.store.segment.worker(0);
-  CHECK_EQ(slot.lock_waits.load_relaxed(), pull_waits ? 4u : 2u);
-  CHECK_LE(static_cast<std::uint64_t>(2 * Held::kTimeout * 1e9), slot.lock_wait_ns.load_relaxed());
+  CHECK_EQ(slot.lock_waits.load_relaxed(), pull_waits ? 6u : 3u);
+  CHECK_LE(static_cast<std::uint64_t>(3 * Held::kTimeout * 1e9), slot.lock_wait_ns.load_relaxed());
   CHECK_EQ(slot.repairs.load_relaxed(), 0u);
   CHECK_EQ(slot.pushes.load_relaxed(), 0u);
   CHECK_EQ(held.store.version(), 0u);
@@ -301,50 +311,40 @@ void check_waits_for_the_stopped(const SyncInfo& sync) {
   CHECK_EQ(slot.repairs.load_relaxed(), 0u);
   // Stripes that were free took their part of the pushes that timed out.
   for (std::size_t i = 0; i < Held::kSize; ++i)
-    CHECK_EQ(held.store.param<double>()[i], sync.striped && i < Held::kSize / 2 ? 3 : 1);
+    CHECK_EQ(held.store.param<double>()[i], sync.striped && i < Held::kSize / 2 ? 4 : 1);
 }
 
-// A worker is stopped at random instants: the others go on or are told of the lock, and nothing is
-// lost.
+// A worker is stopped at random instants: the other one goes on or is told of the lock, and nothing
+// is lost.
 void check_random_stops(const SyncInfo& sync) {
-  const Fleet fleet("sgd", sync, false, 2, 2000);
-  fleet.store.segment.header();
-  const pid_t child = fork_child([&fleet] { fleet.work(~std::uint64_t{0}); });
+  constexpr std::size_t kSize = 2000;
+  const Fleet fleet("sgd", sync, false, 2, kSize, 0.005);
+  const pid_t child = fleet.start_worker();
   const auto start = Clock::now();
   while (fleet.pushes() == 0) CHECK_LE(seconds_since(start), 10);
 
-  const std::size_t me = fleet.store.segment.claim_worker();
-  const std::vector<double> ones(2000, 1.0);
-  Block block = fleet.store.blocks[0];
-  block.grad = ones.data();
-  Group all = fleet.group();
-  // Only this process's view of the deadline: the child keeps the one it was made with.
-  fleet.store.segment.header().lock_timeout_ns = 5'000'000;
   std::mt19937 random(7);
-  std::uint64_t done = 0;
-  int told = 0;
-  for (int i = 0; i < count(40, 10); ++i) {
-    std::this_thread::sleep_for(std::chrono::microseconds(random() % 500));
-    kill(child, SIGSTOP);
-    CHECK(WIFSTOPPED(wait_for(child, 10, WUNTRACED)));
-    for (int p = 0; p < 3; ++p) try {
-        fleet.push_once(me, block, all);
-        ++done;
-      } catch (const LockTimeout&) {
-        ++told;
-      }
-    kill(child, SIGCONT);
-  }
-  fleet.store.segment.header().lock_timeout_ns = 10'000'000'000;
-  fleet.shared.stop.store(true);
+  bool stopped = false;
+  int turns = 0;
+  fleet.work(~std::uint64_t{0}, [&] {
+    if (++turns % 3 != 0) return;
+    kill(child, stopped ? SIGCONT : SIGSTOP);
+    stopped = !stopped;
+    if (stopped)
+      CHECK(WIFSTOPPED(wait_for(child, 10, WUNTRACED)));
+    else
+      std::this_thread::sleep_for(std::chrono::microseconds(random() % 500));
+    if (turns >= count(240, 60) && !stopped) fleet.shared.stop.store(true);
+  });
   CHECK_EQ(wait_for(child, 30), 0);
   CHECK_EQ(fleet.counted(&WorkerSlot::repairs), 0u);
-  if (!sync.contract->may_block) CHECK_EQ(told, 0);
-  const auto total = static_cast<double>(done + fleet.pushes());
-  for (std::size_t i = 0; i < 2000; ++i) {
+  if (!sync.contract->may_block) CHECK_EQ(fleet.timeouts(), 0u);
+  const auto done = static_cast<double>(fleet.pushes());
+  for (std::size_t i = 0; i < kSize; ++i) {
     const double w = fleet.store.param<double>()[i];
-    if (!sync.contract->may_lose) CHECK_LE(total, w);
-    CHECK_LE(w, total + (sync.striped ? told : 0));  // a push that gave up half-way
+    if (!sync.contract->may_lose) CHECK_LE(done, w);
+    // Only a push that has some stripes and times out at the next one leaves something.
+    CHECK_LE(w, done + (sync.striped ? static_cast<double>(fleet.timeouts()) : 0));
   }
 }
 

@@ -91,6 +91,28 @@ void check_momentum(const SyncInfo& sync) {
   }
 }
 
+// The very first pushes at once: whoever starts the momentum buffers must not undo the others.
+void check_first_pushes(const SyncInfo& sync) {
+  if (sync.contract->may_lose) return;
+  const Kernel& kernel = kernel_of("sgd_momentum", "float64");
+  constexpr std::size_t n = 5000;
+  const std::vector<double> ones(n, 1.0);
+  for (int round = 0; round < count(100, 20); ++round) {
+    const Store store(sync.name, 2, {{&kernel, n}});
+    run_threads(2, [&](std::size_t w) {
+      Block block = store.blocks[0];
+      block.grad = ones.data();
+      Group group = group_of(kernel, {{"lr", 1}, {"momentum", 1}, {"maximize", 1}});
+      group.blocks = {&block, 1};
+      push(store.segment, w, {.groups = {&group, 1}});
+    });
+    for (std::size_t i = 0; i < n; ++i) {
+      CHECK_EQ(store.slot<double>(0)[i], -2);
+      CHECK_EQ(store.param<double>()[i], 3);
+    }
+  }
+}
+
 // The count behind the bias corrections is exact everywhere, hogwild included.
 void check_steps(const SyncInfo& sync) {
   for (const char* const rule : {"adam", "asgd"}) {
@@ -156,6 +178,7 @@ int main() {
     check_increments<float>(sync, "float32", 37);
     check_increments<float>(sync, "float32", 1);  // lost_updates explains this very element
     check_momentum(sync);
+    check_first_pushes(sync);
     check_steps(sync);
     check_steps_are_bounded(sync);
     check_rows(sync);

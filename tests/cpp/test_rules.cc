@@ -86,16 +86,18 @@ void rmsprop(const Hyper& h, bool centered, bool momentum, double, double g, Ele
   e.w -= h.at("lr") * step;
 }
 
-// eta and mu of step t are those that step t - 1 left; torch starts with lr and 1.
-double asgd_eta(const Hyper& h, double t) {
-  if (t == 1) return h.at("lr");
-  return h.at("lr") / std::pow(1 + h.at("lambd") * h.at("lr") * (t - 1), h.at("alpha"));
+// eta and mu of step t are those that step t - 1 left; torch starts with lr and 1, and keeps both
+// in float32.
+float asgd_eta(const Hyper& h, double t) {
+  if (t == 1) return static_cast<float>(h.at("lr"));
+  return static_cast<float>(h.at("lr") /
+                            std::pow(1 + h.at("lambd") * h.at("lr") * (t - 1), h.at("alpha")));
 }
-double asgd_mu(const Hyper& h, double t) {
-  return t == 1 ? 1 : 1 / std::max(1.0, t - 1 - h.at("t0"));
+float asgd_mu(const Hyper& h, double t) {
+  return t == 1 ? 1 : static_cast<float>(1 / std::max(1.0, t - 1 - h.at("t0")));
 }
 void asgd(const Hyper& h, double t, double g, Element& e) {
-  const double eta = asgd_eta(h, t), mu = asgd_mu(h, t);
+  const double eta = static_cast<double>(asgd_eta(h, t)), mu = static_cast<double>(asgd_mu(h, t));
   if (h.at("maximize") != 0) g = -g;
   g += h.at("weight_decay") * e.w;
   e.w = e.w * (1 - h.at("lambd") * eta) - eta * g;
@@ -374,8 +376,6 @@ void check_rounding_of_kernels() {
       std::vector<double> product(arrays * arrays), product_variance(arrays * arrays);
       for (std::uint32_t seed = 0; seed < seeds; ++seed) {
         Tensor tensor(kernel, n, hyper);
-        for (std::size_t s = 0; s < tensor.slots.size(); ++s)
-          for (std::size_t i = 0; i < n; ++i) tensor.slots[s].set(i, 0.5);
         for (std::size_t i = 0; i < n; ++i) {
           exact[i] = tensor.element(i);
           kReferences.at(kernel.rule)(hyper, 1, grad[i], exact[i]);
@@ -427,6 +427,16 @@ void check_nonfinite_stay() {
         for (std::size_t i = 0; i < 17; ++i) grad.set(i, i % 4 == 0 ? bad : 0.5);
         for (std::uint32_t seed = 0; seed < 8; ++seed) tensor.step(loop, 17, grad.data(), seed);
         for (std::size_t i = 0; i < 17; ++i) CHECK_EQ(std::isfinite(tensor.param[i]), i % 4 != 0);
+
+        // Without weight decay an infinite parameter is no part of the gradient.
+        if (std::isnan(bad)) continue;
+        Tensor infinite(kernel, 17, hyper);
+        for (std::size_t i = 0; i < 17; ++i) {
+          infinite.param.set(i, bad);
+          grad.set(i, 0.5);
+        }
+        infinite.step(loop, 17, grad.data(), 1);
+        for (std::size_t i = 0; i < 17; ++i) CHECK_EQ(infinite.param[i], bad);
       }
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,11 +55,10 @@ class Case(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One case under one variant; `parameter` and `optimizer` None: private ones in each worker."""
+    """One case under one variant; `optimizer` None: a private one in each worker."""
 
     case: Case
     variant: Variant
-    parameter: torch.nn.Parameter | None
     optimizer: Optimizer | None
 
 
@@ -103,7 +102,7 @@ def cases(plan: Plan) -> tuple[Case, ...]:
 
 def hammer(
     worker: Worker,
-    jobs: list[Job],
+    jobs: list[tuple[Any, ...]],
     order: list[int],
     seconds: float,
     seed: int,
@@ -113,7 +112,7 @@ def hammer(
 
     Args:
         worker: this worker.
-        jobs: all cases under all variants.
+        jobs: all cases under all variants, each a `Job` as a plain tuple.
         order: indices into `jobs`, in the order in which they are measured.
         seconds: length of one measurement.
         seed: of the rows that are drawn; each worker draws its own.
@@ -123,7 +122,7 @@ def hammer(
     samples: list[Sample] = []
     pushes = [0] * len(jobs)
     for index in order:
-        parameter, push, optimizer = pusher(jobs[index], seed + worker.rank)
+        parameter, push, optimizer = pusher(Job(*jobs[index]), seed + worker.rank)
         push()  # touches every page and builds what the first push builds
         worker.barrier(timeout=PATIENCE)
         first = worker.rank == 0
@@ -144,10 +143,8 @@ def pusher(job: Job, seed: int) -> tuple[torch.nn.Parameter, Callable[[], object
 
     The function makes one push of ready-made increments to the parameter through the optimizer.
     """
-    if job.parameter is not None and job.optimizer is not None:
-        parameter, optimizer = job.parameter, job.optimizer
-    else:
-        parameter, optimizer = contender(job.case, job.variant)
+    optimizer = job.optimizer or contender(job.case, job.variant)
+    parameter = only_parameter(optimizer)
     if job.case.pattern == "dense":
         parameter.grad = torch.full_like(parameter, -INCREMENT)
         return parameter, optimizer.step, optimizer
@@ -190,10 +187,16 @@ def spin(push: Callable[[], object], seconds: float) -> tuple[int, float]:
     return pushes, now - start
 
 
-def contender(case: Case, variant: Variant) -> tuple[torch.nn.Parameter, Optimizer]:
-    """A zero parameter of the case's shape and plain SGD with learning rate 1 over it."""
+def contender(case: Case, variant: Variant) -> Optimizer:
+    """Plain SGD with learning rate 1 over one parameter of zeros of the case's shape."""
     parameter = torch.nn.Parameter(torch.zeros(case.shape))
-    return parameter, make_optimizer("SGD", [parameter], {"lr": 1.0}, variant)
+    return make_optimizer("SGD", [parameter], {"lr": 1.0}, variant)
+
+
+def only_parameter(optimizer: Optimizer) -> torch.nn.Parameter:
+    """The parameter of a `contender`; each thread has its own, so it is asked for."""
+    parameter: torch.nn.Parameter = optimizer.param_groups[0]["params"][0]
+    return parameter
 
 
 class Contention:
@@ -223,7 +226,7 @@ class Contention:
     def measure(self, plan: Plan, workers: int, meter: Meter) -> list[Row]:
         """All cases, variants and repeats with `workers` workers."""
         jobs = [
-            Job(case, variant, *(contender(case, variant) if variant.sync else (None, None)))
+            Job(case, variant, contender(case, variant) if variant.sync else None)
             for case in cases(plan)
             for variant in plan.variants
         ]
@@ -231,7 +234,8 @@ class Contention:
         order = [places[case, variant] for case in cases(plan) for _, variant in plan.schedule()]
         run = launch(
             hammer,
-            args=(jobs, order, self.seconds(plan), plan.seed, meter.counts),
+            # Threads get copies of parameters in plain containers only.
+            args=([tuple(job) for job in jobs], order, self.seconds(plan), plan.seed, meter.counts),
             workers=workers,
             mode=plan.mode,
             threads_per_worker=1,
@@ -275,10 +279,10 @@ def lost_updates(job: Job, pushes: int) -> int | None:
     Raises CommandError: the build is wrong, and so is every other number. A sync that promises to
     lose nothing lost some, more landed than was pushed, or the audit counted something else.
     """
-    if job.parameter is None or job.optimizer is None or job.variant.sync is None:
+    if job.optimizer is None or job.variant.sync is None:
         return None
     pushed = pushes * job.case.pushed
-    landed = int(job.parameter.detach().sum(dtype=torch.float64) / INCREMENT)
+    landed = int(only_parameter(job.optimizer).detach().sum(dtype=torch.float64) / INCREMENT)
     lost = pushed - landed
     wrong = lost != 0 if not syncs()[job.variant.sync]["may_lose"] else lost < 0
     if job.variant.audit:

@@ -70,15 +70,16 @@ class Trace(NamedTuple):
 
 def train(
     worker: Worker,
-    jobs: list[Job],
+    jobs: list[tuple[Any, ...]],
     data: tuple[Tensor, Tensor],
     recipe: Recipe,
     counts: Tensor,
 ) -> list[Trace]:
-    """Runs in every worker: all jobs in turn, each between two barriers."""
+    """Runs in every worker: all jobs (`Job` as plain tuples) in turn, each between two barriers."""
     ticker = Ticker(counts, worker.rank)
-    warm_up(jobs[0].model, data, recipe)
-    return [train_one(worker, job, data, recipe, ticker) for job in jobs]
+    mine = [Job(*job) for job in jobs]
+    warm_up(mine[0].model, data, recipe)
+    return [train_one(worker, job, data, recipe, ticker) for job in mine]
 
 
 def train_one(
@@ -158,8 +159,8 @@ class TrainingProblem:
         return Recipe(self.batch_size, epochs, plan.seed, plan.rule, options)
 
     def steps(self, plan: Plan, workers: int) -> int:
-        """One tick per mini-batch; every worker's last one of an epoch may be a small one."""
-        batches = workers * math.ceil(self.examples / (workers * self.batch_size))
+        """One tick per mini-batch; workers deal them out among themselves."""
+        batches = math.ceil(self.examples / self.batch_size)
         return batches * self.recipe(plan).epochs * len(plan.schedule())
 
     def cost(self, plan: Plan, workers: int) -> float:
@@ -174,7 +175,8 @@ class TrainingProblem:
         jobs = [self.job(plan, recipe, *entry) for entry in plan.schedule()]
         run = launch(
             train,
-            args=(jobs, split.train, recipe, meter.counts),
+            # Threads get copies of models in plain containers only.
+            args=([tuple(job) for job in jobs], split.train, recipe, meter.counts),
             workers=workers,
             mode=plan.mode,
             threads_per_worker=1,
