@@ -1,5 +1,6 @@
 """torch's own optimizer database, used as a source of inputs and of errors."""
 
+import contextlib
 import copy
 import warnings
 from typing import Any, cast
@@ -41,10 +42,15 @@ def test_the_database_knows_every_rule() -> None:
 
 @pytest.mark.parametrize(("rule", "options"), INPUTS, ids=[describe(r, o) for r, o in INPUTS])
 def test_inputs(rule: str, options: dict[str, Any], dtype: torch.dtype) -> None:
-    """Every input equals torch over 100 steps."""
+    """Every input equals torch over 100 steps.
+
+    With a tensor among the hyperparameters torch does the scalar arithmetic in the tensor's
+    float32, ours is in float64: they agree to float32's precision, whatever the parameters'.
+    """
     twins = Twins(rule, draw(((10, 5), (10,)), dtype), copy.deepcopy(options))
     twins.step(STEPS)
-    twins.check()
+    scalars = [x for v in options.values() for x in (v if isinstance(v, tuple) else (v,))]
+    twins.check(rtol=1e-5 if any(isinstance(x, torch.Tensor) for x in scalars) else 0.0)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +95,10 @@ def test_errors(rule: str, error: Any) -> None:
     for cls in (theirs(rule), ours(rule)):
         given = copy.deepcopy(params)
         if issubclass(error.error_type, Warning):
-            with pytest.warns(error.error_type, match=error.error_regex):
+            # torch warns of a parameter listed twice and then steps it twice; ours refuses it.
+            refusal = pytest.raises(ValueError, match="shares memory")
+            refused = refusal if cls is ours(rule) else contextlib.nullcontext()
+            with pytest.warns(error.error_type, match=error.error_regex), refused:
                 cls(given, **case.kwargs)
         else:
             with (
