@@ -149,11 +149,11 @@ class Optimizer(torch.optim.Optimizer):
         """
         if self._flat is None:
             # torch's own imports its compiler at the first call, which takes more than a second.
-            for param in self._all_params():
-                if set_to_none or param.grad is None:
+            if set_to_none:
+                for param in self._all_params():
                     param.grad = None
-                else:
-                    param.grad.detach_().requires_grad_(False).zero_()
+            elif grads := [p.grad.detach_() for p in self._all_params() if p.grad is not None]:
+                torch._foreach_zero_(grads)
             return
         self._flat.zero()
         torch._C._increment_version(self._params)

@@ -167,7 +167,6 @@ def _map_new_memfd(nbytes: int) -> torch.Tensor:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
             reason = OSError(error.errno, f"{error.strerror} (a memory or file-size limit)")
         raise SegmentError(
-            f"store: cannot allocate {nbytes:,} bytes of shared memory: {reason}; "
-            f"{_REMEDY}"
+            f"store: cannot allocate {nbytes:,} bytes of shared memory: {reason}; {_REMEDY}"
         ) from error
     return torch.empty(0, dtype=torch.uint8).set_(storage)

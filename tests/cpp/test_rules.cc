@@ -275,7 +275,7 @@ void check_path(const Kernel& kernel, const Hyper& hyper) {
     tensor.step(Loop::racy, n, grad.data(), t);
   }
   for (std::size_t i = 0; i < n; ++i)
-    if (std::abs(expected[i].w - tensor.param[i]) > 20 * tolerance(kernel, expected[i].w))
+    if (!(std::abs(expected[i].w - tensor.param[i]) <= 20 * tolerance(kernel, expected[i].w)))
       fail(__FILE__, __LINE__, "the paths part", expected[i].w, tensor.param[i]);
 }
 

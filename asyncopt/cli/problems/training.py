@@ -21,6 +21,7 @@ from asyncopt.store import Ledger
 
 PATIENCE = 600.0  # seconds a worker waits at a barrier for the slowest one
 WARM_UP_BATCHES = 3
+TEST_SLICE = 250  # examples
 
 # Learning rates that train both networks well in a few epochs; other rules keep torch's default.
 RATES = {
@@ -248,11 +249,14 @@ class TrainingProblem:
 
 
 def evaluate(model: nn.Module, test: tuple[Tensor, Tensor]) -> tuple[float, float]:
-    """(mean cross entropy, share of right answers) on `test`."""
+    """(mean cross entropy, share of right answers) on `test`.
+
+    In slices whose activations stay in the cache, which is several times faster than all at once.
+    """
     x, y = test
     model.eval()
     with torch.inference_mode():
-        scores = model(x)
+        scores = torch.cat([model(part) for part in x.split(TEST_SLICE)])
         loss = nn.functional.cross_entropy(scores, y)
         return float(loss), float((scores.argmax(dim=1) == y).float().mean())
 
