@@ -183,7 +183,8 @@ def _training_pictures(
             "Staleness",
             training.staleness(f"{name}-stale", rows),
             "How many pushes by other workers landed between a worker's reading of the parameters "
-            "and its own push. A single worker always has zero.",
+            "and its own push. A single worker always has zero. Long tails come from workers that "
+            "the system had stopped; with them, the scale is logarithmic beyond 8.",
         ),
     ]
 

@@ -42,8 +42,9 @@ class Sheet:
 
 
 def seconds_text(spread: Spread) -> str:
-    """Median with half the distance between the quartiles: ``1.23 ±0.04``."""
-    return f"{spread.median:.2f} ±{(spread.q3 - spread.q1) / 2:.2f}"
+    """Median with half the distance between the quartiles: ``1.23 ±0.04``, ``0.123 ±0.004``."""
+    digits = 2 if spread.median >= 1 else 3
+    return f"{spread.median:.{digits}f} ±{(spread.q3 - spread.q1) / 2:.{digits}f}"
 
 
 def rate_text(rate: float) -> str:

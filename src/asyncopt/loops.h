@@ -41,11 +41,28 @@ ASYNCOPT_INLINE void racy_store(T* p, C x, std::uint32_t random) {
 #endif
 }
 
+// 16 random bits for each value of an element that is rounded stochastically: its slots, then its
+// parameter. Two values share one draw.
+template <std::size_t K, class T, class S>
+struct Draws {
+  static constexpr std::size_t slots = sizeof(S) == sizeof(bfloat16) ? K : 0;
+  static constexpr std::size_t values = slots + (sizeof(T) == sizeof(bfloat16) ? 1 : 0);
+  std::uint32_t words[(values + 1) / 2 + 1];
+
+  ASYNCOPT_INLINE Draws(std::uint32_t seed, std::size_t i) : words{} {
+    for (std::size_t word = 0; 2 * word < values; ++word)
+      words[word] = noise(seed + static_cast<std::uint32_t>(word), static_cast<std::uint32_t>(i));
+  }
+  ASYNCOPT_INLINE std::uint32_t slot(std::size_t k) const {
+    return k % 2 == 0 ? words[k / 2] : words[k / 2] >> 16;
+  }
+  ASYNCOPT_INLINE std::uint32_t param() const { return slot(slots); }
+};
+
 template <class Rule, class T, class S>
 void racy_loop(const void* coef, const Span& span) {
   using C = arithmetic_t<T>;
   constexpr std::size_t K = Rule::slot_names.size();
-  constexpr bool rounds = sizeof(T) == 2 || (K > 0 && sizeof(S) == 2);
   const auto c = *static_cast<const typename Rule::template Coef<C>*>(coef);
   T* const w = static_cast<T*>(span.param);
   const T* const g = static_cast<const T*>(span.grad);
@@ -62,15 +79,11 @@ void racy_loop(const void* coef, const Span& span) {
     if constexpr (K > 1) s[1] = racy_load(s1 + i);
     if constexpr (K > 2) s[2] = racy_load(s2 + i);
     Rule::apply(c, x, static_cast<C>(widen(g[i])), s);
-    std::uint32_t draws[2] = {};
-    if constexpr (rounds) {
-      draws[0] = noise(seed, static_cast<std::uint32_t>(i));
-      if constexpr (K > 1) draws[1] = noise(~seed, static_cast<std::uint32_t>(i));
-    }
-    racy_store(w + i, x, draws[0]);
-    if constexpr (K > 0) racy_store(s0 + i, s[0], draws[0] >> 16);
-    if constexpr (K > 1) racy_store(s1 + i, s[1], draws[1]);
-    if constexpr (K > 2) racy_store(s2 + i, s[2], draws[1] >> 16);
+    const Draws<K, T, S> draws(seed, i);
+    racy_store(w + i, x, draws.param());
+    if constexpr (K > 0) racy_store(s0 + i, s[0], draws.slot(0));
+    if constexpr (K > 1) racy_store(s1 + i, s[1], draws.slot(1));
+    if constexpr (K > 2) racy_store(s2 + i, s[2], draws.slot(2));
   }
 }
 
@@ -87,8 +100,7 @@ void exact_loop(const void* coef, const Span& span, Tally& tally) {
 
   for (std::size_t i = 0; i < span.n; ++i) {
     const auto gradient = static_cast<C>(widen(g[i]));
-    const std::uint32_t draws[2] = {noise(span.seed, static_cast<std::uint32_t>(i)),
-                                    noise(~span.seed, static_cast<std::uint32_t>(i))};
+    const Draws<K, T, S> draws(span.seed, i);
     bits_t<T>* const at = reinterpret_cast<bits_t<T>*>(w + i);
     bits_t<T> seen = __atomic_load_n(at, __ATOMIC_RELAXED);
     bits_t<S> seen_slots[kMaxSlots] = {};
@@ -105,7 +117,7 @@ void exact_loop(const void* coef, const Span& span, Tally& tally) {
     for (std::size_t k = 0; k < K; ++k) {
       bits_t<S>* const slot = static_cast<bits_t<S>*>(span.slots[k]) + i;
       for (;;) {
-        const S next = narrow<S>(s[k], draws[(k + 1) / 2] >> (k % 2 == 0 ? 16 : 0));
+        const S next = narrow<S>(s[k], draws.slot(k));
         if (__atomic_compare_exchange_n(slot, &seen_slots[k], __builtin_bit_cast(bits_t<S>, next),
                                         false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
           break;
@@ -118,7 +130,7 @@ void exact_loop(const void* coef, const Span& span, Tally& tally) {
       }
     }
     for (;;) {
-      const T next = narrow<T>(x, draws[0]);
+      const T next = narrow<T>(x, draws.param());
       if (__atomic_compare_exchange_n(at, &seen, __builtin_bit_cast(bits_t<T>, next), false,
                                       __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         break;

@@ -171,6 +171,9 @@ def test_findings_say_where_lock_free_loses() -> None:
     text = " ".join(findings([slow, fast], usable_cores=2))
     assert "mutex was fastest" in text
     assert "Lock-free lost here: hogwild (91% slower) fell behind mutex" in text
+    assert "Lock-free won here: hogwild beat mutex" in " ".join(
+        findings([dataclasses.replace(slow, seconds=Spread((0.5, 0.5, 0.5))), fast], 2)
+    )
 
 
 def test_findings_call_a_difference_within_the_spread_a_tie() -> None:
@@ -187,9 +190,21 @@ def test_findings_speak_of_worker_counts_that_have_cores() -> None:
 
 
 def test_findings_name_the_accuracy_that_was_lost() -> None:
-    good = made_up.training_row("mnist", MUTEX, 2, test_accuracy=Spread((0.95,)))
-    bad = made_up.training_row("mnist", HOGWILD, 2, test_accuracy=Spread((0.80,)))
-    assert "hogwild ended 15.0 points" in " ".join(findings([good, bad], usable_cores=2))
+    alone = made_up.training_row("mnist", HOGWILD, 1, test_accuracy=Spread((0.95,)))
+    same = made_up.training_row("mnist", HOGWILD, 2, test_accuracy=Spread((0.945,)))
+    worse = made_up.training_row("mnist", HOGWILD, 2, test_accuracy=Spread((0.80,)))
+    text = " ".join(findings([alone, worse], usable_cores=2))
+    assert "hogwild lost 15.0 points of accuracy against one worker (80.0%, was 95.0%)" in text
+    assert "No sync lost accuracy" in " ".join(findings([alone, same], usable_cores=2))
+
+
+def test_findings_name_the_ceiling_of_workers_that_share_nothing() -> None:
+    shared = made_up.training_row("mnist", MUTEX, 2, seconds=Spread((2.0, 2.0, 2.0)))
+    alone = Variant("unshared", None, False)
+    fast = made_up.training_row("mnist", alone, 2, seconds=Spread((1.0, 1.0, 1.0)))
+    equal = made_up.training_row("mnist", alone, 2, seconds=Spread((1.9, 2.0, 2.1)))
+    assert "mutex reached 50% of that ceiling" in " ".join(findings([shared, fast], 2))
+    assert "sharing cost mutex nothing" in " ".join(findings([shared, equal], 2))
 
 
 def test_findings_of_contention_name_lost_updates() -> None:

@@ -159,16 +159,18 @@ def test_large_tensors_on_two_threads(rule: str, sync: str) -> None:
     case = next(c for c in CASES if (o := c.ours(probe))._rule(o.param_groups[0]) == rule)
     shapes = ((3,), (1000, 50), ((1 << 17) + 5,))
     sides = []
+    make: Any
     for make, dtype in ((case.theirs, torch.float64), (case.ours, torch.float32)):
         params = [Parameter(v.to(dtype)) for v in initial(torch.float32, shapes)]
-        optimizer = make(params) if dtype == torch.float64 else make(params, sync=sync)
-        if dtype == torch.float32:
+        extra = {} if make == case.theirs else {"sync": sync}
+        optimizer = make(params, **extra)
+        if extra:
             optimizer.share_memory(workers=1)
         train(optimizer, torch.float32, steps=2)
         rows = torch.arange(999, -1, -1)  # all rows, from the end: a dense step in disguise
         (grad,) = gradients(7, torch.float32, (shapes[1],))
         assert grad is not None
-        if dtype == torch.float64:
+        if not extra:
             set_gradients(params, [None, grad, None])
             optimizer.step()
         else:

@@ -1,4 +1,4 @@
-"""The other instruction sets: each is picked once per process, so each gets a process of its own."""
+"""The other instruction sets: one is picked per process, so each gets a process of its own."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from typing import Any
@@ -131,7 +132,7 @@ def test_histogram_percentiles() -> None:
     """Exact up to 63, within a quarter above."""
     edges = _core.staleness_floors()
     assert edges[:65] == list(range(65))
-    assert all(b - a <= a / 4 for a, b in zip(edges[64:], edges[65:], strict=False))
+    assert all(b - a <= a / 4 for a, b in itertools.pairwise(edges[64:]))
     first, second = pair("hogwild")
     push(second, 1)  # staleness 0
     push(first, 10)

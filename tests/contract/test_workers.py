@@ -6,7 +6,7 @@ its sum of squares, Adam in its step. Such sums are exact in every dtype and in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ class Outcome:
 
 
 @pytest.fixture(scope="module")
-def outcome() -> Iterator[Outcome]:
+def outcome() -> Outcome:
     """One run of three processes over all syncs."""
     dense: dict[str, Any] = {}
     for sync in SYNCS:
@@ -59,7 +59,7 @@ def outcome() -> Iterator[Outcome]:
         sync: asyncopt.SGD([Parameter(torch.zeros(ROWS, 6))], lr=1.0, sync=sync) for sync in SYNCS
     }
     run = asyncopt.launch(count_everything, (dense, rows, STEPS), WORKERS, timeout=120)
-    yield Outcome(dense, rows, run)
+    return Outcome(dense, rows, run)
 
 
 @pytest.mark.parametrize("sync", LOSSLESS)
@@ -149,7 +149,7 @@ def test_versions(outcome: Outcome, sync: str) -> None:
         optimizer = outcome.dense[f"{sync} {name}"]
         assert optimizer.store.version == WORKERS * STEPS
         for sight in outcome.sights(f"{sync} {name}"):
-            assert all(a < b for a, b in zip([0, *sight.versions], sight.versions, strict=False))
+            assert all(a < b for a, b in itertools.pairwise([0, *sight.versions]))
 
 
 @pytest.mark.parametrize("sync", SYNCS)

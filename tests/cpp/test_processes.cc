@@ -252,6 +252,9 @@ void check_takes_over_from_the_dead(const SyncInfo& sync) {
     else
       held.push_once();
     CHECK_EQ(held.store.segment.worker(0).repairs.load_relaxed(), 1u);
+    const Header& h = held.store.segment.header();
+    CHECK_EQ(h.sequence.load() % 2, 0u);  // or readers would wait for a writer that is not there
+    CHECK_EQ(h.turn.load(), 0u);
     for (int i = 0; i < 10; ++i) {
       held.push_once();
       held.pull_once();
@@ -261,9 +264,6 @@ void check_takes_over_from_the_dead(const SyncInfo& sync) {
       CHECK_EQ(held.store.param<double>()[i], pushes);
       CHECK_EQ(held.replica[i], pushes);
     }
-    const Header& h = held.store.segment.header();
-    CHECK_EQ(h.sequence.load() % 2, 0u);
-    CHECK_EQ(h.turn.load(), 0u);
     CHECK_EQ(held.store.segment.worker(0).repairs.load_relaxed(), 1u);
   }
 }

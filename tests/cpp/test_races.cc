@@ -1,4 +1,5 @@
 // Threads that increment the same elements: what adds up under each sync, and what hogwild loses.
+#include <atomic>
 #include <string>
 
 #include "support.h"
@@ -9,7 +10,11 @@ using namespace asyncopt::test;
 namespace {
 
 constexpr std::size_t kThreads = 4;
-constexpr std::uint64_t kPushes = count(3000, 300);  // of each thread
+// Some turns of the scheduler, so that threads meet also where they share a core; and few enough
+// pushes for float32 to count them.
+constexpr double kSeconds = 0.06;
+constexpr std::uint64_t kMostPushes = 1 << 22;  // of each thread
+static_assert(kThreads * kMostPushes <= 1 << 24);
 
 std::uint64_t sum_of(const Segment& segment, Counter WorkerSlot::* counter) {
   std::uint64_t sum = 0;
@@ -18,38 +23,51 @@ std::uint64_t sum_of(const Segment& segment, Counter WorkerSlot::* counter) {
   return sum;
 }
 
-// All threads push all-ones gradients under one group of hyperparameters.
-template <class T>
-void hammer(const Store& store, const Group& hyper, bool audit = false) {
-  const std::vector<T> ones(store.blocks[0].n, T(1));
-  run_threads(kThreads, [&](std::size_t w) {
-    Block block = store.blocks[0];
-    block.grad = ones.data();
-    Group group = hyper;
-    group.blocks = {&block, 1};
-    for (std::uint64_t i = 0; i < kPushes; ++i)
-      push(store.segment, w, {.groups = {&group, 1}, .audit = audit});
+// Calls push_once(worker, i) in all threads for a while; returns how often all in all, which is
+// what the store has counted.
+template <class PushOnce>
+std::uint64_t hammer(const Store& store, PushOnce push_once) {
+  std::atomic<bool> stop{false};
+  std::atomic<std::uint64_t> total{0};
+  run_threads(kThreads, [&](std::size_t worker) {
+    const auto start = Clock::now();
+    std::uint64_t i = 0;
+    for (; i < kMostPushes && !stop.load(std::memory_order_relaxed); ++i) {
+      push_once(worker, i);
+      if (i % 16 == 0 && seconds_since(start) > kSeconds) stop.store(true);
+    }
+    total.fetch_add(i);
   });
-  constexpr std::uint64_t total = kThreads * kPushes;
-  CHECK_EQ(store.version(), total);
-  CHECK_EQ(sum_of(store.segment, &WorkerSlot::pushes), total);
-  // Every version was given out once, so that staleness is what the others did in between.
+  CHECK_EQ(store.version(), total.load());
+  CHECK_EQ(sum_of(store.segment, &WorkerSlot::pushes), total.load());
   std::uint64_t counted = 0;
   for (std::size_t w = 0; w < kThreads; ++w)
     for (const Counter& bucket : store.segment.worker(w).staleness)
       counted += bucket.load_relaxed();
-  CHECK_EQ(counted, total);
+  CHECK_EQ(counted, total.load());
+  return total;
+}
+
+// All threads push all-ones gradients under one group of hyperparameters.
+template <class T>
+std::uint64_t hammer(const Store& store, const Group& hyper, bool audit = false) {
+  const std::vector<T> ones(store.blocks[0].n, T(1));
+  return hammer(store, [&](std::size_t worker, std::uint64_t) {
+    Block block = store.blocks[0];
+    block.grad = ones.data();
+    Group group = hyper;
+    group.blocks = {&block, 1};
+    push(store.segment, worker, {.groups = {&group, 1}, .audit = audit});
+  });
 }
 
 // w += 1: integers, which float64 and small counts in float32 hold exactly.
 template <class T>
 void check_increments(const SyncInfo& sync, const char* dtype, std::size_t n) {
   const Kernel& kernel = kernel_of("sgd", dtype);
-  constexpr std::uint64_t total = kThreads * kPushes;
-  static_assert(total < 1u << 24);
   for (const bool audit : {false, true}) {
     const Store store(sync.name, kThreads, {{&kernel, n}});
-    hammer<T>(store, group_of(kernel, {{"lr", 1}, {"maximize", 1}}), audit);
+    const auto total = hammer<T>(store, group_of(kernel, {{"lr", 1}, {"maximize", 1}}), audit);
     double sum = 0;
     for (std::size_t i = 0; i < n; ++i) {
       const T w = store.param<T>()[i];
@@ -73,10 +91,10 @@ void check_increments(const SyncInfo& sync, const char* dtype, std::size_t n) {
 void check_momentum(const SyncInfo& sync) {
   const Kernel& kernel = kernel_of("sgd_momentum", "float64");
   constexpr std::size_t n = 37;
-  constexpr double total = kThreads * kPushes;
   for (const bool audit : {false, true}) {
     const Store store(sync.name, kThreads, {{&kernel, n}});
-    hammer<double>(store, group_of(kernel, {{"lr", 1}, {"momentum", 1}, {"maximize", 1}}), audit);
+    const Group group = group_of(kernel, {{"lr", 1}, {"momentum", 1}, {"maximize", 1}});
+    const auto total = static_cast<double>(hammer<double>(store, group, audit));
     CHECK_EQ(*store.scalars(), total);
     double state = 0;
     for (std::size_t i = 0; i < n; ++i) {
@@ -120,55 +138,58 @@ void check_steps(const SyncInfo& sync) {
   for (const char* const rule : {"adam", "asgd"}) {
     const Kernel& kernel = kernel_of(rule, "float32");
     const Store store(sync.name, kThreads, {{&kernel, 5}});
-    hammer<float>(store, group_of(kernel, {{"lr", 0.01}}));
-    CHECK_EQ(*store.scalars(), static_cast<double>(kThreads * kPushes));
+    const auto total = hammer<float>(store, group_of(kernel, {{"lr", 0.01}}));
+    CHECK_EQ(*store.scalars(), static_cast<double>(total));
     for (std::size_t i = 0; i < 5; ++i) CHECK(std::isfinite(store.param<float>()[i]));
   }
 }
 
-// Adaptive rules with equal gradients: whatever is lost or mixed, each step stays within bounds,
-// because the denominator always includes the worker's own gradient.
+// An adaptive rule: whatever is lost or mixed, a step is at most lr * g / sqrt(g * g), because the
+// denominator always includes the worker's own gradient.
 void check_steps_are_bounded(const SyncInfo& sync) {
   const Kernel& kernel = kernel_of("adagrad", "float64");
   constexpr std::size_t n = 16;
   const Store store(sync.name, kThreads, {{&kernel, n}});
-  hammer<double>(store, group_of(kernel, {{"lr", 1}, {"maximize", 1}}));
-  constexpr double total = kThreads * kPushes;
+  const auto total =
+      static_cast<double>(hammer<double>(store, group_of(kernel, {{"lr", 1}, {"maximize", 1}})));
   for (std::size_t i = 0; i < n; ++i) {
     const double sum = store.slot<double>(0)[i], w = store.param<double>()[i];
     CHECK_LE(1, sum);
     CHECK_LE(sum, total);
-    CHECK_LE(w, total);  // each step at most lr * g / sqrt(g * g)
     CHECK_LE(0, w);
+    CHECK_LE(w, total);
     if (!sync.contract->may_lose) CHECK_EQ(sum, total);
   }
 }
 
-// Threads whose tensors overlap in part, by rows: every row gets what was pushed to it.
+// Pushes that overlap in part, by rows: every row has what was pushed to it.
 void check_rows(const SyncInfo& sync) {
   if (sync.contract->may_lose) return;
-  constexpr std::size_t width = 5;
-  constexpr std::int64_t kRows = 12;
+  constexpr std::size_t kWidth = 5, kRows = 12;
   const Kernel& kernel = kernel_of("sgd", "float64");
-  const Store store(sync.name, kThreads, {{&kernel, kRows * width}});
-  const std::vector<double> ones(3 * width, 1.0);
-  run_threads(kThreads, [&](std::size_t w) {
+  const Store store(sync.name, kThreads, {{&kernel, kRows * kWidth}});
+  const std::vector<double> ones(3 * kWidth, 1.0);
+  double pushed[kThreads][kRows] = {};
+  hammer(store, [&](std::size_t worker, std::uint64_t i) {
+    const std::size_t first = (i + worker) % kRows;
+    const std::int64_t rows[] = {static_cast<std::int64_t>(first),
+                                 static_cast<std::int64_t>((first + 1) % kRows),
+                                 static_cast<std::int64_t>((first + 5) % kRows)};
+    for (const std::int64_t row : rows) ++pushed[worker][row];
     Block block = store.blocks[0];
     block.grad = ones.data();
+    block.rows = rows;
     block.row_count = 3;
-    block.width = width;
+    block.width = kWidth;
     Group group = group_of(kernel, {{"lr", 1}, {"maximize", 1}});
     group.blocks = {&block, 1};
-    for (std::uint64_t i = 0; i < kPushes; ++i) {
-      const auto first = static_cast<std::int64_t>(i + w) % kRows;
-      const std::int64_t picked[] = {first, (first + 1) % kRows, (first + 5) % kRows};
-      block.rows = picked;
-      push(store.segment, w, {.groups = {&group, 1}});
-    }
+    push(store.segment, worker, {.groups = {&group, 1}});
   });
-  static_assert(kPushes % kRows == 0);  // every row was picked as often
-  for (std::size_t i = 0; i < kRows * width; ++i)
-    CHECK_EQ(store.param<double>()[i], static_cast<double>(kThreads * kPushes * 3 / kRows));
+  for (std::size_t i = 0; i < kRows * kWidth; ++i) {
+    double expected = 0;
+    for (const auto& mine : pushed) expected += mine[i / kWidth];
+    CHECK_EQ(store.param<double>()[i], expected);
+  }
 }
 
 }  // namespace

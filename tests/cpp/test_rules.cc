@@ -440,6 +440,38 @@ void check_nonfinite_stay() {
       }
 }
 
+// What another worker's update between load and compare-exchange does. Here the same memory serves
+// as two of a rule's values: committing one is to the other as if somebody had written it.
+void check_conflicts() {
+  for (const Kernel& kernel : kernels()) {
+    const std::string_view rule = kernel.rule, dtype = kernel.param_dtype;
+    const bool parameter = rule == "sgd_momentum";
+    if ((!parameter && rule != "adam") || dtype != kernel.state_dtype) continue;
+    current_case = std::string(rule) + " " + kernel.param_dtype;
+    for (const bool audit : {false, true}) {
+      alignas(8) std::byte shared[8], other[8], grad[8];
+      put(dtype, shared, 0, parameter ? 8 : 4);
+      put(dtype, other, 0, 1);
+      put(dtype, grad, 0, 1);
+      Span span{parameter ? shared : other, grad, {shared, shared}, 1, 0};
+      const double sgd_hyper[kMaxHyper] = {1, 1};
+      const double adam_hyper[kMaxHyper] = {0.1, 0.5, 0.5, 1e-3};
+      double scalars[kMaxScalars] = {2};
+      alignas(16) std::byte coef[kMaxCoef];
+      kernel.prepare(parameter ? sgd_hyper : adam_hyper, scalars, coef);
+      Tally tally;
+      (audit ? kernel.loops.audit : kernel.loops.atomic)(coef, span, tally);
+      // The buffer becomes 8 + 1; the parameter finds 9 where 8 was, and takes the buffer off it.
+      // exp_avg becomes (4 + 1) / 2; exp_avg_sq finds that where 4 was, and goes on from it.
+      const double first = parameter ? 9 : 2.5, again = parameter ? 0 : 1.75;
+      CHECK_EQ(get(dtype, shared, 0), audit ? first : again);
+      CHECK_EQ(tally.retries, audit ? 0u : 1u);
+      CHECK_EQ(tally.lost_updates, audit && parameter ? 1u : 0u);
+      CHECK_EQ(tally.lost_state_updates, audit && !parameter ? 1u : 0u);
+    }
+  }
+}
+
 void check_finite() {
   constexpr double inf = std::numeric_limits<double>::infinity();
   for (const char* const dtype : {"float32", "float64", "bfloat16"}) {
@@ -491,5 +523,6 @@ int main() {
   check_rounding_of_numbers();
   check_rounding_of_kernels();
   check_nonfinite_stay();
+  check_conflicts();
   check_finite();
 }

@@ -70,6 +70,10 @@ def mappings() -> int:
         return sum("/memfd:asyncopt" in line for line in maps)
 
 
+#: The part of a segment's header that never changes ends with the checksum, at this offset.
+CHECKSUM = 112
+
+
 class Header(ctypes.LittleEndianStructure):
     """The constant part of a segment's header, as `src/asyncopt/segment.h` lays it out."""
 
@@ -94,7 +98,7 @@ class Header(ctypes.LittleEndianStructure):
     def sign(self) -> None:
         """Makes the checksum right (FNV-1a over the fields between magic and checksum)."""
         value = 0xCBF29CE484222325
-        for byte in bytes(self)[8 : Header.checksum.offset]:
+        for byte in bytes(self)[8:CHECKSUM]:
             value = (value ^ byte) * 0x100000001B3 % 2**64
         self.checksum = value
 

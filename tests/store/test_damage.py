@@ -11,12 +11,14 @@ import torch
 import asyncopt
 from asyncopt.store import Store
 
-from .looks import SYNCS, Header, header_of, shared
+from .looks import CHECKSUM, SYNCS, Header, header_of, shared
 
 
 def copy_of_segment(sync: str = "striped") -> torch.Tensor:
     """A segment's bytes in memory of their own."""
-    return shared(sync).store.memory.clone()
+    memory = shared(sync).store.memory.clone()
+    assert isinstance(memory, torch.Tensor)
+    return memory
 
 
 def refused(memory: torch.Tensor, match: str) -> None:
@@ -48,8 +50,7 @@ def test_foreign_memory(size: int, fill: int | None) -> None:
 def test_every_byte_of_the_header_counts() -> None:
     """A flipped bit anywhere in the constant part is seen."""
     memory = copy_of_segment()
-    size = Header.checksum.offset + Header.checksum.size
-    for i in range(size):
+    for i in range(CHECKSUM + 8):
         memory[i] ^= 1 << (i % 8)
         refused(memory, r"no asyncopt segment|header is damaged|expected segment format")
         memory[i] ^= 1 << (i % 8)

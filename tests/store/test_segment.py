@@ -19,7 +19,7 @@ from torch.nn import Parameter
 import asyncopt
 from asyncopt.optim import thread_clone
 from asyncopt.optim.sharing import Sharing
-from asyncopt.store import Layout, Store, TensorSpec
+from asyncopt.store import Layout, TensorSpec
 
 from .looks import (
     IN_PLACE,
@@ -40,6 +40,7 @@ def fd() -> Iterator[int]:
     """A descriptor of a segment in use."""
     optimizer = shared()
     yield fd_of(optimizer)
+    del optimizer
 
 
 def test_mode(fd: int) -> None:
@@ -124,7 +125,7 @@ def test_freed_when_sharing_fails() -> None:
     optimizer = asyncopt.SGD([Parameter(torch.zeros(3))])
     for options in ({"workers": -1}, {"workers": 1 << 16}, {"lock_timeout": 0.0}):
         with pytest.raises((ValueError, asyncopt.SegmentError), match=r"workers|lock_timeout"):
-            optimizer.share_memory(**options)  # type: ignore[arg-type]
+            optimizer.share_memory(**options)
     assert optimizer.store is None
     gc.collect()
     assert (descriptors(), mappings()) == before

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    PercentFormatter,
+)
 
 from asyncopt.cli.plan import UNSHARED
 from asyncopt.cli.plots.style import (
@@ -21,6 +27,8 @@ from asyncopt.cli.plots.style import (
 )
 from asyncopt.cli.results import Curve, Row, Staleness
 from asyncopt.cli.table import rate_text
+
+EXACT = 8  # staleness up to here on an even scale; long tails beyond on a logarithmic one
 
 
 @drawn
@@ -65,7 +73,7 @@ def _loss_axes(axes: Sequence[Axes], columns: int) -> None:
         axis.set_yscale("log")
         plain_log(axis.yaxis)
         axis.set_xlim(left=0)
-        if place + columns >= len(axes):
+        if place // columns == (len(axes) - 1) // columns:
             axis.set_xlabel("wall time, s")
         if place % columns == 0:
             axis.set_ylabel("training loss (log scale)")
@@ -139,11 +147,18 @@ def staleness(rows: Sequence[Row]) -> Figure:
                     label=workers_text(row.workers),
                 )
         axis.set_title(variant)
+        if reach > 2 * EXACT:
+            axis.set_xscale("symlog", base=2, linthresh=EXACT)
+            ticks = [0, EXACT // 2, *(EXACT * 4**power for power in range(12))]
+            axis.set_xticks([tick for tick in ticks if tick <= reach])
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_locator(NullLocator())
+        else:
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axis.set_xlim(-0.5, reach)
         axis.set_ylim(0, 1.05)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axis.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-        if place + 4 >= len(axes):
+        if place // 4 == (len(axes) - 1) // 4:
             axis.set_xlabel("staleness, pushes")
         if place % 4 == 0:
             axis.set_ylabel("share of pushes")

@@ -34,8 +34,8 @@ DIGITS = TrainingProblem(
     load=load,
     build=build,
     batch_size=32,
-    epochs=20,
-    quick_epochs=5,
+    epochs=40,
+    quick_epochs=10,
     examples=1437,
-    second=0.015,
+    second=0.008,
 )

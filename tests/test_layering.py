@@ -1,0 +1,151 @@
+"""Layers: imports point down only, and importing the package changes nothing but the import table.
+
+`LAYERS` is the order, highest first; a module may import from its own layer and from those below.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+#: `run` finds the optimizers in its arguments and clones them for threads; no optimizer knows of
+#: runs. Everything may use `errors` and the version.
+LAYERS = ("cli", "run", "optim", "store", "_core", "errors", "_version")
+
+#: Heavy or optional packages, and the only layer that may import each.
+OPTIONAL = dict.fromkeys(("typer", "rich", "matplotlib", "sklearn", "mlxtend", "psutil"), "cli")
+
+MODULES = sorted((ROOT / "asyncopt").rglob("*.py"))
+
+
+def layer_of(parts: tuple[str, ...]) -> str | None:
+    """The layer of a module of the package; None for the package itself."""
+    return parts[1] if len(parts) > 1 else None
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, absolute module) for every import, also those in functions and for type checking."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+
+
+def test_every_module_has_a_layer() -> None:
+    found = {layer_of(path.relative_to(ROOT).with_suffix("").parts) for path in MODULES}
+    assert found - {"__init__"} <= set(LAYERS)
+    assert {"cli", "run", "optim", "store"} <= found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    own = layer_of(path.relative_to(ROOT).with_suffix("").parts)
+    for line, module in imports(path):
+        parts = tuple(module.split("."))
+        where = f"{path.relative_to(ROOT)}:{line} imports {module}"
+        if parts[0] in OPTIONAL:
+            assert own == OPTIONAL[parts[0]], where
+        if parts[0] != "asyncopt":
+            continue
+        if own == "__init__":  # the public face may import anything, except the command line
+            assert layer_of(parts) != "cli", where
+        elif layer_of(parts) not in LAYERS:
+            assert own == "cli", f"{where}: only the command line uses the public face"
+        else:
+            assert own is not None
+            assert LAYERS.index(own) <= LAYERS.index(str(layer_of(parts))), where
+
+
+#: What the engine must compile without; csrc/ is the only place where Python meets C++.
+FOREIGN = re.compile(r'#\s*include\s*[<"](Python\.h|pybind11|torch|ATen|c10|cuda|numpy)')
+
+
+def test_the_engine_knows_no_python() -> None:
+    """No header of Python, torch or CUDA, nor of the bindings, in src/ and its tests."""
+    files = [p for d in ("src", "tests/cpp") for p in (ROOT / d).rglob("*") if p.is_file()]
+    assert len(files) > 10
+    for path in files:
+        text = path.read_text()
+        assert not FOREIGN.search(text), path
+        for line in re.findall(r'#\s*include\s*"([^"]+)"', text):
+            assert line.startswith("asyncopt/") or (path.parent / line).exists(), (path, line)
+        assert "csrc" not in "".join(re.findall(r"#\s*include.*", text)), path
+
+
+def test_bindings_do_not_need_torch_to_compile() -> None:
+    """One build serves every torch version."""
+    files = list((ROOT / "csrc").iterdir())
+    includes = "\n".join(re.findall(r"#\s*include.*", "\n".join(p.read_text() for p in files)))
+    assert "pybind11" in includes
+    assert not re.search(r'[<"](torch|ATen|c10)[/.]', includes)
+
+
+def test_only_the_bindings_know_pybind() -> None:
+    users = {
+        path.relative_to(ROOT).parts[0]
+        for pattern in ("*.h", "*.cc", "*.cpp", "*.cu")
+        for folder in ("src", "csrc", "tests")
+        for path in (ROOT / folder).rglob(pattern)
+        if "pybind11" in path.read_text()
+    }
+    assert users == {"csrc"}
+
+
+IMPORT = """
+import json, os, sys, threading
+import numpy, torch
+
+def settings():
+    return {
+        "environment": dict(os.environ),
+        "default dtype": str(torch.get_default_dtype()),
+        "threads": torch.get_num_threads(),
+        "interop threads": torch.get_num_interop_threads(),
+        "gradients": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "sharing": torch.multiprocessing.get_sharing_strategy(),
+        "seed": torch.initial_seed(),
+        "random state": torch.get_rng_state().tolist(),
+        "numpy errors": numpy.geterr(),
+        "start method": __import__("multiprocessing").get_start_method(allow_none=True),
+        "descriptors": sorted(os.listdir("/proc/self/fd")),
+        "tasks": len(os.listdir("/proc/self/task")),
+        "python threads": [t.name for t in threading.enumerate()],
+        "children": open("/proc/self/task/%d/children" % os.getpid()).read(),
+        "signals": [str(__import__("signal").getsignal(n)) for n in range(1, 32)],
+        "warnings": len(__import__("warnings").filters),
+    }
+
+before, modules = settings(), set(sys.modules)
+import asyncopt
+after = settings()
+changed = [name for name in before if before[name] != after[name]]
+print(json.dumps([changed, sorted(set(sys.modules) - modules)]))
+"""
+
+
+def test_importing_changes_nothing() -> None:
+    """No thread, environment variable, setting or descriptor, and no optional dependency."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", IMPORT], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    changed, modules = json.loads(done.stdout)
+    assert changed == []
+    assert "asyncopt._core" in modules
+    loaded = {name.split(".")[0] for name in modules}
+    assert not loaded & {*OPTIONAL, "numba", "scipy", "pandas"}
+    assert not [name for name in modules if name.startswith("asyncopt.cli")]
