@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +15,8 @@ from asyncopt.cli.plan import UNSHARED
 from asyncopt.cli.results import Row, Spread
 
 NOTHING = "-"
+BREAKS = {"workers": "work-\ners", "accuracy": "accu-\nracy"}  # for 80 characters
+ROOMY = 100  # characters: a terminal this wide has room for more space between columns
 
 
 class Column(NamedTuple):
@@ -42,9 +45,9 @@ class Sheet:
 
 
 def seconds_text(spread: Spread) -> str:
-    """Median with half the distance between the quartiles: ``1.23 ±0.04``, ``0.123 ±0.004``."""
-    digits = 2 if spread.median >= 1 else 3
-    return f"{spread.median:.{digits}f} ±{(spread.q3 - spread.q1) / 2:.{digits}f}"
+    """Median, and half the distance between the quartiles in percent of it: ``1.23 ±4%``."""
+    half = (spread.q3 - spread.q1) / 2 / spread.median
+    return f"{spread.median:.{2 if spread.median >= 1 else 3}f} ±{half:.0%}"
 
 
 def rate_text(rate: float) -> str:
@@ -68,12 +71,17 @@ def share_text(share: float | None) -> str:
 
 
 def lost_text(row: Row) -> str:
-    """How many element updates were lost, and their share."""
+    """How many element updates were lost; ``?`` where nobody counted."""
     if row.lost_updates is None:
-        return NOTHING if row.sync is None else "not counted"
-    if row.lost_updates == 0:
-        return "0"
-    return f"{rate_text(row.lost_updates)} ({share_text(row.lost_share)})"
+        return NOTHING if row.sync is None else "?"
+    return rate_text(row.lost_updates)
+
+
+def lost_share_text(row: Row) -> str:
+    """Which part of all element updates was lost; ``?`` where nobody counted."""
+    if row.lost_share is None:
+        return NOTHING if row.sync is None else "?"
+    return share_text(row.lost_share)
 
 
 def _rate(row: Row) -> str:
@@ -105,7 +113,9 @@ def _waits(row: Row) -> str:
 CASE = Column("case", "what a push touches: a whole vector, or rows of a table", lambda r: r.case)
 SYNC = Column("sync", "how updates reach shared memory", lambda r: r.variant)
 WORKERS = Column("workers", "workers that train at once", lambda r: str(r.workers))
-TIME = Column("time s", "median ± half the interquartile range", lambda r: seconds_text(r.seconds))
+TIME = Column(
+    "time s", "median ± half the interquartile range, in percent", lambda r: seconds_text(r.seconds)
+)
 RATE = Column("updates/s", "pushes per second, all workers together", _rate)
 ELEMENTS = Column(
     "elements/s",
@@ -127,11 +137,27 @@ STALE = Column("stale p50/p99", "pushes by others between a worker's pull and pu
 WAIT = Column("lock wait", "share of all workers' time spent waiting for a lock", _wait)
 WAITS = Column("waits/push", "waits for a lock per push", _waits)
 RETRIES = Column("retries/push", "attempts that had to be repeated, per push", _retries)
-LOST = Column("lost updates", "element updates overwritten by other workers (share)", lost_text)
+LOST = Column(
+    "lost updates", "element updates overwritten by other workers; ? where not counted", lost_text
+)
+LOST_SHARE = Column("lost share", "part of all element updates that was lost", lost_share_text)
 
 TRAINING = (SYNC, WORKERS, TIME, RATE, SPEEDUP, LOSS, ACCURACY, STALE, WAIT, LOST)
-CONTENTION = (CASE, SYNC, WORKERS, RATE, ELEMENTS, SPEEDUP, STALE, WAITS, WAIT, RETRIES, LOST)
-AT_MOST_WORKERS = (WAIT, RETRIES, LOST)
+CONTENTION = (
+    CASE,
+    SYNC,
+    WORKERS,
+    RATE,
+    ELEMENTS,
+    SPEEDUP,
+    STALE,
+    WAITS,
+    WAIT,
+    RETRIES,
+    LOST,
+    LOST_SHARE,
+)
+AT_MOST_WORKERS = (WAIT, RETRIES, LOST_SHARE)
 
 
 def in_order(rows: Iterable[Row]) -> list[Row]:
@@ -200,13 +226,20 @@ def print_sheet(console: Console, title: str, sheet: Sheet) -> None:
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1),
+        padding=(0, 1 if console.width >= ROOMY else 0),
         collapse_padding=True,
         pad_edge=False,
     )
     for place, (heading, _) in enumerate(sheet.headings):
         justify: JustifyMethod = "left" if place < sheet.left else "right"
-        table.add_column(heading.replace(" ", "\n"), justify=justify, vertical="bottom")
+        narrow = BREAKS.get(heading) or re.sub(r" |(?<=-)|(?=/s)|(?=/push)", "\n", heading)
+        table.add_column(
+            narrow,
+            justify=justify,
+            vertical="bottom",
+            overflow="fold",
+            no_wrap=place < sheet.left,
+        )
     # Blank lines between groups help where groups are long, and double the table where not.
     apart = len(sheet.lines) >= 5 * sum(line.last for line in sheet.lines)
     for line in sheet.lines:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,20 +15,28 @@ from .cases import params_of
 
 WORKERS = 3
 
+#: Pushes after which a worker stops if a parameter is bfloat16, which holds integers up to 256.
+FEW = 256 // WORKERS
+
+#: Different sets of rows that a worker pushes, one after the other and again.
+ROW_SETS = 16
+
 
 @dataclass
 class Sight:
-    """What one worker saw of one optimizer.
+    """What one worker did and saw of one optimizer.
 
     Attributes:
+        pushes: how often it pushed.
         torn: how often the parameters (and state) of a replica were not of one version.
         backwards: how often a replica went back, or missed its own push.
-        versions: the store's version after each push.
+        stuck: pushes after which the store's version was no later than before.
     """
 
+    pushes: int = 0
     torn: int = 0
     backwards: int = 0
-    versions: list[int] = field(default_factory=list)
+    stuck: int = 0
 
 
 def whole(tensors: list[Tensor]) -> float | None:
@@ -37,64 +46,76 @@ def whole(tensors: list[Tensor]) -> float | None:
     return high if low == high else None
 
 
-def count_up(worker: Worker, optimizers: dict[str, Any], steps: int) -> dict[str, Sight]:
-    """Adds 1 to every element `steps` times, all workers at once on one optimizer after the other.
+def count_up(worker: Worker, optimizer: Any, seconds: float) -> Sight:
+    """Adds 1 to every element, again and again, while the other workers do the same.
 
     Under a sync with replicas, each step must leave one whole version, which holds this worker's
     own push.
     """
-    seen = {}
-    for name, optimizer in optimizers.items():
-        sight = seen[name] = Sight()
-        params = params_of(optimizer)
-        for p in params:
-            p.grad = -torch.ones_like(p)
-        before = 0.0
-        worker.barrier()
-        for step in range(steps):
-            optimizer.step()
-            sight.versions.append(optimizer.store.version)
-            if not optimizer.is_replica:
-                continue
-            if step % 4 == 3:
-                optimizer.pull()
-                state = [optimizer.state.get(p, {}) for p in params]
-                values = [v for each in state for v in each.values()]
-                sight.torn += bool(values) and whole(values) is None
-            if type(optimizer).__name__ != "SGD":
-                continue  # its elements are no plain counts
+    sight = Sight()
+    params = params_of(optimizer)
+    for p in params:
+        p.grad = -torch.ones_like(p)
+    most = FEW if any(p.dtype == torch.bfloat16 for p in params) else 1 << 20
+    counts = type(optimizer).__name__ == "SGD"  # others' elements are no plain counts
+    value, version = 0.0, optimizer.store.version
+    worker.barrier()
+    end = time.monotonic() + seconds
+    while sight.pushes < most and time.monotonic() < end:
+        optimizer.step()
+        sight.pushes += 1
+        before, version = version, optimizer.store.version
+        sight.stuck += version <= before
+        if not optimizer.is_replica:
+            continue
+        if counts:
             now = whole(params)
-            sight.torn += now is None
-            if now is not None:
-                sight.backwards += now < before + 1
-                before = now
-        worker.barrier()
-    return seen
+            if now is None:
+                sight.torn += 1
+            else:
+                sight.backwards += now < value + 1
+                value = now
+        elif sight.pushes % 2 == 0:
+            optimizer.pull()
+            slots = [
+                v for p in params for k, v in optimizer.state[p].items() if k in ("step", "sum")
+            ]
+            sight.torn += whole(slots) is None
+    worker.barrier()
+    return sight
 
 
-def rows_of(rank: int, step: int, count: int) -> Tensor:
-    """Which of `count` rows a worker touches in a step; some twice, most shared with others."""
-    generator = torch.Generator().manual_seed(1000 * rank + step)
-    return torch.randint(0, count, (5,), generator=generator)
+def rows_of(rank: int, push: int, count: int) -> Tensor:
+    """Which of `count` rows a worker updates in a push, a thousand times each."""
+    generator = torch.Generator().manual_seed(1000 * rank + push % ROW_SETS)
+    return torch.randint(0, count, (1000 * count,), generator=generator)
 
 
-def count_rows(worker: Worker, optimizers: dict[str, Any], steps: int) -> None:
-    """Adds 1 to some rows of the only parameter, `steps` times."""
-    for optimizer in optimizers.values():
-        (table,) = params_of(optimizer)
-        worker.barrier()
-        for step in range(steps):
-            rows = rows_of(worker.rank, step, len(table))
-            optimizer.step_rows(table, rows, -torch.ones(5, *table.shape[1:], dtype=table.dtype))
+def count_rows(worker: Worker, optimizer: Any, seconds: float) -> Sight:
+    """Adds 1 to few rows of the only parameter, thousands of times in a push.
+
+    Workers that walk over many elements seldom meet at one; here they meet all the time.
+    """
+    sight = Sight()
+    (table,) = params_of(optimizer)
+    sets = [rows_of(worker.rank, push, len(table)) for push in range(ROW_SETS)]
+    values = -torch.ones(len(sets[0]), *table.shape[1:], dtype=table.dtype)
+    worker.barrier()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        optimizer.step_rows(table, sets[sight.pushes % ROW_SETS], values)
+        sight.pushes += 1
+    worker.barrier()
+    return sight
 
 
 def count_everything(
-    worker: Worker, dense: dict[str, Any], rows: dict[str, Any], steps: int
+    worker: Worker, dense: dict[str, Any], rows: dict[str, Any], seconds: float
 ) -> dict[str, Sight]:
-    """Both of the above in one run: starting processes costs seconds."""
-    seen = count_up(worker, dense, steps)
-    count_rows(worker, rows, steps)
-    return seen
+    """Both of the above for many optimizers in one run: starting processes costs seconds."""
+    sights = {name: count_up(worker, optimizer, seconds) for name, optimizer in dense.items()}
+    sights |= {name: count_rows(worker, optimizer, seconds) for name, optimizer in rows.items()}
+    return sights
 
 
 def train_without_launch(model: nn.Linear, optimizer: Any, others: list[Any]) -> None:
