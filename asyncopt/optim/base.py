@@ -262,7 +262,11 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._push(lambda plan, *how: plan.step(*how, None))
+        updated = self._push(lambda plan, *how: plan.step(*how, None))
+        if updated == len(self._params):
+            self._mark_changed(self._params)
+        elif updated > 0:
+            self._mark_changed([p for p in self._params if p.grad is not None])
         return loss
 
     _hooked_step = torch.optim.Optimizer.profile_hook_step(_step)
@@ -289,9 +293,16 @@ class Optimizer(torch.optim.Optimizer):
         if values.numel() == 0:
             return
         where = (index, rows.data_ptr(), len(rows), values[0].numel(), values.data_ptr())
-        self._push(lambda plan, *how: plan.step_rows(*how, *where))
+        if self._push(lambda plan, *how: plan.step_rows(*how, *where)) > 0:
+            self._mark_changed([param])
 
-    def _push(self, call: Callable[..., int]) -> None:
+    def _mark_changed(self, params: list[torch.Tensor]) -> None:
+        """Lets autograd refuse a backward pass through values that are no longer there."""
+        if self._flat is None:  # else zero_grad does it
+            torch._C._increment_version(params)
+
+    def _push(self, call: Callable[..., int]) -> int:
+        """One push by `call`, one of the plan's; returns how many tensors it updated."""
         groups = self.param_groups
         plan = self._plan
         if plan is None or [self._rule(group) for group in groups] != self._rules:
@@ -309,20 +320,18 @@ class Optimizer(torch.optim.Optimizer):
             skip,
         )
         updated = call(plan, *how)
-        if updated == _core.Plan.STALE:
+        gradients = None
+        if updated == _core.Plan.ODD_GRADIENT:
+            self._check_params()
+            gradients = self._checked_gradients()
+        if updated in (_core.Plan.STALE, _core.Plan.ODD_GRADIENT):
             plan = self._make_plan()
             updated = call(plan, *how)
         if updated == _core.Plan.ODD_GRADIENT:
-            self._check_params()
-            updated = plan.step(*how, self._checked_gradients())
+            updated = plan.step(*how, gradients)
         if updated == _core.Plan.SKIPPED:
             self._count_skipped()
-        elif self._flat is not None:
-            pass  # zero_grad does it
-        elif updated == len(self._params):
-            torch._C._increment_version(self._params)
-        else:
-            torch._C._increment_version([p for p in self._params if p.grad is not None])
+        return updated
 
     @torch.no_grad()
     def _checked_gradients(self) -> list[torch.Tensor | None]:

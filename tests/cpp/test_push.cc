@@ -65,25 +65,20 @@ struct Plain {
     for (std::size_t s = 0; s < kernel.scalars.size(); ++s) store.scalars(i)[s] = scalars[s];
   }
 
-  // Equal but for how often a * b + c is rounded, and which way bfloat16 is.
+  // The same bits, but where a bfloat16 was rounded the other way.
   void check_equals(const void* other_param, void* const* other_slots,
                     const double* other_scalars) const {
     const auto check = [this](std::string_view dtype, const void* mine, const void* other) {
-      const double relative = dtype == "bfloat16"                                 ? 0.0079
-                              : std::string_view(kernel.param_dtype) == "float64" ? 1e-13
-                                                                                  : 1e-5;
       for (std::size_t i = 0; i < n; ++i) {
         const double a = get(dtype, mine, i), b = get(dtype, other, i);
-        const double scale = dtype == "bfloat16" ? std::abs(a) : 1 + std::abs(a);
-        if (!(std::abs(a - b) <= relative * scale))
+        if (dtype == "bfloat16" ? !(std::abs(a - b) <= std::abs(a) / 127) : a != b)
           fail(__FILE__, __LINE__, "not what the kernel alone gives", a, b);
       }
     };
     check(kernel.param_dtype, param.data(), other_param);
     for (std::size_t s = 0; s < kernel.slots.size(); ++s)
       check(kernel.state_dtype, slots[s].data(), other_slots[s]);
-    for (std::size_t s = 0; s < kernel.scalars.size(); ++s)
-      CHECK_LE(std::abs(scalars[s] - other_scalars[s]), 1e-15);
+    for (std::size_t s = 0; s < kernel.scalars.size(); ++s) CHECK_EQ(scalars[s], other_scalars[s]);
   }
   void check_equals(const Store& store, std::size_t i) const {
     void* other[kMaxSlots] = {};

@@ -202,6 +202,12 @@ void check_worker_slots() {
   CHECK_EQ(s.claim_worker(), 1u);
   CHECK_EQ(s.worker(1).reading.load() + s.worker(1).building.load(), 0u);
   CHECK_EQ(s.worker(1).pushes.load_relaxed(), 5u);  // the ledger remembers
+
+  // Who comes late is not stale by all that was before.
+  s.header().version.store(77);
+  s.release_worker(3);
+  CHECK_EQ(s.claim_worker(), 3u);
+  CHECK_EQ(s.worker(3).pulled.load(), 77u);
 }
 
 // Threads that claim and release: no slot has two owners.
