@@ -148,6 +148,12 @@ def _compare(plan: Plan, out: Path, as_json: bool) -> None:
         f"{max(1, round(measure.expected_seconds(plan) / 60))} min",
         highlight=False,
     )
+    if machine.busy:
+        progress.print(
+            f"warning: {machine.load:.1f} other processes want to run on "
+            f"{machine.usable_cores} cores; the numbers will be noisy",
+            highlight=False,
+        )
     begun = time.perf_counter()
     rows = measure.compare(plan, progress)
     results = outputs.document(plan, machine, rows, about, time.perf_counter() - begun)

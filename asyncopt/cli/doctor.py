@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -181,11 +180,10 @@ def _about_cores(machine: Machine, workers: int | None) -> Iterator[Warn]:
             f"{machine.numa_nodes} NUMA nodes: shared cache lines travel between sockets",
             "keep a run on one node: numactl --cpunodebind=0 --membind=0 ...",
         )
-    load = os.getloadavg()[0]
-    if load > 0.5 * cores:
+    if machine.busy:
         yield Warn(
             "load",
-            f"other programs keep {load:.1f} of {cores} cores busy",
+            f"{machine.load:.1f} other processes want to run on {cores} cores",
             "wait for them before you measure anything",
         )
     if machine.omp_num_threads is None:

@@ -27,7 +27,10 @@ EXTRAS = {  # what each module of the cli extra is for
 
 @dataclass(frozen=True)
 class Machine:
-    """Sizes in bytes, limits -1 where unlimited, None where the kernel does not say."""
+    """Sizes in bytes, limits -1 where unlimited, None where the kernel does not say.
+
+    `load` is the number of processes that ran or wanted to in the last minute.
+    """
 
     processor: str
     cores: int
@@ -36,6 +39,7 @@ class Machine:
     hyperthreads: bool | None
     governor: str | None
     numa_nodes: int
+    load: float
     l1d: int | None
     l2: int | None
     l3: int | None
@@ -56,6 +60,11 @@ class Machine:
     cuda: str | None
     extras: dict[str, str | None]
 
+    @property
+    def busy(self) -> bool:
+        """Whether other programs take so much of the processor that measurements suffer."""
+        return self.load > 0.5 * self.usable_cores
+
     def as_json(self) -> dict[str, Any]:
         """All fields by name."""
         return asdict(self)
@@ -73,6 +82,7 @@ def look() -> Machine:
         hyperthreads=_hyperthreads(),
         governor=_text(_CPU / "cpu0/cpufreq/scaling_governor"),
         numa_nodes=max(1, len(list(Path("/sys/devices/system/node").glob("node[0-9]*")))),
+        load=os.getloadavg()[0],
         l1d=cache_size(1),
         l2=cache_size(2),
         l3=cache_size(3),

@@ -48,6 +48,8 @@ LEAD = (
     "under each way of writing to shared memory.</p>"
 )
 
+BUSY = "other programs were running: trust small differences less"
+
 
 class Picture(NamedTuple):
     """A heading, the SVG, and what it shows in a sentence or two."""
@@ -92,6 +94,7 @@ def _facts(machine: Machine, facts: dict[str, str]) -> str:
     lines = {
         "measured": facts["date"],
         "processor": f"{machine.processor}, {machine.usable_cores} usable cores{quota}",
+        "load before": f"{machine.load:.1f}" + (f" ({BUSY})" if machine.busy else ""),
         "caches": caches,
         "memory": size_text(machine.memory),
         "versions": facts["versions"],

@@ -262,7 +262,7 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        updated = self._push(lambda plan, *how: plan.step(*how, None))
+        updated = self._push(lambda plan, how, grads: plan.step(*how, grads))
         if updated == len(self._params):
             self._mark_changed(self._params)
         elif updated > 0:
@@ -293,7 +293,7 @@ class Optimizer(torch.optim.Optimizer):
         if values.numel() == 0:
             return
         where = (index, rows.data_ptr(), len(rows), values[0].numel(), values.data_ptr())
-        if self._push(lambda plan, *how: plan.step_rows(*how, *where)) > 0:
+        if self._push(lambda plan, how, _: plan.step_rows(*how, *where)) > 0:
             self._mark_changed([param])
 
     def _mark_changed(self, params: list[torch.Tensor]) -> None:
@@ -319,16 +319,16 @@ class Optimizer(torch.optim.Optimizer):
             self.audit,
             skip,
         )
-        updated = call(plan, *how)
-        gradients = None
+        updated = call(plan, how, None)
+        if updated == _core.Plan.STALE:
+            plan = self._make_plan()
+            updated = call(plan, how, None)
         if updated == _core.Plan.ODD_GRADIENT:
             self._check_params()
             gradients = self._checked_gradients()
-        if updated in (_core.Plan.STALE, _core.Plan.ODD_GRADIENT):
-            plan = self._make_plan()
-            updated = call(plan, *how)
-        if updated == _core.Plan.ODD_GRADIENT:
-            updated = plan.step(*how, gradients)
+            updated = call(plan, how, gradients)
+            if updated == _core.Plan.ODD_GRADIENT:  # a parameter has another shape now
+                updated = call(self._make_plan(), how, gradients)
         if updated == _core.Plan.SKIPPED:
             self._count_skipped()
         return updated

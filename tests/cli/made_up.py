@@ -98,6 +98,7 @@ def machine(**changes: Any) -> Machine:
         "hyperthreads": False,
         "governor": "performance",
         "numa_nodes": 1,
+        "load": 0.1,
         "l1d": 32 * 2**10,
         "l2": 2**20,
         "l3": 32 * 2**20,

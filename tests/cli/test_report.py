@@ -88,6 +88,13 @@ def test_page_names_command_machine_versions_and_every_problem(page: str) -> Non
         assert problem.title in page
 
 
+def test_page_says_that_the_machine_was_busy(page: str) -> None:
+    assert report.BUSY not in page
+    plan = made_up.plan(problems=("digits",))
+    busy = report.render(plan, made_up.machine(load=9.0), made_up.rows(plan), ABOUT)
+    assert report.BUSY in busy
+
+
 def test_every_problem_has_its_plots(page: str) -> None:
     for name in ("mnist", "digits"):
         for plot in ("loss", "scaling", "rate", "stale"):
