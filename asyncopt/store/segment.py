@@ -127,7 +127,7 @@ class Store:
 
 
 def _available_memory() -> int:
-    """Bytes that can be allocated without swapping: the machine's, or its control group's if less."""
+    """Bytes that can be had without swapping: the machine's, or its control group's if less."""
     with open("/proc/meminfo") as meminfo:
         fields = dict(line.split(":", 1) for line in meminfo)
     available = int(fields["MemAvailable"].split()[0]) * 1024

@@ -13,14 +13,18 @@ namespace {
 // t (t + 1) / 2, and the step t. All of it is pulled, so that a version that mixes anything shows.
 struct Hunt {
   static constexpr std::size_t kWriters = 2, kReaders = 2;
+  static constexpr double kSeconds = 0.25;  // at least: many turns of the scheduler
 
   const std::size_t n;
+  const std::size_t idle;  // worker slots before those at work
   const Kernel& kernel = kernel_of("sgd_momentum", "float64");
   const Store store;
   std::atomic<std::size_t> reading{kReaders};
 
-  Hunt(const SyncInfo& sync, std::size_t elements)
-      : n(elements), store(sync.name, kWriters + kReaders, {{&kernel, n}, {&kernel, 3}}) {}
+  Hunt(const SyncInfo& sync, std::size_t elements, std::size_t idle_workers = 0)
+      : n(elements),
+        idle(idle_workers),
+        store(sync.name, idle + kWriters + kReaders, {{&kernel, n}, {&kernel, 3}}) {}
 
   void write(std::size_t worker) {
     const std::vector<double> ones(n, 1.0);
@@ -53,7 +57,7 @@ struct Hunt {
     std::uint64_t last = 0;
     int changes = 0;  // pulls that found a new version: of the others, writers may have slept
     const auto start = Clock::now();
-    for (int p = 0; p < pulls || changes < pulls / 10; ++p) {
+    for (int p = 0; p < pulls || changes < pulls / 10 || seconds_since(start) < kSeconds; ++p) {
       const std::uint64_t version = pull(store.segment, worker, blocks);
       CHECK_LE(last, version);  // never back in time
       changes += version != last;
@@ -73,9 +77,9 @@ struct Hunt {
   void run(int pulls) {
     run_threads(kWriters + kReaders, [&](std::size_t i) {
       if (i < kWriters)
-        write(i);
+        write(idle + i);
       else
-        read(i, pulls);
+        read(idle + i, pulls);
     });
     CHECK_EQ(*store.scalars(), static_cast<double>(store.version()));
   }
@@ -90,6 +94,10 @@ int main() {
     const std::string name = sync.name;
     current_case = name + ", one cache line";
     Hunt(sync, 5).run(count(50'000, 3000));
+    // Leashed looks at every worker before it writes to a copy: that takes long enough here for
+    // versions to come and go meanwhile.
+    current_case = name + ", many workers";
+    Hunt(sync, 5, 1000).run(count(20'000, 1000));
     current_case = name + ", some pages";
     Hunt(sync, 1000).run(count(10'000, 1000));
   });

@@ -82,22 +82,22 @@ class Report(NamedTuple):
 def cases(plan: Plan) -> tuple[Case, ...]:
     """Dense vectors of growing size, and two ways of drawing rows from one table.
 
-    From one cache line to beyond the last-level cache, or to what memory allows.
+    From one cache line to beyond the last-level cache, or to what memory allows; a quick plan
+    stays within the cache, because large vectors take long to set up.
     """
-    quick = plan.quick
     beyond = min(LARGEST, int(1.5 * (machine.cache_size(3) or USUAL_L3)))
     # A vector for each variant; per worker a gradient, two replicas and a version of leashed.
     copies = len(plan.variants) + 4 * max(plan.workers)
     beyond = min(beyond, machine.available_memory() // (2 * copies))
-    sizes = [64, 256 * 2**10, beyond] if quick else [64, 4096, 256 * 2**10, 4 * 2**20, beyond]
+    sizes = {64, 256 * 2**10, 4 * 2**20} | (set() if plan.quick else {4096, beyond})
     dense = tuple(
         Case(f"dense {machine.size_text(size)}", "dense", (size // 64 * LINE,))
-        for size in sizes
+        for size in sorted(sizes)
         if size <= beyond
     )
     table = (TABLE_ROWS, LINE)
     sparse = (Case("rows, skewed", "skewed", table), Case("rows, uniform", "uniform", table))
-    return dense + (sparse[:1] if quick else sparse)
+    return dense + (sparse[:1] if plan.quick else sparse)
 
 
 def hammer(

@@ -48,7 +48,7 @@ MNIST = TrainingProblem(
     build=build,
     batch_size=64,
     epochs=6,
-    quick_epochs=1,
+    quick_epochs=2,
     examples=4000,
     second=0.2,
 )
