@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace asyncopt::python {
@@ -64,6 +65,8 @@ void Plan::add_tensor(std::size_t kernel, py::object param, py::object state, py
   dlpack::Tensor t{};
   if (api_->describe(param.ptr(), &t) != 0) throw py::error_already_set();
   const auto code = t.dtype.code, bits = t.dtype.bits;
+  std::vector<std::int64_t> shape(t.shape, t.shape + t.ndim);
+  std::vector<std::int64_t> strides(t.strides, t.strides + t.ndim);
   Block block;
   block.kernel = &kernels()[kernel];
   block.param = param_at;
@@ -85,7 +88,8 @@ void Plan::add_tensor(std::size_t kernel, py::object param, py::object state, py
     }
   }
   tensors_.push_back({std::move(param), std::move(state), std::move(entry_names),
-                      std::move(entries), code, bits, groups_.size() - 1});
+                      std::move(entries), code, bits, std::move(shape), std::move(strides),
+                      groups_.size() - 1});
   ++group_sizes_.back();
   // Spans into a vector that has stopped growing only when the last tensor is in; cheap to redo.
   const Block* at = blocks_.data();
@@ -134,6 +138,12 @@ void Plan::read_hyper(const py::list& hyper) {
 
 // Follows a parameter whose memory was replaced (param.data = ...), where that is allowed.
 bool Plan::locate(std::size_t i, const dlpack::Tensor& param) {
+  const Tensor& t = tensors_[i];
+  if (param.dtype.code != t.code || param.dtype.bits != t.bits ||
+      static_cast<std::size_t>(param.ndim) != t.shape.size() ||
+      !std::equal(t.shape.begin(), t.shape.end(), param.shape) ||
+      !std::equal(t.strides.begin(), t.strides.end(), param.strides))
+    return false;
   std::byte* const data = data_of(param);
   if (target_ == nullptr) {
     blocks_[i].param = reinterpret_cast<std::uintptr_t>(data);
@@ -142,8 +152,7 @@ bool Plan::locate(std::size_t i, const dlpack::Tensor& param) {
   } else if (data != target_->segment.data() + blocks_[i].param && blocks_[i].n != 0) {
     return false;
   }
-  return elements(param) == blocks_[i].n && param.dtype.code == tensors_[i].code &&
-         param.dtype.bits == tensors_[i].bits;
+  return true;
 }
 
 // Whoever waits does so without the GIL, which the one inside needs to get out.
@@ -205,7 +214,16 @@ bool Plan::settle(const py::list& groups, const py::dict& state, const py::list&
              held_.size() == tensors_.size() && grads.size() == tensors_.size();
   for (std::size_t i = 0; settled_ && i < held_.size(); ++i)
     settled_ = held_[i].ptr() == PyList_GET_ITEM(grads.ptr(), static_cast<Py_ssize_t>(i));
-  return settled_;
+  if (!settled_) return false;
+  kept_.resize(tensors_.size());
+  for (std::size_t i = 0; i < tensors_.size(); ++i) {
+    dlpack::Tensor now{}, kept{};
+    if (api_->describe(tensors_[i].param.ptr(), &now) != 0 ||
+        (kept_[i] && api_->describe(kept_[i].ptr(), &kept) != 0))
+      throw py::error_already_set();
+    if (now.data != kept.data) kept_[i] = tensors_[i].param.attr("detach")();
+  }
+  return true;
 }
 
 int Plan::step(const py::list& groups, const py::dict& state, const py::list& hyper,

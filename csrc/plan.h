@@ -64,6 +64,7 @@ class Plan {
     py::object param, state;
     py::tuple entry_names, entries;
     std::uint8_t code, bits;
+    std::vector<std::int64_t> shape, strides;
     std::size_t group;
   };
 
@@ -84,6 +85,8 @@ class Plan {
   std::vector<Group> groups_;
   std::vector<std::size_t> group_sizes_;
   std::vector<py::object> held_;  // gradients in use while the GIL is released
+  // While settled, steps write to memory that they do not look up: these tensors keep it.
+  std::vector<py::object> kept_;
   bool settled_ = false;
   std::mutex busy_;  // several threads may call one optimizer
 };

@@ -70,6 +70,14 @@ def share_text(share: float | None) -> str:
     return f"{share:.2%}" if share < 0.0995 else f"{share:.1%}"
 
 
+def per_push_text(count: int, row: Row) -> str:
+    """How often something happened per push: ``490``, ``0.75``; ``<0.001`` where rarely."""
+    if row.sync is None:
+        return NOTHING
+    each = count / max(row.pushes, 1)
+    return "<0.001" if 0 < each < 0.001 else rate_text(float(f"{each:.2g}"))
+
+
 def lost_text(row: Row) -> str:
     """How many element updates were lost; ``?`` where nobody counted."""
     if row.lost_updates is None:
@@ -103,11 +111,11 @@ def _wait(row: Row) -> str:
 
 
 def _retries(row: Row) -> str:
-    return f"{row.retries / max(row.pushes, 1):.2g}" if row.sync else NOTHING
+    return per_push_text(row.retries, row)
 
 
 def _waits(row: Row) -> str:
-    return f"{row.lock_waits / max(row.pushes, 1):.2g}" if row.sync else NOTHING
+    return per_push_text(row.lock_waits, row)
 
 
 CASE = Column("case", "what a push touches: a whole vector, or rows of a table", lambda r: r.case)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from multiprocessing.context import get_spawning_popen
 from typing import Any, overload
@@ -267,6 +268,8 @@ class Optimizer(torch.optim.Optimizer):
             self._mark_changed(self._params)
         elif updated > 0:
             self._mark_changed([p for p in self._params if p.grad is not None])
+        elif updated == _core.Plan.SKIPPED:
+            self._count_skipped(stacklevel=4)
         return loss
 
     _hooked_step = torch.optim.Optimizer.profile_hook_step(_step)
@@ -295,6 +298,8 @@ class Optimizer(torch.optim.Optimizer):
         where = (index, rows.data_ptr(), len(rows), values[0].numel(), values.data_ptr())
         if self._push(lambda plan, how, _: plan.step_rows(*how, *where)) > 0:
             self._mark_changed([param])
+        else:
+            self._count_skipped(stacklevel=3)
 
     def _mark_changed(self, params: list[torch.Tensor]) -> None:
         """Lets autograd refuse a backward pass through values that are no longer there."""
@@ -329,8 +334,6 @@ class Optimizer(torch.optim.Optimizer):
             updated = call(plan, how, gradients)
             if updated == _core.Plan.ODD_GRADIENT:  # a parameter has another shape now
                 updated = call(self._make_plan(), how, gradients)
-        if updated == _core.Plan.SKIPPED:
-            self._count_skipped()
         return updated
 
     @torch.no_grad()
@@ -355,20 +358,23 @@ class Optimizer(torch.optim.Optimizer):
             moved = (
                 not self.is_replica and param.data_ptr() != self._sharing.param(place).data_ptr()
             )
-            if param.numel() and (moved or param.shape != place.spec.shape):
+            now = (param.dtype, tuple(param.shape), param.stride())
+            if param.numel() and (
+                moved or now != (place.spec.dtype, place.spec.shape, place.spec.strides)
+            ):
                 raise ValueError(
-                    f"params[{i}]: expected shape {place.spec.shape} in the store, got shape "
-                    f"{tuple(param.shape)} in other memory (was .data replaced?); write into it "
-                    "with .copy_() instead"
+                    f"params[{i}]: expected {place.spec.dtype}, shape {place.spec.shape}, as it "
+                    f"was shared; got {param.dtype}, shape {tuple(param.shape)}, in other memory "
+                    "(was .data replaced?); write into it with .copy_() instead"
                 )
 
-    def _count_skipped(self) -> None:
+    def _count_skipped(self, stacklevel: int) -> None:
         if self._skipped == 0:
             warnings.warn(
                 "step: a gradient is NaN or infinite; the push was skipped. Further ones are "
                 "skipped silently and counted in ledger().skipped_nonfinite",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
         self._skipped += 1
 
@@ -461,9 +467,12 @@ class Optimizer(torch.optim.Optimizer):
             (self._plan or self._make_plan()).pull()
 
     def state_dict(self) -> dict[str, Any]:
-        """As in torch; of a replica, after a :meth:`pull`."""
+        """As in torch; of a shared optimizer, a copy of what the store holds now."""
         self.pull()
-        return super().state_dict()
+        state = super().state_dict()
+        if self._sharing is not None:
+            state["state"] = {index: _cloned(each) for index, each in state["state"].items()}
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in torch; takes the state dicts of the namesake in ``torch.optim`` as well.
@@ -481,17 +490,16 @@ class Optimizer(torch.optim.Optimizer):
 
     def _shared_state(self) -> dict[str, Any]:
         """What another worker's copy of a shared optimizer is made from."""
-        return {**self._options_state(), "state": {}, "_sharing": self._sharing}
+        return {**self._options_state(), "state": defaultdict(dict), "_sharing": self._sharing}
 
     def _private_state(self) -> dict[str, Any]:
         """What a copy of its own is made from."""
         self.pull()
         state = self._options_state()
         if self._sharing is not None:
-            state["state"] = {
-                param: {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in each.items()}
-                for param, each in self.state.items()
-            }
+            state["state"] = defaultdict(
+                dict, {param: _cloned(each) for param, each in self.state.items()}
+            )
         return state
 
     def _options_state(self) -> dict[str, Any]:
@@ -519,3 +527,7 @@ class Optimizer(torch.optim.Optimizer):
         else:
             self._seed += self._sharing.worker * 0x1234567
             self._join_store()
+
+
+def _cloned(entries: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in entries.items()}

@@ -110,10 +110,20 @@ def check_rows(
     """
     if param.ndim == 0 or not param.is_contiguous():
         raise ValueError(f"param: expected a contiguous tensor with rows, got {_describe(param)}")
-    if rows.dtype != torch.int64 or rows.ndim != 1 or rows.device != param.device:
+    if (
+        rows.layout != torch.strided
+        or rows.dtype != torch.int64
+        or rows.ndim != 1
+        or rows.device != param.device
+    ):
         raise ValueError(f"rows: expected torch.int64 on cpu, shape (k,); got {_describe(rows)}")
     expected = (len(rows), *param.shape[1:])
-    if values.dtype != param.dtype or values.device != param.device or values.shape != expected:
+    if (
+        values.layout != torch.strided
+        or values.dtype != param.dtype
+        or values.device != param.device
+        or values.shape != expected
+    ):
         raise ValueError(
             f"values: expected {param.dtype} on {param.device}, shape {expected}; "
             f"got {_describe(values)}"

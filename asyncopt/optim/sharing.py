@@ -87,37 +87,42 @@ def thread_clone(objs: tuple[Any, ...], /) -> tuple[Any, ...]:
     Returns:
         The arguments for one thread.
     """
+    memo: dict[int, Any] = {}
+    _clone_optimizers(objs, memo)
+    return tuple(_clone(obj, memo) for obj in objs)
+
+
+def _clone_optimizers(obj: Any, memo: dict[int, Any]) -> None:
     from asyncopt.optim.base import Optimizer
 
-    memo: dict[int, Any] = {}
+    if isinstance(obj, Optimizer):
+        memo[id(obj)] = _clone_optimizer(obj, memo)
+    elif isinstance(obj, (list, tuple)):
+        for each in obj:
+            _clone_optimizers(each, memo)
+    elif isinstance(obj, dict):
+        for each in obj.values():
+            _clone_optimizers(each, memo)
 
-    def optimizers(obj: Any) -> None:
-        if isinstance(obj, Optimizer):
-            memo[id(obj)] = _clone_optimizer(obj, memo)
-        elif isinstance(obj, (list, tuple)):
-            for each in obj:
-                optimizers(each)
-        elif isinstance(obj, dict):
-            for each in obj.values():
-                optimizers(each)
 
-    def clone(obj: Any) -> Any:
-        if isinstance(obj, Optimizer):
-            return memo[id(obj)]
-        if isinstance(obj, torch.nn.Module):
-            for tensor in (*obj.parameters(), *obj.buffers()):
-                if id(tensor) not in memo:
-                    own = isinstance(tensor, torch.nn.Parameter)
-                    memo[id(tensor)] = _alias(tensor) if own else tensor
-            return copy.deepcopy(obj, memo)
-        if type(obj) in (list, tuple):
-            return type(obj)(clone(each) for each in obj)
-        if type(obj) is dict:
-            return {key: clone(each) for key, each in obj.items()}
-        return obj
-
-    optimizers(objs)
-    return tuple(clone(obj) for obj in objs)
+def _clone(obj: Any, memo: dict[int, Any]) -> Any:
+    if id(obj) in memo:
+        return memo[id(obj)]
+    if isinstance(obj, torch.nn.Parameter):
+        return memo.setdefault(id(obj), _alias(obj))
+    if isinstance(obj, torch.nn.Module):
+        for param in obj.parameters():
+            memo.setdefault(id(param), _alias(param))
+        for buffer in obj.buffers():
+            memo.setdefault(id(buffer), buffer)
+        return copy.deepcopy(obj, memo)
+    if isinstance(obj, tuple) and hasattr(obj, "_fields"):  # a NamedTuple
+        return type(obj)(*(_clone(each, memo) for each in obj))
+    if type(obj) in (list, tuple):
+        return type(obj)(_clone(each, memo) for each in obj)
+    if type(obj) is dict:
+        return {key: _clone(each, memo) for key, each in obj.items()}
+    return obj
 
 
 def _alias(param: torch.Tensor) -> torch.Tensor:

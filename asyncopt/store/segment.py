@@ -18,7 +18,6 @@ from asyncopt.store.ledger import Ledger
 
 __all__ = ["Store"]
 
-_REMEDY = "use fewer workers, a sync with fewer copies, or free memory"
 _SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
@@ -46,6 +45,8 @@ class Store:
             raise ValueError(f"workers: expected 1 to 65535, got {workers}")
         if not 0 < lock_timeout <= 1e9:
             raise ValueError(f"lock_timeout: expected seconds in (0, 1e9], got {lock_timeout}")
+        if layout.data_bytes >= 1 << 48:  # no address space holds it, nor this build its arithmetic
+            raise _cannot_allocate(layout.data_bytes, "more than a process can address")
         config = _core.SegmentConfig(
             sync=sync,
             workers=workers,
@@ -126,6 +127,13 @@ class Store:
         return f"Store({self.sync!r}, {self.nbytes:,} bytes, version {self.version})"
 
 
+def _check_available(nbytes: int) -> None:
+    # The kernel would grant a memfd more than there is and then end processes to make room.
+    available = _available_memory()
+    if nbytes > available:
+        raise OSError(errno.ENOMEM, f"only {available:,} bytes are available")
+
+
 def _available_memory() -> int:
     """Bytes that can be had without swapping: the machine's, or its control group's if less."""
     with open("/proc/meminfo") as meminfo:
@@ -142,14 +150,8 @@ def _available_memory() -> int:
 
 def _map_new_memfd(nbytes: int) -> torch.Tensor:
     """uint8 tensor over a new, allocated, sealed memfd of `nbytes` bytes, all zero."""
-    # The kernel would grant a memfd more than there is and then end processes to make room.
-    available = _available_memory()
-    if nbytes > available:
-        raise SegmentError(
-            f"store: cannot allocate {nbytes:,} bytes of shared memory: {available:,} are "
-            f"available; {_REMEDY}"
-        )
     try:
+        _check_available(nbytes)
         fd = os.memfd_create("asyncopt", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.fchmod(fd, 0o600)
@@ -163,10 +165,14 @@ def _map_new_memfd(nbytes: int) -> torch.Tensor:
         finally:
             os.close(fd)
     except (OSError, RuntimeError) as error:
-        reason = error
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
-            reason = OSError(error.errno, f"{error.strerror} (a memory or file-size limit)")
-        raise SegmentError(
-            f"store: cannot allocate {nbytes:,} bytes of shared memory: {reason}; {_REMEDY}"
-        ) from error
+        raise _cannot_allocate(nbytes, str(error)) from error
+    # The duplicate is not for programs that this process starts.
+    os.set_inheritable(storage._share_fd_cpu_()[0], False)
     return torch.empty(0, dtype=torch.uint8).set_(storage)
+
+
+def _cannot_allocate(nbytes: int, reason: str) -> SegmentError:
+    return SegmentError(
+        f"store: cannot allocate {nbytes:,} bytes of shared memory: {reason}; use fewer workers, a "
+        "sync with fewer copies, or free memory"
+    )

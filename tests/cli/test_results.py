@@ -15,7 +15,7 @@ from asyncopt.cli import outputs
 from asyncopt.cli.findings import findings
 from asyncopt.cli.plan import Variant
 from asyncopt.cli.results import Spread, curve_of, plain, staleness_of, with_speedups
-from asyncopt.cli.table import full_sheet, rate_text, share_text, short_sheet
+from asyncopt.cli.table import full_sheet, per_push_text, rate_text, share_text, short_sheet
 from asyncopt.store.ledger import Histogram, WorkerLedger
 from tests.cli import made_up
 
@@ -163,6 +163,14 @@ def test_rate_text(rate: float, text: str) -> None:
 )
 def test_share_text(share: float | None, text: str) -> None:
     assert share_text(share) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0"), (1, "<0.001"), (1500, "0.75"), (980_000, "490")]
+)
+def test_per_push_text(count: int, text: str) -> None:
+    row = made_up.training_row("mnist", HOGWILD, 2, pushes=2000)
+    assert per_push_text(count, row) == text
 
 
 def test_findings_say_where_lock_free_loses() -> None:

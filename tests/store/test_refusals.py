@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -176,19 +177,13 @@ def test_rows_of_another_parameter(sync: str) -> None:
 
 
 @pytest.mark.parametrize("sync", IN_PLACE)
-@pytest.mark.parametrize("how", ["step", "step_rows", "flat"])
+@pytest.mark.parametrize("how", ["step", "step_rows"])
 def test_replaced_memory(how: str, sync: str) -> None:
     """`param.data = ...` takes a parameter out of the store: refused, by either kind of step."""
-    optimizer = shared(sync, "SGD", flat_grads=how == "flat")
+    optimizer = shared(sync, "SGD")
     first, second = params_of(optimizer)
-    second.grad = None
-    if how == "flat":
-        optimizer.zero_grad()
-        optimizer.zero_grad()  # from now on a step looks at little more than the gradients
-        assert second.grad is not None
-    elif how == "step":
-        second.grad = torch.ones(5, 3)
-    first.grad = torch.ones(21) if how != "flat" else first.grad
+    first.grad = torch.ones(21)
+    second.grad = torch.ones(5, 3) if how == "step" else None
     second.data = torch.zeros(5, 3)
     before = data_of(optimizer)
     rows = (second, torch.tensor([1]), torch.ones(1, 3))
@@ -201,25 +196,63 @@ def test_replaced_memory(how: str, sync: str) -> None:
 
 
 @pytest.mark.parametrize("sync", REPLICAS)
-@pytest.mark.parametrize("flat", [False, True])
-def test_replaced_memory_of_a_replica(sync: str, flat: bool) -> None:
+def test_replaced_memory_of_a_replica(sync: str) -> None:
     """A replica may move: it is pulled to where it is now, and its old memory is left alone."""
-    optimizer = shared(sync, "SGD", flat_grads=flat)
+    optimizer = shared(sync, "SGD")
     first, second = params_of(optimizer)
     start = second.detach().clone()
     places = [second.data, torch.zeros(5, 3), torch.zeros(5, 3)]
     second.data = places[1]
     optimizer.pull()
     assert torch.equal(second, start)
-    optimizer.zero_grad()
-    optimizer.zero_grad()
     for p in (first, second):
-        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-        p.grad.fill_(1)
+        p.grad = torch.ones_like(p)
     second.data = places[2]
     optimizer.step()
     torch.testing.assert_close(second.detach(), start - 0.1)
     assert all(torch.equal(place, start) for place in places[:2])
+
+
+def flat(sync: str) -> Any:
+    """Shared, with flat gradients: `zero_grad` looks the parameters' memory up for the step."""
+    optimizer = shared(sync, "SGD", flat_grads=True)
+    optimizer.zero_grad()
+    optimizer.zero_grad()
+    for p in params_of(optimizer):
+        assert p.grad is not None
+        p.grad.fill_(1)
+    return optimizer
+
+
+@pytest.mark.parametrize("sync", IN_PLACE)
+def test_replaced_memory_with_flat_gradients(sync: str) -> None:
+    """One step later than without, at the latest; foreign memory is not touched even before."""
+    optimizer = flat(sync)
+    _, second = params_of(optimizer)
+    second.data = torch.zeros(5, 3)
+    with contextlib.suppress(ValueError):
+        optimizer.step()
+    assert bool((second == 0).all())
+    before = data_of(optimizer)
+    optimizer.zero_grad()
+    with pytest.raises(ValueError, match=r"params\[1\]: .*\.data replaced"):
+        optimizer.step()
+    assert data_of(optimizer) == before
+
+
+@pytest.mark.parametrize("sync", REPLICAS)
+def test_replaced_memory_of_a_replica_with_flat_gradients(sync: str) -> None:
+    """A step writes to no memory that was given back; the next one finds the replica."""
+    optimizer = flat(sync)
+    _, second = params_of(optimizer)
+    start = second.detach().clone()
+    second.data = torch.zeros(5, 3)
+    others = [torch.zeros(5, 3) for _ in range(1000)]  # one of them has the old memory now
+    optimizer.step()
+    assert not any(bool(other.any()) for other in others)
+    optimizer.zero_grad()
+    optimizer.step()  # of zeros
+    torch.testing.assert_close(second.detach(), start - 0.1)
 
 
 @every_sync
