@@ -136,4 +136,5 @@ def check_rows(
 
 
 def _describe(tensor: torch.Tensor) -> str:
-    return f"{tensor.dtype} on {tensor.device}, shape {tuple(tensor.shape)}"
+    layout = "" if tensor.layout == torch.strided else f", {tensor.layout}"
+    return f"{tensor.dtype} on {tensor.device}, shape {tuple(tensor.shape)}{layout}"

@@ -1,0 +1,156 @@
+// Stochastic rounding, and what is not finite: in the numbers, the kernels and the check for it.
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "tensor.h"
+
+using namespace asyncopt;
+using namespace asyncopt::test;
+
+namespace {
+
+void check_rounding_of_numbers() {
+  using Limits = std::numeric_limits<float>;
+  constexpr int draws = 1 << 16;
+  for (const float x : {1.0f, 1.001f, -1.001f, 3.14159f, -2.71828e20f, 1.5e-39f, 0.1f}) {
+    const double below = bfloat16_below(x), above = bfloat16_above(x);
+    // Every 16-bit draw once: the mean must be the value itself.
+    double sum = 0;
+    for (std::uint32_t r = 0; r < draws; ++r) {
+      const double y = static_cast<double>(widen(narrow<bfloat16>(x, r)));
+      if (std::abs(x) > Limits::min()) CHECK(y == below || y == above);
+      sum += y;
+    }
+    CHECK_LE(std::abs(sum / draws - static_cast<double>(x)), 1e-12 * std::abs(sum / draws));
+  }
+  for (const std::uint32_t r : {0u, 1u, 0x7FFFu, 0x8000u, 0xFFFFu, 0xFFFFFFFFu}) {
+    const auto rounded = [r](float x) { return widen(narrow<bfloat16>(x, r)); };
+    CHECK_EQ(rounded(Limits::infinity()), Limits::infinity());
+    CHECK_EQ(rounded(-Limits::infinity()), -Limits::infinity());
+    CHECK(std::isnan(rounded(Limits::quiet_NaN())));
+    CHECK(std::isnan(rounded(-Limits::quiet_NaN())));
+    CHECK(std::isnan(rounded(__builtin_bit_cast(float, 0x7F800001u))));  // payload in the low half
+    CHECK(std::isnan(rounded(__builtin_bit_cast(float, 0xFFFFFFFFu))));
+    CHECK_EQ(rounded(0.0f), 0.0f);
+    CHECK(std::signbit(rounded(-0.0f)));
+    CHECK_EQ(rounded(1.5f), 1.5f);  // exact already
+  }
+}
+
+// What the loops make of `seed` over many pushes: unbiased, each array with draws of its own.
+void check_rounding_of_kernels() {
+  constexpr std::size_t n = 32;
+  constexpr std::uint32_t seeds = count(4096, 1024);
+  for (const Kernel& kernel : kernels()) {
+    if (std::string_view(kernel.state_dtype) != "bfloat16") continue;
+    for (const Loop loop : {Loop::racy, Loop::atomic}) {
+      current_case = std::string(kernel.rule) + " " + kernel.param_dtype;
+      Hyper hyper;
+      for (const char* const name : kernel.hyper) hyper[name] = kValues.at(name).back();
+      Guarded grad(kernel.param_dtype, kernel.param_bytes, n);
+      Numbers numbers(11);
+      for (std::size_t i = 0; i < n; ++i) grad.set(i, numbers());
+      const std::size_t arrays = 1 + kernel.slots.size();
+      std::vector<Element> exact(n);
+      // Per array: how many values rounded up, less what was to be expected; and its variance.
+      std::vector<double> excess(arrays), variance(arrays);
+      // Per pair of arrays: the sum of the products of their deviations; and its variance.
+      std::vector<double> product(arrays * arrays), product_variance(arrays * arrays);
+      for (std::uint32_t seed = 0; seed < seeds; ++seed) {
+        Tensor tensor(kernel, n, hyper);
+        for (std::size_t i = 0; i < n; ++i) {
+          exact[i] = tensor.element(i);
+          kReferences.at(kernel.rule)(hyper, 1, grad[i], exact[i]);
+        }
+        tensor.step(loop, n, grad.data(), noise(seed, 1));  // as a push's first tensor
+        for (std::size_t i = 0; i < n; ++i) {
+          const Element got = tensor.element(i);
+          double deviation[1 + kMaxSlots] = {}, spread[1 + kMaxSlots] = {};
+          for (std::size_t a = 0; a < arrays; ++a) {
+            if (a == 0 && std::string_view(kernel.param_dtype) != "bfloat16") continue;
+            const double x = a == 0 ? exact[i].w : exact[i].s[a - 1];
+            const double y = a == 0 ? got.w : got.s[a - 1];
+            const double below = bfloat16_below(x), unit = bfloat16_above(x) - below;
+            if (unit == 0) continue;
+            const double up = (x - below) / unit;
+            deviation[a] = (y > x ? 1 : 0) - up;
+            spread[a] = up * (1 - up);
+            excess[a] += deviation[a];
+            variance[a] += spread[a];
+          }
+          for (std::size_t a = 0; a < arrays; ++a)
+            for (std::size_t b = 0; b < a; ++b) {
+              product[a * arrays + b] += deviation[a] * deviation[b];
+              product_variance[a * arrays + b] += spread[a] * spread[b];
+            }
+        }
+      }
+      for (std::size_t a = 0; a < arrays; ++a) {
+        CHECK_LE(std::abs(excess[a]), 4 * std::sqrt(variance[a]));
+        for (std::size_t b = 0; b < a; ++b)
+          CHECK_LE(std::abs(product[a * arrays + b]),
+                   4 * std::sqrt(product_variance[a * arrays + b]));
+      }
+    }
+  }
+}
+
+// Bad gradients reach the parameter as in torch, and rounding makes nothing finite of them.
+void check_nonfinite_stay() {
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  for (const Kernel& kernel : kernels())
+    for (const Loop loop : {Loop::racy, Loop::atomic, Loop::audit})
+      for (const double bad : {inf, -inf, std::numeric_limits<double>::quiet_NaN()}) {
+        current_case = std::string(kernel.rule) + " " + kernel.param_dtype;
+        Hyper hyper;
+        for (const char* const name : kernel.hyper) hyper[name] = kValues.at(name).front();
+        Tensor tensor(kernel, 17, hyper);
+        Guarded grad(kernel.param_dtype, kernel.param_bytes, 17);
+        for (std::size_t i = 0; i < 17; ++i) grad.set(i, i % 4 == 0 ? bad : 0.5);
+        for (std::uint32_t seed = 0; seed < 8; ++seed) tensor.step(loop, 17, grad.data(), seed);
+        for (std::size_t i = 0; i < 17; ++i) CHECK_EQ(std::isfinite(tensor.param[i]), i % 4 != 0);
+
+        // Without weight decay an infinite parameter is no part of the gradient.
+        if (std::isnan(bad)) continue;
+        Tensor infinite(kernel, 17, hyper);
+        for (std::size_t i = 0; i < 17; ++i) {
+          infinite.param.set(i, bad);
+          grad.set(i, 0.5);
+        }
+        infinite.step(loop, 17, grad.data(), 1);
+        for (std::size_t i = 0; i < 17; ++i) CHECK_EQ(infinite.param[i], bad);
+      }
+}
+
+void check_finite() {
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  for (const char* const dtype : {"float32", "float64", "bfloat16"}) {
+    const Kernel& kernel = kernel_of("sgd", dtype);
+    for (const std::size_t n : {0u, 1u, 15u, 16u, 17u, 49u, 4095u, 4096u, 4097u, 10000u}) {
+      Guarded values(dtype, kernel.param_bytes, n);
+      for (std::size_t i = 0; i < n; ++i) values.set(i, i % 2 == 0 ? 3e38 : -1e-40);
+      CHECK(kernel.loops.finite(values.data(), n));
+      if (n == 0) continue;
+      for (const double bad : {inf, -inf, std::numeric_limits<double>::quiet_NaN()})
+        for (const std::size_t at : {std::size_t{0}, n / 2, n - 1}) {
+          const double good = values[at];
+          values.set(at, bad);
+          CHECK(!kernel.loops.finite(values.data(), n));
+          values.set(at, good);
+        }
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  check_rounding_of_numbers();
+  in_every_isa([] {
+    check_rounding_of_kernels();
+    check_nonfinite_stay();
+    check_finite();
+    return std::uint64_t{0};
+  });
+}
