@@ -27,6 +27,13 @@ constexpr std::array<SyncEntry, sizeof...(Ss)> entries(List<Ss...>) {
 }
 constexpr auto kSyncs = entries(Syncs{});
 
+// Enters what a push or pull met into the ledger, also when it ends in an exception.
+struct Counting {
+  WorkerSlot& slot;
+  Tally tally;
+  ~Counting() { slot.add(tally); }
+};
+
 // Looks at every gradient before anything is written.
 bool all_finite(const Push& push) {
   for (const Group& group : push.groups)
@@ -79,15 +86,9 @@ PushResult push(const Segment& segment, std::size_t worker, const Push& push) {
     slot.skipped_nonfinite.add(1);
     return {.skipped = true, .version = segment.header().version.load(std::memory_order_relaxed)};
   }
-  Tally tally;
-  Versions versions{};
-  try {
-    versions = kSyncs[segment.header().sync].push(segment, worker, push, tally);
-  } catch (...) {
-    slot.add(tally);
-    throw;
-  }
-  slot.add(tally);
+  Counting counting{slot, {}};
+  const Versions versions =
+      kSyncs[segment.header().sync].push(segment, worker, push, counting.tally);
   slot.pushes.add(1);
   const std::uint64_t pulled = slot.pulled.load(std::memory_order_relaxed);
   const std::uint64_t staleness = versions.before > pulled ? versions.before - pulled : 0;
@@ -101,9 +102,9 @@ PushResult push(const Segment& segment, std::size_t worker, const Push& push) {
 
 std::uint64_t pull(const Segment& segment, std::size_t worker, std::span<const PullBlock> blocks) {
   WorkerSlot& slot = segment.worker(worker);
-  Tally tally;
-  const std::uint64_t version = kSyncs[segment.header().sync].pull(segment, worker, blocks, tally);
-  slot.add(tally);
+  Counting counting{slot, {}};
+  const std::uint64_t version =
+      kSyncs[segment.header().sync].pull(segment, worker, blocks, counting.tally);
   slot.pulled.store(version, std::memory_order_relaxed);
   return version;
 }

@@ -74,9 +74,10 @@ struct SGD {
     c.sign = h.maximize != 0 ? C(-1) : C(1);
     c.weight_decay = static_cast<C>(h.weight_decay);
     if constexpr (Momentum) {
-      const bool first = scalars[0] == 1;  // the buffer starts as the gradient itself, undamped
-      c.momentum = first ? C(0) : static_cast<C>(h.momentum);
-      c.fresh = first ? C(1) : static_cast<C>(1 - h.dampening);
+      // The buffer starts as the gradient itself, undamped. It is not reset to that, only added to:
+      // the push that counted step 1 may arrive after another one's.
+      c.momentum = static_cast<C>(h.momentum);
+      c.fresh = scalars[0] == 1 ? C(1) : static_cast<C>(1 - h.dampening);
       c.nesterov = h.nesterov != 0 ? static_cast<C>(h.momentum) : C(0);
     } else {
       (void)scalars;

@@ -37,9 +37,11 @@ void check_results_are_seen() {
   }
 }
 
-// The helpers really take part: two tasks that wait for each other can only end on two threads.
+// The helpers really take part: two tasks that wait for each other can only end on two threads. And
+// the caller waits for a helper that is late.
 void check_helpers_take_part() {
-  std::atomic<int> met{0};
+  const std::thread::id caller = std::this_thread::get_id();
+  std::atomic<int> met{0}, ended{0};
   parallel_for(2, 2, [&](std::size_t) {
     met.fetch_add(1);
     const auto start = Clock::now();
@@ -47,7 +49,11 @@ void check_helpers_take_part() {
       CHECK_LE(seconds_since(start), 30);
       std::this_thread::yield();
     }
+    if (std::this_thread::get_id() != caller)
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    ended.fetch_add(1);
   });
+  CHECK_EQ(ended.load(), 2);
 }
 
 // No more threads work than were asked for, also when there are more helpers from before.
