@@ -47,7 +47,7 @@ template <std::size_t K, class T, class S>
 struct Draws {
   static constexpr std::size_t slots = sizeof(S) == sizeof(bfloat16) ? K : 0;
   static constexpr std::size_t values = slots + (sizeof(T) == sizeof(bfloat16) ? 1 : 0);
-  std::uint32_t words[(values + 1) / 2 + 1];
+  std::uint32_t words[K / 2 + 1];  // zero for what is stored unrounded
 
   ASYNCOPT_INLINE Draws(std::uint32_t seed, std::size_t i) : words{} {
     for (std::size_t word = 0; 2 * word < values; ++word)

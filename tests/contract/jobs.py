@@ -62,7 +62,7 @@ def count_up(worker: Worker, optimizer: Any, seconds: float) -> Sight:
     worker.barrier()
     # A torn version is a rarer sight than a lost update.
     end = time.monotonic() + seconds * (3 if optimizer.is_replica else 1)
-    while sight.pushes < most and time.monotonic() < end:
+    while sight.pushes < 2 or (sight.pushes < most and time.monotonic() < end):
         optimizer.step()
         sight.pushes += 1
         before, version = version, optimizer.store.version
@@ -103,7 +103,7 @@ def count_rows(worker: Worker, optimizer: Any, seconds: float) -> Sight:
     values = -torch.ones(len(sets[0]), *table.shape[1:], dtype=table.dtype)
     worker.barrier()
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while sight.pushes < 2 or time.monotonic() < end:
         optimizer.step_rows(table, sets[sight.pushes % ROW_SETS], values)
         sight.pushes += 1
     worker.barrier()
