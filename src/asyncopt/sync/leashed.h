@@ -61,7 +61,8 @@ struct Leashed {
     const std::uint64_t latest = protect_latest(segment, worker);
     const std::byte* const data = segment.data(latest & 0xFFFF);
     for (const PullBlock& block : blocks)
-      std::memcpy(block.replica, data + block.param, block.bytes);
+      if (block.bytes != 0)  // a tensor without elements has no address
+        std::memcpy(block.replica, data + block.param, block.bytes);
     segment.worker(worker).reading.store(0, std::memory_order_release);
     return latest >> 16;
   }
