@@ -296,9 +296,10 @@ class Optimizer(torch.optim.Optimizer):
         if values.numel() == 0:
             return
         where = (index, rows.data_ptr(), len(rows), values[0].numel(), values.data_ptr())
-        if self._push(lambda plan, how, _: plan.step_rows(*how, *where)) > 0:
+        updated = self._push(lambda plan, how, _: plan.step_rows(*how, *where))
+        if updated > 0:
             self._mark_changed([param])
-        else:
+        elif updated == _core.Plan.SKIPPED:
             self._count_skipped(stacklevel=3)
 
     def _mark_changed(self, params: list[torch.Tensor]) -> None:
@@ -420,8 +421,8 @@ class Optimizer(torch.optim.Optimizer):
         """
         if self._sharing is not None:
             raise RuntimeError("share_memory: expected an optimizer that is not shared yet")
-        if not 1 <= workers < 0xFFFF:
-            raise ValueError(f"workers: expected 1 to 65534, got {workers}")
+        if not 1 <= workers < 32000:
+            raise ValueError(f"workers: expected 1 to 31999, got {workers}")
         self._make_plan()  # allocates and checks all state
         kernels = [self._kernel(p, group) for group in self.param_groups for p in group["params"]]
         layout = layout_of(self._params, kernels)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from asyncopt.optim.sharing import thread_clone
 from asyncopt.run.optimizers import find_optimizers, leave_stores
 from asyncopt.run.plan import Plan
 from asyncopt.run.processes import run_processes
@@ -121,9 +122,6 @@ def launch(
 
 def _thread_copies(args: tuple[Any, ...], workers: int) -> list[tuple[Any, ...]]:
     """The arguments for each thread, with models and optimizers of its own on the shared memory."""
-    # Only this function knows of a layer above, and only once an optimizer is there.
-    from asyncopt.optim import thread_clone
-
     copies: list[tuple[Any, ...]] = []
     try:
         for _ in range(workers):

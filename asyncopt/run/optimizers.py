@@ -1,6 +1,6 @@
 """The optimizers among the arguments of a run, known by what they can do.
 
-``run`` lies below ``optim`` and imports nothing of it.
+Any torch optimizer that can share its memory will do: a run needs no more of it.
 """
 
 from __future__ import annotations

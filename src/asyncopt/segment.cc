@@ -65,9 +65,10 @@ Segment::Segment(void* memory) : memory_(static_cast<std::byte*>(memory)) {
 
 Segment Segment::create(void* memory, std::uint64_t bytes, const SegmentConfig& config) {
   const Shape shape = shape_of(config);
-  if (config.workers == 0 || config.workers > 0xFFFF ||
+  if (config.workers == 0 || config.workers > kMaxWorkers ||
       config.sync.size() >= sizeof(Header::sync_name))
-    throw SegmentError("workers: expected 1 to 65535, got " + std::to_string(config.workers));
+    throw SegmentError("workers: expected 1 to " + std::to_string(kMaxWorkers) + ", got " +
+                       std::to_string(config.workers));
   if (bytes != shape.total || reinterpret_cast<std::uintptr_t>(memory) % kPage != 0)
     throw SegmentError("store: expected " + std::to_string(shape.total) +
                        " page-aligned bytes, got " + std::to_string(bytes));

@@ -91,7 +91,7 @@ void check_create_refuses() {
   for (const std::uint64_t workers : {0u, 0x10000u}) {
     SegmentConfig bad = good;
     bad.workers = workers;
-    CHECK_THROWS(SegmentError, "workers: expected 1 to 65535",
+    CHECK_THROWS(SegmentError, "workers: expected 1 to 32000",
                  Segment::create(memory.data(), Segment::bytes_needed(bad), bad));
   }
   SegmentConfig bad = good;
