@@ -263,4 +263,6 @@ def check(
     if bf16:
         assert error.mean().item() < 0.05 * travel
     else:
-        assert error.max().item() < 1e-3 * travel + 1e-6 * expected.abs().max().item()
+        # Each step may round each value once: half a unit in the last place of a float32.
+        rounding = max(1e-6, steps * 2.0**-24)
+        assert error.max().item() < 1e-3 * travel + rounding * expected.abs().max().item()
