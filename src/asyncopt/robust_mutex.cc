@@ -1,5 +1,6 @@
 #include "asyncopt/robust_mutex.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <ctime>
 #include <string>
@@ -17,19 +18,27 @@ std::uint64_t now_ns(clockid_t clock) {
          static_cast<std::uint64_t>(now.tv_nsec);
 }
 
+// Waits in slices: a waiter that is killed just as it is woken takes the wake-up with it, and the
+// next one would sleep to its deadline beside a free lock.
 int lock_until(pthread_mutex_t& mutex, std::uint64_t timeout_ns) {
-  const auto deadline_on = [timeout_ns](clockid_t clock) {
-    const std::uint64_t end = now_ns(clock) + timeout_ns;
-    return timespec{static_cast<time_t>(end / 1'000'000'000u),
-                    static_cast<long>(end % 1'000'000'000u)};
-  };
-#ifdef ASYNCOPT_TSAN  // gcc 12's does not see the other one take the lock
-  const timespec deadline = deadline_on(CLOCK_REALTIME);
-  return pthread_mutex_timedlock(&mutex, &deadline);
+#ifdef ASYNCOPT_TSAN  // gcc 12's does not see pthread_mutex_clocklock take the lock
+  constexpr clockid_t clock = CLOCK_REALTIME;
 #else
-  const timespec deadline = deadline_on(CLOCK_MONOTONIC);
-  return pthread_mutex_clocklock(&mutex, CLOCK_MONOTONIC, &deadline);
+  constexpr clockid_t clock = CLOCK_MONOTONIC;
 #endif
+  constexpr std::uint64_t slice_ns = 50'000'000;
+  const std::uint64_t end = now_ns(clock) + timeout_ns;
+  for (;;) {
+    const std::uint64_t until = std::min(end, now_ns(clock) + slice_ns);
+    const timespec deadline{static_cast<time_t>(until / 1'000'000'000u),
+                            static_cast<long>(until % 1'000'000'000u)};
+#ifdef ASYNCOPT_TSAN
+    const int error = pthread_mutex_timedlock(&mutex, &deadline);
+#else
+    const int error = pthread_mutex_clocklock(&mutex, clock, &deadline);
+#endif
+    if (error != ETIMEDOUT || until == end) return error;
+  }
 }
 
 void check(int error, const char* what) {
