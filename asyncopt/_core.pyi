@@ -33,6 +33,9 @@ class WorkerCounts(TypedDict):
     staleness_sum: int
     staleness: list[int]
 
+PARALLEL_FROM: int
+MAX_WORKERS: int
+
 def kernels() -> list[KernelInfo]: ...
 def syncs() -> list[Contract]: ...
 def isas() -> tuple[str, ...]: ...

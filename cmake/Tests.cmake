@@ -30,6 +30,7 @@ foreach(source IN LISTS test_sources)
   target_link_libraries(${name} PRIVATE asyncopt_engine asyncopt_flags)
   target_include_directories(${name} PRIVATE tests/cpp)
   target_compile_options(${name} PRIVATE -UNDEBUG)
+  set_target_properties(${name} PROPERTIES ENABLE_EXPORTS ON)  # of tests/cpp/openmp.cc
   add_test(NAME ${name} COMMAND ${launcher} $<TARGET_FILE:${name}>)
   set_tests_properties(${name} PROPERTIES
     TIMEOUT ${timeout}

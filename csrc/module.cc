@@ -2,6 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "asyncopt/parallel.h"
+#include "asyncopt/segment.h"
 #include "asyncopt/sync/list.h"
 #include "asyncopt/sync/sync.h"
 #include "plan.h"
@@ -144,6 +146,8 @@ PYBIND11_MODULE(_core, m) {
       "isas", [] { return names(available_isas()); },
       "Instruction sets of this build and processor, slowest first.");
   m.def("isa", &picked_isa, "The instruction set in use.");
+  m.attr("PARALLEL_FROM") = kParallel;
+  m.attr("MAX_WORKERS") = kMaxWorkers;
   m.def("staleness_floors", &staleness_floors, "The smallest staleness of each histogram bucket.");
   bind_segment(m);
   bind_plan(m);

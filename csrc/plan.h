@@ -66,6 +66,9 @@ class Plan {
     std::uint8_t code, bits;
     std::vector<std::int64_t> shape, strides;
     std::size_t group;
+    const PyGetSetDef* grad;  // the C function behind .grad; null where a subclass has its own
+
+    py::object gradient() const;
   };
 
   bool current(const py::list& groups, const py::dict& state) const;

@@ -21,9 +21,6 @@ from asyncopt.store import Ledger, Store
 
 __all__ = ["Optimizer"]
 
-# Below this many elements a push uses one thread: waking another costs more than it saves.
-_PARALLEL = 1 << 17
-
 
 class Optimizer(torch.optim.Optimizer):
     """Base class of asyncopt's optimizers.
@@ -219,7 +216,7 @@ class Optimizer(torch.optim.Optimizer):
         self.state.update(others)
         self._params = params
         self._rules = [self._rule(group) for group in self.param_groups]
-        self._large = sum(p.numel() for p in params) >= _PARALLEL
+        self._large = sum(p.numel() for p in params) >= _core.PARALLEL_FROM
         self._plan = plan
         return plan
 
@@ -421,8 +418,8 @@ class Optimizer(torch.optim.Optimizer):
         """
         if self._sharing is not None:
             raise RuntimeError("share_memory: expected an optimizer that is not shared yet")
-        if not 1 <= workers < 32000:
-            raise ValueError(f"workers: expected 1 to 31999, got {workers}")
+        if not 1 <= workers < _core.MAX_WORKERS:
+            raise ValueError(f"workers: expected 1 to {_core.MAX_WORKERS - 1}, got {workers}")
         self._make_plan()  # allocates and checks all state
         kernels = [self._kernel(p, group) for group in self.param_groups for p in group["params"]]
         layout = layout_of(self._params, kernels)

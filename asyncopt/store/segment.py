@@ -41,8 +41,8 @@ class Store:
     """
 
     def __init__(self, layout: Layout, *, sync: str, workers: int, lock_timeout: float) -> None:
-        if not 1 <= workers <= 32000:
-            raise ValueError(f"workers: expected 1 to 32000, got {workers}")
+        if not 1 <= workers <= _core.MAX_WORKERS:
+            raise ValueError(f"workers: expected 1 to {_core.MAX_WORKERS}, got {workers}")
         if not 0 < lock_timeout <= 1e9:
             raise ValueError(f"lock_timeout: expected seconds in (0, 1e9], got {lock_timeout}")
         if layout.data_bytes >= 1 << 48:  # no address space holds it, nor this build its arithmetic

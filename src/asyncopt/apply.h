@@ -10,15 +10,13 @@
 #include <mutex>
 #include <vector>
 
-#include "asyncopt/pool.h"
+#include "asyncopt/parallel.h"
 #include "asyncopt/push.h"
 
 namespace asyncopt {
 
 // Chunks large enough that handing one out (about 100 ns) vanishes in updating it (10 us and more).
 inline constexpr std::size_t kChunk = std::size_t{1} << 15;
-// Below this many elements, waking a helper (about 10 us) costs more than it saves.
-inline constexpr std::size_t kParallel = std::size_t{1} << 17;
 
 struct Coefficients {
   alignas(16) std::byte bytes[kMaxCoef] = {};

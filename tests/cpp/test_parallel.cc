@@ -1,4 +1,4 @@
-// The helper threads: each piece of work once, whoever asks and however often.
+// Work spread over threads: each piece once, whoever asks and however often.
 #include <atomic>
 #include <stdexcept>
 #include <string>
@@ -19,7 +19,7 @@ void check_covers(std::size_t n, std::size_t threads) {
 
 void check_each_index_once() {
   for (const std::size_t n : {0u, 1u, 2u, 3u, 7u, 100u, 1000u})
-    for (const std::size_t threads : {0u, 1u, 2u, 3u, 4u}) {
+    for (const std::size_t threads : {0u, 1u, 2u, 3u, 4u, 9u}) {
       current_case = std::to_string(n) + " on " + std::to_string(threads);
       for (int i = 0; i < count(50, 10); ++i) check_covers(n, threads);
     }
@@ -56,9 +56,8 @@ void check_helpers_take_part() {
   CHECK_EQ(ended.load(), 2);
 }
 
-// No more threads work than were asked for, also when there are more helpers from before.
+// No more threads work than were asked for.
 void check_threads_are_limited() {
-  check_covers(100, 4);
   std::atomic<int> inside{0}, most{0};
   parallel_for(200, 2, [&](std::size_t) {
     const int now = inside.fetch_add(1) + 1;
@@ -85,24 +84,39 @@ void check_nested_callers() {
   for (const auto& each : calls) CHECK_EQ(each.load(), 1);
 }
 
+// A thread works on neighbours, and on the same ones whenever the question is the same.
+void check_ranges_stay() {
+  constexpr std::size_t n = 103;
+  std::vector<std::size_t> first;
+  for (int round = 0; round < 20; ++round) {
+    std::vector<std::thread::id> by(n);
+    parallel_for(n, 3, [&](std::size_t i) { by[i] = std::this_thread::get_id(); });
+    std::vector<std::size_t> starts;
+    for (std::size_t i = 1; i < n; ++i)
+      if (by[i] != by[i - 1]) starts.push_back(i);
+    CHECK_EQ(starts.size(), 2u);
+    if (round == 0) first = starts;
+    CHECK(starts == first);
+  }
+}
+
+// Threads do not survive a fork: the child works alone instead of waiting for them.
 void check_forked_child() {
-#ifndef __SANITIZE_THREAD__  // which starts no threads in a child of a process that had some
   check_covers(100, 3);
   const pid_t child = fork_child([] {
+    const std::thread::id caller = std::this_thread::get_id();
+    parallel_for(100, 3, [&](std::size_t) { CHECK(std::this_thread::get_id() == caller); });
     check_each_index_once();
-    check_helpers_take_part();
   });
-  check_covers(100, 3);
   CHECK_EQ(wait_for(child, 60), 0);
-  check_covers(100, 3);
-#endif
+  check_helpers_take_part();
 }
 
 struct Broken : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// A failing range ends the push with its error, not the process, and the helpers stay usable.
+// A failing range ends the push with its error, not the process, and the threads stay usable.
 void check_exceptions_pass_through_apply() {
   const Kernel& kernel = kernel_of("sgd", "float32");
   const std::size_t n = kParallel + 5 * kChunk;
@@ -138,6 +152,7 @@ int main() {
   check_threads_are_limited();
   check_concurrent_callers();
   check_nested_callers();
+  check_ranges_stay();
   check_forked_child();
   check_exceptions_pass_through_apply();
 }

@@ -1,0 +1,71 @@
+#include "asyncopt/parallel.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <atomic>
+
+namespace asyncopt {
+namespace {
+
+std::atomic<bool> forked{false};
+[[maybe_unused]] const int at_fork =
+    pthread_atfork(nullptr, nullptr, [] { forked.store(true, std::memory_order_relaxed); });
+
+// What compiled OpenMP code calls, found by name: linking a runtime could bring a second one, with
+// threads of its own, beside the one in the process. GNU's interface, which LLVM's and Intel's
+// runtimes have too.
+struct OpenMp {
+  void (*run)(void (*region)(void*), void* data, unsigned threads, unsigned flags);
+  int (*thread)();
+  int (*team)();
+
+  bool usable() const { return run != nullptr && thread != nullptr && team != nullptr; }
+};
+
+template <class F>
+void find(F*& function, const char* name) {
+  function = reinterpret_cast<F*>(dlsym(RTLD_DEFAULT, name));
+}
+
+const OpenMp& openmp() {
+  static const OpenMp found = [] {
+    OpenMp omp{};
+    find(omp.run, "GOMP_parallel");
+    find(omp.thread, "omp_get_thread_num");
+    find(omp.team, "omp_get_num_threads");
+    return omp;
+  }();
+  return found;
+}
+
+struct Job {
+  std::size_t count;
+  const std::function<void(std::size_t)>& work;
+
+  void range(std::size_t index, std::size_t of) const {
+    for (std::size_t i = index * count / of; i < (index + 1) * count / of; ++i) work(i);
+  }
+};
+
+}  // namespace
+
+void parallel_for(std::size_t count, std::size_t threads,
+                  const std::function<void(std::size_t)>& work) {
+  Job job{count, work};
+  threads = std::min(threads, count);
+  const OpenMp& omp = openmp();
+  if (threads < 2 || !omp.usable() || forked.load(std::memory_order_relaxed)) {
+    job.range(0, 1);
+    return;
+  }
+  // The team may be smaller than asked for.
+  constexpr auto region = [](void* data) {
+    static_cast<const Job*>(data)->range(static_cast<std::size_t>(openmp().thread()),
+                                         static_cast<std::size_t>(openmp().team()));
+  };
+  omp.run(region, &job, static_cast<unsigned>(threads), 0);
+}
+
+}  // namespace asyncopt
