@@ -38,10 +38,13 @@ class Size:
     elements: int
     quick: int = 0
     """Elements under `--quick`, where that is fewer."""
+    zero_grad: bool = False
+    """Whether `zero_grad` is on the clock, too: `flat_grads` moves work from `step` there."""
 
 
 SIZES = (
     Size("200 x 64", 200, 64),
+    Size("200 x 64 with zero_grad", 200, 64, zero_grad=True),
     Size("10k", 1, 10_000),
     Size("1M", 1, 1_000_000),
     Size("50M", 1, 50_000_000, quick=4_000_000),
@@ -75,6 +78,27 @@ class Stepper:
     def values(self) -> Tensor:
         return torch.cat([p.detach().flatten() for p in self.params])
 
+    def timed(self, grads: Sequence[Tensor], zero_grad: bool) -> Timed:
+        """A sampler of steps; those of several tensors zero and refill their gradients each time.
+
+        Args:
+            grads: the gradients, written off the clock.
+            zero_grad: put `zero_grad` on the clock, behind the step.
+        """
+        if len(grads) == 1:
+            return Timed(self.opt.step)
+
+        def refill() -> None:
+            if not zero_grad:
+                self.opt.zero_grad(set_to_none=False)
+            torch._foreach_copy_([p.grad for p in self.params], list(grads))
+
+        def step_and_zero() -> None:
+            self.opt.step()
+            self.opt.zero_grad(set_to_none=False)
+
+        return Timed(step_and_zero if zero_grad else self.opt.step, before=refill)
+
     def bytes_per_step(self) -> int:
         """Bytes a step must move: gradients read, parameters and full-sized state read and written.
 
@@ -91,12 +115,12 @@ class Stepper:
 def stepper(
     module: Any, rule: str, start: Sequence[Tensor], grads: Sequence[Tensor], **options: Any
 ) -> Stepper:
-    """`module.rule(copy of start, **options)` with `grads` (not copied unless flat) in place."""
+    """`module.rule(copy of start, **options)` with `grads` in place (copied if flat or several)."""
     params = [p.clone().requires_grad_() for p in start]
     opt = getattr(module, rule)(params, **options)
     for p, g in zip(params, grads, strict=True):
         if p.grad is None:
-            p.grad = g
+            p.grad = g if len(grads) == 1 else g.clone()
         else:  # flat_grads: a view of the optimizer's buffer
             p.grad.copy_(g)
     return Stepper(opt, params)
@@ -168,7 +192,7 @@ def test_step(
         steppers[FUSED] = make(torch.optim, fused=True)
     steppers[FOREACH] = make(torch.optim, foreach=True)
 
-    timed = {name: Timed(s.opt.step) for name, s in steppers.items()}
+    timed = {name: s.timed(grads, size.zero_grad) for name, s in steppers.items()}
     moved = {name: s.bytes_per_step() for name, s in steppers.items()}
     samplers: dict[str, Callable[[], float]] = dict(timed)
     if large:
