@@ -91,7 +91,7 @@ class Stepper:
         def refill() -> None:
             if not zero_grad:
                 self.opt.zero_grad(set_to_none=False)
-            torch._foreach_copy_([p.grad for p in self.params], list(grads))
+            torch._foreach_copy_([p.grad for p in self.params if p.grad is not None], list(grads))
 
         def step_and_zero() -> None:
             self.opt.step()

@@ -1,28 +1,23 @@
-"""The torch face of the engine: what all optimizers have in common."""
+"""The torch face of the engine: what all optimizers have in common, and how they are shared."""
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
 from multiprocessing.context import get_spawning_popen
-from typing import Any, overload
+from typing import Any
 
 import torch
-from torch.optim import optimizer as torch_optimizer
 
 from asyncopt import _core
-from asyncopt.optim.checks import check_gradient, check_overlap, check_param, check_rows
-from asyncopt.optim.flat import FlatGradients
-from asyncopt.optim.kernels import Kernel, find_kernel, syncs
+from asyncopt.optim.kernels import syncs
 from asyncopt.optim.sharing import Sharing, layout_of
-from asyncopt.optim.state import adopt, new_state_tensors, reusable
+from asyncopt.optim.stepping import SteppingOptimizer
 from asyncopt.store import Ledger, Store
 
 __all__ = ["Optimizer"]
 
 
-class Optimizer(torch.optim.Optimizer):
+class Optimizer(SteppingOptimizer):
     """Base class of asyncopt's optimizers.
 
     Each one derives from this class and from its namesake in ``torch.optim``, whose constructor
@@ -83,310 +78,12 @@ class Optimizer(torch.optim.Optimizer):
         self._step_supports_amp_scaling = False
         self._make_flat_gradients()
 
-    # --- What a rule defines -------------------------------------------------------------------
-
-    def _rule(self, group: dict[str, Any]) -> str:
-        """Name of the compiled rule for a parameter group."""
-        raise NotImplementedError
-
-    def _hyper(self, group: dict[str, Any]) -> tuple[Any, ...]:
-        """The rule's hyperparameters from a parameter group, in the kernel's order."""
-        raise NotImplementedError
-
-    def _initial_slot(self, name: str, group: dict[str, Any]) -> float:
-        """What a new state tensor is filled with."""
-        return 0.0
-
-    def _initial_scalar(self, name: str, group: dict[str, Any], found: dict[str, Any]) -> float:
-        """What a per-tensor number starts from when the state `found` lacks it."""
-        return 0.0
-
-    # --- Parameters and state ------------------------------------------------------------------
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in torch; the parameters are checked first.
-
-        Raises:
-            ValueError: a parameter is not a dense CPU tensor of a known dtype, or overlaps another.
-            RuntimeError: the optimizer is shared already, and a store never grows.
-        """
-        if self._sharing is not None:
-            raise RuntimeError(
-                "add_param_group: expected an optimizer that is not shared; add all groups before "
-                "share_memory or launch"
-            )
-        super().add_param_group(param_group)
-        params = list(self._all_params())
-        first = len(params) - len(self.param_groups[-1]["params"])
-        try:
-            for i, param in enumerate(params[first:], first):
-                check_param(param, f"params[{i}]")
-                self._kernel(param, self.param_groups[-1])
-            check_overlap(params)
-        except ValueError:
-            del self.param_groups[-1]
-            raise
-        self._forget_plan()
-        if hasattr(self, "_step_supports_amp_scaling"):  # not in the constructor
-            self._make_flat_gradients()
-
-    def _all_params(self) -> Iterator[torch.Tensor]:
-        return (param for group in self.param_groups for param in group["params"])
-
-    def _kernel(self, param: torch.Tensor, group: dict[str, Any]) -> Kernel:
-        return find_kernel(self._rule(group), param.dtype, self.state_dtype or param.dtype)
-
-    def _make_flat_gradients(self) -> None:
-        self._flat = FlatGradients(self._all_params()) if self._flat_grads else None
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """As in torch; with ``flat_grads`` the gradients are zeroed and stay.
-
-        It then also does for all tensors what would cost the next :meth:`step` most of its time:
-        checks their memory, and tells autograd that the parameters have changed.
-        """
-        if self._flat is None:
-            # torch's own imports its compiler at the first call, which takes more than a second.
-            if set_to_none:
-                for param in self._all_params():
-                    param.grad = None
-            elif grads := [p.grad.detach_() for p in self._all_params() if p.grad is not None]:
-                torch._foreach_zero_(grads)
-            return
-        self._flat.zero()
-        torch._C._increment_version(self._params)
-        plan = self._plan
-        if plan is None or not plan.settle(self.param_groups, self.state, self._flat.views):
-            self._flat.attach()
-
-    # --- The plan: what the engine keeps between steps -----------------------------------------
-
-    def _forget_plan(self) -> None:
-        self._plan: _core.Plan | None = None
-        self._params: list[torch.Tensor] = []
-        self._rules: list[str] = []
-        self._large = False
-
-    @torch.no_grad()
-    def _make_plan(self) -> _core.Plan:
-        sharing = self._sharing
-        if sharing is None:
-            plan = _core.Plan(None, 0, False)
-        else:
-            plan = _core.Plan(sharing.store.segment, sharing.worker, self.is_replica)
-        params = list(self._all_params())
-        state: dict[torch.Tensor, dict[str, Any]] = {}
-        i = 0
-        for group in self.param_groups:
-            plan.add_group()
-            for param in group["params"]:
-                check_param(param, f"params[{i}]")
-                kernel = self._kernel(param, group)
-                found = self.state.get(param, {})
-                place = sharing.layout.places[i] if sharing is not None else None
-                if sharing is not None and place is not None and not self.is_replica:
-                    own = sharing.state(place)
-                else:
-                    own = reusable(found, param, kernel) or new_state_tensors(param, kernel)
-                entries = adopt(
-                    found,
-                    own,
-                    kernel,
-                    lambda name, g=group: self._initial_slot(name, g),  # type: ignore[misc]
-                    lambda name, g=group, f=found: self._initial_scalar(name, g, f),  # type: ignore[misc]
-                )
-                if entries:
-                    state[param] = entries
-                names = (*kernel.slots, *kernel.scalars)
-                plan.add_tensor(
-                    kernel.index,
-                    param,
-                    entries if names else None,
-                    names,
-                    tuple(entries[name] for name in names),
-                    place.param if place else param.data_ptr(),
-                    list(place.slots) if place else [slot.data_ptr() for slot in own.slots],
-                    place.scalars if place else own.scalars.data_ptr(),
-                )
-                i += 1
-        # In the order of the parameters, in which a step compares it with the plan.
-        others = {key: value for key, value in self.state.items() if key not in state}
-        self.state.clear()
-        self.state.update(state)
-        self.state.update(others)
-        self._params = params
-        self._rules = [self._rule(group) for group in self.param_groups]
-        self._large = sum(p.numel() for p in params) >= _core.PARALLEL_FROM
-        self._plan = plan
-        return plan
-
-    # --- Stepping ------------------------------------------------------------------------------
-
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Applies the gradients: one push.
-
-        Shared under a sync with replicas, it also pulls the newest whole version.
-
-        Args:
-            closure: evaluates the model again and returns the loss, as in torch.
-
-        Returns:
-            The closure's loss, or None.
-
-        Raises:
-            ValueError: a gradient has another dtype, device or shape than its parameter, or is
-                sparse. Nothing was changed.
-            LockTimeout: a lock was not free in time.
-        """
-        if (
-            self._optimizer_step_pre_hooks
-            or self._optimizer_step_post_hooks
-            or torch_optimizer._global_optimizer_pre_hooks
-            or torch_optimizer._global_optimizer_post_hooks
-            or torch._C._autograd._profiler_enabled()
-        ):
-            return self._hooked_step() if closure is None else self._hooked_step(closure)
-        return self._step(closure)
-
-    # torch would wrap `step` to run hooks and the profiler, which costs more than a small push.
-    step.hooked = True  # type: ignore[attr-defined]
-
-    def _step(self, closure: Callable[[], float] | None = None) -> float | None:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        updated = self._push(lambda plan, how, grads: plan.step(*how, grads))
-        if updated == len(self._params):
-            self._mark_changed(self._params)
-        elif updated > 0:
-            self._mark_changed([p for p in self._params if p.grad is not None])
-        elif updated == _core.Plan.SKIPPED:
-            self._count_skipped(stacklevel=4)
-        return loss
-
-    _hooked_step = torch.optim.Optimizer.profile_hook_step(_step)
-
-    def step_rows(self, param: torch.Tensor, rows: torch.Tensor, values: torch.Tensor) -> None:
-        """One push of a gradient that touches only some rows of one parameter.
-
-        Untouched rows and their state are neither read nor written. A row that is named twice is
-        updated twice.
-
-        Args:
-            param: one of the optimizer's parameters, contiguous, at least one dimension.
-            rows: int64, shape (k,), indices into the parameter's first dimension.
-            values: the parameter's dtype, shape (k, *param.shape[1:]), the rows' gradients.
-
-        Raises:
-            ValueError: an argument has another dtype, shape or device, or an index is out of range.
-            LockTimeout: a lock was not free in time.
-        """
-        rows, values = check_rows(param, rows, values)
-        index = next((i for i, p in enumerate(self._all_params()) if p is param), None)
-        if index is None:
-            raise ValueError("param: expected one of this optimizer's parameters, got another one")
-        if values.numel() == 0:
-            return
-        where = (index, rows.data_ptr(), len(rows), values[0].numel(), values.data_ptr())
-        updated = self._push(lambda plan, how, _: plan.step_rows(*how, *where))
-        if updated > 0:
-            self._mark_changed([param])
-        elif updated == _core.Plan.SKIPPED:
-            self._count_skipped(stacklevel=3)
-
-    def _mark_changed(self, params: list[torch.Tensor]) -> None:
-        """Lets autograd refuse a backward pass through values that are no longer there."""
-        if self._flat is None:  # else zero_grad does it
-            torch._C._increment_version(params)
-
-    def _push(self, call: Callable[..., int]) -> int:
-        """One push by `call`, one of the plan's; returns how many tensors it updated."""
-        groups = self.param_groups
-        plan = self._plan
-        if plan is None or [self._rule(group) for group in groups] != self._rules:
-            plan = self._make_plan()
-        self._seed = seed = (self._seed + 1) & 0x7FFFFFFF
-        threads = torch.get_num_threads() if self._large else 1
-        skip = self.nonfinite == "skip" or (self.nonfinite is None and self._sharing is not None)
-        how = (
-            groups,
-            self.state,
-            [self._hyper(group) for group in groups],
-            threads,
-            seed,
-            self.audit,
-            skip,
-        )
-        updated = call(plan, how, None)
-        if updated == _core.Plan.STALE:
-            plan = self._make_plan()
-            updated = call(plan, how, None)
-        if updated == _core.Plan.ODD_GRADIENT:
-            self._check_params()
-            gradients = self._checked_gradients()
-            updated = call(plan, how, gradients)
-            if updated == _core.Plan.ODD_GRADIENT:  # a parameter has another shape now
-                updated = call(self._make_plan(), how, gradients)
-        return updated
-
-    @torch.no_grad()
-    def _checked_gradients(self) -> list[torch.Tensor | None]:
-        """All gradients in their parameters' memory order; raises for what has no such thing."""
-        gradients: list[torch.Tensor | None] = []
-        for i, param in enumerate(self._params):
-            name = f"params[{i}]"
-            if param.grad is None:
-                gradients.append(None)
-                continue
-            gradients.append(check_gradient(param, param.grad, name))
-        return gradients
-
-    def _check_params(self) -> None:
-        """Raises ValueError for a parameter that is no longer what it was when it was shared."""
-        for i, param in enumerate(self._params):
-            check_param(param, f"params[{i}]")
-            if self._sharing is None:
-                continue
-            place = self._sharing.layout.places[i]
-            moved = (
-                not self.is_replica and param.data_ptr() != self._sharing.param(place).data_ptr()
-            )
-            now = (param.dtype, tuple(param.shape), param.stride())
-            if param.numel() and (
-                moved or now != (place.spec.dtype, place.spec.shape, place.spec.strides)
-            ):
-                raise ValueError(
-                    f"params[{i}]: expected {place.spec.dtype}, shape {place.spec.shape}, as it "
-                    f"was shared; got {param.dtype}, shape {tuple(param.shape)}, in other memory "
-                    "(was .data replaced?); write into it with .copy_() instead"
-                )
-
-    def _count_skipped(self, stacklevel: int) -> None:
-        if self._skipped == 0:
-            warnings.warn(
-                "step: a gradient is NaN or infinite; the push was skipped. Further ones are "
-                "skipped silently and counted in ledger().skipped_nonfinite",
-                RuntimeWarning,
-                stacklevel=stacklevel,
-            )
-        self._skipped += 1
-
     # --- Sharing -------------------------------------------------------------------------------
 
     @property
     def store(self) -> Store | None:
         """The store, once the optimizer is shared."""
         return self._sharing.store if self._sharing is not None else None
-
-    @property
-    def is_replica(self) -> bool:
-        """True if workers compute on private copies of the parameters under this sync."""
-        return bool(syncs()[self.sync]["replica"])
 
     def ledger(self) -> Ledger:
         """A snapshot of what all workers did; alone, of the pushes that were skipped."""
