@@ -1,5 +1,12 @@
 """Torch optimizers over shared memory, with one switch between all ways of synchronizing."""
 
+try:
+    from asyncopt import _core as _core
+except ImportError as error:
+    raise ImportError(
+        f"asyncopt._core: expected the compiled engine, got: {error}; build it with "
+        "`pip install .` (needs g++ 12 or later, and torch 2.10 or later at run time)"
+    ) from error
 from asyncopt import errors
 from asyncopt._version import __version__
 from asyncopt.errors import AsyncoptError, LockTimeout, RunTimeout, SegmentError, WorkerError
