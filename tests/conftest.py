@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import tempfile
 import time
 from collections import Counter
@@ -59,6 +60,12 @@ def _census() -> Counter[str]:
 
 
 failed = pytest.StashKey[bool]()
+
+
+def pytest_configure() -> None:
+    """Lets tests of Ctrl-C work in a background job, whose shell had it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
