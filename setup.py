@@ -67,7 +67,9 @@ class CMakeBuild(build_ext):
 
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(tree / target.name, target)
+        # Into place by rename: processes may run the old one, and writing into it would end them.
+        shutil.copy2(tree / target.name, target.with_suffix(".new"))
+        target.with_suffix(".new").replace(target)
 
 
 setup(

@@ -21,7 +21,7 @@ endif()
 
 # ThreadSanitizer sees one process, and does not know that a robust mutex changes hands at a death.
 if(ASYNCOPT_SANITIZE STREQUAL "thread")
-  list(FILTER test_sources EXCLUDE REGEX "/test_processes\\.cc$")
+  list(FILTER test_sources EXCLUDE REGEX "processes\\.cc$")
 endif()
 
 foreach(source IN LISTS test_sources)

@@ -107,11 +107,11 @@ void bind_segment(py::module_& m) {
                                std::uint64_t bytes) { return Segment::attach(pointer(at), bytes); })
       .def("claim_worker", &Segment::claim_worker)
       .def("release_worker", &Segment::release_worker)
+      .def("pull_mark", &Segment::pull_mark)
+      .def("restore_version", &Segment::restore_version)
       .def("ledger", &ledger)
       .def_property_readonly("data_offset", &Segment::data_offset)
-      .def_property_readonly(
-          "version",
-          [](const Segment& s) { return s.header().version.load(std::memory_order_relaxed); })
+      .def_property_readonly("version", &Segment::version)
       .def_property_readonly("workers", [](const Segment& s) { return s.header().workers; })
       .def_property_readonly("sync",
                              [](const Segment& s) { return std::string(s.header().sync_name); })
@@ -151,4 +151,5 @@ PYBIND11_MODULE(_core, m) {
   m.def("staleness_floors", &staleness_floors, "The smallest staleness of each histogram bucket.");
   bind_segment(m);
   bind_plan(m);
+  bind_board(m);
 }

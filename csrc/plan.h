@@ -96,5 +96,6 @@ class Plan {
 
 void bind_plan(py::module_& m);
 void bind_segment(py::module_& m);
+void bind_board(py::module_& m);
 
 }  // namespace asyncopt::python

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
-import pathlib
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
@@ -15,10 +11,9 @@ from asyncopt import _core
 from asyncopt.errors import SegmentError
 from asyncopt.store.layout import Layout
 from asyncopt.store.ledger import Ledger
+from asyncopt.store.memory import cannot_allocate, map_new_memfd
 
 __all__ = ["Store"]
-
-_SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
 class Store:
@@ -46,7 +41,7 @@ class Store:
         if not 0 < lock_timeout <= 1e9:
             raise ValueError(f"lock_timeout: expected seconds in (0, 1e9], got {lock_timeout}")
         if layout.data_bytes >= 1 << 48:  # no address space holds it, nor this build its arithmetic
-            raise _cannot_allocate(layout.data_bytes, "more than a process can address")
+            raise cannot_allocate(layout.data_bytes, "more than a process can address")
         config = _core.SegmentConfig(
             sync=sync,
             workers=workers,
@@ -55,7 +50,7 @@ class Store:
             lock_timeout=lock_timeout,
             layout_hash=layout.hash,
         )
-        self.memory = _map_new_memfd(config.bytes_needed)
+        self.memory = map_new_memfd(config.bytes_needed)
         self.segment = _core.Segment.create(self.memory.data_ptr(), self.nbytes, config)
 
     @classmethod
@@ -125,54 +120,3 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({self.sync!r}, {self.nbytes:,} bytes, version {self.version})"
-
-
-def _check_available(nbytes: int) -> None:
-    # The kernel would grant a memfd more than there is and then end processes to make room.
-    available = _available_memory()
-    if nbytes > available:
-        raise OSError(errno.ENOMEM, f"only {available:,} bytes are available")
-
-
-def _available_memory() -> int:
-    """Bytes that can be had without swapping: the machine's, or its control group's if less."""
-    with open("/proc/meminfo") as meminfo:
-        fields = dict(line.split(":", 1) for line in meminfo)
-    available = int(fields["MemAvailable"].split()[0]) * 1024
-    group = pathlib.Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text())
-        used = int((group / "memory.current").read_text())
-    except (OSError, ValueError):  # no limit ("max"), or no control groups
-        return available
-    return min(available, max(0, limit - used))
-
-
-def _map_new_memfd(nbytes: int) -> torch.Tensor:
-    """uint8 tensor over a new, allocated, sealed memfd of `nbytes` bytes, all zero."""
-    try:
-        _check_available(nbytes)
-        fd = os.memfd_create("asyncopt", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            os.fchmod(fd, 0o600)
-            os.posix_fallocate(fd, 0, nbytes)
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-            # torch maps a duplicate of the descriptor and owns it: its own machinery for sharing
-            # tensors between processes then works on the segment as it is.
-            storage = torch.UntypedStorage._new_shared_fd_cpu(  # type: ignore[attr-defined]
-                fd, nbytes
-            )
-        finally:
-            os.close(fd)
-    except (OSError, RuntimeError) as error:
-        raise _cannot_allocate(nbytes, str(error)) from error
-    # The duplicate is not for programs that this process starts.
-    os.set_inheritable(storage._share_fd_cpu_()[0], False)
-    return torch.empty(0, dtype=torch.uint8).set_(storage)
-
-
-def _cannot_allocate(nbytes: int, reason: str) -> SegmentError:
-    return SegmentError(
-        f"store: cannot allocate {nbytes:,} bytes of shared memory: {reason}; use fewer workers, a "
-        "sync with fewer copies, or free memory"
-    )

@@ -23,7 +23,8 @@ struct SyncEntry {
 
 template <class... Ss>
 constexpr std::array<SyncEntry, sizeof...(Ss)> entries(List<Ss...>) {
-  return {SyncEntry{{Ss::name, &Ss::contract, Ss::striped, &Ss::copies}, &Ss::push, &Ss::pull}...};
+  return {SyncEntry{
+      {Ss::name, &Ss::contract, Ss::striped, Ss::publishes, &Ss::copies}, &Ss::push, &Ss::pull}...};
 }
 constexpr auto kSyncs = entries(Syncs{});
 
@@ -84,7 +85,7 @@ PushResult push(const Segment& segment, std::size_t worker, const Push& push) {
   WorkerSlot& slot = segment.worker(worker);
   if (push.skip_nonfinite && !all_finite(push)) {
     slot.skipped_nonfinite.add(1);
-    return {.skipped = true, .version = segment.header().version.load(std::memory_order_relaxed)};
+    return {.skipped = true, .version = segment.version()};
   }
   Counting counting{slot, {}};
   const Versions versions =

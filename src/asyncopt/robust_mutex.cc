@@ -6,37 +6,40 @@
 #include <string>
 #include <system_error>
 
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include "asyncopt/wait.h"
+
+#ifdef ASYNCOPT_TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
 
 namespace asyncopt {
 namespace {
 
-std::uint64_t now_ns(clockid_t clock) {
-  timespec now{};
-  clock_gettime(clock, &now);
-  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000u +
-         static_cast<std::uint64_t>(now.tv_nsec);
+// pthread_mutex_clocklock, of which gcc 12's ThreadSanitizer has to be told.
+int clock_lock(pthread_mutex_t& mutex, const timespec& deadline) {
+#ifdef ASYNCOPT_TSAN
+  __tsan_mutex_pre_lock(&mutex, __tsan_mutex_try_lock);
+#endif
+  const int error = pthread_mutex_clocklock(&mutex, CLOCK_MONOTONIC, &deadline);
+#ifdef ASYNCOPT_TSAN
+  const bool locked = error == 0 || error == EOWNERDEAD;
+  __tsan_mutex_post_lock(&mutex,
+                         __tsan_mutex_try_lock | (locked ? 0 : __tsan_mutex_try_lock_failed), 0);
+#endif
+  return error;
 }
 
 // Waits in slices: a waiter that is killed just as it is woken takes the wake-up with it, and the
 // next one would sleep to its deadline beside a free lock.
 int lock_until(pthread_mutex_t& mutex, std::uint64_t timeout_ns) {
-#ifdef ASYNCOPT_TSAN  // gcc 12's does not see pthread_mutex_clocklock take the lock
-  constexpr clockid_t clock = CLOCK_REALTIME;
-#else
-  constexpr clockid_t clock = CLOCK_MONOTONIC;
-#endif
-  constexpr std::uint64_t slice_ns = 50'000'000;
-  const std::uint64_t end = now_ns(clock) + timeout_ns;
+  const std::uint64_t end = now_ns() + timeout_ns;
   for (;;) {
-    const std::uint64_t until = std::min(end, now_ns(clock) + slice_ns);
-    const timespec deadline{static_cast<time_t>(until / 1'000'000'000u),
-                            static_cast<long>(until % 1'000'000'000u)};
-#ifdef ASYNCOPT_TSAN
-    const int error = pthread_mutex_timedlock(&mutex, &deadline);
-#else
-    const int error = pthread_mutex_clocklock(&mutex, clock, &deadline);
-#endif
+    const std::uint64_t until = std::min(end, now_ns() + kSliceNs);
+    const int error = clock_lock(mutex, {static_cast<time_t>(until / 1'000'000'000u),
+                                         static_cast<long>(until % 1'000'000'000u)});
     if (error != ETIMEDOUT || until == end) return error;
   }
 }
@@ -60,6 +63,12 @@ std::uint32_t process_id() {
   return pid;
 }
 
+std::uint64_t pid_namespace() {
+  struct stat info{};
+  check(stat("/proc/self/ns/pid", &info) == 0 ? 0 : errno, "telling PID namespaces apart");
+  return info.st_ino;
+}
+
 void RobustMutex::create() {
   pthread_mutexattr_t attributes;
   check(pthread_mutexattr_init(&attributes), "pthread_mutexattr_init");
@@ -74,10 +83,10 @@ void RobustMutex::create() {
 bool RobustMutex::lock(std::uint64_t timeout_ns, Tally& tally) {
   int error = pthread_mutex_trylock(&mutex);
   if (error == EBUSY) {
-    const std::uint64_t start = now_ns(CLOCK_MONOTONIC);
+    const std::uint64_t start = now_ns();
     error = lock_until(mutex, timeout_ns);
     ++tally.lock_waits;
-    tally.lock_wait_ns += now_ns(CLOCK_MONOTONIC) - start;
+    tally.lock_wait_ns += now_ns() - start;
   }
   if (error == ETIMEDOUT)
     throw LockTimeout(

@@ -19,6 +19,9 @@ struct LockTimeout : std::runtime_error {
 
 // getpid is a system call: a process makes it once, a forked child again.
 std::uint32_t process_id();
+// The inode of this process's PID namespace: lock owners are thread ids, which mean nothing in
+// another one. Throws std::system_error without /proc.
+std::uint64_t pid_namespace();
 
 struct alignas(kCacheLine) RobustMutex {
   pthread_mutex_t mutex;

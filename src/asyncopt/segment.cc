@@ -5,7 +5,6 @@
 #include <new>
 
 #include <signal.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "asyncopt/sync/list.h"
@@ -14,13 +13,6 @@ namespace asyncopt {
 namespace {
 
 std::uint64_t round_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
-
-std::uint64_t pid_namespace() {
-  struct stat info{};
-  if (stat("/proc/self/ns/pid", &info) != 0)
-    throw SegmentError("store: /proc is needed to tell PID namespaces apart");
-  return info.st_ino;
-}
 
 // FNV-1a over the header's constant fields: a damaged header must not be believed.
 std::uint64_t checksum(const Header& h) {
@@ -127,8 +119,7 @@ std::size_t Segment::claim_worker() const {
     worker(i).reading.store(0, std::memory_order_release);
     worker(i).building.store(0, std::memory_order_release);
     // It starts from what is there now.
-    worker(i).pulled.store(header().version.load(std::memory_order_relaxed),
-                           std::memory_order_relaxed);
+    pull_mark(i);
     return i;
   }
   throw SegmentError(
@@ -141,6 +132,26 @@ void Segment::release_worker(std::size_t i) const {
   // release pairs with the exchange in claim_worker.
   std::uint32_t me = process_id();
   worker(i).owner.compare_exchange_strong(me, 0, std::memory_order_release);
+}
+
+std::uint64_t Segment::version() const {
+  const Header& h = header();
+  return sync_info(h.sync).publishes ? h.latest.load(std::memory_order_relaxed) >> 16
+                                     : h.version.load(std::memory_order_relaxed);
+}
+
+void Segment::pull_mark(std::size_t worker) const {
+  this->worker(worker).pulled.store(version(), std::memory_order_relaxed);
+}
+
+void Segment::restore_version(std::uint64_t version) const {
+  Header& h = header();
+  if (sync_info(h.sync).publishes)
+    h.latest.store(version << 16 | (h.latest.load(std::memory_order_relaxed) & 0xFFFF),
+                   std::memory_order_release);  // pairs with the acquire in leashed's pull
+  else
+    h.version.store(version, std::memory_order_relaxed);
+  for (std::size_t i = 0; i < h.workers; ++i) pull_mark(i);
 }
 
 }  // namespace asyncopt

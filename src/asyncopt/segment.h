@@ -22,7 +22,7 @@ struct SegmentError : std::runtime_error {
 };
 
 inline constexpr std::uint64_t kMagic = 0x74706f636e797361;  // "asyncopt"
-inline constexpr std::uint32_t kSegmentVersion = 1;
+inline constexpr std::uint32_t kSegmentVersion = 2;
 inline constexpr std::size_t kPage = 4096;
 // leashed holds two copies a worker and two more, and names a copy with 16 bits.
 inline constexpr std::size_t kMaxWorkers = 32000;
@@ -56,9 +56,11 @@ struct Header {
   std::uint64_t lock_timeout_ns;
   std::uint64_t checksum;  // of the fields above, from version_of_format on
 
-  alignas(kCacheLine) std::atomic<std::uint64_t> version;   // pushes taken
+  alignas(kCacheLine) std::atomic<std::uint64_t> version;   // pushes taken; not by leashed
   alignas(kCacheLine) std::atomic<std::uint64_t> sequence;  // seqlock: odd while a push is written
-  alignas(kCacheLine) std::atomic<std::uint64_t> latest;    // leashed: version << 16 | copy
+  std::atomic<std::uint64_t>
+      intent;  // seqlock: 1 + the version that copy 1 holds; 0: copy 0 is whole
+  alignas(kCacheLine) std::atomic<std::uint64_t> latest;  // leashed: version << 16 | copy
   alignas(
       kCacheLine) std::atomic<std::uint32_t> turn;  // leashed: 1 + worker that may not be overtaken
   RobustMutex mutex;
@@ -82,10 +84,17 @@ class Segment {
   std::byte* data(std::size_t copy = 0) const { return data_ + copy * data_stride_; }
   std::uint64_t data_offset() const { return static_cast<std::uint64_t>(data_ - memory_); }
   std::uint64_t timeout_ns() const { return header().lock_timeout_ns; }
+  std::uint64_t version() const;  // pushes taken
 
   // Claims a free worker slot (or one whose process is gone) and returns its index.
   std::size_t claim_worker() const;
   void release_worker(std::size_t i) const;
+
+  // The worker computes its next gradient from what is there now: what a pull is in place.
+  void pull_mark(std::size_t worker) const;
+  // For a store that is filled from a checkpoint: the pushes that its contents have taken. Nobody
+  // else may use the store meanwhile.
+  void restore_version(std::uint64_t version) const;
 
  private:
   explicit Segment(void* memory);

@@ -114,7 +114,7 @@ struct Store {
   double* scalars(std::size_t i = 0) const {
     return reinterpret_cast<double*>(newest() + blocks[i].scalars);
   }
-  std::uint64_t version() const { return segment.header().version.load(std::memory_order_relaxed); }
+  std::uint64_t version() const { return segment.version(); }
 
  private:
   static std::vector<Block> place(const std::vector<Tensor>& tensors, SegmentConfig& config) {

@@ -11,7 +11,7 @@ using namespace asyncopt::test;
 
 // What other processes rely on, and builds of other days with it: a change needs a new
 // kSegmentVersion.
-static_assert(kSegmentVersion == 1);
+static_assert(kSegmentVersion == 2);
 static_assert(sizeof(RobustMutex) == 64 && alignof(RobustMutex) == 64);
 static_assert(sizeof(WorkerSlot) == 1472 && alignof(WorkerSlot) == 64);
 static_assert(sizeof(Header) == 448 && alignof(Header) == 64);
@@ -25,6 +25,7 @@ static_assert(offsetof(Header, param_bytes) == 96 && offsetof(Header, lock_timeo
 static_assert(offsetof(Header, checksum) == 112);
 // Words that different workers write are on cache lines of their own.
 static_assert(offsetof(Header, version) == 128 && offsetof(Header, sequence) == 192);
+static_assert(offsetof(Header, intent) == 200);
 static_assert(offsetof(Header, latest) == 256 && offsetof(Header, turn) == 320);
 static_assert(offsetof(Header, mutex) == 384);
 
@@ -127,7 +128,7 @@ void check_attach_refuses() {
       bytes[i] ^= static_cast<unsigned char>(1 << bit);
       CHECK_THROWS(SegmentError,
                    is_magic     ? "no asyncopt segment"
-                   : is_version ? "expected segment format 1, got"
+                   : is_version ? "expected segment format 2, got"
                                 : "damaged",
                    attach());
       bytes[i] ^= static_cast<unsigned char>(1 << bit);
@@ -210,6 +211,39 @@ void check_worker_slots() {
   CHECK_EQ(s.worker(3).pulled.load(), 77u);
 }
 
+// A store that is filled from a checkpoint goes on at its version, and nobody is stale by that.
+void check_versions() {
+  for_each_sync([](const SyncInfo& sync) {
+    const Kernel& kernel = kernel_of("sgd", "float64");
+    const Store store(sync.name, 2, {{&kernel, 3}});
+    const Segment& s = store.segment;
+    const std::vector<double> ones(3, 1.0);
+    std::vector<double> replica(3);
+    Block block = store.blocks[0];
+    block.grad = ones.data();
+    Group group = group_of(kernel, {{"lr", 1}, {"maximize", 1}});
+    group.blocks = {&block, 1};
+    const Push request{.groups = {&group, 1}};
+    const PullBlock all{block.param, replica.data(), 3 * sizeof(double)};
+    push(s, 0, request);
+    CHECK_EQ(s.version(), 1u);
+
+    const std::uint64_t restored = std::uint64_t{1} << 40;
+    s.restore_version(restored);
+    CHECK_EQ(s.version(), restored);
+    CHECK_EQ(pull(s, 1, {&all, 1}), restored);
+    CHECK_EQ(replica[2], 1.0);  // the data is what it was
+    for (std::uint64_t i = 1; i <= 3; ++i) CHECK_EQ(push(s, 0, request).version, restored + i);
+    CHECK_EQ(s.version(), restored + 3);
+    CHECK_EQ(store.param<double>()[1], 4.0);
+
+    // A worker that computes from what is there now is not stale; one that does not is.
+    CHECK_EQ(push(s, 1, request).staleness, 3u);
+    s.pull_mark(0);
+    CHECK_EQ(push(s, 0, request).staleness, 0u);
+  });
+}
+
 // Threads that claim and release: no slot has two owners.
 void check_claims_at_once() {
   constexpr std::size_t kSlots = 8;  // and half as many threads: one is always free
@@ -247,6 +281,7 @@ int main() {
   check_attach_refuses();
   check_attach_refuses_strangers();
   check_worker_slots();
+  check_versions();
   check_claims_at_once();
   check_staleness_buckets();
 }

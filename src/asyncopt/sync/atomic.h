@@ -19,6 +19,7 @@ struct Atomic {
   static constexpr Contract contract{
       .may_lose = false, .may_tear = true, .may_block = false, .replica = false};
   static constexpr bool striped = false;
+  static constexpr bool publishes = false;
   static std::size_t copies(std::size_t) { return 1; }
 
   static Versions push(const Segment& segment, std::size_t, const Push& push, Tally& tally) {

@@ -22,6 +22,7 @@ struct Hogwild {
   static constexpr Contract contract{
       .may_lose = true, .may_tear = true, .may_block = false, .replica = false};
   static constexpr bool striped = false;
+  static constexpr bool publishes = false;
   static std::size_t copies(std::size_t) { return 1; }
 
   static Versions push(const Segment& segment, std::size_t, const Push& push, Tally& tally) {

@@ -23,6 +23,7 @@ struct Leashed {
   static constexpr Contract contract{
       .may_lose = false, .may_tear = false, .may_block = true, .replica = true};
   static constexpr bool striped = false;
+  static constexpr bool publishes = true;
   static constexpr int kRetries = 4;
   static std::size_t copies(std::size_t workers) { return 2 * workers + 2; }
 
@@ -45,7 +46,7 @@ struct Leashed {
     };
     const std::uint32_t me = static_cast<std::uint32_t>(worker) + 1;
     for (int i = 0; i < kRetries && h.turn.load(std::memory_order_relaxed) == 0; ++i)
-      if (const std::uint64_t version = attempt(); version != 0) return publish(segment, version);
+      if (const std::uint64_t version = attempt(); version != 0) return {version - 1, version};
     // Others that see `turn` queue at the lock; those already racing can win at most once each.
     const RobustLock lock(h.mutex, segment.timeout_ns(), tally);
     h.turn.store(me, std::memory_order_relaxed);
@@ -53,7 +54,7 @@ struct Leashed {
     while ((version = attempt()) == 0) {
     }
     h.turn.store(0, std::memory_order_relaxed);
-    return publish(segment, version);
+    return {version - 1, version};
   }
 
   static std::uint64_t pull(const Segment& segment, std::size_t worker,
@@ -82,11 +83,6 @@ struct Leashed {
    private:
     WorkerSlot& slot_;
   };
-
-  static Versions publish(const Segment& segment, std::uint64_t version) {
-    segment.header().version.fetch_add(1, std::memory_order_relaxed);
-    return {version - 1, version};
-  }
 
   static std::uint64_t protect_latest(const Segment& segment, std::size_t worker) {
     Header& h = segment.header();

@@ -12,6 +12,7 @@ struct SyncInfo {
   const char* name;
   const Contract* contract;
   bool striped;
+  bool publishes;
   std::size_t (*copies)(std::size_t workers);
 };
 

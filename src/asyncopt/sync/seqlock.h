@@ -3,9 +3,13 @@
 //   may lose updates    no
 //   may tear            no: a pull is one whole version
 //   may block           writers yes; readers retry kTries times and then take the writers' lock
-//   killed worker       leaves at most the part of its last push that it had written; the next
-//                       writer takes the lock over, counts a repair and makes the sequence even
+//   killed worker       leaves nothing of a push that it had not finished: the next owner of the
+//                       lock, reader or writer, restores the version before and counts a repair
 //   parameter and state change together, push by push: the result is that of some serial order.
+//
+// A writer first copies the data, whole, to the segment's second copy, and then says in `intent`
+// which version that is: from here on, until intent is 0 again, the data may be half-written. That
+// store is what commits a push, so it comes before the sequence is even.
 #pragma once
 
 #include "asyncopt/sync/sync.h"
@@ -17,20 +21,19 @@ struct Seqlock {
   static constexpr Contract contract{
       .may_lose = false, .may_tear = false, .may_block = true, .replica = true};
   static constexpr bool striped = false;
+  static constexpr bool publishes = false;
   static constexpr int kTries = 16;
-  static std::size_t copies(std::size_t) { return 1; }
+  static std::size_t copies(std::size_t) { return 2; }
 
   static Versions push(const Segment& segment, std::size_t, const Push& push, Tally& tally) {
     Header& h = segment.header();
-    const RobustLock lock(h.mutex, segment.timeout_ns(), tally);
-    // Odd from here on, also if a dead writer left it odd.
-    const std::uint64_t odd = h.sequence.load(std::memory_order_relaxed) | 1;
-    h.sequence.store(odd, std::memory_order_relaxed);
-    // No store below is seen before the odd sequence; pairs with the acquire fence in pull.
-    std::atomic_thread_fence(std::memory_order_release);
+    const Owner owner(segment, tally);
+    std::memcpy(segment.data(1), segment.data(0), h.data_bytes);
+    h.intent.store(h.version.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+    begin_write(h);
     apply_racy(push, segment.data(), tally);
     const Versions versions = count_push(segment);
-    h.sequence.store(odd + 1, std::memory_order_release);  // pairs with the acquire load in pull
+    end_write(h);
     return versions;
   }
 
@@ -50,10 +53,41 @@ struct Seqlock {
       ++tally.retries;
       pause();
     }
-    const RobustLock lock(h.mutex, segment.timeout_ns(), tally);
-    if (const std::uint64_t left = h.sequence.load(std::memory_order_relaxed); left % 2 != 0)
-      h.sequence.store(left + 1, std::memory_order_release);  // a dead writer's
+    const Owner owner(segment, tally);
     return pull_torn(segment, blocks);
+  }
+
+ private:
+  // The lock, with the data whole.
+  class Owner {
+   public:
+    Owner(const Segment& segment, Tally& tally)
+        : lock_(segment.header().mutex, segment.timeout_ns(), tally) {
+      Header& h = segment.header();
+      const std::uint64_t intent = h.intent.load(std::memory_order_acquire);
+      if (intent == 0 && h.sequence.load(std::memory_order_relaxed) % 2 == 0) return;
+      if (!lock_.repaired()) ++tally.repairs;  // the last owner failed, and lives
+      if (intent != 0) {
+        begin_write(h);
+        copy_in(segment.data(1), segment.data(0), h.data_bytes);
+        h.version.store(intent - 1, std::memory_order_relaxed);
+      }
+      end_write(h);
+    }
+
+   private:
+    const RobustLock lock_;
+  };
+
+  static void begin_write(Header& h) {
+    h.sequence.store(h.sequence.load(std::memory_order_relaxed) | 1, std::memory_order_relaxed);
+    // No store to the data is seen before the odd sequence; pairs with the acquire fence in pull.
+    std::atomic_thread_fence(std::memory_order_release);
+  }
+  static void end_write(Header& h) {
+    h.intent.store(0, std::memory_order_release);  // pairs with the acquire in Owner
+    // Pairs with the acquire load in pull.
+    h.sequence.store(h.sequence.load(std::memory_order_relaxed) + 1, std::memory_order_release);
   }
 };
 

@@ -17,6 +17,7 @@ struct Striped {
   static constexpr Contract contract{
       .may_lose = false, .may_tear = true, .may_block = true, .replica = false};
   static constexpr bool striped = true;
+  static constexpr bool publishes = false;
   static std::size_t copies(std::size_t) { return 1; }
 
   static Versions push(const Segment& segment, std::size_t, const Push& push, Tally& tally) {

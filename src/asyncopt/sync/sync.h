@@ -1,5 +1,7 @@
 // What all syncs share. A sync is a struct of
-//   name, contract, striped   facts; `striped` asks the segment for a lock per stripe
+//   name, contract            facts
+//   striped                   asks the segment for a lock per stripe
+//   publishes                 the version is that of the copy that `latest` names
 //   copies(workers)           how many whole versions of the data the segment holds
 //   push(...)                 applies a push and counts it; returns the versions before and after
 //   pull(...)                 copies parameters to a replica; returns their version
@@ -7,6 +9,7 @@
 #pragma once
 
 #include "asyncopt/apply.h"
+#include "asyncopt/wait.h"
 
 namespace asyncopt {
 
@@ -27,14 +30,6 @@ inline Versions count_push(const Segment& segment) {
   return {before, before + 1};
 }
 
-inline void pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("isb");
-#endif
-}
-
 // Reads memory that may be written meanwhile, in atomic words: no byte is read twice or invented.
 inline void copy_out(const std::byte* from, void* to, std::size_t bytes) {
   auto* out = static_cast<std::byte*>(to);
@@ -47,6 +42,19 @@ inline void copy_out(const std::byte* from, void* to, std::size_t bytes) {
   for (; i < bytes; ++i)
     out[i] = static_cast<std::byte>(
         __atomic_load_n(reinterpret_cast<const unsigned char*>(from + i), __ATOMIC_RELAXED));
+}
+
+// The same in the other direction, into memory that may be read meanwhile.
+inline void copy_in(const std::byte* from, std::byte* to, std::size_t bytes) {
+  std::size_t i = 0;
+  for (; i + 8 <= bytes; i += 8) {
+    std::uint64_t word;
+    std::memcpy(&word, from + i, sizeof word);
+    __atomic_store_n(reinterpret_cast<std::uint64_t*>(to + i), word, __ATOMIC_RELAXED);
+  }
+  for (; i < bytes; ++i)
+    __atomic_store_n(reinterpret_cast<unsigned char*>(to + i), static_cast<unsigned char>(from[i]),
+                     __ATOMIC_RELAXED);
 }
 
 // A copy without regard to writers. Returns the version at its start.

@@ -1,0 +1,300 @@
+"""The board: shared memory in which the workers of a run and their launcher see each other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from multiprocessing.context import get_spawning_popen
+from typing import Any, TypeVar
+
+import torch
+
+from asyncopt import _core
+from asyncopt.errors import RunTimeout, SegmentError
+from asyncopt.run.rendezvous import spell_ranks
+from asyncopt.store.memory import map_new_memfd
+
+__all__ = ["PHASES", "Board"]
+
+#: What a worker can be at: see :meth:`Board.mark`.
+PHASES = _core.PHASES
+
+_INDEX = {phase: index for index, phase in enumerate(PHASES)}
+_SLICE = 0.05  # s that a wait stays away from Python, which may have a signal to handle
+
+_T = TypeVar("_T")
+
+
+class Board:
+    """Who has which batch, whose turn it is, and how far everybody is; one per run.
+
+    Every worker has a seat, that of its rank, and takes it with its first act there. All of it may
+    be killed at any instant: a replacement takes the seat over and finds its predecessor's batch.
+    The launcher calls :meth:`leave` when it has seen a worker dead, before it starts another.
+
+    A worker's loop over batches calls, in this order::
+
+        end, finish     the last turn and its batch are over
+        park            if paused
+        take            (or take_static) the next batch; -1 ends the loop, after done
+        begin           the turn; then the worker pulls
+        admit           before each push
+
+    Args:
+        workers: number of seats.
+
+    Raises:
+        ValueError: `workers` is out of range.
+        SegmentError: the memory cannot be had.
+    """
+
+    def __init__(self, workers: int) -> None:
+        if not 1 <= workers <= _core.MAX_WORKERS:
+            raise ValueError(f"workers: expected 1 to {_core.MAX_WORKERS}, got {workers}")
+        nbytes = _core.Board.bytes_needed(workers)
+        self._memory = map_new_memfd(nbytes)
+        self._core = _core.Board.create(self._memory.data_ptr(), nbytes, workers)
+
+    @classmethod
+    def attach(cls, memory: torch.Tensor) -> Board:
+        """The board that another process made.
+
+        Args:
+            memory: uint8, the whole mapped block.
+
+        Raises:
+            SegmentError: it is no board, or of another build or PID namespace.
+        """
+        board = cls.__new__(cls)
+        board._memory = memory
+        board._core = _core.Board.attach(memory.data_ptr(), memory.numel())
+        return board
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if get_spawning_popen() is None:
+            raise SegmentError(
+                "board: it can be sent only to a process that is being spawned; make one per run"
+            )
+        return Board.attach, (self._memory,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Board:
+        return self
+
+    def __repr__(self) -> str:
+        return f"Board({self.workers})"
+
+    @property
+    def workers(self) -> int:
+        """Number of seats."""
+        return self._core.workers
+
+    # --- dispenser
+
+    def take(self, rank: int, round: int, total: int) -> int:
+        """The next batch for this worker, from what all workers share; the one before is done.
+
+        First comes the batch that a dead worker of this rank had, then those of abandoned ranks,
+        then a new one. Every batch is handed out at least once, and exactly once while nobody dies.
+        Up to 64 rounds are open at once: for a worker that is further behind the first, its round
+        is over.
+
+        Args:
+            rank: the worker.
+            round: which loop over batches this is, counted from 0 by every worker alike.
+            total: batches in the round, the same for all workers.
+
+        Returns:
+            An index below `total`, or -1 if none is left.
+
+        Raises:
+            ValueError: `rank`, `round` or `total` is out of range.
+        """
+        return self._core.take(rank, round, total)
+
+    def take_static(self, rank: int, round: int, total: int, world_size: int) -> int:
+        """The next batch of this worker's own share: `rank`, `rank + world_size`, ...
+
+        A replacement goes on with the batch that its predecessor had not finished. Arguments and
+        result are those of :meth:`take`.
+        """
+        return self._core.take_static(rank, round, total, world_size)
+
+    def finish(self, rank: int, round: int) -> None:
+        """The worker's batch of this round is done: neither death nor a resume brings it back.
+
+        The next `take` says the same; this says it before, for a worker that parks in between.
+        """
+        self._core.finish(rank, round)
+
+    def done(self, rank: int, round: int) -> None:
+        """The worker has finished with this round, at its end or before."""
+        self._core.done(rank, round)
+
+    def abandon(self, rank: int) -> None:
+        """By the launcher: the worker is dead and not replaced, so others may take its batches."""
+        self._core.abandon(rank)
+
+    def positions(self) -> _core.Positions:
+        """Where the rounds stand, fit for JSON; exact while all workers are parked."""
+        return self._core.positions()
+
+    def restore(self, positions: _core.Positions) -> None:
+        """Go on from `positions`, on a board that no worker has used.
+
+        What was finished then is skipped: a worker whose rounds are over gets -1 at once, and a
+        batch that was not finished comes again first.
+
+        Raises:
+            ValueError: they are of a run with another number of workers or no positions at all, or
+                the board has been used.
+        """
+        self._core.restore(positions)
+
+    # --- gate
+
+    def begin(self, rank: int, max_staleness: int | None = None, timeout: float = 60.0) -> int:
+        """Open a turn: wait until the worker may pull.
+
+        Between a worker's pull and its push, at most `max_staleness` turns of others that push
+        end. 0 lets one worker in at a time. Turns are begun in the order in which they are asked
+        for. A turn that was still open is ended.
+
+        Args:
+            rank: the worker.
+            max_staleness: in turns, the same for all workers; None: never wait.
+            timeout: seconds.
+
+        Returns:
+            The turns of the run with a push that have ended.
+
+        Raises:
+            RunTimeout: it did not come to the worker's turn in time.
+        """
+        try:
+            return self._wait(
+                rank,
+                timeout,
+                "its turn",
+                lambda patience: self._core.begin(rank, max_staleness, patience),
+            )
+        except BaseException:
+            self._core.end(rank)  # others need not queue behind it
+            raise
+
+    def admit(self, rank: int, timeout: float = 60.0) -> None:
+        """Wait until the worker may push in its turn; at once outside of turns.
+
+        Raises:
+            RunTimeout: it may not within `timeout` seconds.
+        """
+        self._wait(
+            rank,
+            timeout,
+            "its push",
+            lambda patience: self._core.admit(rank, patience) or None,
+        )
+
+    def end(self, rank: int) -> None:
+        """End the worker's turn, if one is open."""
+        self._core.end(rank)
+
+    def leave(self, rank: int) -> None:
+        """By the launcher: the worker is dead. Its turn ends, and its seat is free."""
+        self._core.leave(rank)
+
+    @property
+    def turns(self) -> int:
+        """Turns of the run with a push that have ended."""
+        return self._core.turns
+
+    # --- pause
+
+    def pause(self) -> None:
+        """Ask all workers to park before their next batch."""
+        self._core.pause()
+
+    def resume(self) -> None:
+        """Let parked workers go on."""
+        self._core.resume()
+
+    @property
+    def paused(self) -> bool:
+        """Whether workers are asked to park."""
+        return self._core.paused
+
+    def park(self, rank: int, timeout: float = 600.0) -> None:
+        """Wait until the run is not paused; what the worker did before is whole by then.
+
+        Raises:
+            RunTimeout: it is still paused after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while not self._core.park(rank, min(_SLICE, deadline - time.monotonic())):
+            if time.monotonic() >= deadline:
+                raise RunTimeout(f"pause: expected it to end within {timeout:g} s, it did not")
+
+    @property
+    def parked(self) -> list[int]:
+        """The ranks that wait in :meth:`park`."""
+        return self._core.parked
+
+    # --- seats
+
+    def beat(self, rank: int) -> None:
+        """Count progress: the worker has come to another batch or barrier."""
+        self._core.beat(rank)
+
+    def log(self, rank: int, loss: float) -> None:
+        """Show the worker's latest loss."""
+        self._core.log(rank, loss)
+
+    def mark(self, rank: int, phase: str) -> None:
+        """The worker enters a phase; the last 4096 such events of a seat are kept.
+
+        Raises:
+            ValueError: `phase` is not one of :data:`PHASES`.
+        """
+        index = _INDEX.get(phase)
+        if index is None:
+            raise ValueError(f"phase: expected one of {', '.join(PHASES)}; got {phase!r}")
+        self._core.mark(rank, index)
+
+    def seat(self, rank: int) -> _core.SeatInfo:
+        """What can be seen of a worker.
+
+        Returns:
+            `pid` (0 while nobody sits there), `incarnation` (how many workers have), `progress`
+            (beats, replacements' included), `loss` (NaN before the first), `phase`.
+        """
+        return self._core.seat(rank)
+
+    def events(self, rank: int, after: int = 0) -> tuple[list[tuple[int, int, str]], int]:
+        """The phases that a worker entered.
+
+        Args:
+            rank: the worker.
+            after: the last sequence number seen; they start at 1.
+
+        Returns:
+            `(sequence, time.monotonic_ns(), phase)` of each later event that is still kept, and how
+            many are not.
+        """
+        return self._core.events(rank, after)
+
+    def _wait(
+        self, rank: int, timeout: float, what: str, attempt: Callable[[float], _T | None]
+    ) -> _T:
+        """The result of `attempt`, which waits up to the seconds that it is given."""
+        deadline = time.monotonic() + timeout
+        while True:
+            result = attempt(min(_SLICE, deadline - time.monotonic()))
+            if result is not None:
+                return result
+            if time.monotonic() >= deadline:
+                ahead = [other for other in self._core.in_turn if other != rank]
+                reason = f"{spell_ranks(ahead)} had not ended theirs" if ahead else "nobody moved"
+                raise RunTimeout(
+                    f"max_staleness: worker {rank} waited {timeout:g} s for {what}, but {reason}; "
+                    f"resume or end what holds the run up, or raise timeout=",
+                    tuple(ahead),
+                )

@@ -1,0 +1,192 @@
+// The dispenser of the board: every batch of a round is handed out at least once, and exactly once
+// while nobody dies.
+//
+// Round n has its word in the ring, and each seat a claim on it; the claim is the seat's own to
+// write. To take batch i, a worker claims "trying i" and moves the round's word from i to i + 1 by
+// compare-exchange, with its name in it. Whoever takes i + 1 first turns that worker's "trying i"
+// into "has i". So at every instant the batch is either not taken, or a claim, or the word, tells
+// whose it is, and a replacement can find what its predecessor had. An abandoned worker's batch is
+// taken in the same way: the taker claims "trying i", and puts its name into the orphan's claim by
+// compare-exchange.
+#include <stdexcept>
+#include <string>
+
+#include "asyncopt/board.h"
+
+namespace asyncopt {
+namespace {
+
+using Word = std::atomic<std::uint64_t>;
+
+// Pairs with the releases below: who sees a word sees what its writer had claimed before.
+Slip load(const Word& word) { return Slip::unpack(word.load(std::memory_order_acquire)); }
+void store(Word& word, const Slip& slip) { word.store(slip.pack(), std::memory_order_release); }
+bool exchange(Word& word, const Slip& from, const Slip& to) {
+  std::uint64_t expected = from.pack();
+  return word.compare_exchange_strong(expected, to.pack(), std::memory_order_acq_rel);
+}
+
+void check_round(std::uint64_t round, std::uint64_t total) {
+  if (round >= kMaxRounds)
+    throw std::invalid_argument("round: expected less than " + std::to_string(kMaxRounds) +
+                                ", got " + std::to_string(round));
+  if (total > kMaxBatches)
+    throw std::invalid_argument("total: expected at most " + std::to_string(kMaxBatches) +
+                                " batches in a round, got " + std::to_string(total));
+}
+
+std::uint32_t lap_of(std::uint64_t round) { return static_cast<std::uint32_t>(round / kRing); }
+
+// What is left of a claim for a worker that comes to this lap: a blank one where it is older.
+Slip claim_on(const Word& claim, std::uint32_t lap) {
+  const Slip found = load(claim);
+  return found.lap < lap ? Slip{kFree, lap, 0} : found;
+}
+
+// Has this worker nothing to look for in the round: it has left, or is in a later one of the ring?
+bool is_over(const Slip& claim, std::uint32_t lap) { return claim.lap > lap || claim.who == kLeft; }
+
+}  // namespace
+
+std::optional<std::uint32_t> Board::take(std::size_t rank, std::uint64_t round,
+                                         std::uint64_t total) const {
+  check_round(round, total);
+  Word& mine = sit(rank).claims[round % kRing];
+  const std::uint32_t lap = lap_of(round), me = static_cast<std::uint32_t>(rank);
+  const Slip before = claim_on(mine, lap);
+  if (is_over(before, lap)) return {};
+  if (before.who == kRedo) {
+    store(mine, {kHas, lap, before.index});
+    return before.index;
+  }
+  if (header().orphanages.load(std::memory_order_acquire) != 0)
+    for (std::size_t i = 0; i < workers(); ++i) {
+      if (seat(i).abandoned.load(std::memory_order_acquire) == 0) continue;
+      Word& orphan = seat(i).claims[round % kRing];
+      const Slip found = load(orphan);
+      if (found.lap != lap || found.who != kRedo) continue;
+      store(mine, {kTrying, lap, found.index});
+      if (!exchange(orphan, found, {kAdopted + me, lap, found.index})) continue;
+      store(mine, {kHas, lap, found.index});
+      return found.index;
+    }
+  Word& word = this->round(round % kRing).last;
+  for (;;) {
+    const Slip last = load(word);
+    const std::uint32_t next = last.lap == lap ? last.index : 0;
+    if (last.lap > lap || next >= total) {
+      store(mine, {kDone, lap, before.index});
+      return {};
+    }
+    if (last.who != 0)
+      exchange(seat(last.who - 1).claims[round % kRing], {kTrying, last.lap, last.index - 1},
+               {kHas, last.lap, last.index - 1});
+    store(mine, {kTrying, lap, next});
+    if (!exchange(word, last, {me + 1, lap, next + 1})) continue;
+    store(mine, {kHas, lap, next});
+    return next;
+  }
+}
+
+std::optional<std::uint32_t> Board::take_static(std::size_t rank, std::uint64_t round,
+                                                std::uint64_t total, std::uint64_t stride) const {
+  check_round(round, total);
+  Word& mine = sit(rank).claims[round % kRing];
+  const std::uint32_t lap = lap_of(round);
+  const Slip before = claim_on(mine, lap);
+  if (is_over(before, lap)) return {};
+  const std::uint64_t next = before.who == kFree   ? rank
+                             : before.who == kRedo ? before.index
+                                                   : before.index + stride;
+  const bool left = next < total;
+  if (!left && before.who == kFree) return {};
+  const auto index = left ? static_cast<std::uint32_t>(next) : before.index;
+  store(mine, {left ? kHas : kDone, lap, index});
+  return left ? std::optional(index) : std::nullopt;
+}
+
+void Board::finish(std::size_t rank, std::uint64_t round) const {
+  check_round(round, 0);
+  Word& mine = sit(rank).claims[round % kRing];
+  const Slip claim = load(mine);
+  if (claim.lap == lap_of(round) && claim.who == kHas) store(mine, {kDone, claim.lap, claim.index});
+}
+
+void Board::done(std::size_t rank, std::uint64_t round) const {
+  check_round(round, 0);
+  Word& mine = sit(rank).claims[round % kRing];
+  const Slip claim = claim_on(mine, lap_of(round));
+  if (claim.lap == lap_of(round)) store(mine, {kLeft, claim.lap, claim.index});
+}
+
+// A claim of a worker that is not there, with what it was trying settled.
+Slip Board::settled(std::size_t rank, std::size_t entry) const {
+  const Word& claim = seat(rank).claims[entry];
+  if (const Slip found = load(claim); found.who != kTrying) return found;
+  const Slip last = load(round(entry).last);
+  const Slip tried = load(claim);  // in this order: who moved the word on has settled it before
+  if (tried.who != kTrying) return tried;
+  bool has = last.lap == tried.lap && last.index == tried.index + 1 && last.who == rank + 1;
+  const Slip adopted{kAdopted + static_cast<std::uint32_t>(rank), tried.lap, tried.index};
+  for (std::size_t i = 0; !has && i < workers(); ++i)
+    has = load(seat(i).claims[entry]).pack() == adopted.pack();
+  return {has ? kHas : kFree, tried.lap, tried.index};
+}
+
+// Makes a dead worker's claims those of its replacement, or of whoever adopts them.
+void Board::settle(std::size_t rank) const {
+  for (std::size_t entry = 0; entry < kRing; ++entry) {
+    Slip claim = settled(rank, entry);
+    if (claim.who == kHas) claim.who = kRedo;
+    store(seat(rank).claims[entry], claim);
+  }
+}
+
+void Board::abandon(std::size_t rank) const {
+  leave(rank);
+  settle(rank);
+  if (seat(rank).abandoned.exchange(1, std::memory_order_acq_rel) == 0)
+    header().orphanages.fetch_add(1, std::memory_order_release);
+}
+
+Positions Board::positions() const {
+  Positions found{.workers = workers(), .turns = turns(), .rounds = {}, .claims = {}};
+  for (std::size_t entry = 0; entry < kRing; ++entry) {
+    const Slip last = load(round(entry).last);
+    if (last.lap != 0 || last.index != 0)
+      found.rounds.push_back({last.lap * kRing + entry, last.index});
+    for (std::size_t rank = 0; rank < workers(); ++rank) {
+      const Slip claim = settled(rank, entry);
+      if (claim.who == kFree) continue;
+      const std::uint32_t state = claim.who == kHas       ? kRedo
+                                  : claim.who >= kAdopted ? kDone
+                                                          : claim.who;
+      found.claims.push_back({rank, claim.lap * kRing + entry, claim.index, state});
+    }
+  }
+  return found;
+}
+
+void Board::restore(const Positions& positions) const {
+  if (positions.workers != workers())
+    throw std::invalid_argument("positions: expected those of a run with " +
+                                std::to_string(workers()) + " workers, got " +
+                                std::to_string(positions.workers) +
+                                "; resume with workers=" + std::to_string(positions.workers));
+  for (const auto& r : positions.rounds) check_round(r.round, r.next);
+  for (const auto& c : positions.claims) {
+    check_round(c.round, c.index);
+    seat(c.rank);
+  }
+  for (std::size_t rank = 0; rank < workers(); ++rank)
+    if (seat(rank).incarnation.load(std::memory_order_relaxed) != 0)
+      throw std::invalid_argument("positions: expected a board that no worker has used");
+  header().first_turn = positions.turns;
+  for (const auto& r : positions.rounds)
+    store(round(r.round % kRing).last, {0, lap_of(r.round), static_cast<std::uint32_t>(r.next)});
+  for (const auto& c : positions.claims)
+    store(seat(c.rank).claims[c.round % kRing],
+          {c.state, lap_of(c.round), static_cast<std::uint32_t>(c.index)});
+}
+
+}  // namespace asyncopt
