@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from collections import defaultdict
 from multiprocessing.context import get_spawning_popen
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
 from asyncopt import _core
+from asyncopt.optim.delay import Delay, check_delay_options
 from asyncopt.optim.kernels import syncs
-from asyncopt.optim.sharing import Sharing, layout_of
+from asyncopt.optim.sharing import Sharing, alias, layout_of
 from asyncopt.optim.stepping import SteppingOptimizer
 from asyncopt.store import Ledger, Store
 
-__all__ = ["Optimizer"]
+__all__ = ["Optimizer", "Options"]
+
+
+class Options(TypedDict, total=False):
+    """What every optimizer takes besides `sync` and its namesake's arguments."""
+
+    audit: bool
+    state_dtype: torch.dtype | None
+    flat_grads: bool
+    nonfinite: str | None
+    staleness_lr: str | None
+    delay_compensation: float | tuple[float, float] | None
 
 
 class Optimizer(SteppingOptimizer):
@@ -35,6 +47,11 @@ class Optimizer(SteppingOptimizer):
         nonfinite: what a NaN or infinity in a gradient does: ``"propagate"`` into the parameters,
             as in torch, or ``"skip"`` the whole push, count it and warn once; every gradient is
             then read before anything is written. Default: ``"propagate"`` alone, ``"skip"`` shared.
+        staleness_lr: ``"inverse"`` divides the learning rate of a push by 1 + its staleness
+            (arXiv 1511.05950, 1911.03444).
+        delay_compensation: corrects gradients for what others pushed since this worker pulled, as
+            DC-ASGD (arXiv 1609.08326): the strength lambda, or (lambda_0, m) for the adaptive form.
+            Like `staleness_lr`, it acts once the optimizer is shared: alone there is no delay.
         **hyper: the namesake's hyperparameters.
 
     Raises:
@@ -50,6 +67,8 @@ class Optimizer(SteppingOptimizer):
         state_dtype: torch.dtype | None = None,
         flat_grads: bool = False,
         nonfinite: str | None = None,
+        staleness_lr: str | None = None,
+        delay_compensation: float | tuple[float, float] | None = None,
         **hyper: Any,
     ) -> None:
         if sync not in syncs():
@@ -60,20 +79,24 @@ class Optimizer(SteppingOptimizer):
             )
         if nonfinite not in (None, "propagate", "skip"):
             raise ValueError(f"nonfinite: expected 'propagate', 'skip' or None, got {nonfinite!r}")
-        for flag in ("capturable", "differentiable"):
-            if hyper.get(flag):
-                raise ValueError(f"{flag}: expected False on cpu, got True; use torch.optim for it")
+        check_delay_options(staleness_lr, delay_compensation, sync)
         self.sync = sync
         self.audit = audit
         self.state_dtype = state_dtype
         self.nonfinite = nonfinite
+        self.staleness_lr = staleness_lr
+        self.delay_compensation = delay_compensation
         self._flat_grads = flat_grads
         self._sharing: Sharing | None = None
+        self._delay: Delay | None = None
         self._skipped = 0
         # Of the stochastic rounding; every push takes the next.
         self._seed = torch.initial_seed() & 0x3FFFFFFF
         self._forget_plan()
         super().__init__(params, **hyper)
+        for flag in ("capturable", "differentiable"):
+            if self.defaults.get(flag):
+                raise ValueError(f"{flag}: expected False on cpu, got True; use torch.optim for it")
         # torch sets this for fused=True, and GradScaler would leave the unscaling to step().
         self._step_supports_amp_scaling = False
         self._make_flat_gradients()
@@ -151,19 +174,40 @@ class Optimizer(SteppingOptimizer):
                     self.state[param] = dict(zip(names, (*own.slots, *own.scalars), strict=True))
         self._make_plan()
         self._make_flat_gradients()
-        self.pull()
+        self._refresh()
+        if self.staleness_lr is not None or self.delay_compensation is not None:
+            self._delay = Delay(
+                sharing,
+                self._params,
+                self.is_replica,
+                self.staleness_lr,
+                self.delay_compensation,
+            )
 
     def pull(self) -> None:
-        """Refreshes a replica's parameters and state from one version of the store.
+        """Says that the next gradient is computed from what the store holds now.
 
-        A replica's :meth:`step` refreshes the parameters alone. In place there is nothing to do.
+        The staleness of the next push counts from here. A replica's parameters and state are
+        refreshed from one version of the store (its :meth:`step` refreshes the parameters alone);
+        in place nothing is copied. Alone, it does nothing.
         """
-        if self._sharing is not None and self.is_replica:
+        if self._sharing is None:
+            return
+        if self.is_replica:
             (self._plan or self._make_plan()).pull()
+        else:
+            self._sharing.store.segment.pull_mark(self._sharing.worker)
+        if self._delay is not None:
+            self._delay.pulled()
+
+    def _refresh(self) -> None:
+        """Brings a replica up to date; in place there is nothing to bring."""
+        if self.is_replica:
+            self.pull()
 
     def state_dict(self) -> dict[str, Any]:
         """As in torch; of a shared optimizer, a copy of what the store holds now."""
-        self.pull()
+        self._refresh()
         state = super().state_dict()
         if self._sharing is not None:
             state["state"] = {index: _cloned(each) for index, each in state["state"].items()}
@@ -187,9 +231,27 @@ class Optimizer(SteppingOptimizer):
         """What another worker's copy of a shared optimizer is made from."""
         return {**self._options_state(), "state": defaultdict(dict), "_sharing": self._sharing}
 
+    def _for_thread(self, memo: dict[int, Any]) -> Optimizer:
+        """Another worker's copy in this process; see :func:`asyncopt.optim.thread_clone`.
+
+        Args:
+            memo: copies by the ids of their originals; gets the parameters.
+        """
+        for param in self._all_params():
+            memo.setdefault(id(param), alias(param))
+        state = self._shared_state()
+        state["param_groups"] = [
+            {**group, "params": [memo[id(p)] for p in group["params"]]}
+            for group in self.param_groups
+        ]
+        state["_sharing"] = Sharing(state["_sharing"].store, state["_sharing"].layout)
+        clone = type(self).__new__(type(self))
+        clone.__setstate__(state)
+        return clone
+
     def _private_state(self) -> dict[str, Any]:
         """What a copy of its own is made from."""
-        self.pull()
+        self._refresh()
         state = self._options_state()
         if self._sharing is not None:
             state["state"] = defaultdict(
@@ -198,11 +260,11 @@ class Optimizer(SteppingOptimizer):
         return state
 
     def _options_state(self) -> dict[str, Any]:
-        own = ("sync", "audit", "state_dtype", "nonfinite", "_flat_grads", "_seed", "_skipped")
         return {
             **super().__getstate__(),
-            **{name: self.__dict__[name] for name in own},
+            **{name: self.__dict__[name] for name in _COPIED},
             "_sharing": None,
+            "_delay": None,
             "_step_supports_amp_scaling": False,
         }
 
@@ -222,6 +284,13 @@ class Optimizer(SteppingOptimizer):
         else:
             self._seed += self._sharing.worker * 0x1234567
             self._join_store()
+
+
+#: Attributes that a copy has from its original.
+_COPIED = (
+    *("sync", "audit", "state_dtype", "nonfinite", "staleness_lr", "delay_compensation"),
+    *("_flat_grads", "_seed", "_skipped"),
+)
 
 
 def _cloned(entries: dict[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,12 @@ said in :class:`asyncopt.optim.Optimizer`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
-from asyncopt.optim.base import Optimizer
+from asyncopt.optim.base import Optimizer, Options
 
 __all__ = ["ASGD", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "RMSprop", "rules"]
 
@@ -39,10 +39,7 @@ class SGD(Optimizer, torch.optim.SGD):
         differentiable: bool = False,
         fused: bool | None = None,
         sync: str = "hogwild",
-        audit: bool = False,
-        state_dtype: torch.dtype | None = None,
-        flat_grads: bool = False,
-        nonfinite: str | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -56,10 +53,7 @@ class SGD(Optimizer, torch.optim.SGD):
             differentiable=differentiable,
             fused=fused,
             sync=sync,
-            audit=audit,
-            state_dtype=state_dtype,
-            flat_grads=flat_grads,
-            nonfinite=nonfinite,
+            **options,
         )
 
     def _rule(self, group: dict[str, Any]) -> str:
@@ -110,10 +104,7 @@ class Adagrad(Optimizer, torch.optim.Adagrad):  # type: ignore[misc]  # its shar
         differentiable: bool = False,
         fused: bool | None = None,
         sync: str = "hogwild",
-        audit: bool = False,
-        state_dtype: torch.dtype | None = None,
-        flat_grads: bool = False,
-        nonfinite: str | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -127,10 +118,7 @@ class Adagrad(Optimizer, torch.optim.Adagrad):  # type: ignore[misc]  # its shar
             differentiable=differentiable,
             fused=fused,
             sync=sync,
-            audit=audit,
-            state_dtype=state_dtype,
-            flat_grads=flat_grads,
-            nonfinite=nonfinite,
+            **options,
         )
 
     def _rule(self, group: dict[str, Any]) -> str:
@@ -170,10 +158,7 @@ class RMSprop(Optimizer, torch.optim.RMSprop):
         differentiable: bool = False,
         *,
         sync: str = "hogwild",
-        audit: bool = False,
-        state_dtype: torch.dtype | None = None,
-        flat_grads: bool = False,
-        nonfinite: str | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -188,10 +173,7 @@ class RMSprop(Optimizer, torch.optim.RMSprop):
             maximize=maximize,
             differentiable=differentiable,
             sync=sync,
-            audit=audit,
-            state_dtype=state_dtype,
-            flat_grads=flat_grads,
-            nonfinite=nonfinite,
+            **options,
         )
 
     def _rule(self, group: dict[str, Any]) -> str:
@@ -229,10 +211,7 @@ class Adadelta(Optimizer, torch.optim.Adadelta):
         maximize: bool = False,
         differentiable: bool = False,
         sync: str = "hogwild",
-        audit: bool = False,
-        state_dtype: torch.dtype | None = None,
-        flat_grads: bool = False,
-        nonfinite: str | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -245,23 +224,14 @@ class Adadelta(Optimizer, torch.optim.Adadelta):
             maximize=maximize,
             differentiable=differentiable,
             sync=sync,
-            audit=audit,
-            state_dtype=state_dtype,
-            flat_grads=flat_grads,
-            nonfinite=nonfinite,
+            **options,
         )
 
     def _rule(self, group: dict[str, Any]) -> str:
         return "adadelta"
 
     def _hyper(self, group: dict[str, Any]) -> tuple[Any, ...]:
-        return (
-            group["lr"],
-            group["rho"],
-            group["eps"],
-            group["weight_decay"],
-            group["maximize"],
-        )
+        return (group["lr"], group["rho"], group["eps"], group["weight_decay"], group["maximize"])
 
 
 class Adam(Optimizer, torch.optim.Adam):
@@ -286,10 +256,7 @@ class Adam(Optimizer, torch.optim.Adam):
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
         sync: str = "hogwild",
-        audit: bool = False,
-        state_dtype: torch.dtype | None = None,
-        flat_grads: bool = False,
-        nonfinite: str | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -305,10 +272,7 @@ class Adam(Optimizer, torch.optim.Adam):
             fused=fused,
             decoupled_weight_decay=decoupled_weight_decay,
             sync=sync,
-            audit=audit,
-            state_dtype=state_dtype,
-            flat_grads=flat_grads,
-            nonfinite=nonfinite,
+            **options,
         )
 
     def _rule(self, group: dict[str, Any]) -> str:
@@ -346,10 +310,7 @@ class AdamW(Adam, torch.optim.AdamW):
         differentiable: bool = False,
         fused: bool | None = None,
         sync: str = "hogwild",
-        audit: bool = False,
-        state_dtype: torch.dtype | None = None,
-        flat_grads: bool = False,
-        nonfinite: str | None = None,
+        **options: Unpack[Options],
     ) -> None:
         Optimizer.__init__(
             self,
@@ -365,10 +326,7 @@ class AdamW(Adam, torch.optim.AdamW):
             differentiable=differentiable,
             fused=fused,
             sync=sync,
-            audit=audit,
-            state_dtype=state_dtype,
-            flat_grads=flat_grads,
-            nonfinite=nonfinite,
+            **options,
         )
 
 
@@ -392,11 +350,10 @@ class ASGD(Optimizer, torch.optim.ASGD):
         capturable: bool = False,
         *,
         sync: str = "hogwild",
-        audit: bool = False,
-        state_dtype: torch.dtype | None = None,
-        flat_grads: bool = False,
-        nonfinite: str | None = None,
+        **options: Unpack[Options],
     ) -> None:
+        if options.get("staleness_lr") is not None:  # eta is state, of all workers
+            raise ValueError("staleness_lr: expected None for ASGD; use SGD with an AveragedModel")
         super().__init__(
             params,
             lr=lr,
@@ -409,10 +366,7 @@ class ASGD(Optimizer, torch.optim.ASGD):
             differentiable=differentiable,
             capturable=capturable,
             sync=sync,
-            audit=audit,
-            state_dtype=state_dtype,
-            flat_grads=flat_grads,
-            nonfinite=nonfinite,
+            **options,
         )
 
     def _rule(self, group: dict[str, Any]) -> str:

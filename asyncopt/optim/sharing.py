@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
 from asyncopt.errors import SegmentError
 from asyncopt.optim.state import StateTensors
 from asyncopt.store import Layout, Place, Store, TensorSpec
 
 if TYPE_CHECKING:
-    from asyncopt.optim.base import Optimizer
     from asyncopt.optim.kernels import Kernel
 
-__all__ = ["Sharing", "layout_of", "thread_clone"]
+__all__ = ["Sharing", "alias", "layout_of", "thread_clone"]
 
 
 def layout_of(params: Sequence[torch.Tensor], kernels: Sequence[Kernel]) -> Layout:
@@ -82,7 +82,8 @@ def thread_clone(objs: tuple[Any, ...], /) -> tuple[Any, ...]:
     modules, optimizers, and the lists, tuples and dicts that hold them is the same object.
 
     Args:
-        objs: the arguments of a worker function; optimizers among them must be shared.
+        objs: the arguments of a worker function; optimizers of this package among them must be
+            shared.
 
     Returns:
         The arguments for one thread.
@@ -93,10 +94,8 @@ def thread_clone(objs: tuple[Any, ...], /) -> tuple[Any, ...]:
 
 
 def _clone_optimizers(obj: Any, memo: dict[int, Any]) -> None:
-    from asyncopt.optim.base import Optimizer
-
-    if isinstance(obj, Optimizer):
-        memo[id(obj)] = _clone_optimizer(obj, memo)
+    if hasattr(type(obj), "_for_thread"):
+        memo[id(obj)] = obj._for_thread(memo)
     elif isinstance(obj, (list, tuple)):
         for each in obj:
             _clone_optimizers(each, memo)
@@ -109,12 +108,14 @@ def _clone(obj: Any, memo: dict[int, Any]) -> Any:
     if id(obj) in memo:
         return memo[id(obj)]
     if isinstance(obj, torch.nn.Parameter):
-        return memo.setdefault(id(obj), _alias(obj))
+        return memo.setdefault(id(obj), alias(obj))
     if isinstance(obj, torch.nn.Module):
         for param in obj.parameters():
-            memo.setdefault(id(param), _alias(param))
+            memo.setdefault(id(param), alias(param))
         for buffer in obj.buffers():
             memo.setdefault(id(buffer), buffer)
+        return copy.deepcopy(obj, memo)
+    if isinstance(obj, LRScheduler):
         return copy.deepcopy(obj, memo)
     if isinstance(obj, tuple) and hasattr(obj, "_fields"):  # a NamedTuple
         return type(obj)(*(_clone(each, memo) for each in obj))
@@ -125,24 +126,11 @@ def _clone(obj: Any, memo: dict[int, Any]) -> Any:
     return obj
 
 
-def _alias(param: torch.Tensor) -> torch.Tensor:
+def alias(param: torch.Tensor) -> torch.Tensor:
+    """A tensor of its own, with a ``.grad`` of its own, over a parameter's memory."""
     # .data, unlike .detach(), starts a version counter of its own: a step in another thread must
     # not look like an in-place change to this thread's backward.
     alias = param.data
     if isinstance(param, torch.nn.Parameter):
         return torch.nn.Parameter(alias, requires_grad=param.requires_grad)
     return alias.requires_grad_(param.requires_grad)
-
-
-def _clone_optimizer(opt: Optimizer, memo: dict[int, Any]) -> Optimizer:
-    for group in opt.param_groups:
-        for param in group["params"]:
-            memo.setdefault(id(param), _alias(param))
-    state = opt._shared_state()
-    state["param_groups"] = [
-        {**group, "params": [memo[id(p)] for p in group["params"]]} for group in opt.param_groups
-    ]
-    state["_sharing"] = Sharing(state["_sharing"].store, state["_sharing"].layout)
-    clone = type(opt).__new__(type(opt))
-    clone.__setstate__(state)
-    return clone

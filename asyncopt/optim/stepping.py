@@ -11,6 +11,7 @@ from torch.optim import optimizer as torch_optimizer
 
 from asyncopt import _core
 from asyncopt.optim.checks import check_gradient, check_overlap, check_param, check_rows
+from asyncopt.optim.delay import Delay
 from asyncopt.optim.flat import FlatGradients
 from asyncopt.optim.kernels import Kernel, find_kernel, syncs
 from asyncopt.optim.sharing import Sharing
@@ -24,7 +25,12 @@ class SteppingOptimizer(torch.optim.Optimizer):
 
     Attributes:
         sync, audit, state_dtype, nonfinite: see there.
+        before_push: called first thing in every push of a shared optimizer, before gradients are
+            looked at; what it raises ends the push. A run sets it, on the instance; copies start
+            without.
     """
+
+    before_push: Callable[[], None] | None = None
 
     sync: str
     audit: bool
@@ -32,6 +38,7 @@ class SteppingOptimizer(torch.optim.Optimizer):
     nonfinite: str | None
     _flat_grads: bool
     _sharing: Sharing | None
+    _delay: Delay | None
     _skipped: int
     _seed: int
 
@@ -217,7 +224,10 @@ class SteppingOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        updated = self._push(lambda plan, how, grads: plan.step(*how, grads))
+        if self.before_push is not None and self._sharing is not None:
+            self.before_push()
+        grads = None if self._delay is None else self._compensated_gradients(self._delay)
+        updated = self._push(lambda plan, how, grads: plan.step(*how, grads), grads)
         if updated == len(self._params):
             self._mark_changed(self._params)
         elif updated > 0:
@@ -249,6 +259,10 @@ class SteppingOptimizer(torch.optim.Optimizer):
             raise ValueError("param: expected one of this optimizer's parameters, got another one")
         if values.numel() == 0:
             return
+        if self.before_push is not None and self._sharing is not None:
+            self.before_push()
+        if self._delay is not None and self._delay.compensates:
+            values = self._delay.compensate(index, values, self._maximized()[index], rows)
         where = (index, rows.data_ptr(), len(rows), values[0].numel(), values.data_ptr())
         updated = self._push(lambda plan, how, _: plan.step_rows(*how, *where))
         if updated > 0:
@@ -261,8 +275,15 @@ class SteppingOptimizer(torch.optim.Optimizer):
         if self._flat is None:  # else zero_grad does it
             torch._C._increment_version(params)
 
-    def _push(self, call: Callable[..., int]) -> int:
-        """One push by `call`, one of the plan's; returns how many tensors it updated."""
+    def _push(
+        self, call: Callable[..., int], gradients: list[torch.Tensor | None] | None = None
+    ) -> int:
+        """One push by `call`, one of the plan's; returns how many tensors it updated.
+
+        Args:
+            call: takes the plan, how to push, and the gradients.
+            gradients: in the order and layout of the parameters, if not those in ``.grad``.
+        """
         groups = self.param_groups
         plan = self._plan
         if plan is None or [self._rule(group) for group in groups] != self._rules:
@@ -270,26 +291,40 @@ class SteppingOptimizer(torch.optim.Optimizer):
         self._seed = seed = (self._seed + 1) & 0x7FFFFFFF
         threads = torch.get_num_threads() if self._large else 1
         skip = self.nonfinite == "skip" or (self.nonfinite is None and self._sharing is not None)
-        how = (
-            groups,
-            self.state,
-            [self._hyper(group) for group in groups],
-            threads,
-            seed,
-            self.audit,
-            skip,
-        )
-        updated = call(plan, how, None)
+        hyper = [self._hyper(group) for group in groups]
+        if self._delay is not None:
+            scale = self._delay.step_scale()
+            hyper = [(lr * scale, *others) for lr, *others in hyper]
+        how = (groups, self.state, hyper, threads, seed, self.audit, skip)
+        updated = call(plan, how, gradients)
         if updated == _core.Plan.STALE:
             plan = self._make_plan()
-            updated = call(plan, how, None)
+            updated = call(plan, how, gradients)
         if updated == _core.Plan.ODD_GRADIENT:
             self._check_params()
-            gradients = self._checked_gradients()
+            gradients = gradients or self._checked_gradients()
             updated = call(plan, how, gradients)
             if updated == _core.Plan.ODD_GRADIENT:  # a parameter has another shape now
                 updated = call(self._make_plan(), how, gradients)
+        if self._delay is not None and (self.is_replica or updated != _core.Plan.SKIPPED):
+            self._delay.pulled()  # as the engine has it
         return updated
+
+    def _compensated_gradients(self, delay: Delay) -> list[torch.Tensor | None] | None:
+        """All gradients, corrected for their delay; None if there is no correction."""
+        if not delay.compensates:
+            return None
+        self._check_params()
+        return [
+            None if grad is None else delay.compensate(i, grad, maximize)
+            for i, (grad, maximize) in enumerate(
+                zip(self._checked_gradients(), self._maximized(), strict=True)
+            )
+        ]
+
+    def _maximized(self) -> list[bool]:
+        """For each parameter, whether its group says ``maximize``."""
+        return [group["maximize"] for group in self.param_groups for _ in group["params"]]
 
     @torch.no_grad()
     def _checked_gradients(self) -> list[torch.Tensor | None]:

@@ -8,6 +8,7 @@ import torch
 from torch.nn import Parameter
 
 import asyncopt
+from asyncopt.optim.base import Options
 
 from .twins import RULES, SYNCS, Twins, ours, parameters_of, theirs
 
@@ -18,6 +19,8 @@ OWN = {
     "state_dtype": None,
     "flat_grads": False,
     "nonfinite": None,
+    "staleness_lr": None,
+    "delay_compensation": None,
 }
 
 
@@ -35,9 +38,21 @@ def test_signature(rule: str) -> None:
     for name, parameter in expected.items():
         assert actual[name].kind == parameter.kind, name
         assert actual[name].default == parameter.default, name
-    added = {k: v for k, v in actual.items() if k not in expected}
-    assert {k: v.default for k, v in added.items()} == OWN
-    assert {v.kind for v in added.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    sync, others = [v for k, v in actual.items() if k not in expected]
+    assert (sync.name, sync.default, sync.kind) == ("sync", OWN["sync"], sync.KEYWORD_ONLY)
+    assert (others.kind, others.annotation) == (others.VAR_KEYWORD, "Unpack[Options]")
+    ours(rule)([Parameter(torch.ones(2))], **OWN)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'syncs'"):
+        ours(rule)([Parameter(torch.ones(2))], syncs="mutex")
+
+
+def test_options() -> None:
+    """What all optimizers take is what their base class takes, by keyword, with its defaults."""
+    parameters = inspect.signature(asyncopt.optim.Optimizer.__init__).parameters.values()
+    taken = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert taken == OWN
+    assert {"sync", *Options.__annotations__} == OWN.keys()
+    assert all(f" {name}: " in str(asyncopt.optim.Optimizer.__doc__) for name in OWN)
 
 
 def test_classes(rule: str) -> None:

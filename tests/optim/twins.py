@@ -261,3 +261,13 @@ class Twins:
         for i, (a, b) in enumerate(zip(self.expected_params, self.params, strict=True)):
             assert_close(b, a, f"params[{i}]", rtol, scale)
         assert_same_state(self.actual.state_dict(), self.expected.state_dict(), rtol)
+
+
+def assert_equal(actual: Iterable[Tensor], expected: Iterable[Tensor], rtol: float = 1e-11) -> None:
+    """Tensor by tensor, in order."""
+    for a, b in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a.detach(), b.detach(), rtol=rtol, atol=1e-12)
+
+
+#: Of an outer optimizer, as DiLoCo has it.
+NESTEROV = {"lr": 0.7, "momentum": 0.9, "nesterov": True}

@@ -1,0 +1,382 @@
+"""Workers that train private replicas and meet now and then at a center in a store.
+
+Communication is what several local steps of any torch optimizer have brought about, instead of
+every gradient. The center is the parameters of an asyncopt optimizer of its own, so its updates
+reach the store under any sync, without a barrier and safe when a worker dies.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from asyncopt.optim.base import Optimizer
+from asyncopt.optim.rules import SGD
+from asyncopt.optim.sharing import alias
+from asyncopt.store import Ledger, Store
+
+__all__ = ["Averaging", "ElasticAveraging", "LocalSteps"]
+
+
+class Averaging(torch.optim.Optimizer):
+    """A worker's own optimizer, and a center that it exchanges with.
+
+    It is an argument of :func:`asyncopt.launch` like any optimizer of this package: in each worker
+    the model becomes a private replica that starts from the center, and after the run the model in
+    this process holds the center. A worker that takes a dead one's place starts from the center as
+    well. Until it is shared it is nothing but `optimizer`. Parameter groups and state are those of
+    `optimizer`, so that learning-rate schedulers take either.
+
+    Args:
+        optimizer: any torch optimizer, of this package only if it is not shared, with parameters
+            of float32, float64 or bfloat16.
+        every: local steps between two exchanges.
+        center: makes the optimizer that updates the center from a list of its parameters.
+
+    Attributes:
+        optimizer, every: as given.
+        center: the optimizer of the center; its parameters are the center.
+        before_push: called first thing in every exchange, as in every push of other optimizers.
+    """
+
+    before_push: Callable[[], None] | None = None
+
+    #: Attributes that a copy has from its original.
+    _COPIED: tuple[str, ...] = ("optimizer", "every", "center", "_weight", "_steps")
+
+    optimizer: torch.optim.Optimizer
+    every: int
+    center: Optimizer
+    _weight: float
+    _steps: int
+
+    def __init__(
+        self,
+        optimizer: Any,
+        every: Any,
+        center: Callable[[list[torch.Tensor]], Any],
+    ) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer) or isinstance(optimizer, Averaging):
+            raise TypeError(
+                f"optimizer: expected a torch optimizer, got {type(optimizer).__name__}; pass the "
+                "one that takes the local steps"
+            )
+        if isinstance(optimizer, Optimizer) and optimizer.store is not None:
+            raise ValueError(
+                "optimizer: expected one that is not shared, got one with a store; every worker "
+                "needs its own"
+            )
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"every: expected a number of steps >= 1, got {every!r}")
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        copies = [p.detach().to("cpu", copy=True) for p in params]
+        made = center(copies)
+        if not isinstance(made, Optimizer) or not _holds(made, copies):
+            raise TypeError(
+                "outer: expected a function of a list of parameters that makes an asyncopt "
+                f"optimizer of them all, got one that makes {made!r}"
+            )
+        self.__setstate__(
+            {"optimizer": optimizer, "every": every, "center": made, "_weight": 1.0, "_steps": 0}
+        )
+
+    # --- As a torch optimizer ------------------------------------------------------------------
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """Those of the local optimizer."""
+        return self.optimizer.param_groups
+
+    @property
+    def state(self) -> Any:  # type: ignore[override]
+        """That of the local optimizer."""
+        return self.optimizer.state
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As the local optimizer's."""
+        self.optimizer.zero_grad(set_to_none)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refused: the center is made of the parameters that there were at first."""
+        raise RuntimeError(
+            "add_param_group: expected all groups at the start; add them to the local optimizer "
+            "before it is wrapped"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The local optimizer's, and as ``"center"`` that of the center's optimizer."""
+        return {**self.optimizer.state_dict(), "center": self.center.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes also the state dict of a local optimizer alone.
+
+        Raises:
+            RuntimeError: the optimizer is shared under a sync with replicas.
+        """
+        if "center" in state_dict:
+            self.center.load_state_dict(state_dict["center"])
+        self.optimizer.load_state_dict({k: v for k, v in state_dict.items() if k != "center"})
+
+    # --- Sharing -------------------------------------------------------------------------------
+
+    is_replica = True
+
+    @property
+    def store(self) -> Store | None:
+        """The store that holds the center, once the optimizer is shared."""
+        return self.center.store
+
+    @property
+    def _sharing(self) -> Any:
+        return self.center._sharing
+
+    def ledger(self) -> Ledger:
+        """The exchanges of all workers: each is one push to the center."""
+        return self.center.ledger()
+
+    @torch.no_grad()
+    def share_memory(self, workers: int = 8, *, lock_timeout: float = 60.0) -> Averaging:
+        """Moves the center, which is the parameters of now, into a new store.
+
+        Args:
+            workers: how many workers will join, besides this process.
+            lock_timeout: seconds after which waiting for a lock raises
+                :class:`asyncopt.LockTimeout`.
+
+        Returns:
+            The optimizer itself.
+
+        Raises:
+            RuntimeError: the optimizer is shared already.
+            SegmentError: the memory cannot be had.
+            ValueError: `workers` or `lock_timeout` is out of range, or a parameter has another
+                dtype or shape than when it was wrapped.
+        """
+        if self.store is None:
+            pairs = list(zip(self._params(), self._center(), strict=True))
+            for i, (param, center) in enumerate(pairs):
+                if (param.dtype, param.shape) != (center.dtype, center.shape):
+                    raise ValueError(
+                        f"params[{i}]: expected {center.dtype}, shape {tuple(center.shape)}, as it "
+                        f"was wrapped; got {param.dtype}, shape {tuple(param.shape)}; convert the "
+                        "model first"
+                    )
+            for param, center in pairs:
+                center.copy_(param)
+        self.center.share_memory(workers, lock_timeout=lock_timeout)
+        self._weight = self._weight_of(workers)
+        self._take_center()
+        return self
+
+    def pull(self) -> None:
+        """Takes the center as the parameters.
+
+        In a worker it does so only where that is part of the method: between two exchanges a
+        replica is its worker's own.
+        """
+        if self.store is not None and (not self._in_worker or self._pulls_now()):
+            self._take_center()
+
+    @torch.no_grad()
+    def _take_center(self) -> None:
+        self.center.pull()
+        for param, center in zip(self._params(), self._center(), strict=True):
+            param.copy_(center)
+
+    def _weight_of(self, workers: int) -> float:
+        """The weight of one worker's exchange among those of `workers`."""
+        raise NotImplementedError
+
+    def _pulls_now(self) -> bool:
+        """Whether the method replaces a worker's replica by the center at this point."""
+        raise NotImplementedError
+
+    def _params(self) -> list[torch.Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def _center(self) -> list[torch.Tensor]:
+        return [p for group in self.center.param_groups for p in group["params"]]
+
+    # --- Copies --------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy or pickle is private; only a process that is being spawned gets the store."""
+        return {name: self.__dict__[name] for name in self._COPIED}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "defaults": state["optimizer"].defaults})
+        self._in_worker = self.store is not None
+        if self._in_worker:
+            self._join()
+
+    @torch.no_grad()
+    def _join(self) -> None:
+        """Makes parameters and state, which came in shared memory, private; takes the center."""
+        self._steps = 0
+        for param in self._params():
+            param.data = param.data.clone()
+        for param, entries in list(self.state.items()):
+            self.state[param] = copy.deepcopy(entries)
+        self._take_center()
+
+    def _for_thread(self, memo: dict[int, Any]) -> Averaging:
+        """A worker thread's own; `memo` gets its parameters by the ids of these."""
+        for param in self._params():
+            memo.setdefault(id(param), alias(param))
+        clone = type(self).__new__(type(self))
+        clone.__setstate__(
+            {
+                **self.__getstate__(),
+                "optimizer": copy.deepcopy(self.optimizer, memo),
+                "center": self.center._for_thread(memo),
+            }
+        )
+        return clone
+
+
+def _holds(optimizer: Optimizer, params: list[torch.Tensor]) -> bool:
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    return held == [id(p) for p in params]
+
+
+class ElasticAveraging(Averaging):
+    """Replicas and a center that pull at each other: asynchronous EASGD.
+
+    Before the step of every `every`-th gradient, a worker's parameters x and the center c move by
+    alpha * (x - c) towards each other. The gradient is the one computed at x before. With momentum
+    in `optimizer` it is EAMSGD.
+
+    Source: Zhang, Choromanska and LeCun, arXiv 1412.6651, algorithms 1 and 2.
+
+    Args:
+        optimizer: takes the local steps; any torch optimizer, of this package only if it is not
+            shared.
+        every: steps between two exchanges, the paper's tau.
+        alpha: in (0, 1]. Default: 0.9 / workers, as in the paper.
+        sync: how exchanges reach the center; see :func:`asyncopt.syncs`.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong, or a parameter is none that a store can hold.
+    """
+
+    _COPIED = (*Averaging._COPIED, "alpha")
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        every: int = 10,
+        alpha: float | None = None,
+        *,
+        sync: str = "hogwild",
+    ) -> None:
+        if alpha is not None and not 0 < alpha <= 1:
+            raise ValueError(f"alpha: expected a number in (0, 1] or None, got {alpha!r}")
+        self.alpha = alpha
+        # Its pushes add what they are given.
+        super().__init__(optimizer, every, lambda c: SGD(c, lr=1.0, maximize=True, sync=sync))
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One local step; before every `every`-th, beginning with the first, an exchange."""
+        if self.store is not None and self._steps % self.every == 0:
+            self._exchange()
+        self._steps += 1
+        return self.optimizer.step(closure)
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        if self.before_push is not None:
+            self.before_push()
+        self.center.pull()
+        params, centers = self._params(), self._center()
+        moves = [self._weight * (p.to("cpu") - c) for p, c in zip(params, centers, strict=True)]
+        for center, move in zip(centers, moves, strict=True):
+            center.grad = move
+        self.center.step()
+        for param, move in zip(params, moves, strict=True):
+            param.sub_(move.to(param.device))
+
+    def _weight_of(self, workers: int) -> float:
+        return 0.9 / workers if self.alpha is None else self.alpha
+
+    def _pulls_now(self) -> bool:
+        return False
+
+
+class LocalSteps(Averaging):
+    """Local steps with periodic averaging: local SGD, without waiting for each other.
+
+    After every `every` steps a worker adds 1 / workers of its progress to the center and goes on
+    from the center as it is then. If all workers do so at the same time, that is the mean of their
+    parameters. To make them, meet around a further pull after each exchange::
+
+        optimizer.step()
+        if (i + 1) % every == 0:
+            worker.barrier()
+            optimizer.pull()
+            worker.barrier()
+
+    An outer optimizer takes the progress, negated, as its gradient, as in DiLoCo. It steps once for
+    each exchange of each worker, so a momentum of m per round is m ** (1 / workers) here. The
+    ledger's staleness counts exchanges; a run's ``max_staleness`` counts turns, which are steps.
+
+    Sources: Stich, "Local SGD converges fast and communicates little", arXiv 1805.09767; Douillard
+    et al., DiLoCo, arXiv 2311.08105; without waiting: Liu et al., arXiv 2401.09135.
+
+    Args:
+        optimizer: takes the local steps; any torch optimizer, of this package only if it is not
+            shared.
+        every: steps between two exchanges.
+        outer: makes the optimizer of the center, called as ``outer(params, sync=sync)``: a class of
+            this package or a ``functools.partial`` of one. Default: SGD with ``lr=1``, which is
+            plain averaging.
+        sync: how exchanges reach the center; see :func:`asyncopt.syncs`.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong, or a parameter is none that a store can hold.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        every: int,
+        outer: Callable[..., Optimizer] | None = None,
+        *,
+        sync: str = "hogwild",
+    ) -> None:
+        make = outer or functools.partial(SGD, lr=1.0)
+        super().__init__(optimizer, every, lambda center: make(center, sync=sync))
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One local step; after every `every`-th an exchange."""
+        loss = self.optimizer.step(closure)
+        self._steps += 1
+        if self.store is not None and self._steps % self.every == 0:
+            self._exchange()
+        return loss
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        if self.before_push is not None:
+            self.before_push()
+        for param, center, start in zip(self._params(), self._center(), self._start, strict=True):
+            center.grad = (start - param.to("cpu")) * self._weight
+        self.center.step()
+        self._take_center()
+
+    @torch.no_grad()
+    def _take_center(self) -> None:
+        self.center.pull()
+        # In place the center may move while it is read: once, so that both are the same.
+        self._start = [center.detach().clone() for center in self._center()]
+        for param, start in zip(self._params(), self._start, strict=True):
+            param.copy_(start)
+
+    def _weight_of(self, workers: int) -> float:
+        return 1 / workers
+
+    def _pulls_now(self) -> bool:
+        return self._steps % self.every == 0
