@@ -9,10 +9,31 @@ except ImportError as error:
     ) from error
 from asyncopt import errors
 from asyncopt._version import __version__
-from asyncopt.errors import AsyncoptError, LockTimeout, RunTimeout, SegmentError, WorkerError
-from asyncopt.optim import ASGD, SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop, rules
+from asyncopt.errors import (
+    AsyncoptError,
+    CheckpointError,
+    LockTimeout,
+    RunTimeout,
+    SegmentError,
+    WorkerError,
+)
+from asyncopt.methods import TaskError, TaskResult, cross_validate, map_tasks
+from asyncopt.optim import (
+    ASGD,
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    AdamW,
+    ElasticAveraging,
+    LocalSteps,
+    RMSprop,
+    rules,
+)
 from asyncopt.optim.kernels import syncs as _contracts
-from asyncopt.run import Run, Worker, launch
+from asyncopt.run import Loss, Run, Worker, launch
+from asyncopt.run.checkpoint import Checkpoint, Checkpoints, load, resume, save
+from asyncopt.run.delays import Delay
 from asyncopt.store import Ledger
 
 __all__ = [
@@ -23,18 +44,32 @@ __all__ = [
     "Adam",
     "AdamW",
     "AsyncoptError",
+    "Checkpoint",
+    "CheckpointError",
+    "Checkpoints",
+    "Delay",
+    "ElasticAveraging",
     "Ledger",
+    "LocalSteps",
     "LockTimeout",
+    "Loss",
     "RMSprop",
     "Run",
     "RunTimeout",
     "SegmentError",
+    "TaskError",
+    "TaskResult",
     "Worker",
     "WorkerError",
     "__version__",
+    "cross_validate",
     "errors",
     "launch",
+    "load",
+    "map_tasks",
+    "resume",
     "rules",
+    "save",
     "syncs",
 ]
 

@@ -7,11 +7,22 @@ goes wrong while memory is shared and workers run. Messages read
 
 from __future__ import annotations
 
-__all__ = ["AsyncoptError", "LockTimeout", "RunTimeout", "SegmentError", "WorkerError"]
+__all__ = [
+    "AsyncoptError",
+    "CheckpointError",
+    "LockTimeout",
+    "RunTimeout",
+    "SegmentError",
+    "WorkerError",
+]
 
 
 class AsyncoptError(Exception):
     """Base class of every exception that asyncopt defines."""
+
+
+class CheckpointError(AsyncoptError, RuntimeError):
+    """A checkpoint cannot be written, is damaged, or does not fit what it is loaded into."""
 
 
 class SegmentError(AsyncoptError, RuntimeError):

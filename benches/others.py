@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 
 import psutil
+
+from asyncopt.run.usage import core_seconds
 
 MATTER = 0.05
 """Share of the cores' time from which others make a measurement doubtful."""
@@ -26,22 +27,7 @@ class Others:
         return max(0.0, others) / ((time.monotonic() - since) * len(self._cores))
 
     def _others_seconds(self) -> float:
-        return busy_seconds(self._cores) - own_seconds()
-
-
-def busy_seconds(cores: set[int]) -> float:
-    """Seconds for which the cores were not idle since boot.
-
-    Field order: proc_stat(5). Time stolen by the hypervisor counts as busy.
-    """
-    names = {f"cpu{core}" for core in cores}
-    ticks = 0
-    for line in Path("/proc/stat").read_text().splitlines():
-        name, *fields = line.split()
-        if name in names:
-            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
-            ticks += user + nice + system + irq + softirq + steal
-    return ticks / os.sysconf("SC_CLK_TCK")
+        return sum(core_seconds(self._cores).values()) - own_seconds()
 
 
 def own_seconds() -> float:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -104,7 +105,7 @@ def contention_tables(records: Sequence[Record]) -> str:
     return "\n\n".join(parts)
 
 
-def workers_table(records: Sequence[Record]) -> str:
+def workers_table(records: Sequence[Record], title: str = "Workers") -> str:
     """Contenders of the convolutional net: throughput, loss, accuracy."""
     (entry,) = records
     (ours, *_) = entry["rows"]
@@ -122,13 +123,36 @@ def workers_table(records: Sequence[Record]) -> str:
         )
     head = ["contender", "images/s", f"{ours} x", "training loss", "test accuracy"]
     case = f"{entry['case']['model']}, {entry['case']['epochs']} epochs"
-    return f"### Workers: {case}\n\n" + table(head, rows)
+    return f"### {title}: {case}\n\n" + table(head, rows)
+
+
+def folds_tables(records: Sequence[Record]) -> str:
+    """Ways to train folds: how long a call takes, and the training in it; copies of the data."""
+    parts = []
+    for entry in records:
+        case, rows = entry["case"], []
+        if case["what"] == "memory":
+            cells = [[name, f"{row['data_copies']:.2f}"] for name, row in entry["rows"].items()]
+            title = f"### Cross-validation: memory, {case['data']}"
+            parts.append(f"{title}\n\n" + table(["contender", "copies of the data"], cells))
+            continue
+        (ours, *_) = entry["rows"]
+        for name, row in entry["rows"].items():
+            rate = f"{row['images_per_second']:,.0f}"
+            faster = ratio(entry["ratios"], ours, [name])
+            rows.append([name, rate, faster, f"{row['test_accuracy']:.2%}"])
+        head = ["contender", "images/s", f"{ours} x", "accuracy"]
+        title = f"### Cross-validation: {case['what']}, {case['model']}"
+        parts.append(f"{title}\n\n{table(head, rows)}")
+    return "\n\n".join(parts)
 
 
 SUITES: dict[str, Callable[[Sequence[Record]], str]] = {
     "step": step_tables,
     "contention": contention_tables,
     "workers": workers_table,
+    "folds": folds_tables,
+    "telemetry": functools.partial(workers_table, title="Telemetry"),
 }
 
 

@@ -9,14 +9,14 @@ losses are compared; the processes of "independent" half as many each.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benches.conftest import Say
-from benches.interleave import Pair, interleave, record, replay
+from benches.interleave import Comparison, Pair, interleave, record, replay
 from benches.peers.training import EPOCHS_PER_TURN, Score, Trained
 from benches.peers.turns import Stage
 
@@ -51,6 +51,20 @@ def sampler(stage: Stage, name: str) -> Callable[[], float]:
     return sample
 
 
+def score_rows(
+    comparison: Comparison, scores: Mapping[str, Sequence[Score]]
+) -> dict[str, dict[str, float]]:
+    """What a report says of each contender: its speed, and the mean of its workers' scores."""
+    return {
+        name: {
+            "images_per_second": 1 / comparison.median(name),
+            "train_loss": sum(s.train_loss for s in each) / len(each),
+            "test_accuracy": sum(s.test_accuracy for s in each) / len(each),
+        }
+        for name, each in scores.items()
+    }
+
+
 def test_workers(benchmark: Any, quick: bool, say: Say) -> None:
     with tempfile.TemporaryDirectory() as folder, Stage(Path(folder)) as stage:
         for name, (module, _, arguments) in PROGRAMS.items():
@@ -64,14 +78,7 @@ def test_workers(benchmark: Any, quick: bool, say: Say) -> None:
         rounds = 3 if quick else ROUNDS
         comparison = interleave(samplers, rounds)
         scores: dict[str, list[Score]] = {name: stage.turn(name, "score") for name in PROGRAMS}
-    rows = {
-        name: {
-            "images_per_second": 1 / comparison.median(name),
-            "train_loss": sum(s.train_loss for s in each) / len(each),
-            "test_accuracy": sum(s.test_accuracy for s in each) / len(each),
-        }
-        for name, each in scores.items()
-    }
+    rows = score_rows(comparison, scores)
     lines = record(
         benchmark,
         comparison,

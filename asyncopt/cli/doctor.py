@@ -13,8 +13,9 @@ from rich.table import Table
 
 import asyncopt
 from asyncopt import _core
-from asyncopt.cli.machine import EXTRAS, Machine, look, size_text
+from asyncopt.cli.machine import EXTRAS, Machine, look
 from asyncopt.cli.results import plain
+from asyncopt.report.text import size_text
 
 FEW_FILES = 1024  # a worker needs a few dozen, each store and shared tensor one more
 LITTLE_MEMORY = 2 * 2**30

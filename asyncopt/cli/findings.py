@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from asyncopt.cli.plan import UNSHARED
 from asyncopt.cli.results import Row, Spread
-from asyncopt.cli.table import rate_text, share_text
 from asyncopt.optim.kernels import syncs
+from asyncopt.report.text import rate_text, share_text
 
 POINTS = 0.015  # of accuracy: what a few hundred test images cannot tell apart
 

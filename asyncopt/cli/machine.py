@@ -122,20 +122,6 @@ def available_memory() -> int:
     return min(known, default=2**30)
 
 
-def size_text(size: int | None) -> str:
-    """Bytes for people: ``32 KiB``, ``1.5 GiB``; None is ``unknown``, -1 ``unlimited``."""
-    if size is None:
-        return "unknown"
-    if size < 0:
-        return "unlimited"
-    value, unit = float(size), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{value:.3g} {unit}" if value < 1000 else f"{value:.0f} {unit}"
-
-
 def _text(path: Path) -> str | None:
     try:
         return path.read_text().strip() or None

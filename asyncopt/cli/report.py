@@ -1,47 +1,22 @@
-"""The HTML report: one file, nothing to load, readable on a phone and on paper."""
+"""The HTML report of a comparison."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from asyncopt.cli.findings import findings
-from asyncopt.cli.machine import Machine, size_text
+from asyncopt.cli.machine import Machine
 from asyncopt.cli.plan import Plan
 from asyncopt.cli.plots import contention, training
-from asyncopt.cli.plots.style import Pens
+from asyncopt.cli.plots.pens import Pens
 from asyncopt.cli.problems import PROBLEMS
 from asyncopt.cli.results import Row
-from asyncopt.cli.table import Line, Sheet, full_sheet, short_sheet
+from asyncopt.cli.table import full_sheet, short_sheet
 from asyncopt.optim.kernels import syncs
-
-CSS = """
-:root { color-scheme: light; }
-body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #1f2937;
-  background: #fff; max-width: 72rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-h1 { font-size: 1.9rem; margin: 0 0 .25rem; } h2 { font-size: 1.4rem; margin: 3rem 0 .5rem;
-  border-top: 2px solid #e5e7eb; padding-top: 1.5rem; }
-h3 { font-size: 1.05rem; margin: 2rem 0 .25rem; }
-p { max-width: 50rem; margin: .4rem 0 .8rem; } .quiet { color: #4b5563; }
-code { font: .9em ui-monospace, "SF Mono", Menlo, Consolas, monospace; background: #f3f4f6;
-  padding: .1rem .35rem; border-radius: 4px; } pre { background: #f3f4f6; padding: .75rem 1rem;
-  border-radius: 6px; overflow-x: auto; } pre code { padding: 0; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.25rem; margin: 1rem 0; }
-dt { color: #4b5563; } dd { margin: 0; }
-ul.findings { background: #eff6ff; border-left: 4px solid #0072B2; border-radius: 4px;
-  padding: .75rem 1rem .75rem 2rem; max-width: 50rem; } ul.findings li { margin: .2rem 0; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .875rem;
-  font-variant-numeric: tabular-nums; margin: .75rem 0; } th, td { padding: .25rem .8rem .25rem 0;
-  text-align: right; white-space: nowrap; } th { border-bottom: 2px solid #9ca3af; vertical-align:
-  bottom; } th[title] { cursor: help; } .word { text-align: left; } tr.last td { border-bottom:
-  1px solid #e5e7eb; } tr.aside td { color: #6b7280; font-style: italic; }
-figure { margin: 1rem 0 2rem; } figure svg { max-width: 100%; height: auto; }
-figcaption { color: #4b5563; font-size: .9rem;
-  max-width: 50rem; } summary { cursor: pointer; color: #0072B2; }
-@media print { body { max-width: none; }
-  h2 { break-before: page; } figure { break-inside: avoid; } }
-"""
+from asyncopt.report.page import Picture, facts_html, figure_html, page_html
+from asyncopt.report.table import Line, Sheet, sheet_html
+from asyncopt.report.text import size_text
 
 LEAD = (
     '<p class="quiet">The same real models, trained by workers that share one set of parameters, '
@@ -51,14 +26,6 @@ LEAD = (
 BUSY = "other programs were running: trust small differences less"
 
 
-class Picture(NamedTuple):
-    """A heading, the SVG, and what it shows in a sentence or two."""
-
-    heading: str
-    drawing: str
-    caption: str
-
-
 def render(plan: Plan, machine: Machine, rows: Sequence[Row], facts: dict[str, str]) -> str:
     """The whole page. `facts` go under the title: command, versions, date."""
     pens = Pens([variant.label for variant in plan.variants])
@@ -66,22 +33,16 @@ def render(plan: Plan, machine: Machine, rows: Sequence[Row], facts: dict[str, s
     for name in plan.problems:
         own = [row for row in rows if row.problem == name]
         sections.append(_section(name, own, machine.usable_cores, pens))
-    body = "\n".join(
+    return page_html(
+        "asyncopt compare",
         [
-            "<h1>asyncopt compare</h1>",
             LEAD,
             f"<pre><code>{html.escape(facts['command'])}</code></pre>",
             _facts(machine, facts),
             _reading(plan),
             _contracts(plan),
             *sections,
-        ]
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>asyncopt compare</title><style>{CSS}</style></head>\n<body>\n{body}\n"
-        "</body></html>\n"
+        ],
     )
 
 
@@ -100,8 +61,7 @@ def _facts(machine: Machine, facts: dict[str, str]) -> str:
         "versions": facts["versions"],
         "instruction set": facts["isa"],
     }
-    items = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in lines.items())
-    return f"<dl>{items}</dl>"
+    return facts_html(lines)
 
 
 def _reading(plan: Plan) -> str:
@@ -152,7 +112,7 @@ def _section(name: str, rows: Sequence[Row], usable_cores: int, pens: Pens) -> s
     ]
     pictures: Callable[..., list[Picture]]
     pictures = _contention_pictures if rows[0].case else _training_pictures
-    parts += [_figure(picture) for picture in pictures(name, rows, usable_cores, pens)]
+    parts += [figure_html(picture) for picture in pictures(name, rows, usable_cores, pens)]
     if rows[0].case:
         whole = sheet_html(full_sheet(rows))
         parts.append(f"<details><summary>All {len(rows)} measurements</summary>{whole}</details>")
@@ -224,35 +184,3 @@ def _contention_pictures(
             )
         )
     return pictures
-
-
-def _figure(picture: Picture) -> str:
-    return (
-        f"<h3>{html.escape(picture.heading)}</h3><figure>{picture.drawing}"
-        f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
-    )
-
-
-def sheet_html(sheet: Sheet) -> str:
-    """A sheet as an HTML table."""
-    heads = "".join(
-        f'<th scope="col" title="{html.escape(meaning)}"{_word(place, sheet)}>'
-        f"{html.escape(heading)}</th>"
-        for place, (heading, meaning) in enumerate(sheet.headings)
-    )
-    lines = []
-    for line in sheet.lines:
-        names = " ".join(name for name, on in (("aside", line.aside), ("last", line.last)) if on)
-        cells = "".join(
-            f"<td{_word(place, sheet)}>{html.escape(text)}</td>"
-            for place, text in enumerate(line.cells)
-        )
-        lines.append(f'<tr class="{names}">{cells}</tr>')
-    return (
-        f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
-
-
-def _word(place: int, sheet: Sheet) -> str:
-    return ' class="word"' if place < sheet.left else ""

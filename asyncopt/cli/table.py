@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from rich import box
@@ -13,8 +12,9 @@ from rich.table import Table
 
 from asyncopt.cli.plan import UNSHARED
 from asyncopt.cli.results import Row, Spread
+from asyncopt.report.table import Line, Sheet
+from asyncopt.report.text import NOTHING, rate_text, share_text
 
-NOTHING = "-"
 BREAKS = {"workers": "work-\ners", "accuracy": "accu-\nracy"}  # for 80 characters
 ROOMY = 100  # characters: a terminal this wide has room for more space between columns
 
@@ -27,47 +27,10 @@ class Column(NamedTuple):
     cell: Callable[[Row], str]
 
 
-class Line(NamedTuple):
-    """Cells of one line; `aside`: not a contender; `last`: the end of a group."""
-
-    cells: list[str]
-    aside: bool
-    last: bool
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """Headings with their meanings, and lines under them. The first `left` columns are words."""
-
-    headings: list[tuple[str, str]]
-    lines: list[Line]
-    left: int
-
-
 def seconds_text(spread: Spread) -> str:
     """Median, and half the distance between the quartiles in percent of it: ``1.23 ±4%``."""
     half = (spread.q3 - spread.q1) / 2 / spread.median
     return f"{spread.median:.{2 if spread.median >= 1 else 3}f} ±{half:.0%}"
-
-
-def rate_text(rate: float) -> str:
-    """Per second, three digits: ``873``, ``12.4k``, ``1.05M``, ``3.2G``."""
-    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if rate >= 0.9995 * scale:
-            value = rate / scale
-            return f"{value:.3g}{unit}" if value < 999.5 else f"{value:.0f}{unit}"
-    return f"{rate:.3g}"
-
-
-def share_text(share: float | None) -> str:
-    """A part of one in percent; anything above zero never reads as zero."""
-    if share is None:
-        return NOTHING
-    if share == 0:
-        return "0"
-    if share < 1e-4:
-        return "<0.01%"
-    return f"{share:.2%}" if share < 0.0995 else f"{share:.1%}"
 
 
 def per_push_text(count: int, row: Row) -> str:

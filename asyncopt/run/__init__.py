@@ -1,6 +1,7 @@
 """Runs: a supervised set of workers on a store."""
 
 from asyncopt.run.launch import Run, launch
+from asyncopt.run.outcome import Loss
 from asyncopt.run.worker import Worker
 
-__all__ = ["Run", "Worker", "launch"]
+__all__ = ["Loss", "Run", "Worker", "launch"]

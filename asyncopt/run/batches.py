@@ -1,82 +1,71 @@
-"""Static shards: which batches of which epoch a worker trains on."""
+"""Numbered batches: which examples batch i of a loop consists of, in every worker alike."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["check_batches", "epoch_order", "iterate_batches"]
+from asyncopt.run.sources import Supply
+
+__all__ = ["DISPATCHES", "Batches"]
+
+DISPATCHES = ("static", "dynamic")
+MAX_TOTAL = (1 << 32) - 1  # what a board can count
 
 
-def _integer(name: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")
-    return int(value)
+class Batches:
+    """All batches of a loop over ``epochs``, numbered from 0 to ``total - 1``.
 
-
-def check_batches(data: Any, batch_size: Any, epochs: Any, seed: Any) -> tuple[Tensor, ...]:
-    """Raise for what ``Worker.batches`` cannot serve; return the data's tensors.
+    Args:
+        supply: the data and how they are cut.
+        epochs: passes over the data.
+        seed: with the epoch, it alone decides the order of the examples.
+        every: each epoch is filled up to a multiple of this many numbers, so that a worker that
+            takes every n-th one has the same share of all epochs. The numbers filled in are empty.
 
     Raises:
-        TypeError: ``data`` is neither a tensor nor a tuple of tensors.
-        ValueError: tensors without a first dimension or with unequal ones; sizes out of range.
+        ValueError: there are more batches than a loop can have.
     """
-    tensors = data if isinstance(data, tuple) else (data,)
-    if not tensors:
-        raise ValueError("data: expected a tensor or a tuple of tensors, got an empty tuple")
-    for index, tensor in enumerate(tensors):
-        name = f"data[{index}]" if isinstance(data, tuple) else "data"
-        expected = "a tensor" if isinstance(data, tuple) else "a tensor or a tuple of tensors"
-        if not isinstance(tensor, Tensor):
-            raise TypeError(
-                f"{name}: expected {expected}, got {type(tensor).__name__}; "
-                f"convert it, for instance with torch.as_tensor"
-            )
-        if tensor.dim() == 0:
-            raise ValueError(f"{name}: expected examples along dimension 0, got a scalar tensor")
-        if tensor.shape[0] != tensors[0].shape[0]:
+
+    def __init__(self, supply: Supply, epochs: int, seed: int, every: int = 1) -> None:
+        examples, size = supply.source.examples, supply.batch_size
+        self._supply = supply
+        self._seed = seed
+        self._end = examples - examples % size if supply.drop_last else examples
+        self._per_epoch = -(-self._end // size)
+        self._stride = -(-self._per_epoch // every) * every
+        self._epoch = -1  # of _order
+        self._order = torch.empty(0, dtype=torch.int64)
+        self.total = self._stride * epochs
+        if self.total > MAX_TOTAL:
             raise ValueError(
-                f"{name}: expected {tensors[0].shape[0]} examples, as in data[0], "
-                f"got {tensor.shape[0]}"
+                f"epochs: expected at most {MAX_TOTAL:,} batches in one loop, got {self.total:,}; "
+                f"use several loops"
             )
-    _integer("batch_size", batch_size, 1)
-    _integer("epochs", epochs, 0)
-    _integer("seed", seed, 0)
-    return tensors
+
+    def is_empty(self, number: int) -> bool:
+        """Whether a number was only filled in."""
+        return number % self._stride >= self._per_epoch
+
+    def fetch(self, number: int) -> Any:
+        """The batch."""
+        epoch, place = divmod(number, self._stride)
+        start = place * self._supply.batch_size
+        share = slice(start, min(start + self._supply.batch_size, self._end))
+        if not self._supply.shuffle:  # examples that lie side by side need no copy
+            return self._supply.source.pick(share)
+        if epoch != self._epoch:
+            self._order = _order(self._supply.source.examples, self._seed, epoch)
+            self._epoch = epoch
+        return self._supply.source.pick(self._order[share])
 
 
-def epoch_order(examples: int, seed: int, epoch: int) -> Tensor:
-    """The epoch's permutation, int64 of shape (examples,): the same in every worker.
+def _order(examples: int, seed: int, epoch: int) -> Tensor:
+    """The epoch's permutation, int64 of shape (examples,).
 
-    It depends on ``(seed, epoch)`` alone and leaves every global generator untouched.
+    It leaves every global generator untouched.
     """
     return torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(examples))
-
-
-def iterate_batches(
-    tensors: tuple[Tensor, ...],
-    batch_size: int,
-    epochs: int,
-    *,
-    rank: int,
-    world_size: int,
-    shuffle: bool,
-    seed: int,
-    drop_last: bool,
-) -> Iterator[tuple[Tensor, ...]]:
-    """Batches ``rank``, ``rank + world_size``, ... of each epoch, one tensor per tensor of data."""
-    examples = tensors[0].shape[0]
-    end = examples - examples % batch_size if drop_last else examples
-    for epoch in range(epochs):
-        order = epoch_order(examples, seed, epoch) if shuffle else None
-        for start in range(rank * batch_size, end, world_size * batch_size):
-            share = slice(start, start + batch_size)
-            if order is None:  # examples that lie side by side need no copy
-                yield tuple(tensor[share] for tensor in tensors)
-            else:
-                index = order[share]
-                yield tuple(tensor.index_select(0, index.to(tensor.device)) for tensor in tensors)

@@ -5,15 +5,23 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-from asyncopt.optim.sharing import thread_clone
-from asyncopt.run.optimizers import find_optimizers, leave_stores
+from asyncopt.run.board import Board
+from asyncopt.run.checkpoint.keepsakes import Keepsakes
+from asyncopt.run.history import History
+from asyncopt.run.life import Errand
+from asyncopt.run.observe import Observer
+from asyncopt.run.optimizers import find_optimizers
+from asyncopt.run.outcome import Loss
 from asyncopt.run.plan import Plan
-from asyncopt.run.processes import run_processes
-from asyncopt.run.threads import run_threads
+from asyncopt.run.processes import ProcessMember
+from asyncopt.run.recorder import Recorder
+from asyncopt.run.supervise import supervise
+from asyncopt.run.threads import ThreadMember, torch_threads
 from asyncopt.store.ledger import Ledger
 
 __all__ = ["MODES", "Run", "launch"]
@@ -26,22 +34,66 @@ class Run:
     """What a finished run leaves.
 
     Attributes:
-        results: what ``fn`` returned, in the order of ranks.
+        results: what ``fn`` returned, in the order of ranks; None for workers lost for good.
         elapsed: seconds from the start barrier, where all workers had their arguments, to the last
             worker's return from ``fn``; start-up and exit are not in it.
         ledger: what the workers' pushes did during the run, over all optimizers in ``args``.
         workers: number of workers.
+        restarts: how often each worker was replaced, in the order of ranks.
+        losses: the workers that ended before ``fn`` returned, in the order of their ends.
+        history: samples of the run over time.
     """
 
     results: list[Any]
     elapsed: float
     ledger: Ledger
     workers: int
+    restarts: tuple[int, ...]
+    losses: tuple[Loss, ...]
+    history: History = field(repr=False)
 
     @property
     def updates_per_second(self) -> float:
         """Pushes of all workers per second of ``elapsed``."""
         return self.ledger.pushes / self.elapsed
+
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Write one page of HTML with plots of how the run went.
+
+        Args:
+            path: of the file; it is replaced as a whole.
+
+        Raises:
+            ModuleNotFoundError: matplotlib is not installed.
+            OSError: it cannot be written.
+        """
+        from asyncopt.run.report import write_report
+
+        write_report(self, path)
+
+    def __str__(self) -> str:
+        """What was done, and what was lost, in a line each."""
+        done = (
+            f"{_counted(self.workers, 'worker')}: {_counted(self.ledger.pushes, 'update')} "
+            f"in {self.elapsed:.1f} s ({self.updates_per_second:,.0f}/s)"
+        )
+        if not self.losses:
+            return done
+        who = ", ".join(
+            f"{rank} ({times}x)" if times > 1 else str(rank)
+            for rank, times in sorted(Counter(loss.rank for loss in self.losses).items())
+        )
+        again = sum(loss.batch is not None for loss in self.losses)
+        repairs = sum(loss.repairs for loss in self.losses)
+        return (
+            f"{done}\n{_counted(len(self.losses), 'worker')} lost (rank {who}), "
+            f"{sum(self.restarts)} replaced; {_counted(again, 'batch', 'batches')} handed out "
+            f"again, {_counted(repairs, 'lock')} repaired"
+        )
+
+
+def _counted(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def launch(
@@ -54,6 +106,16 @@ def launch(
     pin: bool = False,
     timeout: float | None = None,
     start_timeout: float = 300.0,
+    on_failure: str = "raise",
+    restarts: int = 3,
+    stall_timeout: float | None = None,
+    max_staleness: int | None = None,
+    delay: Any = None,
+    checkpoint: Any = None,
+    resume: bool = False,
+    view: bool = False,
+    log_dir: str | os.PathLike[str] | None = None,
+    trace: str | os.PathLike[str] | None = None,
 ) -> Run:
     """Run ``fn(worker, *args)`` in several workers at once and wait for all of them.
 
@@ -70,6 +132,13 @@ def launch(
     Threads take any ``fn``: each gets its own model and optimizer on the shared parameters, and all
     else in ``args`` as it is.
 
+    A worker that ends before ``fn`` returned is lost, be it by an exception, an exit, a signal or
+    want of memory; ``on_failure`` says what then becomes of the run. A replacement is a worker of
+    the same rank that calls ``fn`` with the same ``args`` from the start, on the parameters as they
+    are by now; ``worker.batches`` and ``worker.barrier`` let it go on where its predecessor was.
+    Every loss that the run survives is a RuntimeWarning and an entry in ``Run.losses``. What goes
+    wrong before ``fn`` begins, unless by a signal, is always raised.
+
     Args:
         fn: called with an ``asyncopt.run.Worker`` and ``args``. Processes pickle what it returns by
             value.
@@ -82,20 +151,56 @@ def launch(
         pin: bind each worker to its own CPUs, one per thread: worker i with one thread to CPU i
             modulo n of the n CPUs that this process may use.
         timeout: seconds from the start barrier within which all workers must return.
-        start_timeout: seconds within which all workers must stand at the start barrier.
+        start_timeout: seconds within which all workers, or a replacement, must stand at the start
+            barrier.
+        on_failure: "raise": end the run; "continue": go on with the others, which meet at barriers
+            without it; "restart": replace it.
+        restarts: how often each worker is replaced at most; the next loss ends the run. A
+            replacement starts 0.1 s after the loss, and twice as long, up to 5 s, after each
+            further loss without progress in between.
+        stall_timeout: seconds without progress (a batch, a barrier or a push) after which a
+            RuntimeWarning names the worker and its state. It is neither ended nor replaced, and its
+            locks stay its own. None: no such watch.
+        max_staleness: how many turns (from a pull to a push) of others may end within a worker's
+            own: 0 for one worker at a time, None for no bound.
+        delay: an ``asyncopt.Delay`` to inject.
+        checkpoint: a directory for checkpoints, or an ``asyncopt.Checkpoints`` that says how often
+            and how many. A last one is written when the run ends, also by Ctrl-C.
+        resume: begin with the newest checkpoint in there.
+        view: show the run in the terminal.
+        log_dir: a directory for TensorBoard.
+        trace: a file for a Chrome trace of what each worker did when.
 
     Returns:
-        The results, the time taken and the ledger of the run.
+        The results, the time taken, the ledger and the losses of the run.
 
     Raises:
-        WorkerError: a worker raised, exited or was killed. It names the first one's rank, holds its
-            traceback's text and has its exception as ``__cause__`` where that can be pickled. The
-            other workers have been ended (SIGTERM, after 5 s SIGKILL).
+        WorkerError: a worker raised, exited or was killed, and the run could not go on. It names
+            the rank, holds its traceback's text and has its exception as ``__cause__`` where that
+            can be pickled. The other workers have been ended (SIGTERM, after 5 s SIGKILL).
         RunTimeout: a deadline passed; it names the late workers, and all have been ended.
+        KeyboardInterrupt: Ctrl-C; all workers have been ended. After a SIGTERM this process ends
+            by it in the same order.
         TypeError, ValueError: an argument is wrong; nothing was started.
     """
     _check(fn, args, mode)
-    plan = Plan.check(workers, threads_per_worker, pin, timeout, start_timeout)
+    plan = Plan.check(
+        workers=workers,
+        threads_per_worker=threads_per_worker,
+        pin=pin,
+        timeout=timeout,
+        start_timeout=start_timeout,
+        on_failure=on_failure,
+        restarts=restarts,
+        stall_timeout=stall_timeout,
+        max_staleness=max_staleness,
+        delay=delay,
+        checkpoint=checkpoint,
+        resume=resume,
+        view=view,
+        log_dir=log_dir,
+        trace=trace,
+    )
     if mode == "process":
         _check_importable(fn)
 
@@ -105,11 +210,15 @@ def launch(
             optimizer.share_memory(workers=plan.workers)
     before = [optimizer.ledger() for optimizer in optimizers]
 
+    recorder = Recorder()
+    keepsakes = None if plan.checkpoint is None else Keepsakes()
+    observers = [recorder, *_observers(plan, keepsakes)]
+    errand = Errand(fn, args, Board(plan.workers), plan, keepsakes)
     if mode == "process":
-        results, elapsed = run_processes(fn, args, plan)
+        outcome = supervise(ProcessMember, errand, optimizers, observers)
     else:
-        copies = _thread_copies(args, plan.workers) if optimizers else [args] * plan.workers
-        results, elapsed = run_threads(fn, copies, plan)
+        with torch_threads(plan.threads):
+            outcome = supervise(ThreadMember, errand, optimizers, observers)
 
     for optimizer in optimizers:
         if optimizer.is_replica:
@@ -117,20 +226,35 @@ def launch(
     ledger = Ledger.merge(
         [optimizer.ledger().since(then) for optimizer, then in zip(optimizers, before, strict=True)]
     )
-    return Run(results=results, elapsed=elapsed, ledger=ledger, workers=plan.workers)
+    return Run(
+        results=outcome.results,
+        elapsed=outcome.elapsed,
+        ledger=ledger,
+        workers=plan.workers,
+        restarts=outcome.restarts,
+        losses=outcome.losses,
+        history=recorder.history(),
+    )
 
 
-def _thread_copies(args: tuple[Any, ...], workers: int) -> list[tuple[Any, ...]]:
-    """The arguments for each thread, with models and optimizers of its own on the shared memory."""
-    copies: list[tuple[Any, ...]] = []
-    try:
-        for _ in range(workers):
-            copies.append(thread_clone(args))  # noqa: PERF401 - those made so far must be undone
-    except BaseException:
-        for copy in copies:
-            leave_stores(find_optimizers(copy))
-        raise
-    return copies
+def _observers(plan: Plan, keepsakes: Keepsakes | None) -> Iterator[Observer]:
+    """What is to look at the run; imported only when it is asked for."""
+    if plan.checkpoint is not None and keepsakes is not None:
+        from asyncopt.run.checkpoint.observer import CheckpointObserver
+
+        yield CheckpointObserver(plan.checkpoint, keepsakes, resume=plan.resume)
+    if plan.log_dir is not None:
+        from asyncopt.run.tensorboard import TensorBoard
+
+        yield TensorBoard(plan.log_dir)
+    if plan.trace is not None:
+        from asyncopt.run.trace import Trace
+
+        yield Trace(plan.trace)
+    if plan.view:
+        from asyncopt.run.live import LiveView
+
+        yield LiveView()
 
 
 def _check(fn: object, args: object, mode: object) -> None:

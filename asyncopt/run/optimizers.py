@@ -5,7 +5,7 @@ Any torch optimizer that can share its memory will do: a run needs no more of it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeGuard
 
 import torch
@@ -19,6 +19,7 @@ class SharedOptimizer(Protocol):
     """What a run asks of an asyncopt optimizer."""
 
     _sharing: Any  # its hold on the store, with release() for the worker's slot
+    before_push: Callable[[], None] | None  # called first thing in every push
 
     @property
     def store(self) -> object | None:
@@ -39,7 +40,7 @@ class SharedOptimizer(Protocol):
 
 
 def _is_shared_optimizer(item: object) -> TypeGuard[SharedOptimizer]:
-    return isinstance(item, torch.optim.Optimizer) and hasattr(type(item), "share_memory")
+    return isinstance(item, torch.optim.Optimizer) and hasattr(type(item), "store")
 
 
 def find_optimizers(args: tuple[Any, ...]) -> list[SharedOptimizer]:

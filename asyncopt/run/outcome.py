@@ -6,10 +6,11 @@ import pickle
 import signal
 import traceback
 from dataclasses import dataclass
+from typing import Any
 
 from asyncopt.errors import WorkerError
 
-__all__ = ["Failure", "describe", "format_traceback", "portable", "stillborn"]
+__all__ = ["Failure", "Loss", "Outcome", "describe", "format_traceback", "portable", "stillborn"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Failure:
         traceback: text of the worker's traceback, or "".
         cause: the worker's exception, if it reached the parent.
         when: time of the failure on the machine's monotonic clock, in seconds.
+        hopeless: whether a replacement would certainly fail alike.
     """
 
     rank: int
@@ -29,10 +31,53 @@ class Failure:
     traceback: str
     cause: BaseException | None
     when: float
+    hopeless: bool = False
 
-    def error(self) -> WorkerError:
-        """The exception to raise from ``cause``."""
-        return WorkerError(self.message, rank=self.rank, traceback=self.traceback)
+    def error(self, more: str = "") -> WorkerError:
+        """The exception to raise from ``cause``, its message followed by ``more``."""
+        return WorkerError(self.message + more, rank=self.rank, traceback=self.traceback)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A worker that ended before ``fn`` returned, in a run that went on.
+
+    Attributes:
+        rank: the worker.
+        when: seconds from the start barrier; negative for one that never stood there.
+        cause: what happened to it, in words.
+        traceback: text of its traceback; "" when it died without raising.
+        replaced: whether another worker took its place.
+        batch: index, in its round, of the batch that it was working on and that is handed out
+            again; None if it had none.
+        repairs: locks of a dead owner that others took over, around and after this loss and until
+            the next; each may hide one partial push.
+    """
+
+    rank: int
+    when: float
+    cause: str
+    traceback: str
+    replaced: bool
+    batch: int | None
+    repairs: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the workers of a run came to.
+
+    Attributes:
+        results: what ``fn`` returned, in the order of ranks; None for workers lost for good.
+        elapsed: seconds from the start barrier to the last return.
+        restarts: how often each rank was replaced.
+        losses: in the order in which they were noticed.
+    """
+
+    results: list[Any]
+    elapsed: float
+    restarts: tuple[int, ...]
+    losses: tuple[Loss, ...]
 
 
 def describe(rank: int, error: BaseException) -> str:
@@ -61,9 +106,9 @@ def portable(error: BaseException) -> bytes | None:
     return data
 
 
-def stillborn(rank: int, exitcode: int | None, *, started: bool) -> str:
-    """The message for a worker process that ended without a word."""
-    if exitcode is not None and exitcode < 0:
+def stillborn(rank: int, exitcode: int, *, started: bool) -> str:
+    """The message for a worker that ended without a word."""
+    if exitcode < 0:
         try:
             name = signal.Signals(-exitcode).name
         except ValueError:

@@ -1,4 +1,4 @@
-"""How a run is laid out on the machine and how long it may take."""
+"""The settings of a run: its place on the machine, its deadlines, and what it survives."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Plan"]
+from asyncopt.run.checkpoint.checkpoint import Checkpoints
+from asyncopt.run.delays import Delay, check_delay
+
+__all__ = ["FAILURES", "Plan"]
+
+FAILURES = ("raise", "continue", "restart")
 
 
 @dataclass(frozen=True)
@@ -19,8 +24,18 @@ class Plan:
         threads: torch threads of each worker.
         pin: whether each worker is bound to CPUs of its own.
         timeout: seconds from the start barrier to the last return; may be infinite.
-        start_timeout: seconds until all workers stand at the start barrier.
+        start_timeout: seconds until all workers, or a replacement, stand at the start barrier.
         allowed: the CPUs that this process may use, ascending.
+        on_failure: what a worker's end before ``fn`` returned does; one of ``FAILURES``.
+        restarts: replacements of each worker at most.
+        stall_timeout: seconds without progress after which a worker is reported; may be infinite.
+        max_staleness: turns of others that may end between a worker's pull and its push; None: any.
+        delay: what workers sleep before a push; None: nothing.
+        checkpoint: where and how often to write checkpoints; None: nowhere.
+        resume: whether to begin with the newest checkpoint.
+        view: whether to show the run in the terminal.
+        log_dir: directory for TensorBoard; None: none.
+        trace: file for a Chrome trace; None: none.
     """
 
     workers: int
@@ -29,10 +44,36 @@ class Plan:
     timeout: float
     start_timeout: float
     allowed: tuple[int, ...]
+    on_failure: str = "raise"
+    restarts: int = 3
+    stall_timeout: float = math.inf
+    max_staleness: int | None = None
+    delay: Delay | None = None
+    checkpoint: Checkpoints | None = None
+    resume: bool = False
+    view: bool = False
+    log_dir: str | None = None
+    trace: str | None = None
 
     @classmethod
     def check(
-        cls, workers: Any, threads_per_worker: Any, pin: bool, timeout: Any, start_timeout: Any
+        cls,
+        *,
+        workers: Any,
+        threads_per_worker: Any = None,
+        pin: bool = False,
+        timeout: Any = None,
+        start_timeout: Any = 300.0,
+        on_failure: Any = "raise",
+        restarts: Any = 3,
+        stall_timeout: Any = None,
+        max_staleness: Any = None,
+        delay: Any = None,
+        checkpoint: Any = None,
+        resume: Any = False,
+        view: Any = False,
+        log_dir: Any = None,
+        trace: Any = None,
     ) -> Plan:
         """Build a plan from what the user passed to ``launch``.
 
@@ -46,13 +87,32 @@ class Plan:
             if threads_per_worker is None
             else _count("threads_per_worker", threads_per_worker)
         )
+        if on_failure not in FAILURES:
+            names = ", ".join(map(repr, FAILURES))
+            raise ValueError(f"on_failure: expected one of {names}, got {on_failure!r}")
+        if resume and checkpoint is None:
+            raise ValueError(
+                "resume: expected checkpoint= to resume from, got None; name its directory there"
+            )
         return cls(
             workers=workers,
             threads=threads,
             pin=bool(pin),
-            timeout=math.inf if timeout is None else _seconds("timeout", timeout),
+            timeout=_seconds("timeout", timeout),
             start_timeout=_seconds("start_timeout", start_timeout),
             allowed=allowed,
+            on_failure=on_failure,
+            restarts=_count("restarts", restarts, least=0),
+            stall_timeout=_seconds("stall_timeout", stall_timeout),
+            max_staleness=(
+                None if max_staleness is None else _count("max_staleness", max_staleness, least=0)
+            ),
+            delay=check_delay(delay, workers),
+            checkpoint=_checkpoints(checkpoint),
+            resume=bool(resume),
+            view=bool(view),
+            log_dir=_path("log_dir", log_dir),
+            trace=_path("trace", trace),
         )
 
     def cpus(self, rank: int) -> tuple[int, ...]:
@@ -65,18 +125,38 @@ class Plan:
         )
 
 
-def _count(name: str, value: Any) -> int:
+def _count(name: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: expected an integer >= 1, got {value!r}")
+        raise TypeError(f"{name}: expected an integer >= {least}, got {value!r}")
     count = value.__index__()
-    if count < 1:
-        raise ValueError(f"{name}: expected an integer >= 1, got {count}")
+    if count < least:
+        raise ValueError(f"{name}: expected an integer >= {least}, got {count}")
     return int(count)
 
 
 def _seconds(name: str, value: Any) -> float:
+    """``value``, or infinity for None."""
+    if value is None:
+        return math.inf
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected seconds > 0, got {value!r}")
     if not value > 0:
         raise ValueError(f"{name}: expected seconds > 0, got {value!r}")
     return float(value)
+
+
+def _checkpoints(value: Any) -> Checkpoints | None:
+    if value is None or isinstance(value, Checkpoints):
+        return value
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"checkpoint: expected a path or asyncopt.Checkpoints, got {value!r}")
+    return Checkpoints(value)
+
+
+def _path(name: str, value: Any) -> str | None:
+    """``value`` as text, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise TypeError(f"{name}: expected a path, got {value!r}")
+    return str(os.fspath(value))

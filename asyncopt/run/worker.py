@@ -3,28 +3,94 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, overload
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, overload
 
+import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 
-from asyncopt.run.batches import check_batches, iterate_batches
+from asyncopt.run.batches import DISPATCHES, Batches
+from asyncopt.run.board import Board
+from asyncopt.run.delays import Delay
+from asyncopt.run.optimizers import SharedOptimizer
+from asyncopt.run.schedule import bring_to, check_schedule
+from asyncopt.run.sources import check_supply, whole
+from asyncopt.run.turns import Turns
 
-__all__ = ["Worker"]
+__all__ = ["Settings", "Worker"]
+
+
+class Settings(Protocol):
+    """What of a run's plan concerns its workers."""
+
+    @property
+    def max_staleness(self) -> int | None:
+        """Turns of others that may end between a worker's pull and its push; None: any."""
+
+    @property
+    def delay(self) -> Delay | None:
+        """What workers sleep before a push."""
 
 
 class Worker:
     """One worker's view of its run: who it is, where the others are, which data is its own.
 
+    A worker trains in turns. A turn is from a pull, after which a gradient is computed, to the push
+    of that gradient; each batch of :meth:`batches` is one, and so is what lies between
+    :meth:`pull` and :meth:`push`. The run's ``max_staleness`` and ``delay`` are counted in turns.
+
     Attributes:
         rank: this worker's number, 0 to ``world_size - 1``.
         world_size: number of workers in the run.
+        on_take: called with the number of the loop, from 0, before each batch is taken; set by the
+            run.
     """
 
-    def __init__(self, rank: int, world_size: int, meet: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        rank: int,
+        world_size: int,
+        meet: Callable[[float], None],
+        *,
+        board: Board | None = None,
+        optimizers: Sequence[SharedOptimizer] = (),
+        settings: Settings | None = None,
+    ) -> None:
         self.rank = rank
         self.world_size = world_size
+        self.on_take: Callable[[int], None] | None = None
         self._meet = meet
+        self._board = Board(world_size) if board is None else board
+        self._optimizers = optimizers
+        self._rounds = 0
+        self._broken_off: list[int] = []  # rounds that were left before their end
+        self._turns = Turns(
+            rank,
+            self._board,
+            optimizers,
+            settings.max_staleness if settings is not None else None,
+            settings.delay if settings is not None else None,
+        )
+
+    @property
+    def on_park(self) -> Callable[[], None] | None:
+        """Called whenever a checkpoint may be taken of this worker: before it parks or meets."""
+        return self._turns.on_park
+
+    @on_park.setter
+    def on_park(self, call: Callable[[], None] | None) -> None:
+        self._turns.on_park = call
+
+    def retire(self, *, returned: bool) -> None:
+        """End this worker's part in the run; its launcher calls it when ``fn`` has ended.
+
+        Args:
+            returned: ``fn`` has returned, so the batch that it had last is done.
+        """
+        if returned:
+            self._leave_broken_off()
+        self._turns.retire()
 
     def __repr__(self) -> str:
         return f"Worker(rank={self.rank}, world_size={self.world_size})"
@@ -32,7 +98,8 @@ class Worker:
     def barrier(self, timeout: float = 60.0) -> None:
         """Wait until every worker of the run has called this.
 
-        Call it from one thread per worker. A barrier that failed stays failed for all workers.
+        Call it from one thread per worker. A barrier that failed stays failed for all workers. It
+        ends the worker's turn.
 
         Args:
             timeout: seconds to wait for the others.
@@ -42,7 +109,69 @@ class Worker:
         """
         if not 0 < timeout < math.inf:
             raise ValueError(f"timeout: expected seconds > 0, got {timeout!r}")
+        self._board.beat(self.rank)
+        self._turns.stand()
         self._meet(float(timeout))
+
+    def log(self, loss: float | Tensor) -> None:
+        """Show the latest loss to whoever watches the run.
+
+        Args:
+            loss: a number or a tensor with one element.
+        """
+        number = loss.item() if isinstance(loss, Tensor) else float(loss)
+        self._board.log(self.rank, number)
+
+    def pull(self) -> None:
+        """Begin a turn, in a loop without :meth:`batches`: the next gradient is computed from now.
+
+        Replicas take over the newest version of their stores. Under ``max_staleness`` it waits
+        until the turn may begin; a turn that was open ends.
+
+        Raises:
+            RunTimeout: another worker kept this one waiting for too long.
+        """
+        self._turns.rest()
+        self._turns.begin()
+        self._turns.pull(everything=True)
+
+    def push(self, *optimizers: torch.optim.Optimizer) -> None:
+        """Step each of the optimizers, and end the turn.
+
+        Within :meth:`batches` it lets others go on earlier than ``optimizer.step()``, which leaves
+        the turn open until the next batch.
+        """
+        for optimizer in optimizers:
+            optimizer.step()
+        self._turns.end()
+
+    def schedule(self, scheduler: LRScheduler, every: int = 1) -> None:
+        """Bring a learning rate scheduler to the step of the run; call it instead of its ``step``.
+
+        The run's step is the number of pushes that the store of the scheduler's optimizer has
+        taken, by whichever worker, so all workers see one schedule, and one that was restarted
+        takes it up where it is. The rates are those that torch's own loop has at that step.
+
+        Args:
+            scheduler: any of ``torch.optim.lr_scheduler`` but ``ReduceLROnPlateau``. It may come
+                with ``args`` beside its optimizer, or be made in ``fn``.
+            every: pushes for each of the scheduler's steps; those of an epoch, for a scheduler
+                that counts epochs.
+
+        Raises:
+            TypeError, ValueError: an argument is wrong, or the scheduler is ahead of the run.
+        """
+        check_schedule(scheduler, every)
+        for optimizer in self._optimizers:
+            # An averaging one has its rates from the optimizer that it wraps.
+            if scheduler.optimizer in (optimizer, getattr(optimizer, "optimizer", None)):
+                store: Any = optimizer.store
+                bring_to(scheduler, store.version // every)
+                return
+        raise ValueError(
+            "scheduler: expected one of an optimizer in this worker's args, got one of another; "
+            "pass both to launch, or make the scheduler in fn"
+        )
 
     @overload
     def batches(
@@ -50,9 +179,10 @@ class Worker:
         data: Tensor,
         batch_size: int,
         epochs: int = 1,
-        shuffle: bool = True,
+        shuffle: bool | None = None,
         seed: int = 0,
-        drop_last: bool = False,
+        drop_last: bool | None = None,
+        dispatch: str = "static",
     ) -> Iterator[Tensor]: ...
 
     @overload
@@ -61,52 +191,112 @@ class Worker:
         data: tuple[Tensor, ...],
         batch_size: int,
         epochs: int = 1,
-        shuffle: bool = True,
+        shuffle: bool | None = None,
         seed: int = 0,
-        drop_last: bool = False,
+        drop_last: bool | None = None,
+        dispatch: str = "static",
     ) -> Iterator[tuple[Tensor, ...]]: ...
+
+    @overload
+    def batches(
+        self,
+        data: Any,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        shuffle: bool | None = None,
+        seed: int = 0,
+        drop_last: bool | None = None,
+        dispatch: str = "static",
+    ) -> Iterator[Any]: ...
 
     def batches(
         self,
         data: Any,
-        batch_size: int,
+        batch_size: int | None = None,
         epochs: int = 1,
-        shuffle: bool = True,
+        shuffle: bool | None = None,
         seed: int = 0,
-        drop_last: bool = False,
+        drop_last: bool | None = None,
+        dispatch: str = "static",
     ) -> Iterator[Any]:
-        """This worker's share of the data, batch by batch.
+        """This worker's share of the data, batch by batch; each batch is a turn.
 
-        In every epoch all workers cut the same permutation into the same batches, and worker ``r``
-        takes batches ``r``, ``r + world_size``, ...: together they see each example exactly once
-        per epoch, and one worker alone sees all of them in the order that several share. Workers do
-        not wait for each other, neither between batches nor between epochs.
+        In every epoch all workers cut the same permutation into the same batches, and together they
+        see each example exactly once. Under ``dispatch="static"`` worker ``r`` takes batches ``r``,
+        ``r + world_size``, ... of each epoch; under ``"dynamic"`` whoever comes next takes the
+        next, so that faster workers take more. Workers do not wait for each other, neither between
+        batches nor between epochs. A worker that replaces a dead one goes on with the batch that
+        was not finished. All workers call this equally often and in the same order.
 
         Args:
-            data: a tensor with examples along dimension 0, or a tuple of such tensors, equally
-                long.
-            batch_size: examples in a batch; the epoch's last batch may be smaller.
+            data: examples along dimension 0 of a tensor, a numpy array or a memory map, or of a
+                tuple of equally long tensors or arrays; or a map-style torch ``Dataset``, collated
+                as a ``DataLoader`` does; or a ``DataLoader``, of which the dataset, batch size,
+                ``shuffle``, ``drop_last`` and ``collate_fn`` are taken over, not its processes or
+                its generator.
+            batch_size: examples in a batch; the epoch's last batch may be smaller. Not given with a
+                ``DataLoader``, like ``shuffle`` and ``drop_last``.
             epochs: passes over the data.
-            shuffle: permute the examples anew in each epoch, by ``(seed, epoch)`` alone. Without it
-                batches are views of ``data``, not copies.
+            shuffle: permute the examples anew in each epoch, by ``(seed, epoch)`` alone; by default
+                True. Without it batches of tensors and of writable arrays are views, not copies.
             seed: an integer >= 0, the same in every worker.
-            drop_last: leave the epoch's last batch out if it is smaller than ``batch_size``.
+            drop_last: leave the epoch's last batch out if it is smaller than ``batch_size``; by
+                default False.
+            dispatch: "static" or "dynamic". Under ``max_staleness=0``, "dynamic" makes the turns of
+                all workers together those of a serial loop.
 
         Returns:
-            An iterator over tensors, or over tuples of tensors if ``data`` is a tuple.
+            An iterator over tensors, over tuples of tensors if ``data`` is a tuple, or over what a
+            dataset's examples are collated to.
 
         Raises:
             TypeError, ValueError: at the call, before the first batch.
+            RunTimeout: while it waits for a turn, if another worker kept it for too long.
         """
-        tensors = check_batches(data, batch_size, epochs, seed)
-        shares = iterate_batches(
-            tensors,
-            batch_size,
-            epochs,
-            rank=self.rank,
-            world_size=self.world_size,
-            shuffle=shuffle,
-            seed=seed,
-            drop_last=drop_last,
+        if dispatch not in DISPATCHES:
+            names = ", ".join(map(repr, DISPATCHES))
+            raise ValueError(f"dispatch: expected one of {names}, got {dispatch!r}")
+        batches = Batches(
+            check_supply(data, batch_size, shuffle, drop_last),
+            whole("epochs", epochs, 0),
+            whole("seed", seed, 0),
+            self.world_size if dispatch == "static" else 1,
         )
-        return shares if isinstance(data, tuple) else (batch for (batch,) in shares)
+        number = self._rounds
+        self._rounds += 1
+        return self._loop(batches, number, is_dynamic=dispatch == "dynamic")
+
+    def _loop(self, batches: Batches, number: int, is_dynamic: bool) -> Iterator[Any]:
+        board, turns, rank, total = self._board, self._turns, self.rank, batches.total
+        self._leave_broken_off()
+        try:
+            while True:
+                turns.rest(lambda: board.finish(rank, number))
+                if turns.are_serial:  # what is handed out within a turn comes in the order of turns
+                    turns.begin()
+                if self.on_take is not None:
+                    self.on_take(number)
+                if is_dynamic:
+                    index = board.take(rank, number, total)
+                else:
+                    index = board.take_static(rank, number, total, self.world_size)
+                if index < 0:
+                    break
+                if batches.is_empty(index):
+                    continue
+                batch = batches.fetch(index)
+                turns.begin()
+                turns.pull()
+                yield batch
+        except GeneratorExit:
+            # Left by break, or by an exception: whether the batch is done, the next loop tells.
+            self._broken_off.append(number)
+            raise
+        finally:
+            turns.end()
+        board.done(rank, number)
+
+    def _leave_broken_off(self) -> None:
+        """This worker has gone on after it left loops before their end: they are over."""
+        while self._broken_off:
+            self._board.done(self.rank, self._broken_off.pop())

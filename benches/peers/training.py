@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from asyncopt.cli.problems import mnist
-from asyncopt.run.batches import iterate_batches
+from asyncopt.run.batches import Batches as NumberedBatches
+from asyncopt.run.sources import check_supply
 from benches.peers.turns import Turns
 
 BATCH = 64
@@ -58,16 +59,10 @@ def shard(rank: int, workers: int) -> Callable[[int], Batches]:
     """
 
     def batches(turn: int) -> Batches:
-        return iterate_batches(
-            data(),
-            BATCH,
-            EPOCHS_PER_TURN,
-            rank=rank,
-            world_size=workers,
-            shuffle=True,
-            seed=turn,
-            drop_last=True,
-        )
+        supply = check_supply(data(), BATCH, shuffle=True, drop_last=True)
+        numbered = NumberedBatches(supply, EPOCHS_PER_TURN, seed=turn, every=workers)
+        numbers = range(rank, numbered.total, workers)
+        return (numbered.fetch(number) for number in numbers if not numbered.is_empty(number))
 
     return batches
 
@@ -78,26 +73,37 @@ def take_turns(
     network: nn.Module,
     opt: torch.optim.Optimizer,
     batches: Callable[[int], Batches],
+    seen: Callable[[Tensor], object] = lambda loss: None,
 ) -> None:
-    """A worker's life: train when told to "train", evaluate when told to "score"."""
+    """A worker's life: train when told to "train", evaluate when told to "score".
+
+    `seen` gets the loss of every batch.
+    """
     turns = Turns(address, rank)
     taken = 0
     for command in turns:
         if command == "train":
-            turns.reply(train(network, opt, batches(taken)))
+            turns.reply(train(network, opt, batches(taken), seen))
             taken += 1
         else:
             turns.reply(score(network))
 
 
-def train(network: nn.Module, opt: torch.optim.Optimizer, batches: Batches) -> Trained:
+def train(
+    network: nn.Module,
+    opt: torch.optim.Optimizer,
+    batches: Batches,
+    seen: Callable[[Tensor], object],
+) -> Trained:
     """The training loop that is measured."""
     images = 0
     begin = time.perf_counter()
     for x, y in batches:
         opt.zero_grad()
-        nn.functional.cross_entropy(network(x), y).backward()
+        loss = nn.functional.cross_entropy(network(x), y)
+        loss.backward()
         opt.step()
+        seen(loss)
         images += len(x)
     return Trained(begin, time.perf_counter(), images)
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import asyncopt
 from asyncopt.cli import doctor, machine
 from asyncopt.cli.commands import cli
+from asyncopt.report.text import size_text
 from tests.cli import made_up
 
 runner = CliRunner()
@@ -109,7 +110,7 @@ def test_a_push_that_raises_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     [(None, "unknown"), (-1, "unlimited"), (64, "64 B"), (1536, "1.5 KiB"), (2**40, "1 TiB")],
 )
 def test_size_text(size: int | None, text: str) -> None:
-    assert machine.size_text(size) == text
+    assert size_text(size) == text
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from html.parser import HTMLParser
 
 import matplotlib
 import pytest
@@ -13,6 +12,7 @@ from asyncopt.cli import outputs, report
 from asyncopt.cli.plan import Plan
 from asyncopt.cli.problems import PROBLEMS
 from tests.cli import made_up
+from tests.pages import check_page
 
 ABOUT = outputs.facts(datetime(2020, 1, 1, tzinfo=UTC)) | {"command": "asyncopt compare <script>"}
 
@@ -26,57 +26,8 @@ def page() -> str:
     return render(made_up.plan())
 
 
-class Reader(HTMLParser):
-    """Collects ids, what would be loaded, and whether the tags close in order."""
-
-    VOID = frozenset({"meta", "br", "img", "hr", "input", "link"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.loaded: list[str] = []
-        self.tags: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        if tag not in self.VOID:
-            self.open.append(tag)
-        self._look(attrs)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self._look(attrs)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def _look(self, attrs: list[tuple[str, str | None]]) -> None:
-        for name, value in attrs:
-            if name == "id" and value:
-                self.ids.append(value)
-            local = (value or "").startswith("#")
-            if name in ("src", "href", "xlink:href", "data", "srcset") and not local:
-                self.loaded.append(f"{name}={value}")
-
-
 def test_page_loads_nothing_and_is_well_formed(page: str) -> None:
-    reader = Reader()
-    reader.feed(page)
-    assert reader.open == []
-    assert reader.loaded == []
-    assert not reader.tags & {"script", "link", "img", "iframe", "object", "embed"}
-    assert "@import" not in page
-    assert not re.search(r"url\((?!#)", page)
-
-
-def test_ids_are_unique_and_references_find_them(page: str) -> None:
-    reader = Reader()
-    reader.feed(page)
-    # Matplotlib repeats the outline of a letter in each plot that has it; names keep plots apart.
-    assert len(reader.ids) == len(set(reader.ids))
-    used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', page))
-    assert {first or second for first, second in used} <= set(reader.ids)
+    check_page(page)
 
 
 def test_page_names_command_machine_versions_and_every_problem(page: str) -> None:

@@ -15,7 +15,8 @@ from asyncopt.cli import outputs
 from asyncopt.cli.findings import findings
 from asyncopt.cli.plan import Variant
 from asyncopt.cli.results import Spread, curve_of, plain, staleness_of, with_speedups
-from asyncopt.cli.table import full_sheet, per_push_text, rate_text, share_text, short_sheet
+from asyncopt.cli.table import full_sheet, per_push_text, short_sheet
+from asyncopt.report.text import rate_text, share_text
 from asyncopt.store.ledger import Histogram, WorkerLedger
 from tests.cli import made_up
 

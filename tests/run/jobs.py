@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -197,3 +198,91 @@ def fit(
         (model(x) - 1).square().mean().backward()
         optimizer.step()
     return set(sys.modules) - before
+
+
+def stumble(worker: Worker, lives: torch.Tensor, falls: int) -> int:
+    """Worker 1's first ``falls`` lives end in an exception; which life it returned in."""
+    lives[worker.rank] += 1
+    life = int(lives[worker.rank])
+    if worker.rank == 1 and life <= falls:
+        inner_trouble()
+    return life
+
+
+def wait_for(condition: Callable[[], object], limit: float = 60.0) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def train_and_fall(
+    worker: Worker, data: torch.Tensor, seen: torch.Tensor, dispatch: str, falls: int
+) -> None:
+    """Count each example that comes; the first ``falls`` lives of worker 1 end in a third batch.
+
+    The last of ``seen`` counts the falls; in their second batch the others wait for them all.
+    """
+    batches = worker.batches(data, batch_size=2, epochs=2, dispatch=dispatch)
+    for number, batch in enumerate(batches, 1):
+        seen[batch] += 1
+        if worker.rank == 1 and number == 3 and seen[-1] < falls:
+            seen[-1] += 1
+            os.kill(os.getpid(), signal.SIGKILL)
+        if worker.rank != 1:
+            time.sleep(0.01)  # so that they are still there when the launcher has seen the death
+            if number == 2:
+                wait_for(lambda: bool(seen[-1] == falls))
+
+
+def meet_thrice(worker: Worker, met: torch.Tensor, lives: torch.Tensor) -> float:
+    """Worker 1 dies after the first barrier, and once more as it waits at the second."""
+    lives[worker.rank] += 1
+    for meeting in range(3):
+        if worker.rank == 1 and lives[1] == 2 and meeting == 1:
+            threading.Timer(NAP, os._exit, (5,)).start()
+        if worker.rank == 0 and meeting == 1:
+            wait_for(lambda: lives[1] == 2)
+            time.sleep(2 * NAP)  # so long that worker 1 is dead before it could be let through
+        worker.barrier()
+        met[worker.rank] += 1
+        if worker.rank == 1 and lives[1] == 1:
+            os._exit(5)
+    return float(met[worker.rank])
+
+
+def meet_without_the_lost(worker: Worker) -> int:
+    if worker.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    for _ in range(3):
+        worker.barrier()
+    return worker.rank
+
+
+def stand_still(worker: Worker, pids: torch.Tensor) -> None:
+    """Worker 1 is stopped; worker 0 gets on, and wakes it after a while."""
+    pids[worker.rank] = os.getpid()
+    worker.barrier()
+    if worker.rank == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return
+    for _ in worker.batches(torch.zeros(40), batch_size=1, dispatch="dynamic"):
+        time.sleep(0.05)
+    os.kill(int(pids[1]), signal.SIGCONT)
+
+
+def count_down_lives(
+    worker: Worker, model: Bias, optimizer: torch.optim.Optimizer, lives: torch.Tensor, steps: int
+) -> None:
+    """Every life takes ``steps`` steps; worker 1 has five of them."""
+    count_down(worker, model, {"optimizers": [optimizer]}, steps)
+    lives[worker.rank] += 1
+    if worker.rank == 1 and lives[1] < 5:
+        raise Unlucky("boom")
+
+
+def sleep_long_enough(seconds: float) -> None:
+    """In naps, so that a thread can be stopped."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
 
 from asyncopt.run import Worker, launch
+from asyncopt.run.observe import RunView
 
 
 def announce_and_wait(worker: Worker) -> None:
@@ -14,8 +18,26 @@ def announce_and_wait(worker: Worker) -> None:
     time.sleep(60)
 
 
+class Witness:
+    """Says how the run ended, when no worker lives any more."""
+
+    interval = 60.0
+
+    def start(self, view: RunView) -> None: ...
+
+    def tick(self, now: float) -> None: ...
+
+    def end(self, error: BaseException | None) -> None:
+        print(f"ended: {type(error).__name__}", flush=True)
+
+
+def observers(*args: Any) -> Iterator[Witness]:
+    yield Witness()
+
+
 if __name__ == "__main__":
     try:
-        launch(announce_and_wait, workers=2)
+        with mock.patch("asyncopt.run.launch._observers", observers):
+            launch(announce_and_wait, workers=2)
     except KeyboardInterrupt:
         sys.exit("interrupted")

@@ -66,6 +66,23 @@ def test_a_function_from_stdin() -> None:
         ({"timeout": "1"}, TypeError, r"timeout: expected seconds > 0, got '1'"),
         ({"start_timeout": -1}, ValueError, r"start_timeout: expected seconds > 0, got -1"),
         ({"start_timeout": float("nan")}, ValueError, r"start_timeout: expected .* got nan"),
+        (
+            {"on_failure": "ignore"},
+            ValueError,
+            r"on_failure: expected one of 'raise', 'continue', 'restart', got 'ignore'",
+        ),
+        ({"restarts": -1}, ValueError, r"restarts: expected an integer >= 0, got -1"),
+        ({"restarts": 1.5}, TypeError, r"restarts: expected an integer >= 0, got 1.5"),
+        ({"stall_timeout": 0}, ValueError, r"stall_timeout: expected seconds > 0, got 0"),
+        ({"max_staleness": -1}, ValueError, r"max_staleness: expected an integer >= 0, got -1"),
+        (
+            {"resume": True},
+            ValueError,
+            r"resume: expected checkpoint= to resume from, got None; .*",
+        ),
+        ({"checkpoint": 3}, TypeError, r"checkpoint: expected a path or .*Checkpoints, got 3"),
+        ({"log_dir": 3}, TypeError, r"log_dir: expected a path, got 3"),
+        ({"trace": b"t"}, TypeError, r"trace: expected a path, got b't'"),
     ],
 )
 def test_bad_arguments(options: dict[str, Any], kind: type[Exception], message: str) -> None:
@@ -90,10 +107,10 @@ def test_the_plan_shares_out_the_cpus() -> None:
     assert [plan.cpus(rank) for rank in range(3)] == [(2,), (5,), (2,)]
     assert Plan(2, 2, True, 1, 1, allowed=(0, 1, 2, 3)).cpus(1) == (2, 3)
     assert Plan(2, 2, False, 1, 1, allowed=(0, 1)).cpus(1) == ()
-    allowed = len(Plan.check(1, None, False, None, 1).allowed)
-    assert Plan.check(1, None, False, None, 1).threads == allowed
-    assert Plan.check(allowed + 1, None, False, None, 1).threads == 1
-    assert Plan.check(2, 3, False, None, 1).threads == 3
+    allowed = len(Plan.check(workers=1).allowed)
+    assert Plan.check(workers=1).threads == allowed
+    assert Plan.check(workers=allowed + 1).threads == 1
+    assert Plan.check(workers=2, threads_per_worker=3).threads == 3
 
 
 def test_errors_survive_pickling() -> None:

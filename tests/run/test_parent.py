@@ -65,9 +65,21 @@ def test_ctrl_c_ends_all_quietly() -> None:
     with launcher() as process:
         pids = announced(process)
         os.killpg(process.pid, signal.SIGINT)  # launcher and workers alike, as a terminal does
-        _, stderr = process.communicate(timeout=30)
+        stdout, stderr = process.communicate(timeout=30)
+        assert stdout == "ended: KeyboardInterrupt\n"
         assert stderr == "interrupted\n"
         assert process.returncode == 1
+        assert all(map(gone, pids))
+
+
+def test_sigterm_ends_the_run_and_then_the_launcher() -> None:
+    with launcher() as process:
+        pids = announced(process)
+        process.terminate()
+        stdout, stderr = process.communicate(timeout=30)
+        assert stdout == "ended: _Terminated\n"
+        assert stderr == ""
+        assert process.returncode == -signal.SIGTERM
         assert all(map(gone, pids))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asyncopt.errors import RunTimeout, WorkerError
-from asyncopt.run import launch, processes
+from asyncopt.run import launch, member, supervise
 
 from . import jobs
 from .conftest import gone
@@ -50,7 +50,7 @@ def test_a_worker_that_leaves(how: str, message: str) -> None:
 
 
 def test_the_timeout_ends_even_the_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "TERM_GRACE", 0.5)
+    monkeypatch.setattr(member, "TERM_GRACE", 0.5)
     with pytest.raises(RunTimeout, match=r"within 0\.5 s, workers 0, 1 did not") as caught:
         launch(jobs.outstay, workers=2, timeout=0.5)
     assert caught.value.ranks == (0, 1)
@@ -87,7 +87,7 @@ def test_a_result_that_does_not_pickle() -> None:
 
 
 def test_a_worker_that_returns_but_does_not_exit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "EXIT_GRACE", 0.5)
+    monkeypatch.setattr(supervise, "EXIT_GRACE", 0.5)
     with pytest.warns(RuntimeWarning, match=r"^worker 0 returned from fn but then did not exit"):
         run = launch(jobs.linger, workers=1)
     assert run.results == ["done"]

@@ -45,3 +45,45 @@ def test_the_last_arrival_wins_over_a_deadline_that_passed_meanwhile() -> None:
     meeting.arrive(0, deadline=1)
     meeting.arrive(1, deadline=9)
     assert meeting.settle(now=2) == {0: "", 1: ""}
+
+
+def test_a_replacement_passes_at_once_what_its_predecessor_has_passed() -> None:
+    meeting = Rendezvous(2)
+    for _ in range(2):
+        meeting.arrive(0, deadline=10)
+        meeting.arrive(1, deadline=10)
+        meeting.settle(now=0)
+    meeting.restart(1)
+    meeting.arrive(0, deadline=10)
+    assert meeting.settle(now=0) == {}
+    for _ in range(2):
+        meeting.arrive(1, deadline=10)
+        assert meeting.settle(now=0) == {1: ""}
+    meeting.arrive(1, deadline=10)
+    assert meeting.settle(now=0) == {0: "", 1: ""}
+
+
+def test_who_dies_at_the_barrier_has_not_arrived() -> None:
+    meeting = Rendezvous(2)
+    meeting.arrive(1, deadline=10)
+    meeting.restart(1)
+    meeting.arrive(0, deadline=10)
+    assert meeting.waiting == {0}
+    assert meeting.settle(now=0) == {}
+    meeting.arrive(1, deadline=10)
+    meeting.restart(1)  # before it could be answered
+    meeting.arrive(1, deadline=10)
+    assert meeting.settle(now=0) == {0: "", 1: ""}
+
+
+def test_who_is_lost_for_good_is_not_waited_for() -> None:
+    meeting = Rendezvous(3)
+    meeting.arrive(0, deadline=10)
+    meeting.arrive(1, deadline=10)
+    meeting.lose(2)
+    assert meeting.settle(now=0) == {0: "", 1: ""}
+    meeting.arrive(0, deadline=10)
+    meeting.arrive(1, deadline=10)
+    meeting.lose(1)
+    assert meeting.settle(now=0) == {0: ""}
+    meeting.leave(0)

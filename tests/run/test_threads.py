@@ -81,11 +81,11 @@ def test_the_timeout_names_the_late() -> None:
 
 
 def test_a_thread_that_cannot_be_stopped_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asyncopt.run.threads.STOP_GRACE", 0.1)
+    monkeypatch.setattr("asyncopt.run.member.TERM_GRACE", 0.1)
     with pytest.raises(RunTimeout) as caught:
         launch(lambda worker: time.sleep(1), workers=1, mode="thread", timeout=0.1)
     assert caught.value.__notes__ == [
-        "worker 0 did not stop within 0.1 s and still run as daemon threads"
+        "worker 0 did not stop; what does not stop lives on as a daemon thread"
     ]
     time.sleep(1.2)  # it ends by itself, for the census
 

@@ -7,20 +7,11 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
-from asyncopt.cli.machine import size_text
 from asyncopt.cli.plan import UNSHARED
-from asyncopt.cli.plots.style import (
-    GREY,
-    Pens,
-    drawn,
-    legend,
-    panels,
-    plain_log,
-    shade,
-    workers_text,
-)
+from asyncopt.cli.plots.pens import Pens, shade, workers_text
 from asyncopt.cli.results import Row
-from asyncopt.cli.table import rate_text
+from asyncopt.report.style import GREY, drawn, legend, panels, plain_log
+from asyncopt.report.text import rate_text, size_text
 
 
 def is_dense(row: Row) -> bool:

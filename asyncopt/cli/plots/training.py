@@ -15,18 +15,10 @@ from matplotlib.ticker import (
 )
 
 from asyncopt.cli.plan import UNSHARED
-from asyncopt.cli.plots.style import (
-    GREY,
-    Pens,
-    drawn,
-    legend,
-    panels,
-    plain_log,
-    shade,
-    workers_text,
-)
+from asyncopt.cli.plots.pens import Pens, shade, workers_text
 from asyncopt.cli.results import Curve, Row, Staleness
-from asyncopt.cli.table import rate_text
+from asyncopt.report.style import GREY, drawn, legend, panels, plain_log
+from asyncopt.report.text import rate_text
 
 EXACT = 8  # staleness up to here on an even scale; long tails beyond on a logarithmic one
 

@@ -22,6 +22,7 @@ from asyncopt.cli.problems.base import Meter, Ticker
 from asyncopt.cli.results import Row, Spread, staleness_of
 from asyncopt.optim import Optimizer
 from asyncopt.optim.kernels import syncs
+from asyncopt.report.text import size_text
 from asyncopt.run import Worker, launch
 from asyncopt.store import Ledger
 
@@ -91,7 +92,7 @@ def cases(plan: Plan) -> tuple[Case, ...]:
     beyond = min(beyond, machine.available_memory() // (2 * copies))
     sizes = {64, 256 * 2**10, 4 * 2**20} | (set() if plan.quick else {4096, beyond})
     dense = tuple(
-        Case(f"dense {machine.size_text(size)}", "dense", (size // 64 * LINE,))
+        Case(f"dense {size_text(size)}", "dense", (size // 64 * LINE,))
         for size in sorted(sizes)
         if size <= beyond
     )

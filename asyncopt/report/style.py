@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec
 
 import matplotlib
@@ -15,13 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from asyncopt.cli.plan import UNSHARED
-
 # Okabe and Ito's colours, which people with any colour vision tell apart; their yellow is too
 # light on white. Markers differ as well, for print in grey.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4F9A", "#5B5B1B")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-BLUES = ("#8cc0e4", "#2f7fbf", "#0b3c78", "#000000", "#4b2a7a", "#8a5aa8")  # more workers: darker
 GREY = "#6b7280"
 INK = "#1f2937"
 WIDE = 11.5  # inches: the page's full width at 96 pixels per inch
@@ -90,39 +87,6 @@ def panels(
     for spare in axes[count:]:
         spare.set_axis_off()  # room for the legend
     return figure, axes[:count]
-
-
-class Pens:
-    """A colour, marker and dash for each variant, the same in every plot of a report."""
-
-    def __init__(self, variants: Sequence[str]) -> None:
-        self._syncs = list(dict.fromkeys(name.removesuffix("+audit") for name in variants))
-
-    def pen(self, variant: str) -> dict[str, Any]:
-        """Keyword arguments for matplotlib's line functions."""
-        if variant == UNSHARED:
-            return {"color": GREY, "linestyle": (0, (4, 3)), "label": variant}
-        place = self._syncs.index(variant.removesuffix("+audit"))
-        audited = variant.endswith("+audit")
-        colour = PALETTE[place % len(PALETTE)]
-        return {
-            "color": colour,
-            "marker": MARKERS[place % len(MARKERS)],
-            "markersize": 5,
-            "markerfacecolor": "white" if audited else colour,
-            "linestyle": (0, (1, 1.5)) if audited else "-",
-            "label": variant,
-        }
-
-
-def workers_text(count: int) -> str:
-    """``1 worker``, ``2 workers``."""
-    return f"{count} worker{'s' if count > 1 else ''}"
-
-
-def shade(count: int, counts: Sequence[int]) -> str:
-    """The colour of a worker count among `counts`."""
-    return BLUES[min(counts.index(count), len(BLUES) - 1)]
 
 
 def plain_log(axis: Axis, text: Callable[[float], str] = "{:g}".format) -> None:

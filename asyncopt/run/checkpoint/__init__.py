@@ -1,0 +1,5 @@
+"""Checkpoints: consistent, whole or absent, and without pickle."""
+
+from asyncopt.run.checkpoint.checkpoint import Checkpoint, Checkpoints, load, resume, save
+
+__all__ = ["Checkpoint", "Checkpoints", "load", "resume", "save"]

@@ -1,0 +1,285 @@
+"""What of a run's arguments belongs in a checkpoint: read out of them, and put back into them.
+
+Tensors have names: ``modules.0.conv.weight`` for the parameters and buffers of the first module
+among the arguments, ``optimizers.0.params.3`` for an optimizer's parameter that no module has,
+``optimizers.0.state.3.exp_avg`` for its state. All else is a tree of plain JSON; tensors in it, as
+a learning rate can be one, have names that begin with ``tree.``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+
+from asyncopt.errors import CheckpointError
+from asyncopt.optim.averaging import Averaging
+from asyncopt.optim.base import Optimizer
+from asyncopt.run.checkpoint.codec import decode, encode
+
+__all__ = ["Contents"]
+
+IN_TREE = "tree."  # begins the names of tensors that the tree refers to
+
+
+class Contents:
+    """The optimizers, modules and learning-rate schedulers among some arguments.
+
+    Args:
+        args: the arguments; also looked through are lists, tuples and dicts in them.
+
+    Raises:
+        CheckpointError: an optimizer keeps part of its state in each worker alone.
+    """
+
+    def __init__(self, args: object) -> None:
+        found = list(_leaves(args, set()))
+        for each in found:
+            if isinstance(each, Averaging):
+                raise CheckpointError(
+                    "args: expected optimizers whose whole state lies in a store, got "
+                    f"{type(each).__name__}, which trains private replicas; save its state_dict() "
+                    "from a worker instead"
+                )
+        self._optimizers = [each for each in found if isinstance(each, Optimizer)]
+        self._modules = [each for each in found if isinstance(each, torch.nn.Module)]
+        self._schedulers = [each for each in found if isinstance(each, LRScheduler)]
+
+    @property
+    def pushes(self) -> int:
+        """Pushes that all stores have taken."""
+        return sum(opt.store.version for opt in self._optimizers if opt.store is not None)
+
+    @torch.no_grad()
+    def read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Tensors by name, which still lie where they are used, and the tree.
+
+        Raises:
+            CheckpointError: a state dict holds what is no plain data.
+        """
+        for opt in self._optimizers:
+            if opt._plan is None:
+                opt._make_plan()  # allocates all state
+            if opt.store is not None and opt.is_replica:
+                opt.pull()
+        tensors = self._tensors(in_stores=False)
+        return tensors, self._tree(tensors)
+
+    @torch.no_grad()
+    def write(self, tensors: dict[str, torch.Tensor], tree: dict[str, Any]) -> None:
+        """Give everything the values that ``read`` found; other workers must not push meanwhile.
+
+        Raises:
+            CheckpointError: the arguments are not those that were read. Nothing was changed.
+        """
+        self.read()  # allocates all state
+        homes = self._tensors(in_stores=True)
+        states = self._check(tree, tensors)
+        _check_tensors({k: v for k, v in tensors.items() if not k.startswith(IN_TREE)}, homes)
+
+        for name, home in homes.items():
+            home.copy_(tensors[name])
+        for opt, each in zip(self._optimizers, tree["optimizers"], strict=True):
+            if opt.store is not None:
+                opt.store.segment.restore_version(each["version"])
+                opt.pull()
+        self._set_private(tree, states, tensors, [True] * len(self._optimizers))
+
+    def read_private(self, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+        """What a worker's own copies have that no store holds; ``tensors`` gets tensors in it."""
+        return self._tree(tensors)
+
+    @torch.no_grad()
+    def write_private(self, tree: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        """Give a worker's copies what ``read_private`` found.
+
+        Hyperparameters only where one of the schedulers sets them: all others are ``fn``'s business
+        and those of schedulers that it makes, which start from the first learning rate.
+
+        Raises:
+            CheckpointError: they are not those that were read. Nothing was changed.
+        """
+        states = self._check(tree, tensors)
+        scheduled = {id(getattr(each, "optimizer", None)) for each in self._schedulers}
+        self._set_private(tree, states, tensors, [id(opt) in scheduled for opt in self._optimizers])
+
+    def _check(
+        self, tree: dict[str, Any], tensors: dict[str, torch.Tensor]
+    ) -> list[dict[str, Any]]:
+        """The schedulers' states; raises unless the tree is of such objects as these."""
+        _check_tree(tree, self._tree({}))
+        states = [decode(each["state"], tensors) for each in tree["schedulers"]]
+        for i, (state, scheduler) in enumerate(zip(states, self._schedulers, strict=True)):
+            _check_keys(f"schedulers[{i}]", state, scheduler.state_dict())
+        return states
+
+    def _set_private(
+        self,
+        tree: dict[str, Any],
+        states: list[dict[str, Any]],
+        tensors: dict[str, torch.Tensor],
+        with_hyper: list[bool],
+    ) -> None:
+        for opt, each, hyper_too in zip(
+            self._optimizers, tree["optimizers"], with_hyper, strict=True
+        ):
+            opt._seed = each["seed"]
+            if not hyper_too:
+                continue
+            for group, hyper in zip(opt.param_groups, each["groups"], strict=True):
+                _set_hyper(group, decode(hyper["hyper"], tensors))
+        for scheduler, state in zip(self._schedulers, states, strict=True):
+            scheduler.load_state_dict(state)
+
+    def _tensors(self, *, in_stores: bool) -> dict[str, torch.Tensor]:
+        """Name -> where the value lies.
+
+        Args:
+            in_stores: of a replica, the store's own memory rather than the replica.
+        """
+        found: dict[str, torch.Tensor] = {}
+        homes = {
+            id(param): home
+            for opt in self._optimizers
+            for param, home, _ in _parameters(opt, in_stores)
+        }
+        named: set[int] = set()
+        for i, module in enumerate(self._modules):
+            for kind in (module.named_parameters(), module.named_buffers()):
+                for name, tensor in kind:
+                    if id(tensor) not in named:
+                        named.add(id(tensor))
+                        found[f"modules.{i}.{name}"] = homes.get(id(tensor), tensor.data)
+        for i, opt in enumerate(self._optimizers):
+            for k, (param, home, state) in enumerate(_parameters(opt, in_stores)):
+                if id(param) not in named:
+                    named.add(id(param))
+                    found[f"optimizers.{i}.params.{k}"] = home
+                for name, value in state.items():
+                    found[f"optimizers.{i}.state.{k}.{name}"] = value
+        return found
+
+    def _tree(self, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+        """All that is no tensor; tensors among hyperparameters and in schedulers are added."""
+        return {
+            "optimizers": [
+                {
+                    "type": type(opt).__name__,
+                    "seed": opt._seed,
+                    "version": 0 if opt.store is None else opt.store.version,
+                    "groups": [
+                        {
+                            "params": len(group["params"]),
+                            "hyper": encode(
+                                _hyper(group), f"{IN_TREE}optimizers.{i}.groups.{g}", tensors
+                            ),
+                        }
+                        for g, group in enumerate(opt.param_groups)
+                    ],
+                }
+                for i, opt in enumerate(self._optimizers)
+            ],
+            "modules": [{"type": type(module).__name__} for module in self._modules],
+            "schedulers": [
+                {
+                    "type": type(scheduler).__name__,
+                    "state": encode(scheduler.state_dict(), f"{IN_TREE}schedulers.{i}", tensors),
+                }
+                for i, scheduler in enumerate(self._schedulers)
+            ],
+        }
+
+
+def _leaves(item: object, seen: set[int]) -> Iterator[object]:
+    if id(item) in seen:
+        return
+    seen.add(id(item))
+    if isinstance(item, list | tuple | dict):
+        for inner in item.values() if isinstance(item, dict) else item:
+            yield from _leaves(inner, seen)
+    else:
+        yield item
+
+
+def _parameters(
+    opt: Optimizer, in_stores: bool
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]:
+    """Each parameter, where its value lies, and its state."""
+    sharing = opt._sharing
+    places = iter(sharing.layout.places) if sharing is not None else iter(())
+    for group in opt.param_groups:
+        for param in group["params"]:
+            if sharing is None or not in_stores:
+                state = opt.state.get(param, {})
+                own = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
+                yield param, param.data, own
+            else:
+                place = next(places)
+                kernel = opt._kernel(param, group)
+                shared = sharing.state(place)
+                names = (*kernel.slots, *kernel.scalars)
+                values = (*shared.slots, *shared.scalars)
+                yield param, sharing.param(place), dict(zip(names, values, strict=True))
+
+
+def _hyper(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
+
+
+def _set_hyper(group: dict[str, Any], saved: dict[str, Any]) -> None:
+    for name, value in saved.items():
+        if isinstance(group.get(name), torch.Tensor):  # a scheduler may hold it too
+            group[name].copy_(torch.as_tensor(value))
+        else:
+            group[name] = value
+
+
+def _check_tree(saved: dict[str, Any], now: dict[str, Any]) -> None:
+    for kind in ("optimizers", "modules", "schedulers"):
+        if len(saved[kind]) != len(now[kind]):
+            raise CheckpointError(
+                f"args: expected {len(saved[kind])} {kind}, as in the checkpoint, got "
+                f"{len(now[kind])}; pass what was saved"
+            )
+        for i, (then, here) in enumerate(zip(saved[kind], now[kind], strict=True)):
+            _check_equal(f"{kind}[{i}]", then["type"], here["type"])
+    for i, (then, here) in enumerate(zip(saved["optimizers"], now["optimizers"], strict=True)):
+        _check_equal(f"optimizers[{i}]: parameters in each group", _sizes(then), _sizes(here))
+
+
+def _check_equal(what: str, there: object, here: object) -> None:
+    if there != here:
+        raise CheckpointError(f"{what}: expected {there}, as in the checkpoint, got {here}")
+
+
+def _sizes(opt: dict[str, Any]) -> list[int]:
+    return [group["params"] for group in opt["groups"]]
+
+
+def _check_tensors(saved: dict[str, torch.Tensor], homes: dict[str, torch.Tensor]) -> None:
+    for names, what in (
+        (homes.keys() - saved.keys(), "are not in it"),
+        (saved.keys() - homes.keys(), "are missing"),
+    ):
+        if names:
+            some = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
+            raise CheckpointError(
+                f"args: expected the tensors of the checkpoint, got others: {some} {what}; pass "
+                "what was saved"
+            )
+    for name, home in homes.items():
+        _check_equal(name, _spell(saved[name]), _spell(home))
+
+
+def _spell(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+
+
+def _check_keys(name: str, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    if differ := saved.keys() ^ now.keys():
+        raise CheckpointError(
+            f"{name}: expected the entries of the checkpoint, got others: "
+            f"{', '.join(sorted(differ))}; build it as it was when it was saved"
+        )

@@ -1,0 +1,133 @@
+"""Directories and files as other processes, other users and dying disks leave them.
+
+Every path is opened once, component by component, and used by descriptor from then on. Symlinks are
+followed on the way to the user's directory only, and only those that the user or root made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from asyncopt.errors import CheckpointError
+
+__all__ = ["close", "open_directory", "opened", "read_file", "sync_directory", "write_file"]
+
+CHUNK = 1 << 24  # bytes for one call of write or read
+MAX_LINKS = 40  # as in the kernel's own path walk
+
+_STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@contextlib.contextmanager
+def opened(fd: int) -> Iterator[int]:
+    """Closes a descriptor at the end."""
+    try:
+        yield fd
+    finally:
+        close(fd)
+
+
+def close(fd: int) -> None:
+    """Close a descriptor; an error then means nothing, as ``fsync`` has told all there is."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
+
+
+def open_directory(path: Path, *, create: bool = False) -> int:
+    """A descriptor of a directory.
+
+    Args:
+        path: absolute.
+        create: make what is missing, mode 0700, durably.
+
+    Raises:
+        CheckpointError: a component is a symlink that another user made.
+        OSError: as from ``os.open``.
+    """
+    todo = list(reversed(path.parts[1:]))
+    links = 0
+    at = os.open("/", _STEP)
+    try:
+        while todo:
+            name = todo.pop()
+            with opened(_step(name, at, create)) as inner:
+                target = _link_target(inner, name, path)
+                if target is None:
+                    at, before = os.dup(inner), at
+                    close(before)
+                    continue
+            links += 1
+            if links > MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+            if target.is_absolute():
+                close(at)
+                at = os.open("/", _STEP)
+            todo += reversed([part for part in target.parts if part != "/"])
+        return os.open(".", _LIST, dir_fd=at)
+    finally:
+        close(at)
+
+
+def _step(name: str, at: int, create: bool) -> int:
+    """A descriptor of one component itself, symlink or not."""
+    try:
+        return os.open(name, _STEP, dir_fd=at)
+    except FileNotFoundError:
+        if not create:
+            raise
+    with contextlib.suppress(FileExistsError):  # somebody was faster
+        os.mkdir(name, 0o700, dir_fd=at)
+    with opened(os.open(".", _LIST, dir_fd=at)) as parent:
+        sync_directory(parent)
+    return os.open(name, _STEP, dir_fd=at)
+
+
+def _link_target(fd: int, name: str, path: Path) -> Path | None:
+    """Where an open symlink leads; None if it is none."""
+    info = os.fstat(fd)
+    if not stat.S_ISLNK(info.st_mode):
+        return None
+    if info.st_uid not in (0, os.geteuid()):
+        raise CheckpointError(
+            f"path: expected no symlink of another user, got {name!r} in {str(path)!r}, made by "
+            f"user {info.st_uid}; name the directory itself"
+        )
+    return Path(os.readlink("", dir_fd=fd))
+
+
+def sync_directory(fd: int) -> None:
+    """Makes what was created in, renamed in or removed from a directory durable."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that keeps directories by other means
+            raise
+
+
+def write_file(name: str, directory: int, pieces: Iterable[bytes]) -> None:
+    """A new file, mode 0600, on the disk when this returns."""
+    with opened(os.open(name, _WRITE, 0o600, dir_fd=directory)) as fd:
+        for piece in pieces:
+            rest = memoryview(piece).cast("B")
+            while rest:
+                rest = rest[os.write(fd, rest[:CHUNK]) :]
+        os.fsync(fd)
+
+
+def read_file(name: str, directory: int) -> bytes:
+    """What a regular file holds, in private memory: what is checked is what is used."""
+    with opened(os.open(name, _READ, dir_fd=directory)) as fd:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", name)
+        chunks = []
+        while chunk := os.read(fd, CHUNK):
+            chunks.append(chunk)
+    return b"".join(chunks)

@@ -1,0 +1,151 @@
+"""What a worker keeps to itself, and a checkpoint needs: handed over when it parks.
+
+That are its random states, and of its own copies of ``args`` the schedulers, the hyperparameters
+that they set, and the seeds of stochastic rounding. A worker of a resumed run takes them back in
+the very loop over batches in which it handed them over, just before it takes the next batch: what
+``fn`` does before that, it does again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import weakref
+import zlib
+from collections.abc import Callable
+from multiprocessing import reduction
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from asyncopt.errors import CheckpointError
+from asyncopt.run import random_states
+from asyncopt.run.checkpoint.contents import Contents
+
+__all__ = ["Keepsake", "Keepsakes"]
+
+ROOM = 1 << 20  # bytes for one keepsake; they take what they need, some 10 KB
+_HEADER = struct.Struct("<QI")  # length, CRC-32
+
+
+class Keepsakes:
+    """Memory for the keepsakes of all workers of a run, and for those that they take back.
+
+    A memfd without a name, readable by its owner only. A worker writes its own slot before it
+    parks, and the launcher reads it while it is parked; nobody waits for anybody.
+
+    Args:
+        fd: for those who got it from the launcher.
+    """
+
+    def __init__(self, fd: int | None = None) -> None:
+        if fd is None:
+            fd = os.memfd_create("asyncopt-keepsakes", os.MFD_CLOEXEC)
+            os.fchmod(fd, 0o600)
+        self._fd = fd
+        weakref.finalize(self, os.close, fd)
+
+    def put(self, rank: int, data: bytes) -> None:
+        """Hand over what worker ``rank`` keeps.
+
+        Raises:
+            CheckpointError: it is too large.
+        """
+        self._write(2 * rank, data)
+
+    def get(self, rank: int) -> bytes | None:
+        """What worker ``rank`` handed over last."""
+        return self._read(2 * rank)
+
+    def leave(self, rank: int, data: bytes) -> None:
+        """Leave for the worker ``rank`` of a resumed run what it is to take back."""
+        self._write(2 * rank + 1, data)
+
+    def collect(self, rank: int) -> bytes | None:
+        """What was left for worker ``rank``; None once :meth:`discard` was called."""
+        return self._read(2 * rank + 1)
+
+    def discard(self, rank: int) -> None:
+        """Worker ``rank`` has what was left for it; its replacement shall not get it again."""
+        self._write(2 * rank + 1, b"")
+
+    def _write(self, slot: int, data: bytes) -> None:
+        if len(data) > ROOM - _HEADER.size:
+            raise CheckpointError(
+                f"args: expected schedulers and hyperparameters of less than {ROOM:,} bytes, got "
+                f"{len(data):,}; keep large tensors out of them"
+            )
+        os.pwrite(self._fd, _HEADER.pack(len(data), zlib.crc32(data)) + data, slot * ROOM)
+
+    def _read(self, slot: int) -> bytes | None:
+        header = os.pread(self._fd, _HEADER.size, slot * ROOM)
+        if len(header) < _HEADER.size:
+            return None
+        size, checksum = _HEADER.unpack(header)
+        data = os.pread(self._fd, size, slot * ROOM + _HEADER.size)
+        whole = len(data) == size and zlib.crc32(data) == checksum
+        return data if data and whole else None
+
+    def __reduce__(self) -> tuple[Callable[[Any], Keepsakes], tuple[Any]]:
+        return _open_keepsakes, (reduction.DupFd(self._fd),)
+
+
+def _open_keepsakes(descriptor: Any) -> Keepsakes:
+    return Keepsakes(descriptor.detach())
+
+
+class Keepsake:
+    """One worker's side.
+
+    Args:
+        keepsakes: of the run.
+        rank: the worker's.
+        args: its own copies of the run's arguments.
+    """
+
+    def __init__(self, keepsakes: Keepsakes, rank: int, args: tuple[Any, ...]) -> None:
+        self._keepsakes = keepsakes
+        self._rank = rank
+        self._contents = Contents(args)
+        self._place = -1
+        self._left = keepsakes.collect(rank)
+        self._left_in = -1 if self._left is None else _unpack(self._left)[0]["loop"]
+
+    def at(self, loop: int) -> None:
+        """The worker is about to take a batch of its ``loop``-th loop, counted from 0.
+
+        Raises:
+            CheckpointError: what it left does not fit what it is now.
+        """
+        self._place = loop
+        if self._left is None or self._left_in != loop:
+            return
+        state, tensors = _unpack(self._left)
+        self._contents.write_private(state["private"], tensors)
+        random_states.restore(state["random"].encode())
+        self._left = None
+        self._keepsakes.discard(self._rank)
+
+    def hand_over(self) -> None:
+        """The worker is about to park."""
+        if self._left is not None:  # it is on its way to the place where it was
+            self._keepsakes.put(self._rank, self._left)
+            return
+        tensors: dict[str, torch.Tensor] = {}
+        state = {
+            "loop": self._place,
+            "private": self._contents.read_private(tensors),
+            "random": random_states.capture().decode(),
+        }
+        tensors[_STATE] = torch.frombuffer(bytearray(json.dumps(state).encode()), dtype=torch.uint8)
+        self._keepsakes.put(self._rank, safetensors.torch.save(tensors))
+
+
+_STATE = "state"
+
+
+def _unpack(data: bytes) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    tensors = safetensors.torch.load(data)
+    return json.loads(tensors.pop(_STATE).numpy().tobytes()), tensors

@@ -1,0 +1,61 @@
+"""Ledgers as JSON and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from asyncopt.store.ledger import Histogram, Ledger, WorkerLedger
+
+__all__ = ["add_ledgers", "ledger_from_json", "ledger_to_json"]
+
+
+def add_ledgers(*ledgers: Ledger) -> Ledger:
+    """What was done together, worker by worker, however often a run was resumed."""
+    workers: dict[int, WorkerLedger] = {}
+    for worker in (each for ledger in ledgers for each in ledger.workers):
+        before = workers.get(worker.slot)
+        workers[worker.slot] = worker if before is None else _sum(before, worker)
+    return Ledger(sum(each.version for each in ledgers), tuple(workers.values()))
+
+
+def ledger_to_json(ledger: Ledger) -> dict[str, Any]:
+    """All counts; of the histograms, the buckets that are not empty."""
+    return {
+        "version": ledger.version,
+        "workers": [
+            {
+                **{field.name: getattr(worker, field.name) for field in _FIELDS},
+                "staleness": {
+                    "counts": {str(i): int(n) for i, n in enumerate(worker.staleness.counts) if n},
+                    "total": worker.staleness.total,
+                },
+            }
+            for worker in ledger.workers
+        ],
+    }
+
+
+def ledger_from_json(data: dict[str, Any]) -> Ledger:
+    """The ledger that :func:`ledger_to_json` was given."""
+    return Ledger(data["version"], tuple(_worker(dict(each)) for each in data["workers"]))
+
+
+_FIELDS = [field for field in dataclasses.fields(WorkerLedger) if field.name != "staleness"]
+
+
+def _sum(before: WorkerLedger, worker: WorkerLedger) -> WorkerLedger:
+    """Both; the process is the later one."""
+    names = [field.name for field in dataclasses.fields(worker)][2:]
+    counts = {name: getattr(before, name) + getattr(worker, name) for name in names}
+    return dataclasses.replace(worker, **counts)
+
+
+def _worker(counts: dict[str, Any]) -> WorkerLedger:
+    staleness = counts.pop("staleness")
+    buckets = np.zeros_like(Histogram(np.zeros(0, np.int64), 0).edges)
+    for bucket, count in staleness["counts"].items():
+        buckets[int(bucket)] = count
+    return WorkerLedger(**counts, staleness=Histogram(buckets, staleness["total"]))

@@ -1,0 +1,246 @@
+"""The checkpoints of a run, written beside its training."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from asyncopt.errors import CheckpointError
+from asyncopt.run.checkpoint.checkpoint import Checkpoint, Checkpoints, Snapshot, resume
+from asyncopt.run.checkpoint.directory import Directory
+from asyncopt.run.checkpoint.keepsakes import Keepsakes
+from asyncopt.run.checkpoint.ledgers import add_ledgers
+from asyncopt.run.observe import RunView
+from asyncopt.run.rendezvous import spell_ranks
+from asyncopt.run.warn import warn_caller
+from asyncopt.store.ledger import Ledger
+
+__all__ = ["CheckpointObserver"]
+
+IDLE_TICK = 0.05  # s between looks at the clock
+BUSY_TICK = 0.005  # s between looks at who has parked
+SETTLE = 0.001  # s in which what a worker wrote before it saw no pause comes out of its processor
+FIRST_LOOK = 0.02  # s that the tick which pauses the run stays for those who park at once
+PATIENCE = 5.0  # s at least, for workers to end their batches
+GRACE = 1.0  # s for workers that have not been seen to use batches
+LAST_WRITE = 600.0  # s for the disk to take what is being written when the run ends
+
+
+class CheckpointObserver:
+    """Writes a checkpoint every so often, and a last one when the run ends or is interrupted.
+
+    When one is due, the workers park at the ends of their batches; stores, buffers and what workers
+    keep to themselves are copied, and training goes on while a thread writes the copy. A run that
+    fails leaves no last checkpoint: what it was working on may be why it failed.
+
+    Args:
+        checkpoints: when and where.
+        keepsakes: of the run's workers.
+        resume: go on from the newest checkpoint, if there is one.
+    """
+
+    def __init__(
+        self, checkpoints: Checkpoints, keepsakes: Keepsakes, *, resume: bool = False
+    ) -> None:
+        self._settings = checkpoints
+        self._keepsakes = keepsakes
+        self._resume = resume
+        self._directory: Directory | None = None
+        self._ready = False  # everything has the values to begin with
+        self._due = 0.0
+        self._paused_at: float | None = None
+        self._writer: _Writer | None = None
+        self._told: set[int] = set()  # workers that use no batches
+
+    @property
+    def interval(self) -> float:
+        """Seconds between ticks: fewer while workers stand still."""
+        return IDLE_TICK if self._paused_at is None else BUSY_TICK
+
+    def start(self, view: RunView) -> None:
+        """Open the directory, and give everything the values of the newest checkpoint there.
+
+        Raises:
+            CheckpointError: another run writes there, no checkpoint there is whole, or the newest
+                one is of another run than this. Nothing was changed.
+        """
+        self._view = view
+        path = Path(self._settings.path)
+        self._directory = Directory(path, write=True)
+        newest = resume(path) if self._resume else None
+        if newest is not None:
+            self._go_on_from(newest)
+        self._earlier = newest.ledger if newest is not None else Ledger(0, ())
+        self._ledgers = [optimizer.ledger() for optimizer in view.optimizers]
+        self._due = time.monotonic() + self._settings.every
+        self._ready = True
+
+    def tick(self, now: float) -> None:
+        """Do what is to be done now.
+
+        Raises:
+            CheckpointError: a checkpoint was left out or could not be written. The next one comes
+                at its time.
+        """
+        if self._writer is not None and self._writer.is_done:
+            writer, self._writer = self._writer, None
+            writer.result()
+        if self._paused_at is None and self._writer is None and now >= self._due:
+            self._due = now + self._settings.every
+            self._paused_at = now
+            self._view.board.pause()
+            until = now + FIRST_LOOK
+            time.sleep(SETTLE)
+            while self._late() and time.monotonic() < until:
+                time.sleep(SETTLE)
+        if self._paused_at is not None:
+            self._look(now - self._paused_at)
+
+    def end(self, error: BaseException | None) -> None:
+        """Write the last checkpoint, unless the run failed.
+
+        Raises:
+            CheckpointError: that or the one before could not be written, and there is an ``error``
+                to note it on; without one it is a warning.
+        """
+        if self._directory is None:
+            return
+        try:
+            if self._writer is not None:
+                self._writer.result()
+            if self._ready and not isinstance(error, Exception):
+                self._snapshot().write(self._directory, self._settings.keep)
+        except (CheckpointError, OSError) as problem:
+            if error is not None:
+                raise
+            warn_caller(f"the last checkpoint was not written: {problem}")
+        finally:
+            if self._writer is None or self._writer.is_done:  # else it goes on with a slow disk
+                self._directory.close()
+
+    def _go_on_from(self, newest: Checkpoint) -> None:
+        workers = self._view.workers
+        if newest.positions is None or len(newest.workers) != workers:
+            got = f"{len(newest.workers)}" if newest.positions else "none: asyncopt.save wrote it"
+            raise CheckpointError(
+                f"resume: expected a checkpoint of a run with {workers} workers, got one with "
+                f"{got}, {newest.path}; start as many, or load it and restore it by itself"
+            )
+        newest.restore(self._view.args)
+        self._view.board.restore(newest.positions)
+        for rank, kept in enumerate(newest.workers):
+            if kept is not None:
+                self._keepsakes.leave(rank, kept)
+
+    def _look(self, waited: float) -> None:
+        """While the run is paused: take the snapshot if all stand still, or give up."""
+        late = self._late()
+        try:
+            if (
+                late
+                and all(map(self._is_careless, late))
+                and (waited > GRACE or self._told.issuperset(late))
+            ):
+                self._tell(late)
+                late = []
+            if not late:
+                snapshot = self._snapshot()
+            elif waited > (patience := max(self._settings.every, PATIENCE)):
+                raise CheckpointError(
+                    f"checkpoint: expected all workers to end their batches within "
+                    f"{patience:g} s, {spell_ranks(late)} did not; this one is left out"
+                )
+            else:
+                return
+        except BaseException:
+            self._let_go()
+            raise
+        self._let_go()
+        assert self._directory is not None
+        self._writer = _Writer(snapshot, self._directory, self._settings.keep)
+
+    def _let_go(self) -> None:
+        self._paused_at = None
+        self._due = time.monotonic() + self._settings.every
+        self._view.board.resume()
+
+    def _late(self) -> list[int]:
+        """The workers that may still push."""
+        board = self._view.board
+        at_rest = self._view.at_barrier().union(board.parked)
+        return [
+            rank
+            for rank, process in enumerate(self._view.process_ids())
+            if process is not None and rank not in at_rest and not self._has_no_turn(rank)
+        ]
+
+    def _has_no_turn(self, rank: int) -> bool:
+        """Whether a worker has not come to its first batch, or is through with its last.
+
+        It shows that it goes on, by progress or another phase, before it looks whether to park.
+        """
+        seat = self._view.board.seat(rank)
+        unused = seat["phase"] == "start" and seat["progress"] == 0
+        return seat["pid"] == 0 or unused or seat["phase"] == "done"
+
+    def _is_careless(self, rank: int) -> bool:
+        """Whether a worker pushes without ever coming to the end of a batch."""
+        return self._view.board.seat(rank)["progress"] == 0
+
+    def _tell(self, careless: list[int]) -> None:
+        if new := [rank for rank in careless if rank not in self._told]:
+            self._told.update(new)
+            warn_caller(
+                f"checkpoint: {spell_ranks(new)} took no batch from worker.batches and cannot be "
+                "paused: a push that is under way may be in checkpoints in part; take batches from "
+                "worker.batches, or call worker.pull() before each forward pass"
+            )
+
+    def _snapshot(self) -> Snapshot:
+        view = self._view
+        parked = view.board.parked
+        now = [
+            optimizer.ledger().since(then)
+            for optimizer, then in zip(view.optimizers, self._ledgers, strict=True)
+        ]
+        return Snapshot.take(
+            view.args,
+            ledger=add_ledgers(self._earlier, *now),
+            positions=view.board.positions(),
+            workers=[
+                (self._keepsakes.get if rank in parked else self._keepsakes.collect)(rank)
+                for rank in range(view.workers)
+            ],
+        )
+
+
+class _Writer(threading.Thread):
+    """Writes a snapshot."""
+
+    def __init__(self, snapshot: Snapshot, directory: Directory, keep: int) -> None:
+        super().__init__(name="asyncopt-checkpoint", daemon=True)
+        self._write = (snapshot, directory, keep)
+        self._problem: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        snapshot, directory, keep = self._write
+        try:
+            snapshot.write(directory, keep)
+        except BaseException as problem:
+            self._problem = problem
+
+    @property
+    def is_done(self) -> bool:
+        return not self.is_alive()
+
+    def result(self) -> None:
+        """Wait for the end; raises what went wrong."""
+        self.join(LAST_WRITE)
+        if self.is_alive():
+            raise CheckpointError(
+                f"checkpoint: expected the disk to take it within {LAST_WRITE:g} s, it did not"
+            )
+        if self._problem is not None:
+            raise self._problem

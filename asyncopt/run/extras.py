@@ -1,0 +1,25 @@
+"""Packages that only some of a run's observers need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["needed"]
+
+
+@contextmanager
+def needed(argument: str, package: str) -> Iterator[None]:
+    """Around the import of `package`, which `argument` asks for: says how to get it.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{argument}: expected the package {package}, got {error}; "
+            f"pip install 'asyncopt[telemetry]'",
+            name=error.name,
+        ) from error

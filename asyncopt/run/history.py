@@ -1,0 +1,136 @@
+"""How a run went over time: the samples taken of it, and what follows from two in a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from asyncopt.run.samples import Floats, Integers, Sample, Sampler
+from asyncopt.store.ledger import Histogram
+
+if TYPE_CHECKING:
+    from asyncopt.run.observe import RunView
+
+__all__ = ["History", "Intervals"]
+
+
+@dataclass(frozen=True)
+class History:
+    """Samples of a run, at least one, and the intervals between them.
+
+    Arrays have one row per interval, that is ``len(samples) - 1``, and one column per worker (or
+    per core). Counts of an interval sum up to those of the run's ledger.
+
+    Attributes:
+        samples: what had been counted at each look.
+        cores: the numbers of the cores that the run could use.
+    """
+
+    samples: tuple[Sample, ...]
+    cores: tuple[int, ...]
+
+    @property
+    def workers(self) -> int:
+        """How many workers the run has."""
+        return len(self.samples[0].pushes)
+
+    @property
+    def seconds(self) -> Floats:
+        """When each interval ended, in seconds since the start; one number per interval."""
+        return self._at("seconds")[1:]
+
+    @property
+    def pushes(self) -> Integers:
+        """Pushes in each interval."""
+        return np.diff(self._at("pushes"), axis=0)
+
+    @property
+    def updates_per_second(self) -> Floats:
+        """Pushes per second."""
+        return self.pushes / self._lengths
+
+    @property
+    def retries(self) -> Integers:
+        """Attempts that had to be repeated in each interval."""
+        return np.diff(self._at("retries"), axis=0)
+
+    @property
+    def lock_wait_share(self) -> Floats:
+        """The part of each interval that was spent waiting for locks, 0 to 1."""
+        return np.diff(self._at("lock_wait_seconds"), axis=0) / self._lengths
+
+    @property
+    def restarts(self) -> Integers:
+        """How often each worker had been replaced by the end of the interval."""
+        return self._at("restarts")[1:]
+
+    @property
+    def loss(self) -> Floats:
+        """The last loss logged by the end of the interval; NaN before the first."""
+        return self._at("loss")[1:]
+
+    @property
+    def cpu_use(self) -> Floats:
+        """Processor time over time: 1.5 is one and a half cores. NaN without a process."""
+        return np.diff(self._at("cpu_seconds"), axis=0) / self._lengths
+
+    @property
+    def core_use(self) -> Floats:
+        """The part of the time for which each core was busy, whoever kept it so."""
+        return np.diff(self._at("core_seconds"), axis=0) / self._lengths
+
+    def staleness(self, interval: int, worker: int | None = None) -> Histogram:
+        """The staleness of the pushes in one interval, by one worker or all."""
+        before, after = self.samples[:-1][interval], self.samples[1:][interval]
+        chosen = slice(None) if worker is None else slice(worker, worker + 1)
+        return Histogram(
+            (after.staleness - before.staleness)[chosen].sum(axis=0),
+            int((after.staleness_sum - before.staleness_sum)[chosen].sum()),
+        )
+
+    def whole(self) -> History:
+        """The run as one interval; processor time is what was seen of the workers' processes."""
+        first, last = self.samples[0], self.samples[-1]
+        seen = self._at("cpu_seconds")
+        least = np.where(np.isnan(seen), np.inf, seen).min(axis=0)
+        most = np.where(np.isnan(seen), -np.inf, seen).max(axis=0)
+        used = np.where(np.isfinite(least), most - least, np.nan)
+        ends = (
+            replace(first, cpu_seconds=np.zeros_like(used)),
+            replace(last, cpu_seconds=used),
+        )
+        return History(ends, self.cores)
+
+    @property
+    def _lengths(self) -> Floats:
+        """Seconds of each interval, as a column."""
+        return np.diff(self._at("seconds"))[:, np.newaxis]
+
+    def _at(self, name: str) -> npt.NDArray[Any]:
+        return np.array([getattr(sample, name) for sample in self.samples])
+
+
+class Intervals:
+    """A run as it goes on, one interval after the other."""
+
+    def __init__(self, view: RunView) -> None:
+        self._sampler = Sampler(view)
+        self._first = self._last = self._sampler.sample()
+
+    def next(self, least: float) -> History | None:
+        """What happened since the last time; None if that is less than `least` seconds ago."""
+        sample = self._sampler.sample()
+        if sample.seconds - self._last.seconds < least:
+            return None
+        last, self._last = self._last, sample
+        return History((last, sample), self._sampler.cores)
+
+    def whole(self) -> History | None:
+        """What happened since the start barrier, as one interval; None if nobody got there."""
+        sample = self._sampler.sample()
+        if sample.seconds <= self._first.seconds:
+            return None
+        return History((self._first, sample), self._sampler.cores)

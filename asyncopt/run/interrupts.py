@@ -1,0 +1,82 @@
+"""Ctrl-C and SIGTERM during a run: noted when they come, acted on where the run can take it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+
+__all__ = ["Interrupts"]
+
+
+class _Terminated(BaseException):
+    """SIGTERM has come."""
+
+
+class Interrupts:
+    """Context in which a first Ctrl-C or SIGTERM waits for ``check`` to raise it.
+
+    An exception out of a signal handler can come between any two instructions, also between a
+    process's start and the note of its id; so the handlers only wake those who wait for this
+    object's descriptor. A second signal is raised at once, wherever the run is. On leaving, the
+    handlers are what they were, and after a SIGTERM the process ends by that same signal.
+
+    It acts in the main thread only, where Python handles signals, and only on signals whose
+    handling is Python's own: who has installed other handlers keeps them.
+    """
+
+    def __init__(self) -> None:
+        self._previous: dict[int, signal.Handlers] = {}
+        self._came = 0  # the signal that check() has not raised yet
+        self._count = 0
+
+    def __enter__(self) -> Interrupts:
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        if threading.current_thread() is threading.main_thread():
+            own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+            for number, handler in own.items():
+                if signal.getsignal(number) == handler:
+                    self._previous[number] = signal.signal(number, self._note)  # type: ignore[assignment]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.check()  # one that came after the last look
+        except _Terminated:
+            kind = _Terminated
+        finally:
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
+            os.close(self._wake)
+        if kind is _Terminated:
+            signal.raise_signal(signal.SIGTERM)
+
+    def fileno(self) -> int:
+        """Readable once a signal has come."""
+        return self._wake
+
+    def check(self) -> None:
+        """Raise what has come, once.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C.
+        """
+        came, self._came = self._came, 0
+        if came:
+            os.eventfd_read(self._wake)
+            raise _exception(came)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count > 1:
+            raise _exception(number)
+        self._came = number
+        os.eventfd_write(self._wake, 1)
+
+
+def _exception(number: int) -> BaseException:
+    return _Terminated() if number == signal.SIGTERM else KeyboardInterrupt()

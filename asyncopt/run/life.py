@@ -1,0 +1,130 @@
+"""A worker's life from its start to its last word: the same in a process and in a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+from asyncopt.errors import RunTimeout
+from asyncopt.run.arrays import SharedArrays
+from asyncopt.run.board import Board
+from asyncopt.run.checkpoint.keepsakes import Keepsake, Keepsakes
+from asyncopt.run.optimizers import find_optimizers
+from asyncopt.run.outcome import describe
+from asyncopt.run.plan import Plan
+from asyncopt.run.worker import Worker
+
+__all__ = ["Box", "Errand", "Stop", "live"]
+
+# Seconds beyond the launcher's own deadlines after which a worker stops believing in an answer.
+GRACE = 30.0
+# Seconds that the system call which waits for an answer takes at most.
+LONGEST = 1e6
+
+
+class Stop(SystemExit):
+    """Raised inside workers of a run that is over; ``except Exception`` lets it pass."""
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What a worker is to do, and on what."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    board: Board
+    plan: Plan
+    keepsakes: Keepsakes | None = None
+    arrays: SharedArrays = field(default_factory=SharedArrays)
+
+
+class Box(Protocol):
+    """What is too large for the line between launcher and worker, one thing at a time."""
+
+    def take(self) -> Any:
+        """What was put in last: the errand, in a worker."""
+
+    def put_result(self, result: object) -> None:
+        """What ``fn`` returned."""
+
+    def put_failure(self, message: str, error: BaseException) -> None:
+        """What ended the worker."""
+
+
+class _Line:
+    """A worker's end of the line to its launcher."""
+
+    def __init__(self, rank: int, pipe: Connection[Any, Any]) -> None:
+        self._rank = rank
+        self._pipe = pipe
+
+    def say(self, *words: object) -> None:
+        try:
+            self._pipe.send(words)
+        except OSError:
+            raise Stop from None
+
+    def answer(self, patience: float) -> tuple[Any, ...]:
+        if not self._pipe.poll(min(patience + GRACE, LONGEST)):
+            raise RunTimeout(f"worker {self._rank}: the launching process does not answer")
+        try:
+            return tuple(self._pipe.recv())
+        except (EOFError, OSError):
+            raise Stop from None
+
+    def meet(self, timeout: float) -> None:
+        """``Worker.barrier``."""
+        self.say("barrier", timeout)
+        _, problem = self.answer(timeout)
+        if problem:
+            raise RunTimeout(problem)
+
+
+def live(rank: int, pipe: Connection[Any, Any], box: Box, start_timeout: float) -> None:
+    """Take the errand, wait for the start, run it, and report what came of it.
+
+    The words on the pipe, worker to launcher: ``("ready",)``, ``("barrier", timeout)``,
+    ``("returned", when)``, ``("failed", when)``, where ``when`` is the machine's monotonic clock;
+    launcher to worker: ``("go",)``, ``("barrier", problem)``. All are small enough to be written at
+    once; results and failures lie in the box before their word is sent. A launcher that hangs up
+    ends the worker.
+    """
+    line = _Line(rank, pipe)
+    excuse = f"worker {rank} could not unpickle fn and args: "
+    with contextlib.suppress(Stop):
+        try:
+            errand: Errand = box.take()
+            excuse = ""
+            line.say("ready")
+            line.answer(start_timeout)
+            worker = Worker(
+                rank,
+                errand.plan.workers,
+                line.meet,
+                board=errand.board,
+                optimizers=find_optimizers(errand.args),
+                settings=errand.plan,
+            )
+            if errand.keepsakes is not None:
+                keepsake = Keepsake(errand.keepsakes, rank, errand.args)
+                worker.on_take, worker.on_park = keepsake.at, keepsake.hand_over
+            try:
+                result = errand.fn(worker, *errand.args)
+            except BaseException:
+                worker.retire(returned=False)
+                raise
+            returned = time.monotonic()
+            worker.retire(returned=True)
+            box.put_result(result)
+        except Stop:
+            raise
+        except BaseException as error:
+            when = time.monotonic()
+            box.put_failure(excuse + describe(rank, error), error)
+            line.say("failed", when)
+        else:
+            line.say("returned", returned)

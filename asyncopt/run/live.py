@@ -1,0 +1,96 @@
+"""The observer behind ``launch(..., view=True)``: the workers in the terminal, as they go on."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from asyncopt.report.table import Sheet
+from asyncopt.run.extras import needed
+from asyncopt.run.history import History, Intervals
+from asyncopt.run.tables import sentence, workers_sheet
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from asyncopt.run.observe import RunView
+
+__all__ = ["LiveView"]
+
+REDRAW = 0.5  # s: often enough to look alive
+PRINT = 5.0  # s between lines where nothing can be redrawn
+
+
+class LiveView:
+    """A table that is redrawn on a terminal; a line now and then where stdout is none.
+
+    Rates and shares are of the time since the last look, and at the end of the whole run.
+
+    Raises:
+        ModuleNotFoundError: stdout is a terminal, and rich is not installed.
+    """
+
+    def __init__(self) -> None:
+        self._screen = _Screen() if sys.stdout.isatty() else None
+        self.interval = PRINT if self._screen is None else REDRAW
+
+    def start(self, view: RunView) -> None:
+        """Look for the first time."""
+        self._view = view
+        self._intervals = Intervals(view)
+        if self._screen is not None:
+            self._screen.start()
+
+    def tick(self, now: float) -> None:
+        """Show what has happened since the last tick."""
+        self._show(self._intervals.next(self.interval / 2))
+
+    def end(self, error: BaseException | None) -> None:
+        """Show the whole run, and leave that on the terminal."""
+        try:
+            self._show(self._intervals.whole(), "in all: ")
+        finally:
+            if self._screen is not None:
+                self._screen.stop()
+
+    def _show(self, change: History | None, prefix: str = "") -> None:
+        if change is None:
+            return
+        said = prefix + sentence(change)
+        if self._screen is None:
+            print(said, flush=True)
+        else:
+            phases = [self._view.board.seat(rank)["phase"] for rank in range(self._view.workers)]
+            self._screen.draw(said, workers_sheet(change, phases))
+
+
+class _Screen:
+    """A table on the terminal that is drawn over, by rich."""
+
+    def __init__(self) -> None:
+        with needed("view", "rich"):
+            from rich.live import Live
+
+        # No thread of its own: the run says when to draw. What the program prints goes above.
+        self._live = Live(auto_refresh=False)
+
+    def start(self) -> None:
+        self._live.start()
+
+    def draw(self, title: str, contents: Sheet) -> None:
+        self._live.update(_drawn(title, contents), refresh=True)
+
+    def stop(self) -> None:
+        self._live.stop()
+
+
+def _drawn(title: str, contents: Sheet) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, (heading, _) in enumerate(contents.headings):
+        table.add_column(heading, justify="left" if place < contents.left else "right")
+    for line in contents.lines:
+        table.add_row(*line.cells, style="dim" if line.aside else None)
+    return table

@@ -1,0 +1,59 @@
+"""The workers that a run has lost, and what that cost it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from asyncopt.run.optimizers import SharedOptimizer
+from asyncopt.run.outcome import Failure, Loss
+
+__all__ = ["Losses"]
+
+
+class Losses:
+    """A record of losses.
+
+    The ledgers tell how many locks were taken over from dead owners, not from whom: it happens
+    mostly between a death and its note, else soon after, so each is put down to the newest loss.
+
+    Args:
+        optimizers: whose ledgers tell of repairs.
+    """
+
+    def __init__(self, optimizers: list[SharedOptimizer]) -> None:
+        self._optimizers = optimizers
+        self._noted: list[Loss] = []
+        self._repairs = 0
+        self.look()
+
+    def note(self, failure: Failure, *, replaced: bool, batch: int | None) -> None:
+        """Record a loss that the run survives."""
+        loss = Loss(
+            rank=failure.rank,
+            when=failure.when,
+            cause=failure.message,
+            traceback=failure.traceback,
+            replaced=replaced,
+            batch=batch,
+            repairs=0,
+        )
+        self._noted.append(loss)
+        self.look()
+
+    def look(self) -> None:
+        """Put the repairs since the last look down to the newest loss."""
+        repairs = sum(optimizer.ledger().repairs for optimizer in self._optimizers)
+        if self._noted:
+            newest = self._noted[-1]
+            found = newest.repairs + repairs - self._repairs
+            self._noted[-1] = dataclasses.replace(newest, repairs=found)
+        self._repairs = repairs
+
+    def told(self, start: float) -> tuple[Loss, ...]:
+        """All losses.
+
+        Args:
+            start: when the workers passed the start barrier, on the monotonic clock in seconds.
+        """
+        self.look()
+        return tuple(dataclasses.replace(loss, when=loss.when - start) for loss in self._noted)

@@ -1,0 +1,128 @@
+"""A worker as its launcher sees it: a line to it, and a hand on its life."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from multiprocessing import Pipe
+from typing import Any
+
+from asyncopt.run.life import Box
+
+__all__ = ["Member", "dismiss", "join"]
+
+TERM_GRACE = 5.0  # s for a worker that is asked to end
+KILL_GRACE = 10.0  # s for the kernel to clear a killed process away
+
+
+class Member(abc.ABC):
+    """One worker, from its start to its end; who replaces it is another member of the same rank.
+
+    Attributes:
+        rank: its rank.
+        pipe: the launcher's end of the line; see :func:`asyncopt.run.life.live` for the words.
+        far_end: the worker's end.
+        box: for what is too large for the line.
+        ready: whether it stands at the start barrier, or is past it.
+    """
+
+    box: Box
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.ready = False
+        self.pipe, self.far_end = Pipe()
+        self.hung_up = False
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Let it live."""
+
+    @property
+    @abc.abstractmethod
+    def task(self) -> int | None:
+        """Process id, or of a thread its id; None before its start."""
+
+    @property
+    @abc.abstractmethod
+    def process_id(self) -> int | None:
+        """Id of the process in which it lives; None if it does not."""
+
+    @property
+    @abc.abstractmethod
+    def exitcode(self) -> int | None:
+        """How it ended, negative for a signal; None while it lives, or before."""
+
+    @property
+    @abc.abstractmethod
+    def sentinel(self) -> int | None:
+        """A descriptor that is readable once it has ended; None if there is no such thing."""
+
+    @abc.abstractmethod
+    def failure(self) -> tuple[str, str, BaseException | None]:
+        """What it said that ended it: in words, with its traceback, and the exception if it came.
+
+        To be called once, after the word "failed".
+        """
+
+    @abc.abstractmethod
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+    @abc.abstractmethod
+    def kill(self) -> bool:
+        """End it; False if nothing can."""
+
+    @abc.abstractmethod
+    def join(self, timeout: float) -> None:
+        """Wait at most ``timeout`` seconds for its end, and leave nothing of it in the system."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give back what the launcher held for it."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has started and not ended."""
+        return self.task is not None and self.exitcode is None
+
+    def send(self, *words: object) -> None:
+        """Say something to it."""
+        with contextlib.suppress(OSError):  # it died; its sentinel tells
+            self.pipe.send(words)
+
+    def words(self) -> Iterator[tuple[Any, ...]]:
+        """What it has said since the last call."""
+        while not self.hung_up and self.pipe.poll():
+            try:
+                yield self.pipe.recv()
+            except (EOFError, OSError):
+                self.hung_up = True
+
+
+def join(members: Sequence[Member], grace: float) -> None:
+    """Wait for all ``members`` to end, ``grace`` seconds at most."""
+    deadline = time.monotonic() + grace
+    for member in members:
+        member.join(max(0.0, deadline - time.monotonic()))
+
+
+def dismiss(members: Sequence[Member]) -> list[int]:
+    """End all ``members``, and give back what was held for them.
+
+    Returns:
+        The ranks of those that still live: threads that stay in native code.
+    """
+    alive = [member for member in members if member.alive]
+    try:
+        for member in alive:
+            member.terminate()
+        join(alive, TERM_GRACE)
+    finally:  # also when a second Ctrl-C cuts the grace short
+        join([member for member in members if member.alive and member.kill()], KILL_GRACE)
+        left = [member.rank for member in members if member.alive]
+        for member in members:
+            member.close()
+    return left

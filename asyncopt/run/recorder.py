@@ -1,0 +1,67 @@
+"""The observer that keeps what happened, for ``Run.history`` and ``Run.report``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncopt.run.history import History
+from asyncopt.run.samples import Sample, Sampler
+
+if TYPE_CHECKING:
+    from asyncopt.run.observe import RunView
+
+__all__ = ["Recorder"]
+
+
+class Recorder:
+    """Samples a run into a table that never grows beyond `most` rows.
+
+    A full table drops every other sample and goes on at twice the interval. Samples hold counts
+    since the start, so the two intervals beside a dropped one become one, and nothing is lost but
+    resolution.
+
+    Args:
+        interval: seconds between samples, at first.
+        most: samples to keep.
+    """
+
+    def __init__(self, interval: float = 0.5, most: int = 2000) -> None:
+        self.interval = interval
+        self._most = most
+        self._sampler: Sampler | None = None
+        self._samples: list[Sample] = []
+
+    def start(self, view: RunView) -> None:
+        """Take the first sample."""
+        self._sampler = Sampler(view)
+        self._samples = [self._sampler.sample()]
+
+    def tick(self, now: float) -> None:
+        """Take a sample."""
+        sample = self._sample()
+        if self._since(sample) < 0.9 * self.interval:  # too early: one at the start barrier
+            return
+        self._samples.append(sample)
+        if len(self._samples) >= self._most:
+            del self._samples[1::2]
+            self.interval *= 2
+
+    def end(self, error: BaseException | None) -> None:
+        """Take the last sample."""
+        sample = self._sample()
+        if self._since(sample) < self.interval / 2 and len(self._samples) > 1:
+            self._samples.pop()  # too close for rates
+        if self._since(sample) > 0:
+            self._samples.append(sample)
+
+    def history(self) -> History:
+        """What was recorded since ``start``."""
+        assert self._sampler is not None
+        return History(tuple(self._samples), self._sampler.cores)
+
+    def _sample(self) -> Sample:
+        assert self._sampler is not None
+        return self._sampler.sample()
+
+    def _since(self, sample: Sample) -> float:
+        return sample.seconds - self._samples[-1].seconds

@@ -1,0 +1,141 @@
+"""``Run.report``: one page of HTML that shows how a run went."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from asyncopt._version import __version__
+from asyncopt.report.page import Picture, facts_html, figure_html, page_html
+from asyncopt.report.table import Line, Sheet, sheet_html
+from asyncopt.report.text import NOTHING, rate_text, share_text
+from asyncopt.run.extras import needed
+from asyncopt.run.history import History
+from asyncopt.run.tables import staleness_text, workers_sheet
+
+if TYPE_CHECKING:
+    from asyncopt.run.launch import Run
+
+__all__ = ["write_report"]
+
+
+def write_report(run: Run, path: str | os.PathLike[str]) -> None:
+    """Write the page to `path`; it is there whole or, as before, not at all.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+        OSError: it cannot be written.
+    """
+    with needed("report", "matplotlib"):
+        import asyncopt.run.plots as _  # noqa: F401 - it is what needs matplotlib
+    whole = Path(path)
+    part = whole.with_name(f".{whole.name}.part")
+    try:
+        part.write_text(report_html(run), encoding="utf-8")
+        part.replace(whole)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def report_html(run: Run) -> str:
+    """The page."""
+    parts = [facts_html(_facts(run))]
+    if run.losses:
+        parts += ["<h2>Workers lost</h2>", sheet_html(_losses_sheet(run))]
+    if len(run.history.seconds):
+        workers = workers_sheet(run.history.whole())
+        parts += ["<h2>Workers</h2>", sheet_html(workers), "<h2>Over time</h2>"]
+        parts += [figure_html(picture) for picture in _pictures(run.history)]
+    else:
+        parts.append("<p>The run was too short to be looked at.</p>")
+    return page_html("asyncopt run", parts)
+
+
+def _facts(run: Run) -> dict[str, str]:
+    ledger = run.ledger
+    worked = run.elapsed * run.workers
+    facts = {
+        "workers": str(run.workers),
+        "time": f"{run.elapsed:.2f} s",
+        "updates": f"{ledger.pushes:,} ({rate_text(run.updates_per_second)} per second)",
+        "staleness p50/p99": staleness_text(ledger.staleness),
+        "lock wait": f"{share_text(ledger.lock_wait_seconds / worked)} of the workers' time",
+        "retries": f"{ledger.retries:,}",
+        "updates lost": f"{ledger.lost_updates:,} elements counted (with audit=True)",
+        "pushes skipped": f"{ledger.skipped_nonfinite:,} for an infinite or NaN gradient",
+        "repairs": f"{ledger.repairs:,} locks taken over from a dead owner",
+        "replaced": f"{sum(run.restarts):,} workers",
+        "versions": f"asyncopt {__version__}, torch {torch.__version__}",
+    }
+    optional = {"updates lost": ledger.lost_updates, "pushes skipped": ledger.skipped_nonfinite}
+    return {name: text for name, text in facts.items() if optional.get(name, 1)}
+
+
+def _losses_sheet(run: Run) -> Sheet:
+    headings = [
+        ("worker", "its rank"),
+        ("cause", "what happened to it"),
+        ("after", "seconds since the start"),
+        ("batch", "the one that was handed out again"),
+        ("repairs", "locks that others took over; each may hide one partial push"),
+        ("replaced", "whether another worker took its place"),
+    ]
+    lines = [
+        Line(
+            [
+                str(loss.rank),
+                loss.cause,
+                f"{loss.when:.2f} s",
+                NOTHING if loss.batch is None else str(loss.batch),
+                str(loss.repairs),
+                "yes" if loss.replaced else "no",
+            ],
+            aside=False,
+            last=False,
+        )
+        for loss in run.losses
+    ]
+    return Sheet(headings, lines, left=2)
+
+
+def _pictures(history: History) -> Iterator[Picture]:
+    """What there is something to show of."""
+    from asyncopt.run import plots
+
+    if not np.isnan(history.loss).all():
+        yield Picture(
+            "Loss",
+            plots.loss("run-loss", history),
+            "The last loss that each worker had logged when the run was looked at.",
+        )
+    yield Picture(
+        "Throughput",
+        plots.throughput("run-throughput", history),
+        "Pushes per second, of each worker and of all together. A dashed line stands where a "
+        "worker was replaced.",
+    )
+    if history.pushes.any():
+        yield Picture(
+            "Staleness",
+            plots.staleness("run-staleness", history),
+            "How many pushes by other workers landed between a worker's reading of the parameters "
+            "and its own push.",
+        )
+    if not np.isnan(history.core_use).all():
+        yield Picture(
+            "CPU use per core",
+            plots.cores("run-cores", history),
+            "How busy each core was that the run could use, by this run or by other programs.",
+        )
+    if not np.isnan(history.cpu_use).all():
+        yield Picture(
+            "CPU use per worker",
+            plots.processors("run-processors", history),
+            "Processor time of each worker over time: 100% is one core. There is a gap where it "
+            "had no process.",
+        )

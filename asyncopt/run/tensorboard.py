@@ -1,0 +1,128 @@
+"""The observer behind ``launch(..., log_dir=...)``: scalars and histograms for TensorBoard."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from asyncopt.run.extras import needed
+from asyncopt.run.history import History, Intervals
+from asyncopt.run.tables import mean_known
+from asyncopt.store.ledger import Histogram
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from asyncopt.run.observe import RunView
+
+__all__ = ["TensorBoard"]
+
+
+class TensorBoard:
+    """Writes event files; ``tensorboard --logdir`` shows them while the run goes on.
+
+    The step of every value is the number of pushes that the run has made. A tag is a quantity and
+    whose it is: ``updates_per_second/all``, ``loss/worker_0``, ``core_use/core_1``.
+
+    Args:
+        log_dir: the folder to write to, one for each run; made if it is not there.
+        interval: seconds between values.
+
+    Raises:
+        ModuleNotFoundError: tensorboard is not installed.
+        OSError: the folder cannot be made or written to.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str], interval: float = 2.0) -> None:
+        with needed("log_dir", "tensorboard"):
+            import torch.utils.tensorboard as _  # noqa: F401 - said now, not when the run starts
+
+        os.makedirs(log_dir, exist_ok=True)
+        if not os.access(log_dir, os.W_OK):
+            raise PermissionError(f"log_dir: expected a folder to write to, got {log_dir}")
+        self.interval = interval
+        self._log_dir = os.fspath(log_dir)
+        self._writer: SummaryWriter | None = None
+        self._pushes = 0
+
+    def start(self, view: RunView) -> None:
+        """Open the file."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._intervals = Intervals(view)
+        self._writer = SummaryWriter(self._log_dir)
+
+    def tick(self, now: float) -> None:
+        """Write what has happened since the last tick."""
+        self._write(self.interval / 2)
+
+    def end(self, error: BaseException | None) -> None:
+        """Write what is left and close the file."""
+        if self._writer is None:
+            return
+        try:
+            self._write(self.interval / 100)
+        finally:
+            self._writer.close()
+
+    def _write(self, least: float) -> None:
+        change = self._intervals.next(least)
+        if change is None or self._writer is None:
+            return
+        self._pushes += int(change.pushes.sum())
+        for tag, value in scalars(change):
+            if not math.isnan(value):
+                self._writer.add_scalar(tag, value, self._pushes)
+        for tag, histogram in (
+            ("staleness/all", change.staleness(-1)),
+            *((f"staleness/worker_{r}", change.staleness(-1, r)) for r in range(change.workers)),
+        ):
+            if histogram.count:
+                self._write_histogram(tag, histogram)
+
+    def _write_histogram(self, tag: str, histogram: Histogram) -> None:
+        assert self._writer is not None
+        filled = np.flatnonzero(histogram.counts)
+        edges, counts = histogram.edges, histogram.counts[: filled[-1] + 1]
+        floors = edges[: len(counts)].astype(float)
+        # Whole numbers lie inside of their buckets, not on the limits between two.
+        limits = np.append(edges[1:], 2 * edges[-1])[: len(counts)] - 0.5
+        self._writer.add_histogram_raw(
+            tag,
+            min=floors[filled[0]],
+            max=floors[-1],
+            num=histogram.count,
+            sum=histogram.total,
+            sum_squares=float((counts * floors**2).sum()),
+            bucket_limits=limits.tolist(),
+            bucket_counts=counts.tolist(),
+            global_step=self._pushes,
+        )
+
+
+def scalars(change: History) -> Iterator[tuple[str, float]]:
+    """Tag and value of everything that one interval shows; NaN where nothing is known."""
+    rates, waits, losses = change.updates_per_second, change.lock_wait_share, change.loss
+    yield "updates_per_second/all", float(rates[-1].sum())
+    yield "lock_wait_share/all", float(waits[-1].mean())
+    yield "retries/all", float(change.retries[-1].sum())
+    yield "restarts/all", float(change.restarts[-1].sum())
+    yield "loss/all", mean_known(losses[-1])
+    for q in (50, 99):
+        yield f"staleness_p{q}/all", change.staleness(-1).percentile(q)
+    for rank in range(change.workers):
+        name = f"worker_{rank}"
+        yield f"updates_per_second/{name}", float(rates[-1, rank])
+        yield f"lock_wait_share/{name}", float(waits[-1, rank])
+        yield f"retries/{name}", float(change.retries[-1, rank])
+        yield f"restarts/{name}", float(change.restarts[-1, rank])
+        yield f"loss/{name}", float(losses[-1, rank])
+        yield f"cpu_use/{name}", float(change.cpu_use[-1, rank])
+        for q in (50, 99):
+            yield f"staleness_p{q}/{name}", change.staleness(-1, rank).percentile(q)
+    for core, use in zip(change.cores, change.core_use[-1], strict=True):
+        yield f"core_use/core_{core}", float(use)

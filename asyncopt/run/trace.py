@@ -1,0 +1,140 @@
+"""The observer behind ``launch(..., trace=...)``: who did what when, as a Chrome trace.
+
+The file is a JSON array of events, as chrome://tracing and https://ui.perfetto.dev read it. Format:
+"Trace Event Format", Google, 2016. A launcher that is killed leaves the array open, which the
+format allows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+from asyncopt.run.warn import warn_caller
+
+if TYPE_CHECKING:
+    from asyncopt.run.observe import RunView
+
+__all__ = ["Trace"]
+
+SPANS = 2_000_000  # about 200 MB, and more than viewers like
+
+
+class Trace:
+    """Writes one span for each start, pull, compute, push and wait of every worker.
+
+    A seat of the board remembers its last 4096 events. In place of those that were overwritten
+    before a tick read them stands one span named ``lost`` with their number; the sum is said at the
+    end.
+
+    Args:
+        path: the file to write; what was there is replaced.
+        interval: seconds between looks at the board.
+        most: spans to write; the run's further ones are only counted, which is said at the end.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], interval: float = 0.05, most: int = SPANS
+    ) -> None:
+        self.interval = interval
+        self._path = os.fspath(path)
+        self._most = most
+        self._written = self._left_out = self._lost = 0
+        self._file: IO[str] | None = None
+        with open(self._path, "a", encoding="utf-8"):  # now, before anything is started
+            pass
+
+    def start(self, view: RunView) -> None:
+        """Open the file and name its rows."""
+        self._view = view
+        zero = time.monotonic_ns()
+        self._rows = [_Row(rank, zero) for rank in range(view.workers)]
+        self._file = open(self._path, "w", encoding="utf-8")  # noqa: SIM115 - `end` closes it
+        self._file.write("[\n" + _metadata("process_name", name="run"))
+        for row in self._rows:
+            self._file.write(_metadata("thread_name", tid=row.rank, name=f"worker {row.rank}"))
+
+    def tick(self, now: float) -> None:
+        """Write the spans that have ended since the last tick."""
+        if self._file is None:
+            return
+        processes = self._view.process_ids()  # first: of a dead worker there are no later events
+        for row, process in zip(self._rows, processes, strict=True):
+            events, lost = self._view.board.events(row.rank, row.after)
+            self._lost += lost
+            for span in row.spans(events, lost, alive=process is not None):
+                if self._written < self._most:
+                    self._file.write(span)
+                    self._written += 1
+                else:
+                    self._left_out += 1
+        self._file.flush()
+
+    def end(self, error: BaseException | None) -> None:
+        """Write what is left, close the file, and say what is not in it."""
+        if self._file is None:
+            return
+        with self._file:
+            self.tick(0.0)
+            missing = {"lost": self._lost, "left_out": self._left_out}
+            self._file.write(_metadata("asyncopt", **missing).removesuffix(",\n") + "\n]\n")
+        self._file = None
+        if self._lost:
+            warn_caller(
+                f"trace: {self._lost:,} events were overwritten before they could be read; spans "
+                f"named lost stand for them in {self._path}"
+            )
+        if self._left_out:
+            warn_caller(
+                f"trace: {self._path} holds the first {self._written:,} spans; {self._left_out:,} "
+                f"later ones were left out"
+            )
+
+
+class _Row:
+    """The spans of one worker: each lasts from one event to the next."""
+
+    def __init__(self, rank: int, zero: int) -> None:
+        self.rank = rank
+        self.after = 0  # number of the last event
+        self._zero = zero  # ns of the monotonic clock that are 0 in the file
+        self._phase: str | None = None
+        self._since = zero
+        self._gap = 0  # events lost since then
+
+    def spans(
+        self, events: Sequence[tuple[int, int, str]], lost: int, *, alive: bool
+    ) -> Iterator[str]:
+        """What ended with these events, the first of them after `lost` others."""
+        self._gap += lost
+        self.after += lost
+        for self.after, ns, phase in events:
+            yield from self._until(ns)
+            self._phase = None if phase == "done" else phase
+        if not alive:  # what it was at ended with it
+            yield from self._until(time.monotonic_ns())
+            self._phase = None
+
+    def _until(self, ns: int) -> Iterator[str]:
+        if self._gap:
+            yield self._span("lost", ns, f',"args":{{"events":{self._gap}}}')
+        elif self._phase is not None:
+            yield self._span(self._phase, ns)
+        self._since, self._gap = ns, 0
+
+    def _span(self, name: str, end: int, more: str = "") -> str:
+        begin, length = (self._since - self._zero) / 1e3, (end - self._since) / 1e3  # us
+        return (
+            f'{{"name":"{name}","ph":"X","pid":0,"tid":{self.rank},'
+            f'"ts":{begin:.3f},"dur":{length:.3f}{more}}},\n'
+        )
+
+
+def _metadata(what: str, tid: int = 0, **args: Any) -> str:
+    return json.dumps({"name": what, "ph": "M", "pid": 0, "tid": tid, "args": args}) + ",\n"

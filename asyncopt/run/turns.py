@@ -1,0 +1,133 @@
+"""A worker's turns: from a pull to the pushes of what was computed with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from asyncopt.run.board import Board
+from asyncopt.run.delays import Delay
+from asyncopt.run.optimizers import SharedOptimizer
+
+__all__ = ["Turns"]
+
+PATIENCE = 600.0  # s that a worker waits for its turn before it gives up
+NAP = 0.5  # s that a sleep stays away from Python, which may have to stop this thread
+
+
+class Turns:
+    """One worker's turns, in the order rest, begin, pull, pushes, end; then all over again.
+
+    Args:
+        rank: the worker's.
+        board: of the run.
+        optimizers: the worker's own; their pushes are led through here.
+        max_staleness: turns of others that may end between a pull and its push; None: any.
+        delay: to be slept before the first push of each turn.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        board: Board,
+        optimizers: Sequence[SharedOptimizer],
+        max_staleness: int | None,
+        delay: Delay | None,
+    ) -> None:
+        self.on_park: Callable[[], None] | None = None  # called before parking
+        self.are_bounded = max_staleness is not None
+        self.are_serial = max_staleness == 0
+        self._rank = rank
+        self._board = board
+        self._optimizers = optimizers
+        self._in_place = [optimizer for optimizer in optimizers if not optimizer.is_replica]
+        self._max_staleness = max_staleness
+        self._delay = delay
+        self._number = board.seat(rank)["progress"] - 1  # its predecessors' turns count
+        self._open = False
+        self._pulled_at = time.monotonic()
+        self._delayed = False
+        self._outdated = True  # others may have pushed since the replicas were last refreshed
+        self._retired = False
+        for optimizer in optimizers:
+            optimizer.before_push = self._before_push
+
+    def rest(self, finish: Callable[[], None] = lambda: None) -> None:
+        """Be between two turns: show progress, and park if the run is paused.
+
+        Args:
+            finish: called before parking.
+        """
+        self.end()
+        self._board.beat(self._rank)
+        if self._board.paused:
+            finish()
+            self.stand()
+            self._board.park(self._rank, PATIENCE)
+
+    def stand(self) -> None:
+        """End the turn for a while in which others go on and a checkpoint may be taken."""
+        self.end()
+        self._board.mark(self._rank, "wait")
+        self._outdated = True
+        if self.on_park is not None:
+            self.on_park()
+
+    def begin(self) -> None:
+        """Open a turn, unless one is open, as soon as ``max_staleness`` lets it."""
+        if self._open:
+            return
+        if self.are_bounded:
+            self._board.mark(self._rank, "wait")
+            self._board.begin(self._rank, self._max_staleness, PATIENCE)
+        self._open = True
+        self._number += 1
+        self._delayed = False
+
+    def pull(self, everything: bool = False) -> None:
+        """Let the next gradient be computed from what the stores hold now.
+
+        Args:
+            everything: refresh replicas even if their last push did, and nothing was waited for
+                since.
+        """
+        self._board.mark(self._rank, "pull")
+        everything = everything or self._outdated or self.are_bounded
+        for optimizer in self._optimizers if everything else self._in_place:
+            optimizer.pull()
+        self._outdated = False
+        self._pulled_at = time.monotonic()
+        self._board.mark(self._rank, "compute")
+
+    def end(self) -> None:
+        """End the turn, if one is open."""
+        if self._open and self.are_bounded and not self._retired:
+            self._board.end(self._rank)
+        self._open = False
+
+    def retire(self) -> None:
+        """End the last turn. The seat may soon be a replacement's, whose turns must not end."""
+        self.end()
+        self._retired = True
+
+    def _before_push(self) -> None:
+        if self._delay is not None and not (self._open and self._delayed):
+            self._sleep(self._delay)
+        if self.are_bounded:
+            if not self._open:
+                raise RuntimeError(
+                    "max_staleness: expected a push of what was computed after a pull, got one "
+                    "outside of any turn; take batches from worker.batches, or call worker.pull() "
+                    "before each forward pass"
+                )
+            self._board.mark(self._rank, "wait")
+            self._board.admit(self._rank, PATIENCE)
+        self._board.mark(self._rank, "push")
+
+    def _sleep(self, delay: Delay) -> None:
+        self._delayed = True
+        number = max(0, self._number)
+        delay.took(self._rank, number, time.monotonic() - self._pulled_at)
+        end = time.monotonic() + delay.seconds(self._rank, number)
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, NAP))

@@ -1,0 +1,102 @@
+"""What the chaos tests run in workers: spawned processes import it from here."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from functools import partial
+
+import torch
+
+import asyncopt
+from asyncopt.run import Worker
+
+from .scene import Scene, now, state, wait_for
+
+TARGET = 3.0  # that the parameters are led to
+
+
+class Weights(torch.nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(size))
+
+
+def descend(
+    worker: Worker,
+    model: Weights,
+    optimizer: torch.optim.Optimizer,
+    data: torch.Tensor,
+    scene: Scene,
+) -> None:
+    """Push the gradient of half the squared distance to ``TARGET``, until it is over."""
+    scene.enter(worker.rank)
+    weight = model.weight
+    weight.grad = torch.empty_like(weight)
+    for _ in worker.batches(data, batch_size=1, epochs=10**6, dispatch="dynamic"):
+        torch.sub(weight.detach(), TARGET, out=weight.grad)
+        optimizer.step()
+        scene.push(worker.rank)
+        if scene.over:
+            return
+        time.sleep(0.002)  # so that the replacements, too, get a processor
+
+
+def push_on(worker: Worker, model: Weights, optimizer: torch.optim.Optimizer, scene: Scene) -> None:
+    """Push, and hardly anything else, until it is over."""
+    scene.enter(worker.rank)
+    worker.barrier()
+    model.weight.grad = torch.ones_like(model.weight)
+    while not scene.over:
+        optimizer.step()
+        scene.push(worker.rank)
+
+
+def pushed_since(scene: Scene, then: float) -> bool:
+    return bool(scene.pushed[1] > then)
+
+
+def stop_the_other(
+    worker: Worker,
+    model: Weights,
+    optimizer: torch.optim.Optimizer,
+    scene: Scene,
+    times: int,
+    seed: int,
+) -> list[tuple[float, str]]:
+    """Worker 0 stops worker 1 again and again, until its lock was in the way ``times`` times.
+
+    Returns:
+        Of each time, how long worker 0 waited in seconds, and what it was told.
+    """
+    if worker.rank == 1:
+        push_on(worker, model, optimizer, scene)
+        return []
+    scene.enter(worker.rank)
+    model.weight.grad = torch.ones_like(model.weight)
+    worker.barrier()
+    dice = random.Random(seed)
+    other = int(scene.process[1])
+    told: list[tuple[float, str]] = []
+    try:
+        for _ in range(100 * times):
+            time.sleep(dice.uniform(0, 0.01))
+            os.kill(other, signal.SIGSTOP)
+            wait_for(lambda: state(other) == "T", 5, "it stops")
+            start = time.monotonic()
+            try:
+                optimizer.step()
+            except asyncopt.LockTimeout as error:
+                told.append((time.monotonic() - start, str(error)))
+            stopped = now()
+            os.kill(other, signal.SIGCONT)
+            wait_for(partial(pushed_since, scene, stopped), 10, "it goes on")
+            optimizer.step()  # its lock is free again
+            if len(told) == times:
+                break
+    finally:
+        os.kill(other, signal.SIGCONT)
+        scene.over[0] = 1
+    return told

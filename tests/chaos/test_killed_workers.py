@@ -1,0 +1,116 @@
+"""Workers are killed at random instants, under every sync, while they train."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+import asyncopt
+from asyncopt.run import launch
+
+from . import jobs
+from .scene import Scene, dice, now, often, wait_for
+
+WORKERS = 3
+KILLS = often(8, 850)  # under each sync
+SIZE = 300_000  # elements: so many that a worker is mostly inside a push
+RECOVERY = 5.0  # s from a kill to the replacement's first push, on a machine with time for it
+HANG = 60.0  # s
+
+
+class Killer(threading.Thread):
+    """Kills one or two workers at a time, waits for their replacements' pushes, and goes on."""
+
+    def __init__(self, scene: Scene, dice: random.Random) -> None:
+        super().__init__()
+        self._scene = scene
+        self._dice = dice
+        self.kills: list[int] = []  # ranks
+        self.recoveries: list[float] = []  # s, without what the processor did for others
+        self.waits: list[float] = []  # s, by the clock
+        self.problem: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._await(lambda: bool(self._scene.pusher.all()), "all push")
+            while len(self.kills) < KILLS and not self._scene.over:
+                self._strike(self._dice.sample(range(WORKERS), self._dice.randint(1, 2)))
+        except BaseException as problem:
+            self.problem = problem
+        finally:
+            self._scene.over[0] = 1
+
+    def _is_replaced(self, rank: int, process: int) -> bool:
+        return int(self._scene.pusher[rank]) != process
+
+    def _await(self, condition: Callable[[], bool], what: str) -> None:
+        wait_for(lambda: condition() or self._scene.over, HANG, what)
+
+    def _strike(self, victims: list[int]) -> None:
+        time.sleep(self._dice.uniform(0, 0.1))
+        scene = self._scene
+        processes = [int(scene.process[rank]) for rank in victims]
+        struck = now()
+        for process in processes:
+            os.kill(process, signal.SIGKILL)
+        self.kills += victims
+        survivors = [rank for rank in range(WORKERS) if rank not in victims]
+        self._await(
+            lambda: all(scene.pushed[rank] > struck for rank in survivors),
+            f"{survivors} go on after the end of {victims}",
+        )
+        for rank, process in zip(victims, processes, strict=True):
+            self._await(partial(self._is_replaced, rank, process), f"another {rank} pushes")
+            self.recoveries.append(float(scene.born[rank] - struck + scene.effort[rank]))
+            self.waits.append(now() - struck)
+
+
+@pytest.mark.parametrize("sync", asyncopt.syncs())
+def test_survivors_train_on_and_the_dead_are_replaced(
+    sync: str, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> None:
+    model = jobs.Weights(SIZE)
+    optimizer = asyncopt.SGD(model.parameters(), lr=0.02, momentum=0.5, sync=sync)
+    scene = Scene.of(WORKERS)
+    killer = Killer(scene, dice(request, record_property))
+    options: dict[str, Any] = {
+        "on_failure": "restart",
+        "restarts": KILLS,
+        "timeout": HANG * (1 + KILLS),
+    }
+    killer.start()
+    try:
+        with pytest.warns(RuntimeWarning, match="was killed by SIGKILL"):
+            run = launch(
+                jobs.descend, (model, optimizer, torch.zeros(500), scene), WORKERS, **options
+            )
+    finally:
+        scene.over[0] = 1
+        killer.join(60)
+    if killer.problem is not None:
+        raise killer.problem
+
+    # Every loss is counted, and nothing else.
+    assert sorted(loss.rank for loss in run.losses) == sorted(killer.kills)
+    assert run.restarts == tuple(killer.kills.count(rank) for rank in range(WORKERS))
+    assert all(loss.cause.startswith(f"worker {loss.rank} was killed") for loss in run.losses)
+    # Each repair follows from a death. Every stripe is a lock of its own, but none is held with
+    # another.
+    assert run.ledger.repairs <= len(run.losses)
+    assert sum(loss.repairs for loss in run.losses) == run.ledger.repairs
+    # Training went on to its end.
+    assert bool(torch.isfinite(model.weight).all())
+    assert float((model.weight.detach() - jobs.TARGET).abs().max()) < 0.5
+    worst = max(killer.recoveries)
+    record_property("recovery", worst)
+    print(f"recovery: {worst:.2f} s of their own at worst, {max(killer.waits):.2f} s by the clock")
+    assert worst < RECOVERY

@@ -1,0 +1,37 @@
+"""A worker is stopped while it holds a lock: waiters are told by whom, and nobody takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+import asyncopt
+from asyncopt.run import launch
+
+from . import jobs
+from .scene import Scene, dice, often
+
+TIMES = often(3, 330)  # under each sync
+DEADLINE = 0.4  # s
+LATE = 0.1  # s
+LOADED = 0.2  # s more for a machine that is busy otherwise
+
+
+@pytest.mark.parametrize("sync", ["mutex", "seqlock", "striped"])
+def test_waiters_are_told_who_holds_the_lock(
+    sync: str, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> None:
+    model = jobs.Weights(1_000_000)
+    optimizer = asyncopt.SGD(model.parameters(), lr=0.0, momentum=0.9, sync=sync)
+    optimizer.share_memory(workers=2, lock_timeout=DEADLINE)
+    scene = Scene.of(2)
+    seed = dice(request, record_property).randrange(1 << 31)
+    args = (model, optimizer, scene, TIMES, seed)
+    run = launch(jobs.stop_the_other, args, workers=2, timeout=60 + 20 * TIMES)
+    told = run.results[0]
+    assert len(told) == TIMES
+    for waited, text in told:
+        assert f"held by process {int(scene.process[1])}" in text
+        assert DEADLINE <= waited < DEADLINE + LATE + LOADED
+    assert run.ledger.repairs == 0

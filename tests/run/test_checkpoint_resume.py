@@ -1,0 +1,310 @@
+"""Runs that are killed and started again: they go on where they were."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import asyncopt
+from asyncopt.errors import CheckpointError
+from asyncopt.run import Worker, launch
+from asyncopt.run.checkpoint import Checkpoints, resume, save
+
+PROGRAM = Path(__file__).with_name("resumed.py")
+ROOT = PROGRAM.parents[2]
+RUN: dict[str, Any] = {
+    "rule": "Adam",
+    "sync": "hogwild",
+    "path": None,
+    "every": 0.1,
+    "rounds": 3,
+    "epochs": 6,
+    "dispatch": "static",
+    "nap": 0.005,
+    "workers": 1,
+    "max_staleness": 0,
+}
+BATCHES = RUN["rounds"] * RUN["epochs"] * 12
+
+
+@contextmanager
+def started(run: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
+    """The program, in a session of its own."""
+    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore::RuntimeWarning", str(PROGRAM), json.dumps(run)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": path},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def outcome(run: dict[str, Any]) -> tuple[str, int, list[int]]:
+    """What the program comes to: a digest of the model, its version, steps of each worker."""
+    with started(run) as process:
+        stdout, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
+    digest, version, steps = json.loads(stdout)
+    return digest, version, steps
+
+
+@functools.cache
+def uninterrupted(sync: str) -> tuple[str, int, list[int]]:
+    """What it comes to without checkpoints."""
+    return outcome(RUN | {"sync": sync})
+
+
+def interrupt(run: dict[str, Any], sent: signal.Signals) -> subprocess.Popen[str]:
+    """Start the program, and end it and all its workers after its second checkpoint."""
+    path = Path(run["path"])
+    before = set(path.glob("checkpoint-*")) if path.exists() else set()
+    with started(run) as process:
+        deadline = time.monotonic() + 60
+        while len(set(path.glob("checkpoint-*")) - before) < 2:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        os.killpg(process.pid, sent)
+        process.communicate(timeout=60)
+        return process
+
+
+@pytest.mark.parametrize("sync", ["hogwild", "leashed"])
+def test_bit_identical_after_kill_9_of_everything(tmp_path: Path, sync: str) -> None:
+    """Dropout, numpy's noise, running statistics, moments and a schedule that fn itself steps."""
+    expected = uninterrupted(sync)
+    assert expected[1:] == (BATCHES, [BATCHES])
+    run = RUN | {"sync": sync, "path": str(tmp_path / "run")}
+    for _ in range(2):
+        assert interrupt(run, signal.SIGKILL).returncode == -signal.SIGKILL
+    found = outcome(run)
+    assert found[:2] == expected[:2]
+    assert 0 < found[2][0] < BATCHES
+
+
+def test_ctrl_c_leaves_a_last_checkpoint(tmp_path: Path) -> None:
+    run = RUN | {"path": str(tmp_path / "run")}
+    assert interrupt(run, signal.SIGINT).returncode == 1
+    last = resume(run["path"])
+    assert last is not None
+    assert last.workers[0] is not None
+    found = outcome(run)
+    assert found[:2] == uninterrupted(RUN["sync"])[:2]
+    assert found[2][0] == BATCHES - last.step
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
+    run = RUN | {"path": str(tmp_path / "run"), "epochs": 1, "every": 60.0}
+    digest, version, steps = outcome(run)
+    assert steps == [version] == [36]
+    assert outcome(run) == (digest, version, [0])
+
+
+def test_every_batch_counts_once(tmp_path: Path) -> None:
+    """Two workers on a shared dispenser: what came after the last checkpoint comes again."""
+    run = RUN | {
+        "path": str(tmp_path / "run"),
+        "sync": "mutex",
+        "workers": 2,
+        "dispatch": "dynamic",
+        "max_staleness": None,
+    }
+    interrupt(run, signal.SIGKILL)
+    last = resume(run["path"])
+    assert last is not None
+    _, version, steps = outcome(run)
+    assert version == BATCHES
+    assert sum(steps) == BATCHES - last.step
+
+
+# --- Beside training
+
+
+class Counter(torch.nn.Module):
+    """Its parameter counts pushes: with SGD and lr=1 a gradient of -1 adds 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = torch.nn.Parameter(torch.zeros(4096, dtype=torch.float64))
+
+
+def count(worker: Worker, model: Counter, optimizer: Any, data: torch.Tensor, nap: float) -> None:
+    for _ in worker.batches(data, batch_size=1, dispatch="dynamic"):
+        model.count.grad = torch.full_like(model.count, -1)
+        optimizer.step()
+        time.sleep(nap)
+
+
+@pytest.mark.parametrize("mode", ["process", "thread"])
+@pytest.mark.parametrize("sync", ["mutex", "seqlock", "leashed"])
+def test_snapshots_are_consistent(tmp_path: Path, mode: str, sync: str) -> None:
+    """Parameters, state, version, ledger and dispenser are of one moment, between two batches."""
+    model = Counter()
+    optimizer = asyncopt.SGD(model.parameters(), lr=1.0, momentum=1e-300, sync=sync)
+    run = launch(
+        count,
+        (model, optimizer, torch.zeros(800), 0.002),
+        workers=2,
+        mode=mode,
+        timeout=60,
+        checkpoint=Checkpoints(tmp_path, every=0.02, keep=1000),
+    )
+    assert run.ledger.pushes == 800
+    found = [asyncopt.run.checkpoint.load(path) for path in sorted(tmp_path.glob("checkpoint-*"))]
+    assert len(found) > 5
+    for each in found:
+        assert set(each.tensors["modules.0.count"].tolist()) == {float(each.step)}
+        assert float(each.tensors["optimizers.0.state.0.step"]) == each.step
+        assert each.ledger.pushes == each.ledger.version == each.step
+        assert each.positions is not None
+        taken = [following for _, following in each.positions["rounds"]]
+        assert sum(taken) == each.step, each.positions
+        assert "held" not in {claim[2] for claim in each.positions["claims"]}
+    steps = [each.step for each in found]
+    assert steps == sorted(steps)
+    assert steps[-1] == 800
+
+
+def push_on(worker: Worker, model: Counter, optimizer: Any, end: float) -> None:
+    until = time.monotonic() + end
+    while time.monotonic() < until:
+        model.count.grad = torch.full_like(model.count, -1)
+        optimizer.step()
+        time.sleep(0.001)
+
+
+def test_who_takes_no_batches_is_told(tmp_path: Path) -> None:
+    model = Counter()
+    optimizer = asyncopt.SGD(model.parameters(), lr=1.0)
+    with pytest.warns(RuntimeWarning, match="worker 0 took no batch from worker.batches") as told:
+        launch(
+            push_on,
+            (model, optimizer, 3.5),
+            workers=1,
+            timeout=60,
+            checkpoint=Checkpoints(tmp_path, every=0.1),
+        )
+    assert len(told) == 1
+    assert len(list(tmp_path.glob("checkpoint-*"))) >= 2
+
+
+def lag(worker: Worker, model: Counter, optimizer: Any, data: torch.Tensor) -> None:
+    """Worker 0 has no data and looks at the result while the other trains."""
+    if worker.rank == 0:
+        for _ in worker.batches(data[:1], batch_size=1):
+            pass
+        time.sleep(3)
+    else:
+        count(worker, model, optimizer, data, 0.002)
+
+
+def test_who_is_through_holds_no_checkpoint_up(tmp_path: Path) -> None:
+    model = Counter()
+    optimizer = asyncopt.SGD(model.parameters(), lr=1.0, sync="mutex")
+    launch(
+        lag,
+        (model, optimizer, torch.zeros(400)),
+        workers=2,
+        timeout=60,
+        checkpoint=Checkpoints(tmp_path, every=0.05, keep=100),
+    )
+    assert len(list(tmp_path.glob("checkpoint-*"))) >= 4
+
+
+def meet_often(worker: Worker, model: Counter, optimizer: Any, data: torch.Tensor) -> None:
+    for _ in worker.batches(data, batch_size=1):
+        model.count.grad = torch.full_like(model.count, -1)
+        optimizer.step()
+        worker.barrier()
+
+
+def test_barriers_hold_no_checkpoint_up(tmp_path: Path) -> None:
+    """One worker waits at the barrier for another that is parked."""
+    model = Counter()
+    optimizer = asyncopt.SGD(model.parameters(), lr=1.0, sync="mutex")
+    begin = time.monotonic()
+    launch(
+        meet_often,
+        (model, optimizer, torch.zeros(400)),
+        workers=2,
+        timeout=60,
+        checkpoint=Checkpoints(tmp_path, every=0.05, keep=100),
+    )
+    assert time.monotonic() - begin < 30
+    assert len(list(tmp_path.glob("checkpoint-*"))) >= 3
+
+
+def refuse(worker: Worker, *args: Any) -> None:
+    raise AssertionError("it must not start")
+
+
+def test_what_cannot_be_resumed_starts_nothing(tmp_path: Path) -> None:
+    def made() -> tuple[Counter, Any]:
+        model = Counter()
+        return model, asyncopt.SGD(model.parameters(), lr=1.0)
+
+    model, optimizer = made()
+    launch(count, (model, optimizer, torch.zeros(3), 0), workers=1, checkpoint=tmp_path)
+    others = made()
+    with pytest.raises(CheckpointError, match="of a run with 2 workers, got one with 1"):
+        launch(refuse, others, workers=2, checkpoint=tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="expected 1 modules, as in the checkpoint, got 0"):
+        launch(refuse, others[1:], workers=1, checkpoint=tmp_path, resume=True)
+    assert others[0].count.tolist() == [0.0] * 4096
+    save(tmp_path, made())
+    with pytest.raises(CheckpointError, match=r"asyncopt\.save wrote it"):
+        launch(refuse, others, workers=1, checkpoint=tmp_path, resume=True)
+
+
+def test_a_failed_run_leaves_no_last_checkpoint(tmp_path: Path) -> None:
+    model = Counter()
+    optimizer = asyncopt.SGD(model.parameters(), lr=1.0)
+    with pytest.raises(asyncopt.WorkerError):
+        launch(refuse, (model, optimizer), workers=1, checkpoint=tmp_path)
+    assert resume(tmp_path) is None
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.mkdir
+
+    def full(path: Any, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        if str(path).startswith(".partial-"):
+            raise OSError(28, "No space left on device")
+        real(path, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", full)
+    model = Counter()
+    optimizer = asyncopt.SGD(model.parameters(), lr=1.0)
+    with warnings.catch_warnings(record=True, action="always") as told:
+        run = launch(
+            count,
+            (model, optimizer, torch.zeros(200), 0.002),
+            workers=1,
+            timeout=60,
+            checkpoint=Checkpoints(tmp_path, every=0.05),
+        )
+    assert run.ledger.pushes == 200
+    messages = [str(each.message) for each in told]
+    assert any("No space left on device" in message for message in messages)
+    assert any(message.startswith("the last checkpoint was not written") for message in messages)
