@@ -1,0 +1,278 @@
+"""``cross_validate``: the folds of a cross-validation side by side, on one copy of the data."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from asyncopt.methods.cpu import CpuWatch
+from asyncopt.methods.fold import Fold
+from asyncopt.methods.fold_files import FoldFiles
+from asyncopt.methods.folds import CrossValidation
+from asyncopt.methods.pool import Ending
+from asyncopt.methods.splits import Splits, Splitter, make_splits
+from asyncopt.methods.tasks import make_plan, run_tasks
+from asyncopt.methods.training import Recipe, Trained, accuracy, train_fold
+from asyncopt.optim import Adam
+from asyncopt.run.sources import check_supply, whole
+
+__all__ = ["cross_validate"]
+
+SCHEDULES = ("epoch", "batch")
+LOOKED_AT = 64  # examples whose bytes tell one data set from another
+
+
+def cross_validate(
+    make_model: Callable[[], nn.Module],
+    data: tuple[Any, ...] | Dataset[Any],
+    folds: int | Splitter | Iterable[tuple[Any, Any]] = 5,
+    workers: int | None = None,
+    scheduler: Callable[[Any], LRScheduler] | None = None,
+    *,
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = Adam,
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+    metrics: Mapping[str, Callable[[Tensor, Tensor], Any]] | None = None,
+    epochs: int = 10,
+    batch_size: int = 64,
+    drop_last: bool = False,
+    schedule_by: str = "epoch",
+    evaluate_every: int = 1,
+    patience: int | None = None,
+    groups: Any = None,
+    seed: int = 0,
+    directory: str | os.PathLike[str] | None = None,
+    threads_per_worker: int = 1,
+    pin: bool | None = None,
+    timeout: float | None = None,
+    retries: int = 1,
+    start_timeout: float = 300.0,
+) -> CrossValidation:
+    """Train a fresh model on every fold and score it on the examples held out.
+
+    Folds train side by side in worker processes, one core each, on data that is in memory once. A
+    fold's result depends on its number and the arguments alone: it is the same, bit for bit, with
+    any number of workers of as many threads, and after a worker died and the fold was run again.
+
+    What is called in workers must be defined at the top level of a module, for instance as
+    ``functools.partial(asyncopt.SGD, lr=0.1)`` in place of a lambda; a script must call this under
+    ``if __name__ == "__main__":``.
+
+    Args:
+        make_model: makes a model; called with the random seed ``seed + fold`` set.
+        data: a tuple (inputs, targets) of tensors or of numpy arrays, examples along dimension 0,
+            or a map-style dataset of such pairs; there may be several inputs, the targets are last.
+            Tensors are moved to shared memory, arrays copied there once, memory maps mapped again.
+        folds: number of folds of a shuffled k-fold (the splits of scikit-learn's ``KFold(folds,
+            shuffle=True, random_state=seed)``); or a splitter as scikit-learn has them; or pairs of
+            index arrays: to train on, and held out.
+        workers: number of processes; by default as many as have cores of their own.
+        scheduler: called with the optimizer, makes a learning-rate schedule.
+        optimizer: called with the model's parameters.
+        loss: called with the model's output and the targets; a scalar, the mean over the batch.
+        metrics: more scores by name, each called with the outputs and targets of all examples held
+            out. By default the accuracy, where targets are class numbers.
+        epochs: passes over a fold's training examples, at most.
+        batch_size: examples in a batch, whose order depends on ``seed + fold`` and the epoch.
+        drop_last: leave an epoch's last batch out if it is smaller.
+        schedule_by: step the schedule after each "epoch" or each "batch". ``ReduceLROnPlateau``
+            goes by the loss of the examples held out.
+        evaluate_every: epochs between two scorings; the last epoch is always scored.
+        patience: epochs without a lower loss on the examples held out after which a fold ends; its
+            result is then that of the epoch with the lowest. None: train all epochs, and score the
+            last. (Scores chosen by the examples that they are scored on are flattering.)
+        groups: passed to the splitter, one per example.
+        seed: of everything random.
+        directory: keeps each finished fold and its model. The same call goes on where an earlier
+            one was killed, and trains only the folds that are missing.
+        threads_per_worker: torch threads of each worker.
+        pin: bind each worker to cores of its own; by default where all cores are used.
+        timeout: seconds that one fold may take.
+        retries: how often a fold is started again after its worker died.
+        start_timeout: seconds within which a worker must be ready.
+
+    Returns:
+        Scores per fold, their mean and standard deviation, wall time and use of the cores.
+
+    Raises:
+        TaskError: a fold failed; ``task`` is its place among those that were trained.
+        WorkerError, RunTimeout: a worker could not start.
+        CheckpointError: ``directory`` cannot be read or written.
+        TypeError, ValueError: an argument is wrong; nothing was started.
+    """
+    begin = time.monotonic()
+    columns = _columns(data)
+    targets = columns[-1] if columns else getattr(data, "targets", None)
+    recipe = Recipe(
+        make_model=make_model,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        schedule_by=schedule_by,
+        loss=loss,
+        metrics=_default_metrics(targets) if metrics is None else dict(metrics),
+        epochs=whole("epochs", epochs, 1),
+        batch_size=batch_size,
+        drop_last=drop_last,
+        evaluate_every=whole("evaluate_every", evaluate_every, 1),
+        patience=None if patience is None else whole("patience", patience, 1),
+        seed=whole("seed", seed, 0),
+    )
+    _check_functions(recipe)
+    study = _fingerprints(recipe)
+    if schedule_by not in SCHEDULES:
+        raise ValueError(f"schedule_by: expected 'epoch' or 'batch', got {schedule_by!r}")
+    source = check_supply(data, batch_size, None, None).source
+    splits = make_splits(folds, source.examples, targets, groups, seed)
+    _check_sizes(splits, recipe)
+    study |= {"folds": splits.fingerprint(), "data": _data_fingerprint(columns)}
+    plan = make_plan(workers, threads_per_worker, pin, timeout, start_timeout)
+    watch = CpuWatch()
+    with contextlib.ExitStack() as stack:
+        files = None
+        if directory is not None:
+            files = stack.enter_context(FoldFiles(Path(directory), study))
+        done = {} if files is None else files.load()
+        todo = [fold for fold in range(len(splits)) if fold not in done]
+
+        def heed(place: int, ending: Ending) -> None:
+            if ending.error is not None:
+                raise ending.error
+            fold, state = _fold(todo[place], ending, splits, begin)
+            if files is not None:
+                files.save(fold, state)
+            done[fold.number] = fold
+
+        shared = (recipe, data, splits, files is not None)
+        run_tasks(train_fold, todo, shared, plan, retries=retries, heed=heed, tick=watch)
+    return CrossValidation(
+        folds=tuple(done[number] for number in range(len(splits))),
+        seconds=time.monotonic() - begin,
+        workers=plan.workers,
+        cpu=watch.use(),
+        directory=None if directory is None else Path(directory),
+    )
+
+
+def _fold(
+    number: int, ending: Ending, splits: Splits, begin: float
+) -> tuple[Fold, dict[str, Tensor]]:
+    trained: Trained = ending.value
+    scores = trained.epochs[trained.best - 1].scores
+    assert scores is not None
+    train, test = splits[number]
+    fold = Fold(
+        number=number,
+        scores=scores,
+        epochs=tuple(trained.epochs),
+        best=trained.best,
+        train_examples=len(train),
+        test_examples=len(test),
+        begin=trained.begin - begin,
+        seconds=trained.end - trained.begin,
+        worker=ending.worker,
+        attempts=ending.attempts,
+    )
+    return fold, trained.state or {}
+
+
+def _columns(data: Any) -> tuple[Any, ...]:
+    """Inputs and targets where they lie in memory; () for a dataset that makes them.
+
+    Raises:
+        TypeError: ``data`` cannot be split into folds.
+    """
+    if isinstance(data, DataLoader):
+        raise TypeError(
+            "data: expected a tuple (inputs, targets) or a dataset, got a DataLoader, whose order "
+            "is its own; pass its dataset"
+        )
+    columns = data.tensors if type(data) is TensorDataset else data
+    if isinstance(columns, tuple):
+        if len(columns) < 2:
+            raise ValueError(
+                f"data: expected inputs and targets, got {len(columns)} of them; "
+                f"pass a tuple (inputs, targets)"
+            )
+        return columns
+    if not isinstance(data, Dataset):
+        raise TypeError(
+            f"data: expected a tuple (inputs, targets) or a dataset, got {type(data).__name__}"
+        )
+    return ()
+
+
+def _default_metrics(targets: Any) -> dict[str, Any]:
+    """Accuracy where targets are class numbers."""
+    array = np.asarray([] if targets is None else targets)
+    classes = array.ndim == 1 and np.issubdtype(array.dtype, np.integer)
+    return {"accuracy": accuracy} if classes else {}
+
+
+def _check_functions(recipe: Recipe) -> None:
+    functions: dict[str, Any] = {
+        "make_model": recipe.make_model,
+        "optimizer": recipe.optimizer,
+        "loss": recipe.loss,
+        **{f"metrics[{name!r}]": metric for name, metric in recipe.metrics.items()},
+    }
+    if recipe.scheduler is not None:
+        functions["scheduler"] = recipe.scheduler
+    for name, function in functions.items():
+        if not callable(function):
+            raise TypeError(f"{name}: expected a function, got {type(function).__name__}")
+
+
+def _check_sizes(splits: Splits, recipe: Recipe) -> None:
+    least = min(len(splits[fold].train) for fold in range(len(splits)))
+    if recipe.drop_last and least < recipe.batch_size:
+        raise ValueError(
+            f"batch_size: expected at most {least}, the examples of the smallest fold, with "
+            f"drop_last=True, got {recipe.batch_size}"
+        )
+
+
+def _fingerprints(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's parts by name: numbers and words as they are, the rest as a digest.
+
+    Raises:
+        TypeError: a part cannot be sent to a process.
+    """
+    found = {}
+    for field in fields(recipe):
+        part = getattr(recipe, field.name)
+        if part is None or isinstance(part, bool | int | str):
+            found[field.name] = part
+            continue
+        try:
+            found[field.name] = hashlib.sha256(pickle.dumps(part)).hexdigest()
+        except Exception as error:
+            raise TypeError(
+                f"{field.name}: expected what pickle can send to another process ({error}); "
+                f"define it at the top level of a module, or use functools.partial"
+            ) from error
+    return found
+
+
+def _data_fingerprint(columns: tuple[Any, ...]) -> str:
+    """Digest of shapes, dtypes and some evenly spaced examples; of a dataset, nothing."""
+    digest = hashlib.sha256()
+    for column in columns:
+        some = np.linspace(0, len(column) - 1, min(LOOKED_AT, len(column))).astype(np.int64)
+        digest.update(f"{column.dtype} {tuple(column.shape)}".encode())
+        digest.update(
+            torch.as_tensor(column[some]).contiguous().view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()

@@ -1,0 +1,246 @@
+"""A pool of worker processes that take one task after the other."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from typing import Any
+
+from asyncopt.errors import RunTimeout, WorkerError
+from asyncopt.methods.staff import Parcel, TaskMember
+from asyncopt.run.interrupts import Interrupts
+from asyncopt.run.member import KILL_GRACE, dismiss
+from asyncopt.run.outcome import format_traceback, stillborn
+from asyncopt.run.plan import Plan
+
+__all__ = ["Ending", "Pool", "TaskError"]
+
+TICK = 0.25  # s between looks at exit codes, deadlines and the processors' use
+EXIT_GRACE = 10.0  # s for a worker to exit by itself after its last task
+
+
+class TaskError(WorkerError):
+    """A task raised an exception, took too long, or ended its worker.
+
+    Args:
+        message: one sentence naming the task and the worker, and what happened.
+        task: the task's number, from 0 in the order given.
+        rank: rank of the worker that ran it.
+        traceback: the text of the worker's traceback; empty when it died without raising.
+    """
+
+    def __init__(
+        self, message: str, task: int | None = None, rank: int | None = None, traceback: str = ""
+    ) -> None:
+        super().__init__(message, rank, traceback)
+        self.task = task
+
+    def __reduce__(self) -> tuple[type[WorkerError], tuple[Any, ...]]:
+        return TaskError, (self.message, self.task, self.rank, self.traceback)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a task ended.
+
+    Attributes:
+        value: what it returned.
+        error: why it has none, with the worker's own exception as ``__cause__``.
+        seconds: from its start in the worker to its end, in the last attempt.
+        attempts: how often it was started.
+        worker: rank of the worker that ended it.
+    """
+
+    value: Any
+    error: TaskError | None
+    seconds: float
+    attempts: int
+    worker: int
+
+
+class Pool:
+    """Runs every task once to its end, whatever becomes of single workers.
+
+    Args:
+        parcel: fn, tasks and data.
+        count: number of tasks.
+        plan: workers, their threads and processors, seconds for a task and for a start.
+        retries: how often a task is started again after its worker died.
+        heed: called in this thread with a task's number and its ending as soon as that is known;
+            what it raises ends the pool.
+        tick: called in this thread at least every 0.25 s.
+    """
+
+    def __init__(
+        self,
+        parcel: Parcel,
+        count: int,
+        plan: Plan,
+        *,
+        retries: int,
+        heed: Callable[[int, Ending], None],
+        tick: Callable[[], None],
+    ) -> None:
+        self._parcel = parcel
+        self._plan = plan
+        self._retries = retries
+        self._heed = heed
+        self._tick = tick
+        self._waiting = deque(range(count))
+        self._attempts = [0] * count
+        self._members: dict[int, TaskMember] = {}
+
+    def run(self) -> None:
+        """Return when every task has ended and every worker is gone.
+
+        Raises:
+            WorkerError: a worker could not start.
+            RunTimeout: a worker was not ready in time.
+            TypeError: fn, tasks or data cannot be sent to a process.
+        """
+        with Interrupts() as interrupts:
+            try:
+                for rank in range(min(self._plan.workers, len(self._waiting))):
+                    self._start(rank)
+                while self._members:
+                    self._wait(interrupts)
+                    interrupts.check()
+                    for member in list(self._members.values()):
+                        self._serve(member)
+                    self._tick()
+            finally:
+                dismiss(list(self._members.values()))
+
+    def _start(self, rank: int) -> None:
+        member = TaskMember(rank, self._plan, self._parcel, time.monotonic())
+        self._members[rank] = member
+        member.start()
+
+    def _wait(self, interrupts: Interrupts) -> None:
+        members = self._members.values()
+        nearest = min(map(self._deadline, members)) - time.monotonic()
+        lines = [member.pipe for member in members if not member.hung_up]
+        sentinels = [member.sentinel for member in members if member.sentinel is not None]
+        wait([*lines, *sentinels, interrupts.fileno()], max(0.0, min(nearest, TICK)))
+
+    def _deadline(self, member: TaskMember) -> float:
+        if member.index is not None:
+            return member.since + self._plan.timeout
+        return member.since + (EXIT_GRACE if member.ready else self._plan.start_timeout)
+
+    def _serve(self, member: TaskMember) -> None:
+        """Take in what a worker has said, or that it is dead or late."""
+        exitcode = member.exitcode  # looked at first: a dead worker's last words count
+        for word, *rest in member.words():
+            self._hear(member, word, *rest)
+        if exitcode is not None:
+            self._bury(member, exitcode)
+        elif time.monotonic() >= self._deadline(member):
+            self._cut_short(member)
+
+    def _hear(self, member: TaskMember, word: str, seconds: float = 0.0) -> None:
+        if word == "failed":
+            message, traceback, cause = member.failure()
+            prefix = f"task {member.index}: " if member.ready else ""
+            error = TaskError(prefix + message, member.index, member.rank, traceback)
+            if not member.ready:
+                raise error from cause
+            self._fail(member, error, cause, seconds)
+        elif word == "done":
+            self._take(member, seconds)
+        else:
+            member.ready = True
+        self._hand_out(member)
+
+    def _take(self, member: TaskMember, seconds: float) -> None:
+        """Fetch a result."""
+        try:
+            value = member.box.take()
+        except Exception as problem:
+            message = (
+                f"task {member.index}: expected a result that unpickles, got "
+                f"{type(problem).__name__}: {problem}"
+            )
+            text = format_traceback(problem)
+            self._fail(
+                member, TaskError(message, member.index, member.rank, text), problem, seconds
+            )
+        else:
+            self._conclude(member, value, None, seconds)
+
+    def _fail(
+        self, member: TaskMember, error: TaskError, cause: BaseException | None, seconds: float
+    ) -> None:
+        error.__cause__ = cause
+        self._conclude(member, None, error, seconds)
+
+    def _conclude(
+        self, member: TaskMember, value: Any, error: TaskError | None, seconds: float
+    ) -> None:
+        index, member.index = member.index, None
+        assert index is not None
+        self._heed(index, Ending(value, error, seconds, self._attempts[index], member.rank))
+
+    def _hand_out(self, member: TaskMember) -> None:
+        """Give a worker its next task, or its leave."""
+        member.since = time.monotonic()
+        if self._waiting:
+            member.index = self._waiting.popleft()
+            self._attempts[member.index] += 1
+            member.send("run", member.index)
+        else:
+            member.send("leave")
+
+    def _cut_short(self, member: TaskMember) -> None:
+        """End a worker that is late, and with it its task."""
+        member.kill()
+        member.join(KILL_GRACE)
+        if member.index is not None:
+            message = (
+                f"task {member.index}: did not end within {self._plan.timeout:g} s, and worker "
+                f"{member.rank} was killed; raise timeout= if it can take longer"
+            )
+            error = TaskError(message, member.index, member.rank)
+            seconds = time.monotonic() - member.since
+            self._fail(member, error, RunTimeout(message, (member.rank,)), seconds)
+        elif member.ready:
+            warnings.warn(
+                f"worker {member.rank} ended its last task but did not exit within "
+                f"{EXIT_GRACE:g} s and was killed (does fn leave a thread running?)",
+                RuntimeWarning,
+                stacklevel=6,
+            )
+        else:
+            raise RunTimeout(
+                f"start_timeout: expected workers to start within {self._plan.start_timeout:g} s, "
+                f"worker {member.rank} did not; raise start_timeout= if its imports take longer",
+                (member.rank,),
+            )
+        self._replace(member)
+
+    def _bury(self, member: TaskMember, exitcode: int) -> None:
+        """A worker is dead: its task is started again, if it may be."""
+        index = member.index
+        message = stillborn(member.rank, exitcode, started=member.ready)
+        if not member.ready:
+            raise WorkerError(message, rank=member.rank)
+        if index is not None:
+            attempts = self._attempts[index]
+            if attempts <= self._retries:
+                self._waiting.appendleft(index)
+            else:
+                times = "once" if attempts == 1 else f"{attempts} times"
+                error = TaskError(f"task {index}: {message}; started {times}", index, member.rank)
+                self._fail(member, error, None, time.monotonic() - member.since)
+        self._replace(member)
+
+    def _replace(self, member: TaskMember) -> None:
+        """Another worker in place of a dead one, if there is work for it."""
+        del self._members[member.rank]
+        member.close()
+        if self._waiting:
+            self._start(member.rank)

@@ -1,0 +1,60 @@
+"""A pool's worker process, told from the inside."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from asyncopt.run.child import _die_with_parent
+from asyncopt.run.mailbox import Mailbox
+from asyncopt.run.outcome import describe
+
+__all__ = ["Service"]
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a pool's worker process does; pickled into it.
+
+    The words on the pipe, parent to child: ``("run", task's number)``, ``("leave",)``; child to
+    parent: ``("ready",)``, ``("done", seconds)``, ``("failed", seconds)``. What goes with the last
+    two lies in the mailbox before the word is sent.
+    """
+
+    rank: int
+    threads: int
+    pipe: Connection[Any, Any]
+    mailbox: Mailbox
+
+    def __call__(self) -> None:
+        """The whole life: take function, tasks and data, run the tasks that are asked for."""
+        threading.Thread(target=_die_with_parent, name="asyncopt-parent", daemon=True).start()
+        torch.set_num_threads(self.threads)
+        begin = time.monotonic()
+        try:
+            fn, tasks, data = self.mailbox.take()
+        except BaseException as error:
+            self._report(error, begin, "could not unpickle fn, tasks and data: ")
+            return
+        self.pipe.send(("ready",))
+        while (order := self.pipe.recv()) != ("leave",):
+            _, index = order
+            begin = time.monotonic()
+            try:
+                result = fn(tasks[index], *data)
+                seconds = time.monotonic() - begin
+                self.mailbox.put_result(result)
+            except BaseException as error:
+                self._report(error, begin)
+            else:
+                self.pipe.send(("done", seconds))
+
+    def _report(self, error: BaseException, begin: float, prefix: str = "") -> None:
+        seconds = time.monotonic() - begin
+        self.mailbox.put_failure(prefix + describe(self.rank, error), error)
+        self.pipe.send(("failed", seconds))

@@ -1,0 +1,170 @@
+"""``map_tasks``: a function over many tasks, in worker processes that share their data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from asyncopt.methods.pool import Ending, Pool, TaskError
+from asyncopt.methods.staff import Parcel
+from asyncopt.run.plan import Plan
+from asyncopt.run.sources import whole
+
+__all__ = ["TaskResult", "make_plan", "map_tasks", "run_tasks"]
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class TaskResult(Generic[Result]):
+    """What became of one task.
+
+    Attributes:
+        index: the task's number, from 0.
+        error: why there is no value: it raised, took too long, or its workers died.
+        seconds: time that it took in its worker, in the last attempt.
+        attempts: how often it was started; more than once where workers died.
+        worker: rank of the worker that ran it last.
+    """
+
+    index: int
+    _value: Result
+    error: TaskError | None
+    seconds: float
+    attempts: int
+    worker: int
+
+    @property
+    def value(self) -> Result:
+        """What the function returned.
+
+        Raises:
+            TaskError: it returned nothing; the same as ``error``.
+        """
+        if self.error is not None:
+            raise self.error
+        return self._value
+
+
+def map_tasks(
+    fn: Callable[..., Result],
+    tasks: Iterable[Any],
+    data: tuple[Any, ...] = (),
+    workers: int | None = None,
+    *,
+    threads_per_worker: int = 1,
+    pin: bool | None = None,
+    timeout: float | None = None,
+    retries: int = 1,
+    on_error: str = "raise",
+    start_timeout: float = 300.0,
+) -> list[TaskResult[Result]]:
+    """Run ``fn(task, *data)`` for every task, in worker processes that take one after the other.
+
+    Processes are spawned, never forked: ``fn`` must be defined at the top level of a module, tasks
+    and data must pickle, and a script must call this under ``if __name__ == "__main__":``. They die
+    with this process, whatever ends it.
+
+    However many workers there are, the data is in memory once. Tensors are moved to shared memory
+    where they are: what one worker writes to them all see. Numpy arrays, also those inside data
+    frames, sparse matrices and the like, are copied to shared memory once; a worker that writes to
+    one changes a copy of its own. Memory-mapped arrays are mapped again from their file.
+
+    Workers are reused, so a task that needs random numbers of its own must seed them.
+
+    Args:
+        fn: called with a task and the data. What it returns is pickled by value.
+        tasks: anything; each goes to one worker at a time, longest first if they differ much.
+        data: further arguments for ``fn``, the same for every task.
+        workers: number of processes; by default as many as have processors of their own.
+        threads_per_worker: torch threads of each worker, and its ``OMP_NUM_THREADS``.
+        pin: bind each worker to processors of its own. By default where the workers' threads are
+            as many as the processors that this process may use, and the system lets it.
+        timeout: seconds that one task may take; its worker is killed then, and it is not retried.
+        retries: how often a task is started again after its worker died (killed, crashed, out of
+            memory). One that raises an exception is not: it would again.
+        on_error: "raise" the first task's error and end the others, or "return" it in that task's
+            result and go on.
+        start_timeout: seconds within which a worker must be ready for its first task.
+
+    Returns:
+        One result per task, in the order of ``tasks``.
+
+    Raises:
+        TaskError: a task failed and ``on_error`` is "raise".
+        WorkerError: a worker could not start.
+        RunTimeout: a worker was not ready in time.
+        TypeError, ValueError: an argument is wrong; nothing was started.
+    """
+    if not callable(fn):
+        raise TypeError(f"fn: expected a function, got {type(fn).__name__}")
+    if not isinstance(data, tuple):
+        raise TypeError(
+            f"data: expected a tuple, got {type(data).__name__}; for one item write data=(item,)"
+        )
+    if on_error not in ("raise", "return"):
+        raise ValueError(f"on_error: expected 'raise' or 'return', got {on_error!r}")
+    tasks = list(tasks)
+    plan = make_plan(workers, threads_per_worker, pin, timeout, start_timeout)
+    results: dict[int, TaskResult[Result]] = {}
+
+    def heed(index: int, e: Ending) -> None:
+        if e.error is not None and on_error == "raise":
+            raise e.error
+        results[index] = TaskResult(index, e.value, e.error, e.seconds, e.attempts, e.worker)
+
+    run_tasks(fn, tasks, data, plan, retries=retries, heed=heed)
+    return [results[index] for index in range(len(tasks))]
+
+
+def run_tasks(
+    fn: Callable[..., Any],
+    tasks: list[Any],
+    data: tuple[Any, ...],
+    plan: Plan,
+    *,
+    retries: int,
+    heed: Callable[[int, Ending], None],
+    tick: Callable[[], None] = lambda: None,
+) -> None:
+    """`map_tasks` with each task's ending told as it comes; see `Pool` for the arguments."""
+    retries = whole("retries", retries, 0)
+    parcel = Parcel(fn=fn, tasks=tasks, data=data)
+    Pool(parcel, len(tasks), plan, retries=retries, heed=heed, tick=tick).run()
+
+
+def make_plan(
+    workers: Any, threads_per_worker: Any, pin: bool | None, timeout: Any, start_timeout: Any
+) -> Plan:
+    """Where the workers run, for what a user leaves open.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    processors = len(os.sched_getaffinity(0))
+
+    def plan(workers: Any, pin: bool) -> Plan:
+        return Plan.check(
+            workers=workers,
+            threads_per_worker=threads_per_worker,
+            pin=pin,
+            timeout=timeout,
+            start_timeout=start_timeout,
+        )
+
+    threads = plan(1, pin=False).threads
+    workers = max(1, processors // threads) if workers is None else workers
+    if pin is None:
+        # With processors to spare, another run here would pin its workers to the same ones.
+        pin = plan(workers, pin=False).workers * threads == processors and _may_pin()
+    return plan(workers, pin)
+
+
+def _may_pin() -> bool:
+    try:
+        os.sched_setaffinity(0, os.sched_getaffinity(0))
+    except OSError:
+        return False
+    return True

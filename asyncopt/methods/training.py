@@ -1,0 +1,195 @@
+"""The training of one fold, as a worker does it."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from asyncopt.methods.splits import Split, Splits
+from asyncopt.run.batches import Batches
+from asyncopt.run.sources import Source, Supply, check_supply
+
+__all__ = ["Epoch", "Recipe", "Trained", "accuracy", "train_fold"]
+
+Metric = Callable[[Tensor, Tensor], Any]
+
+HELD_OUT = 256  # held-out examples in a batch: activations stay in the cache
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every fold is trained; the arguments of `cross_validate` of the same names."""
+
+    make_model: Callable[[], nn.Module]
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+    scheduler: Callable[[Any], LRScheduler] | None
+    schedule_by: str
+    loss: Callable[[Tensor, Tensor], Tensor]
+    metrics: Mapping[str, Metric]
+    epochs: int
+    batch_size: int
+    drop_last: bool
+    evaluate_every: int
+    patience: int | None
+    seed: int
+
+
+class Epoch(NamedTuple):
+    """One pass over a fold's training examples.
+
+    Attributes:
+        number: from 1.
+        lr: learning rate of the first parameter group at the epoch's start.
+        train_loss: mean loss of the epoch's training batches, while they were trained.
+        scores: loss and metrics of the held-out examples after it; None: not evaluated.
+    """
+
+    number: int
+    lr: float
+    train_loss: float
+    scores: dict[str, float] | None
+
+
+class Trained(NamedTuple):
+    """What a worker returns of a fold.
+
+    Attributes:
+        epochs: all of them, in order.
+        best: number of the epoch whose model this is.
+        begin: of the training, on the machine's monotonic clock, in seconds.
+        end: of the training, likewise.
+        state: the model's state dict; None where nobody asked for it.
+    """
+
+    epochs: list[Epoch]
+    best: int
+    begin: float
+    end: float
+    state: dict[str, Tensor] | None
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> float:
+    """Share of the examples whose highest output is that of their class.
+
+    Args:
+        outputs: scores, shape (examples, classes).
+        targets: classes, integers of shape (examples,).
+    """
+    return float((outputs.argmax(dim=1) == targets).float().mean())
+
+
+def train_fold(fold: int, recipe: Recipe, data: Any, splits: Splits, keep: bool) -> Trained:
+    """Train a fresh model on a fold and score it on the examples held out.
+
+    Torch's, numpy's and Python's random numbers are seeded with ``seed + fold`` first, so that the
+    result is the same whichever process trains the fold, and whatever it did before.
+    """
+    begin = time.monotonic()
+    seed = recipe.seed + fold
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - user code may draw from the global generators
+    random.seed(seed)
+    training = _Training(recipe, data, splits[fold], seed)
+    epochs: list[Epoch] = []
+    best, least, state = 0, math.inf, None
+    for number in range(1, recipe.epochs + 1):
+        lr = float(training.optimizer.param_groups[0]["lr"])
+        train_loss = training.epoch(number)
+        due = number % recipe.evaluate_every == 0 or number == recipe.epochs
+        scores = training.score() if due else None
+        training.end_epoch(train_loss if scores is None else scores["loss"])
+        epochs.append(Epoch(number, lr, train_loss, scores))
+        if scores is None:
+            continue
+        if recipe.patience is None or best == 0 or scores["loss"] < least:
+            best, least = number, scores["loss"]
+            if recipe.patience is not None and keep:
+                state = copy.deepcopy(training.model.state_dict())
+        elif number - best >= recipe.patience:
+            break
+    if recipe.patience is None and keep:
+        state = training.model.state_dict()
+    return Trained(epochs, best, begin, time.monotonic(), state)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some of a source's examples."""
+
+    source: Source
+    numbers: Tensor
+
+    @property
+    def examples(self) -> int:
+        return len(self.numbers)
+
+    def pick(self, which: Tensor | slice) -> Any:
+        return self.source.pick(self.numbers[which])
+
+
+class _Training:
+    """A fold's model with its optimizer and schedule, and the fold's batches."""
+
+    def __init__(self, recipe: Recipe, data: Any, split: Split, seed: int) -> None:
+        source = check_supply(data, recipe.batch_size, None, None).source
+        train, test = (_Part(source, numbers) for numbers in split)
+        supply = Supply(train, recipe.batch_size, shuffle=True, drop_last=recipe.drop_last)
+        self._train = Batches(supply, recipe.epochs, seed)
+        self._test = Batches(Supply(test, HELD_OUT, shuffle=False, drop_last=False), 1, seed)
+        self._recipe = recipe
+        self.model = recipe.make_model()
+        self.optimizer = recipe.optimizer(self.model.parameters())
+        self._scheduler = None if recipe.scheduler is None else recipe.scheduler(self.optimizer)
+
+    def epoch(self, number: int) -> float:
+        """Train on all examples once, in the order of epoch ``number``; the batches' mean loss."""
+        losses = []
+        self.model.train()
+        size = self._train.total // self._recipe.epochs
+        for batch in range((number - 1) * size, number * size):
+            *inputs, targets = self._train.fetch(batch)
+            self.optimizer.zero_grad()
+            loss = self._recipe.loss(self.model(*inputs), targets)
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.detach())
+            if self._scheduler is not None and self._recipe.schedule_by == "batch":
+                self._scheduler.step()
+        return float(torch.stack(losses).mean())
+
+    def end_epoch(self, loss: float) -> None:
+        """Step a schedule that counts epochs; ``loss`` is for one that looks at it."""
+        if self._scheduler is None or self._recipe.schedule_by == "batch":
+            return
+        if isinstance(self._scheduler, ReduceLROnPlateau):
+            self._scheduler.step(loss)
+        else:
+            self._scheduler.step()
+
+    def score(self) -> dict[str, float]:
+        """Mean loss, and metrics, on the examples held out."""
+        outputs, answers, total = [], [], 0.0
+        self.model.eval()
+        with torch.inference_mode():
+            for batch in range(self._test.total):
+                *inputs, targets = self._test.fetch(batch)
+                output = self.model(*inputs)
+                total += float(self._recipe.loss(output, targets)) * len(targets)
+                outputs.append(output)
+                answers.append(targets)
+            scores = {"loss": total / sum(map(len, answers))}
+            if self._recipe.metrics:
+                output, targets = torch.cat(outputs), torch.cat(answers)
+                for name, metric in self._recipe.metrics.items():
+                    scores[name] = float(metric(output, targets))
+        return scores
