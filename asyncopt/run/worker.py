@@ -271,11 +271,11 @@ class Worker:
         self._leave_broken_off()
         try:
             while True:
+                if self.on_take is not None:
+                    self.on_take(number)
                 turns.rest(lambda: board.finish(rank, number))
                 if turns.are_serial:  # what is handed out within a turn comes in the order of turns
                     turns.begin()
-                if self.on_take is not None:
-                    self.on_take(number)
                 if is_dynamic:
                     index = board.take(rank, number, total)
                 else:

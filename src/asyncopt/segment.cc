@@ -147,8 +147,7 @@ void Segment::pull_mark(std::size_t worker) const {
 void Segment::restore_version(std::uint64_t version) const {
   Header& h = header();
   if (sync_info(h.sync).publishes)
-    h.latest.store(version << 16 | (h.latest.load(std::memory_order_relaxed) & 0xFFFF),
-                   std::memory_order_release);  // pairs with the acquire in leashed's pull
+    h.latest.store(version << 16, std::memory_order_release);  // pairs with leashed's acquire
   else
     h.version.store(version, std::memory_order_relaxed);
   for (std::size_t i = 0; i < h.workers; ++i) pull_mark(i);

@@ -92,8 +92,8 @@ class Segment {
 
   // The worker computes its next gradient from what is there now: what a pull is in place.
   void pull_mark(std::size_t worker) const;
-  // For a store that is filled from a checkpoint: the pushes that its contents have taken. Nobody
-  // else may use the store meanwhile.
+  // For a store whose first copy was filled from a checkpoint: that copy is the newest version, and
+  // `version` the pushes that it has taken. Nobody else may use the store meanwhile.
   void restore_version(std::uint64_t version) const;
 
  private:

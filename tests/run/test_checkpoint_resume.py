@@ -207,20 +207,22 @@ def test_who_takes_no_batches_is_told(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("checkpoint-*"))) >= 2
 
 
-def lag(worker: Worker, model: Counter, optimizer: Any, data: torch.Tensor) -> None:
-    """Worker 0 has no data and looks at the result while the other trains."""
+def lag(worker: Worker, model: Counter, optimizer: Any, data: torch.Tensor) -> float:
+    """Worker 0 has one batch and then looks at the result; the seconds that the other needs."""
+    begin = time.monotonic()
     if worker.rank == 0:
         for _ in worker.batches(data[:1], batch_size=1):
             pass
-        time.sleep(3)
+        time.sleep(4)
     else:
         count(worker, model, optimizer, data, 0.002)
+    return time.monotonic() - begin
 
 
-def test_who_is_through_holds_no_checkpoint_up(tmp_path: Path) -> None:
+def test_who_is_through_holds_nobody_up(tmp_path: Path) -> None:
     model = Counter()
     optimizer = asyncopt.SGD(model.parameters(), lr=1.0, sync="mutex")
-    launch(
+    run = launch(
         lag,
         (model, optimizer, torch.zeros(400)),
         workers=2,
@@ -228,6 +230,7 @@ def test_who_is_through_holds_no_checkpoint_up(tmp_path: Path) -> None:
         checkpoint=Checkpoints(tmp_path, every=0.05, keep=100),
     )
     assert len(list(tmp_path.glob("checkpoint-*"))) >= 4
+    assert run.results[1] < 3
 
 
 def meet_often(worker: Worker, model: Counter, optimizer: Any, data: torch.Tensor) -> None:
@@ -265,6 +268,9 @@ def test_what_cannot_be_resumed_starts_nothing(tmp_path: Path) -> None:
     model, optimizer = made()
     launch(count, (model, optimizer, torch.zeros(3), 0), workers=1, checkpoint=tmp_path)
     others = made()
+    local = asyncopt.LocalSteps(torch.optim.SGD(Counter().parameters(), lr=1.0), every=2)
+    with pytest.raises(CheckpointError, match="got LocalSteps, which trains private replicas"):
+        launch(refuse, (local,), workers=1, checkpoint=tmp_path)
     with pytest.raises(CheckpointError, match="of a run with 2 workers, got one with 1"):
         launch(refuse, others, workers=2, checkpoint=tmp_path, resume=True)
     with pytest.raises(CheckpointError, match="expected 1 modules, as in the checkpoint, got 0"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from asyncopt.errors import CheckpointError
 from asyncopt.run.checkpoint.checkpoint import Checkpoint, Checkpoints, Snapshot, resume
+from asyncopt.run.checkpoint.contents import Contents
 from asyncopt.run.checkpoint.directory import Directory
 from asyncopt.run.checkpoint.keepsakes import Keepsakes
 from asyncopt.run.checkpoint.ledgers import add_ledgers
@@ -62,10 +63,12 @@ class CheckpointObserver:
         """Open the directory, and give everything the values of the newest checkpoint there.
 
         Raises:
-            CheckpointError: another run writes there, no checkpoint there is whole, or the newest
-                one is of another run than this. Nothing was changed.
+            CheckpointError: ``args`` hold what cannot be saved, another run writes there, no
+                checkpoint there is whole, or the newest one is of another run than this. Nothing
+                was changed.
         """
         self._view = view
+        Contents(view.args).read()  # raises now rather than at the first checkpoint
         path = Path(self._settings.path)
         self._directory = Directory(path, write=True)
         newest = resume(path) if self._resume else None
