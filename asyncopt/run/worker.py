@@ -269,6 +269,7 @@ class Worker:
     def _loop(self, batches: Batches, number: int, is_dynamic: bool) -> Iterator[Any]:
         board, turns, rank, total = self._board, self._turns, self.rank, batches.total
         self._leave_broken_off()
+        board.mark(rank, "wait")  # before it looks whether to park: see CheckpointObserver
         try:
             while True:
                 if self.on_take is not None:
@@ -295,6 +296,7 @@ class Worker:
         finally:
             turns.end()
         board.done(rank, number)
+        board.mark(rank, "done")
 
     def _leave_broken_off(self) -> None:
         """This worker has gone on after it left loops before their end: they are over."""

@@ -81,7 +81,9 @@ void Board::leave(std::size_t rank) const {
   left.process.store(0, std::memory_order_release);
 }
 
-void Board::pause() const { header().paused.store(1, std::memory_order_release); }
+// Sequentially consistent, as the end of `park`: either a worker that wakes up sees this pause, or
+// nobody takes it for parked any more.
+void Board::pause() const { header().paused.store(1, std::memory_order_seq_cst); }
 
 void Board::resume() const {
   header().paused.store(0, std::memory_order_release);
@@ -91,16 +93,18 @@ void Board::resume() const {
 bool Board::park(std::size_t rank, std::uint64_t timeout_ns) const {
   Seat& mine = sit(rank);
   // What the worker did before is seen by who finds it parked; pairs with the acquire in `parked`.
-  mine.parked.store(1, std::memory_order_release);
-  if (!wait_until(header().paused, timeout_ns, [this] { return !paused(); })) return false;
-  mine.parked.store(0, std::memory_order_release);
+  do {
+    mine.parked.store(1, std::memory_order_release);
+    if (!wait_until(header().paused, timeout_ns, [this] { return !paused(); })) return false;
+    mine.parked.store(0, std::memory_order_seq_cst);
+  } while (header().paused.load(std::memory_order_seq_cst) != 0);  // again, before it had left
   return true;
 }
 
 std::vector<std::size_t> Board::parked() const {
   std::vector<std::size_t> ranks;
   for (std::size_t i = 0; i < workers(); ++i)
-    if (seat(i).parked.load(std::memory_order_acquire) != 0) ranks.push_back(i);
+    if (seat(i).parked.load(std::memory_order_seq_cst) != 0) ranks.push_back(i);
   return ranks;
 }
 

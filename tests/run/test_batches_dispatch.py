@@ -185,7 +185,7 @@ def test_progress_and_loss_can_be_seen() -> None:
     seat = board.seat(1)
     assert (seat["progress"], seat["loss"], seat["phase"]) == (2 + 1 + 1, 0.5, "wait")
     phases = [phase for _, _, phase in board.events(1)[0]]
-    assert phases == ["pull", "compute", "pull", "compute", "wait"]
+    assert phases == ["wait", "pull", "compute", "pull", "compute", "done", "wait"]
 
 
 @pytest.mark.parametrize(

@@ -247,7 +247,7 @@ def test_barriers_hold_no_checkpoint_up(tmp_path: Path) -> None:
     begin = time.monotonic()
     launch(
         meet_often,
-        (model, optimizer, torch.zeros(400)),
+        (model, optimizer, torch.zeros(4000)),
         workers=2,
         timeout=60,
         checkpoint=Checkpoints(tmp_path, every=0.05, keep=100),

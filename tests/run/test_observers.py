@@ -39,6 +39,7 @@ class Witness:
 
     def start(self, view: RunView) -> None:
         self.view = view
+        self.before = children()
         assert view.elapsed() == 0
         assert view.process_ids() == [None] * view.workers
         self._note("start")
@@ -50,7 +51,7 @@ class Witness:
 
     def end(self, error: BaseException | None) -> None:
         self.error = error
-        self.left = children()
+        self.left = children() - self.before
         assert self.view.process_ids() == [None] * self.view.workers
         self._note("end")
 
