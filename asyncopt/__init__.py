@@ -15,9 +15,10 @@ from asyncopt.errors import (
     LockTimeout,
     RunTimeout,
     SegmentError,
+    TaskError,
     WorkerError,
 )
-from asyncopt.methods import TaskError, TaskResult, cross_validate, map_tasks
+from asyncopt.methods import TaskResult, cross_validate, map_tasks
 from asyncopt.optim import (
     ASGD,
     SGD,

@@ -7,12 +7,15 @@ goes wrong while memory is shared and workers run. Messages read
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "AsyncoptError",
     "CheckpointError",
     "LockTimeout",
     "RunTimeout",
     "SegmentError",
+    "TaskError",
     "WorkerError",
 ]
 
@@ -72,5 +75,25 @@ class WorkerError(AsyncoptError, RuntimeError):
             return self.message
         return f"{self.message}\n\n-- traceback of worker {self.rank} --\n{self.traceback.rstrip()}"
 
-    def __reduce__(self) -> tuple[type[WorkerError], tuple[str, int | None, str]]:
+    def __reduce__(self) -> tuple[type[WorkerError], tuple[Any, ...]]:
         return WorkerError, (self.message, self.rank, self.traceback)
+
+
+class TaskError(WorkerError):
+    """A task raised an exception, took too long, or ended its worker.
+
+    Args:
+        message: one sentence naming the task and the worker, and what happened.
+        task: the task's number, from 0 in the order given.
+        rank: rank of the worker that ran it.
+        traceback: the text of the worker's traceback; empty when it died without raising.
+    """
+
+    def __init__(
+        self, message: str, task: int | None = None, rank: int | None = None, traceback: str = ""
+    ) -> None:
+        super().__init__(message, rank, traceback)
+        self.task = task
+
+    def __reduce__(self) -> tuple[type[TaskError], tuple[Any, ...]]:
+        return TaskError, (self.message, self.task, self.rank, self.traceback)

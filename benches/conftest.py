@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import platform
 import sys
@@ -17,6 +18,8 @@ import asyncopt
 from asyncopt import _core
 
 Say = Callable[[str], None]
+
+LONGEST = 3600.0  # s
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,6 +52,12 @@ def _cpu_name() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Benches take longer than a test may: only after `LONGEST` is one taken for a hang."""
+    faulthandler.dump_traceback_later(LONGEST, exit=True)
 
 
 @pytest.fixture(scope="session")

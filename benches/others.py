@@ -7,7 +7,7 @@ import time
 
 import psutil
 
-from asyncopt.run.usage import core_seconds
+from asyncopt.run.telemetry.usage import core_seconds
 
 MATTER = 0.05
 """Share of the cores' time from which others make a measurement doubtful."""

@@ -24,10 +24,10 @@ LAYERS = ("cli", "methods", "run", "optim", "store", "report", "_core", "errors"
 
 #: Heavy or optional packages, and the only folders and files that may import each.
 OPTIONAL = {
-    "matplotlib": ("cli/", "report/", "run/plots.py", "methods/plots.py"),
+    "matplotlib": ("cli/", "report/", "run/telemetry/plots.py", "methods/plots.py"),
     "mlxtend": ("cli/",),
     "psutil": ("cli/",),
-    "rich": ("cli/", "run/live.py", "methods/summary.py"),
+    "rich": ("cli/", "run/telemetry/live.py", "methods/summary.py"),
     "sklearn": ("cli/",),
     "tensorboard": (),  # torch.utils.tensorboard imports it
     "typer": ("cli/",),

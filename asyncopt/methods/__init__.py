@@ -3,7 +3,6 @@
 from asyncopt.methods.cross_validation import cross_validate
 from asyncopt.methods.fold import Fold
 from asyncopt.methods.folds import CrossValidation
-from asyncopt.methods.pool import TaskError
 from asyncopt.methods.tasks import TaskResult, map_tasks
 from asyncopt.methods.training import Epoch
 
@@ -11,7 +10,6 @@ __all__ = [
     "CrossValidation",
     "Epoch",
     "Fold",
-    "TaskError",
     "TaskResult",
     "cross_validate",
     "map_tasks",

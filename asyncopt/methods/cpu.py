@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from asyncopt.run.usage import core_seconds
+from asyncopt.run.telemetry.usage import core_seconds
 
 __all__ = ["CpuUse", "CpuWatch"]
 

@@ -13,7 +13,7 @@ from asyncopt.methods.cpu import CpuUse
 from asyncopt.methods.fold import Fold
 from asyncopt.methods.fold_files import FoldFiles
 from asyncopt.methods.summary import fold_sheet, sheet_text
-from asyncopt.run.extras import needed
+from asyncopt.run.telemetry.extras import needed
 
 __all__ = ["CrossValidation"]
 

@@ -10,37 +10,17 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
 
-from asyncopt.errors import RunTimeout, WorkerError
+from asyncopt.errors import RunTimeout, TaskError, WorkerError
 from asyncopt.methods.staff import Parcel, TaskMember
 from asyncopt.run.interrupts import Interrupts
 from asyncopt.run.member import KILL_GRACE, dismiss
 from asyncopt.run.outcome import format_traceback, stillborn
 from asyncopt.run.plan import Plan
 
-__all__ = ["Ending", "Pool", "TaskError"]
+__all__ = ["Ending", "Pool"]
 
 TICK = 0.25  # s between looks at exit codes, deadlines and the processors' use
 EXIT_GRACE = 10.0  # s for a worker to exit by itself after its last task
-
-
-class TaskError(WorkerError):
-    """A task raised an exception, took too long, or ended its worker.
-
-    Args:
-        message: one sentence naming the task and the worker, and what happened.
-        task: the task's number, from 0 in the order given.
-        rank: rank of the worker that ran it.
-        traceback: the text of the worker's traceback; empty when it died without raising.
-    """
-
-    def __init__(
-        self, message: str, task: int | None = None, rank: int | None = None, traceback: str = ""
-    ) -> None:
-        super().__init__(message, rank, traceback)
-        self.task = task
-
-    def __reduce__(self) -> tuple[type[WorkerError], tuple[Any, ...]]:
-        return TaskError, (self.message, self.task, self.rank, self.traceback)
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-import torch
-
-from asyncopt.run.child import _die_with_parent
+from asyncopt.run.child import prepare
 from asyncopt.run.mailbox import Mailbox
 from asyncopt.run.outcome import describe
 
@@ -33,8 +30,7 @@ class Service:
 
     def __call__(self) -> None:
         """The whole life: take function, tasks and data, run the tasks that are asked for."""
-        threading.Thread(target=_die_with_parent, name="asyncopt-parent", daemon=True).start()
-        torch.set_num_threads(self.threads)
+        prepare(self.threads)
         begin = time.monotonic()
         try:
             fn, tasks, data = self.mailbox.take()

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
-from multiprocessing import reduction
 from typing import IO, Any
 
 from asyncopt.errors import AsyncoptError, SegmentError
 from asyncopt.methods.serve import Service
 from asyncopt.run.arrays import SharedArrays
-from asyncopt.run.mailbox import Mailbox
-from asyncopt.run.member import Member
+from asyncopt.run.mailbox import unpicklable
 from asyncopt.run.plan import Plan
-from asyncopt.run.processes import ProcessMember
-from asyncopt.run.spawn import WorkerProcess
+from asyncopt.run.processes import SpawnedMember
 
 __all__ = ["Parcel", "TaskMember"]
 
@@ -50,27 +45,14 @@ class Parcel:
                     f"data: tensors cannot be moved to shared memory ({error}); enlarge /dev/shm, "
                     f"or pass numpy arrays, which do not need it"
                 ) from error
+            name, _ = unpicklable(self._parts) or (", ".join(self._parts), None)
             raise TypeError(
-                f"{self._culprit()}: expected an object that pickle can send to another process "
+                f"{name}: expected an object that pickle can send to another process "
                 f"({error}); define functions and classes at the top level of a module"
             ) from error
 
-    def _culprit(self) -> str:
-        for name, part in self._parts.items():
-            try:
-                reduction.ForkingPickler(io.BytesIO()).dump(part)
-            except Exception:
-                return name
-        return ", ".join(self._parts)
 
-
-class _Mailbox(Mailbox):
-    def put_parcel(self, write: Callable[[IO[bytes]], object]) -> None:
-        """Put in what the worker is sent at its start."""
-        self._write(write)
-
-
-class TaskMember(ProcessMember):
+class TaskMember(SpawnedMember):
     """A worker process that takes one task after the other.
 
     Attributes:
@@ -79,14 +61,11 @@ class TaskMember(ProcessMember):
     """
 
     def __init__(self, rank: int, plan: Plan, parcel: Parcel, since: float) -> None:
-        Member.__init__(self, rank)
+        super().__init__(
+            rank,
+            plan,
+            lambda line, box: Service(rank, plan.threads, line, box),
+            lambda box: box.put(parcel.write),
+        )
         self.index: int | None = None
         self.since = since
-        self.box = mailbox = _Mailbox()
-        self._process = WorkerProcess(
-            rank,
-            Service(rank, plan.threads, self.far_end, mailbox),
-            environment={"OMP_NUM_THREADS": str(plan.threads)},
-            cpus=plan.cpus(rank),
-            before_exec=lambda: mailbox.put_parcel(parcel.write),
-        )

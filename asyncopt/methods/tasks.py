@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from asyncopt.methods.pool import Ending, Pool, TaskError
+from asyncopt.errors import TaskError
+from asyncopt.methods.pool import Ending, Pool
 from asyncopt.methods.staff import Parcel
 from asyncopt.run.plan import Plan
 from asyncopt.run.sources import whole

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,7 @@ from asyncopt.store import Layout, Place, Store, TensorSpec
 if TYPE_CHECKING:
     from asyncopt.optim.kernels import Kernel
 
-__all__ = ["Sharing", "alias", "layout_of", "thread_clone"]
+__all__ = ["Sharing", "alias", "layout_of", "leaves", "thread_clone"]
 
 
 def layout_of(params: Sequence[torch.Tensor], kernels: Sequence[Kernel]) -> Layout:
@@ -89,19 +89,27 @@ def thread_clone(objs: tuple[Any, ...], /) -> tuple[Any, ...]:
         The arguments for one thread.
     """
     memo: dict[int, Any] = {}
-    _clone_optimizers(objs, memo)
+    for obj in leaves(objs):
+        if hasattr(type(obj), "_for_thread"):
+            memo[id(obj)] = obj._for_thread(memo)
     return tuple(_clone(obj, memo) for obj in objs)
 
 
-def _clone_optimizers(obj: Any, memo: dict[int, Any]) -> None:
-    if hasattr(type(obj), "_for_thread"):
-        memo[id(obj)] = obj._for_thread(memo)
-    elif isinstance(obj, (list, tuple)):
-        for each in obj:
-            _clone_optimizers(each, memo)
-    elif isinstance(obj, dict):
-        for each in obj.values():
-            _clone_optimizers(each, memo)
+def leaves(item: Any) -> Iterator[Any]:
+    """Each object once that is ``item``, or in it as a (nested) list, tuple or dict."""
+    seen: set[int] = set()
+
+    def walk(item: Any) -> Iterator[Any]:
+        if id(item) in seen:
+            return
+        seen.add(id(item))
+        if isinstance(item, list | tuple | dict):
+            for inner in item.values() if isinstance(item, dict) else item:
+                yield from walk(inner)
+        else:
+            yield item
+
+    return walk(item)
 
 
 def _clone(obj: Any, memo: dict[int, Any]) -> Any:

@@ -15,7 +15,7 @@ import torch
 from asyncopt.run.life import live
 from asyncopt.run.mailbox import Mailbox
 
-__all__ = ["Job"]
+__all__ = ["Job", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,14 @@ class Job:
 
     def __call__(self) -> None:
         """The whole life of the process."""
-        threading.Thread(target=_die_with_parent, name="asyncopt-parent", daemon=True).start()
-        torch.set_num_threads(self.threads)
+        prepare(self.threads)
         live(self.rank, self.pipe, self.mailbox, self.start_timeout)
+
+
+def prepare(threads: int) -> None:
+    """First thing in a worker process: tie its life to its parent's, and set its torch threads."""
+    threading.Thread(target=_die_with_parent, name="asyncopt-parent", daemon=True).start()
+    torch.set_num_threads(threads)
 
 
 def _die_with_parent() -> None:

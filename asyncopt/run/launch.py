@@ -8,19 +8,21 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from asyncopt.run.board import Board
+from asyncopt.run.checkpoint import save
 from asyncopt.run.checkpoint.keepsakes import Keepsakes
-from asyncopt.run.history import History
 from asyncopt.run.life import Errand
 from asyncopt.run.observe import Observer
 from asyncopt.run.optimizers import find_optimizers
 from asyncopt.run.outcome import Loss
 from asyncopt.run.plan import Plan
 from asyncopt.run.processes import ProcessMember
-from asyncopt.run.recorder import Recorder
 from asyncopt.run.supervise import supervise
+from asyncopt.run.telemetry.history import History
+from asyncopt.run.telemetry.recorder import Recorder
 from asyncopt.run.threads import ThreadMember, torch_threads
 from asyncopt.store.ledger import Ledger
 
@@ -42,6 +44,7 @@ class Run:
         restarts: how often each worker was replaced, in the order of ranks.
         losses: the workers that ended before ``fn`` returned, in the order of their ends.
         history: samples of the run over time.
+        args: what the workers trained.
     """
 
     results: list[Any]
@@ -51,11 +54,27 @@ class Run:
     restarts: tuple[int, ...]
     losses: tuple[Loss, ...]
     history: History = field(repr=False)
+    args: tuple[Any, ...] = field(repr=False)
 
     @property
     def updates_per_second(self) -> float:
         """Pushes of all workers per second of ``elapsed``."""
         return self.ledger.pushes / self.elapsed
+
+    def save(self, path: str | os.PathLike[str], *, meta: Any = None) -> Path:
+        """Write a checkpoint of what was trained; see :func:`asyncopt.save`.
+
+        Args:
+            path: the directory that holds the checkpoints.
+            meta: plain data to keep with it.
+
+        Returns:
+            The new checkpoint's directory.
+
+        Raises:
+            CheckpointError: it cannot be written; older ones are untouched.
+        """
+        return save(path, self.args, meta=meta)
 
     def report(self, path: str | os.PathLike[str]) -> None:
         """Write one page of HTML with plots of how the run went.
@@ -67,7 +86,7 @@ class Run:
             ModuleNotFoundError: matplotlib is not installed.
             OSError: it cannot be written.
         """
-        from asyncopt.run.report import write_report
+        from asyncopt.run.telemetry.report import write_report
 
         write_report(self, path)
 
@@ -204,15 +223,16 @@ def launch(
     if mode == "process":
         _check_importable(fn)
 
+    recorder = Recorder()
+    keepsakes = None if plan.checkpoint is None else Keepsakes()
+    # The recorder comes last: what a checkpoint brings back was not done by this run.
+    observers = [*_observers(plan, keepsakes), recorder]
+
     optimizers = find_optimizers(args)
     for optimizer in optimizers:
         if optimizer.store is None:
             optimizer.share_memory(workers=plan.workers)
-    before = [optimizer.ledger() for optimizer in optimizers]
 
-    recorder = Recorder()
-    keepsakes = None if plan.checkpoint is None else Keepsakes()
-    observers = [recorder, *_observers(plan, keepsakes)]
     errand = Errand(fn, args, Board(plan.workers), plan, keepsakes)
     if mode == "process":
         outcome = supervise(ProcessMember, errand, optimizers, observers)
@@ -223,17 +243,15 @@ def launch(
     for optimizer in optimizers:
         if optimizer.is_replica:
             optimizer.pull()
-    ledger = Ledger.merge(
-        [optimizer.ledger().since(then) for optimizer, then in zip(optimizers, before, strict=True)]
-    )
     return Run(
         results=outcome.results,
         elapsed=outcome.elapsed,
-        ledger=ledger,
+        ledger=recorder.ledger(),
         workers=plan.workers,
         restarts=outcome.restarts,
         losses=outcome.losses,
         history=recorder.history(),
+        args=args,
     )
 
 
@@ -244,15 +262,15 @@ def _observers(plan: Plan, keepsakes: Keepsakes | None) -> Iterator[Observer]:
 
         yield CheckpointObserver(plan.checkpoint, keepsakes, resume=plan.resume)
     if plan.log_dir is not None:
-        from asyncopt.run.tensorboard import TensorBoard
+        from asyncopt.run.telemetry.tensorboard import TensorBoard
 
         yield TensorBoard(plan.log_dir)
     if plan.trace is not None:
-        from asyncopt.run.trace import Trace
+        from asyncopt.run.telemetry.trace import Trace
 
         yield Trace(plan.trace)
     if plan.view:
-        from asyncopt.run.live import LiveView
+        from asyncopt.run.telemetry.live import LiveView
 
         yield LiveView()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing import reduction
 from typing import IO, Any
 
@@ -13,7 +13,7 @@ from asyncopt.errors import AsyncoptError
 from asyncopt.run.life import Errand
 from asyncopt.run.outcome import format_traceback, portable
 
-__all__ = ["Mailbox"]
+__all__ = ["Mailbox", "unpicklable"]
 
 
 class Mailbox:
@@ -29,6 +29,13 @@ class Mailbox:
             os.fchmod(fd, 0o600)
         self._fd = fd
 
+    def put(self, write: Callable[[IO[bytes]], object]) -> None:
+        """Put in what ``write`` writes, in place of what was there."""
+        os.ftruncate(self._fd, 0)
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        with open(self._fd, "wb", closefd=False) as file:
+            write(file)
+
     def put_errand(self, errand: Errand) -> None:
         """Put in what a worker is to do.
 
@@ -39,11 +46,20 @@ class Mailbox:
             TypeError: some part cannot be pickled; the message names it.
         """
         try:
-            self._write(lambda file: errand.arrays.pickler(file).dump(errand))
+            self.put(lambda file: errand.arrays.pickler(file).dump(errand))
         except (OSError, MemoryError, AsyncoptError):
             raise
         except Exception as error:
-            raise TypeError(_culprit(errand) or f"args: cannot be pickled ({error})") from error
+            parts = {
+                "fn": errand.fn,
+                **{f"args[{i}]": arg for i, arg in enumerate(errand.args)},
+                "delay": errand.plan.delay,
+            }
+            name, part = unpicklable(parts) or ("args", errand.args)
+            raise TypeError(
+                f"{name}: expected an object that pickle can send to another process, got "
+                f"{_kind(part)} ({error}); build it inside fn, or use mode='thread'"
+            ) from error
 
     def put_result(self, result: object) -> None:
         """Put in what ``fn`` returned.
@@ -60,12 +76,12 @@ class Mailbox:
                 f"result of fn: expected an object that pickle can send, got "
                 f"{type(result).__name__} ({error}); return plain data or tensors"
             ) from error
-        self._write(lambda file: file.write(data))
+        self.put(lambda file: file.write(data))
 
     def put_failure(self, message: str, error: BaseException) -> None:
         """Put in what ended the worker: in words, with its traceback, and itself if it pickles."""
         report = (message, format_traceback(error, skip=1), portable(error))
-        self._write(lambda file: pickle.dump(report, file))
+        self.put(lambda file: pickle.dump(report, file))
 
     def take(self) -> Any:
         """Unpickle what is in it and free the memory."""
@@ -79,12 +95,6 @@ class Mailbox:
         """Give the descriptor back."""
         os.close(self._fd)
 
-    def _write(self, write: Callable[[IO[bytes]], object]) -> None:
-        os.ftruncate(self._fd, 0)
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        with open(self._fd, "wb", closefd=False) as file:
-            write(file)
-
     def __reduce__(self) -> tuple[Callable[[Any], Mailbox], tuple[Any]]:
         return _open_mailbox, (reduction.DupFd(self._fd),)
 
@@ -93,21 +103,14 @@ def _open_mailbox(descriptor: Any) -> Mailbox:
     return Mailbox(descriptor.detach())
 
 
-def _culprit(errand: Errand) -> str:
-    parts = [
-        ("fn", errand.fn),
-        *((f"args[{i}]", arg) for i, arg in enumerate(errand.args)),
-        ("delay", errand.plan.delay),
-    ]
-    for name, part in parts:
+def unpicklable(parts: Mapping[str, object]) -> tuple[str, object] | None:
+    """Name and value of the first of ``parts`` that cannot be pickled; None: each of them can."""
+    for name, part in parts.items():
         try:
             reduction.ForkingPickler(io.BytesIO()).dump(part)
-        except Exception as error:
-            return (
-                f"{name}: expected an object that pickle can send to another process, got "
-                f"{_kind(part)} ({error}); build it inside fn, or use mode='thread'"
-            )
-    return ""
+        except Exception:
+            return name, part
+    return None
 
 
 def _kind(part: object) -> str:

@@ -5,11 +5,12 @@ Any torch optimizer that can share its memory will do: a run needs no more of it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeGuard
 
 import torch
 
+from asyncopt.optim.sharing import leaves
 from asyncopt.store.ledger import Ledger
 
 __all__ = ["SharedOptimizer", "find_optimizers", "leave_stores"]
@@ -45,7 +46,7 @@ def _is_shared_optimizer(item: object) -> TypeGuard[SharedOptimizer]:
 
 def find_optimizers(args: tuple[Any, ...]) -> list[SharedOptimizer]:
     """Each asyncopt optimizer in ``args`` once, also inside (nested) lists, tuples and dicts."""
-    return list(_walk(args, set()))
+    return [item for item in leaves(args) if _is_shared_optimizer(item)]
 
 
 def leave_stores(optimizers: Iterable[SharedOptimizer]) -> None:
@@ -55,15 +56,3 @@ def leave_stores(optimizers: Iterable[SharedOptimizer]) -> None:
     """
     for optimizer in optimizers:
         optimizer._sharing.release()
-
-
-def _walk(item: Any, seen: set[int]) -> Iterator[SharedOptimizer]:
-    if id(item) in seen:
-        return
-    if _is_shared_optimizer(item):
-        seen.add(id(item))
-        yield item
-    elif isinstance(item, list | tuple | dict):
-        seen.add(id(item))
-        for inner in item.values() if isinstance(item, dict) else item:
-            yield from _walk(inner, seen)

@@ -4,43 +4,55 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
 
 from asyncopt.run.child import Job
 from asyncopt.run.life import Errand
 from asyncopt.run.mailbox import Mailbox
 from asyncopt.run.member import Member
+from asyncopt.run.plan import Plan
 from asyncopt.run.spawn import WorkerProcess
 
-__all__ = ["ProcessMember"]
+__all__ = ["ProcessMember", "SpawnedMember"]
 
 
-class ProcessMember(Member):
+class SpawnedMember(Member):
     """A worker in a spawned process.
 
     Args:
         rank: its rank.
-        errand: what it is to do; it is pickled when the process starts.
+        plan: its threads and processors.
+        job: makes what the process is to do, from its ends of the line and of the mailbox; that is
+            pickled into it.
+        fill: puts in the mailbox what it is sent, while descriptors can be handed to it.
     """
 
     box: Mailbox
 
-    def __init__(self, rank: int, errand: Errand) -> None:
+    def __init__(
+        self,
+        rank: int,
+        plan: Plan,
+        job: Callable[[Connection[Any, Any], Mailbox], Callable[[], None]],
+        fill: Callable[[Mailbox], None],
+    ) -> None:
         super().__init__(rank)
-        plan = errand.plan
-        self.box = Mailbox()
+        self.box = box = Mailbox()
         self._process = WorkerProcess(
             rank,
-            Job(rank, plan.threads, plan.start_timeout, self.far_end, self.box),
+            job(self.far_end, box),
             environment={"OMP_NUM_THREADS": str(plan.threads)},
             cpus=plan.cpus(rank),
-            before_exec=lambda: self.box.put_errand(errand),
+            before_exec=lambda: fill(box),
         )
 
     def start(self) -> None:
         """Spawn the process.
 
         Raises:
-            TypeError: ``fn`` or one of ``args`` cannot be sent to a process.
+            TypeError: something that was to be sent cannot be pickled.
             OSError: the system has no room for another process.
         """
         self._process.start()
@@ -96,3 +108,21 @@ class ProcessMember(Member):
         self.pipe.close()
         self.far_end.close()
         self.box.close()
+
+
+class ProcessMember(SpawnedMember):
+    """A worker of a run in a process.
+
+    Args:
+        rank: its rank.
+        errand: what it is to do; it is pickled when the process starts.
+    """
+
+    def __init__(self, rank: int, errand: Errand) -> None:
+        plan = errand.plan
+        super().__init__(
+            rank,
+            plan,
+            lambda line, box: Job(rank, plan.threads, plan.start_timeout, line, box),
+            lambda box: box.put_errand(errand),
+        )

@@ -88,7 +88,7 @@ def recipe(case: Case) -> Recipe:
 
 def options(case: Case) -> dict[str, Any]:
     return {
-        "make_model": mnist.build,
+        "make_model": mnist.lenet,
         "optimizer": functools.partial(asyncopt.SGD, lr=LR, momentum=MOMENTUM),
         "loss": cross_entropy,
         "metrics": {"accuracy": accuracy},
@@ -209,7 +209,7 @@ def with_skorch(case: Case) -> Turn:
     begin = time.monotonic()
     torch.manual_seed(SEED)
     network = skorch.NeuralNetClassifier(
-        mnist.build,
+        mnist.lenet,
         criterion=torch.nn.CrossEntropyLoss,
         optimizer=torch.optim.SGD,
         optimizer__fused=True,

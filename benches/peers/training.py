@@ -44,7 +44,7 @@ class Score:
 def model() -> nn.Module:
     """The network, initialized alike in every contender."""
     torch.manual_seed(SEED)
-    return mnist.build()
+    return mnist.lenet()
 
 
 def data() -> tuple[Tensor, Tensor]:

@@ -6,31 +6,9 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from asyncopt.cli.problems.mnist import lenet
+
 CLASSES = 10
-
-
-def lenet(channels: int, size: int) -> nn.Module:
-    """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling; 44,426 parameters for 28 x 28.
-
-    Args:
-        channels: of the images.
-        size: their height and width in pixels.
-    """
-    left = ((size - 4) // 2 - 4) // 2
-    return nn.Sequential(
-        nn.Conv2d(channels, 6, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(16 * left**2, 120),
-        nn.ReLU(),
-        nn.Linear(120, 84),
-        nn.ReLU(),
-        nn.Linear(84, CLASSES),
-    )
 
 
 def mobilenet(channels: int, size: int) -> nn.Module:

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <initializer_list>
 #include <latch>
 #include <random>
@@ -31,6 +32,17 @@ inline constexpr bool kSanitized = false;
 #endif
 // Sanitizers make everything 3 to 50 times slower.
 constexpr int count(int plain, int sanitized) { return kSanitized ? sanitized : plain; }
+
+// How often chance gets a try, and the seconds for it: 50 times as often and as long where the
+// environment says ASYNCOPT_CHAOS=long.
+inline std::uint64_t long_run() {
+  const char* const chaos = std::getenv("ASYNCOPT_CHAOS");
+  return chaos != nullptr && std::string_view(chaos) == "long" ? 50 : 1;
+}
+inline std::uint64_t often(std::uint64_t plain, std::uint64_t sanitized) {
+  return (kSanitized ? sanitized : plain) * long_run();
+}
+inline void set_deadline() { alarm(static_cast<unsigned>(280 * long_run())); }
 
 using Clock = std::chrono::steady_clock;
 inline double seconds_since(Clock::time_point start) {

@@ -1,9 +1,12 @@
 // Processes on one store: increments add up, workers are killed at any instant and stopped with
 // locks held, and the others go on.
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstdio>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "support.h"
 
@@ -127,7 +130,7 @@ void check_increments(const SyncInfo& sync, bool audit) {
 // A worker dies at a random instant, another takes its place, again and again.
 void check_kills(const SyncInfo& sync, bool audit) {
   constexpr std::size_t kProcesses = 3;
-  constexpr std::uint64_t kills = count(60, 10);
+  const std::uint64_t kills = often(2500, 10);
   // Long enough that a kill mostly falls into a push, and into a lock that is held.
   constexpr std::size_t kSize = 4000;
   const Fleet fleet("sgd_momentum", sync, audit, kProcesses, kSize);
@@ -144,13 +147,16 @@ void check_kills(const SyncInfo& sync, bool audit) {
     }
   };
   until_progress(kProcesses);
+  std::vector<double> recoveries;  // s from the kill to the third push after it
   for (std::uint64_t k = 0; k < kills; ++k) {
     std::this_thread::sleep_for(std::chrono::microseconds(random() % 1000));
     pid_t& victim = children[random() % kProcesses];
+    const auto killed = Clock::now();
     kill(victim, SIGKILL);
     const int status = wait_for(victim, 10);
     if (!WIFSIGNALED(status)) fail(__FILE__, __LINE__, "a worker ended on its own");
     until_progress(3);  // the others', before there is a new one
+    recoveries.push_back(seconds_since(killed));
     victim = fleet.start_worker();
   }
   until_progress(100);
@@ -187,6 +193,12 @@ void check_kills(const SyncInfo& sync, bool audit) {
   if (audit)
     CHECK_LE(done * kSize,
              state + static_cast<double>(fleet.counted(&WorkerSlot::lost_state_updates)));
+  std::sort(recoveries.begin(), recoveries.end());
+  std::printf("%s: %llu kills, recovery p50 %.2f ms, p99 %.2f ms, worst %.2f ms\n",
+              current_case.c_str(), static_cast<unsigned long long>(kills),
+              1e3 * recoveries[kills / 2], 1e3 * recoveries[kills * 99 / 100],
+              1e3 * recoveries.back());
+
   // Each repair is one killed owner's lock.
   const std::uint64_t repairs = fleet.counted(&WorkerSlot::repairs);
   CHECK_LE(repairs, kills);
@@ -352,7 +364,7 @@ void check_random_stops(const SyncInfo& sync) {
 }  // namespace
 
 int main() {
-  alarm(280);  // the last guard against a hang
+  set_deadline();  // the last guard against a hang
   for_each_variant(check_increments);
   for_each_variant(check_kills);
   for_each_sync(check_takes_over_from_the_dead);

@@ -101,10 +101,10 @@ void check_random_deaths(const SyncInfo& sync, std::size_t n) {
   pid_t writers[kWriters];
   for (std::size_t i = 0; i < kWriters; ++i) writers[i] = start(1 + i);
   std::mt19937 random(5);
-  for (int k = 0; k < count(100, 15); ++k) {
+  for (std::uint64_t k = 0; k < often(1000, 15); ++k) {
     const std::uint64_t before = hunt.last;
     const auto since = Clock::now();
-    for (unsigned pulls = 0; pulls < 20 || hunt.last < before + 3; ++pulls) {
+    for (std::size_t pulls = 0; pulls < 20 + 2000 / n || hunt.last < before + 3; ++pulls) {
       hunt.pull_once();
       CHECK_LE(seconds_since(since), 10);
     }
@@ -125,7 +125,7 @@ void check_random_deaths(const SyncInfo& sync, std::size_t n) {
 }  // namespace
 
 int main() {
-  alarm(280);
+  set_deadline();
   for_each_sync([](const SyncInfo& sync) {
     if (sync.contract->may_tear) return;
     check_deaths_in_a_push(sync);

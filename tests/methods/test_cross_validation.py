@@ -18,7 +18,8 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from asyncopt.methods import CrossValidation, TaskError, cross_validate
+from asyncopt.errors import TaskError
+from asyncopt.methods import CrossValidation, cross_validate
 from tests.run.conftest import children, gone
 
 from . import jobs

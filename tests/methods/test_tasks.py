@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from asyncopt.errors import RunTimeout, WorkerError
-from asyncopt.methods import TaskError, map_tasks
+from asyncopt.errors import RunTimeout, TaskError, WorkerError
+from asyncopt.methods import map_tasks
 
 from . import jobs
 

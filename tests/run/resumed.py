@@ -88,6 +88,9 @@ def main(run: dict[str, Any]) -> None:
         checkpoint=checkpoint,
         resume=checkpoint is not None,
     )
+    assert (
+        done.ledger.version == done.ledger.pushes
+    )  # what a checkpoint brought is not of this life
     version = parts[1].store.version
     print(json.dumps([digest(*parts[:2]), version, done.results]), flush=True)
 

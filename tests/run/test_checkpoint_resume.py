@@ -281,6 +281,21 @@ def test_what_cannot_be_resumed_starts_nothing(tmp_path: Path) -> None:
         launch(refuse, others, workers=1, checkpoint=tmp_path, resume=True)
 
 
+def test_a_run_is_saved_when_it_is_over(tmp_path: Path) -> None:
+    def made() -> tuple[Counter, Any]:
+        model = Counter()
+        return model, asyncopt.SGD(model.parameters(), lr=1.0, momentum=1e-300, sync="leashed")
+
+    run = launch(count, (*made(), torch.zeros(7), 0.0), workers=2, mode="thread")
+    where = run.save(tmp_path, meta={"why": "done"})
+    found = resume(tmp_path)
+    assert found is not None
+    assert (found.path, found.step, found.meta) == (where, 7, {"why": "done"})
+    others = made()
+    found.restore((*others, None))
+    assert others[0].count.tolist() == [7.0] * 4096
+
+
 def test_a_failed_run_leaves_no_last_checkpoint(tmp_path: Path) -> None:
     model = Counter()
     optimizer = asyncopt.SGD(model.parameters(), lr=1.0)

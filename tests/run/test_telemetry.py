@@ -16,14 +16,14 @@ import pytest
 import asyncopt
 from asyncopt.run.board import Board
 from asyncopt.run.life import Errand
-from asyncopt.run.live import LiveView
 from asyncopt.run.observe import Observer
 from asyncopt.run.plan import Plan
 from asyncopt.run.processes import ProcessMember
-from asyncopt.run.recorder import Recorder
 from asyncopt.run.supervise import supervise
+from asyncopt.run.telemetry.live import LiveView
+from asyncopt.run.telemetry.recorder import Recorder
+from asyncopt.run.telemetry.trace import Trace
 from asyncopt.run.threads import ThreadMember
-from asyncopt.run.trace import Trace
 from tests.pages import check_page
 from tests.run.jobs import Bias
 from tests.run.telemetry_jobs import NAP, die_once, nap_and_push
@@ -116,7 +116,7 @@ def test_tensorboard_of_a_run(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from asyncopt.run.tensorboard import TensorBoard
+    from asyncopt.run.telemetry.tensorboard import TensorBoard
 
     pushes, _ = watch([TensorBoard(tmp_path, interval=0.3)], "process")
     read = EventAccumulator(str(tmp_path)).Reload()

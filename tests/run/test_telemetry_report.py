@@ -12,11 +12,11 @@ import matplotlib
 import numpy as np
 import pytest
 
-from asyncopt.run import plots
-from asyncopt.run.history import History
 from asyncopt.run.outcome import Loss
-from asyncopt.run.recorder import Recorder
-from asyncopt.run.report import report_html, write_report
+from asyncopt.run.telemetry import plots
+from asyncopt.run.telemetry.history import History
+from asyncopt.run.telemetry.recorder import Recorder
+from asyncopt.run.telemetry.report import report_html, write_report
 from asyncopt.store.ledger import Histogram
 from tests.pages import check_page
 from tests.run.watched import BUCKETS, Watched
@@ -138,7 +138,9 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone() -> None:
 def test_without_matplotlib_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [n for n in sys.modules if n.startswith(("matplotlib", "asyncopt.run.plots"))]:
+    for name in [
+        n for n in sys.modules if n.startswith(("matplotlib", "asyncopt.run.telemetry.plots"))
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "asyncopt.report.style")
     monkeypatch.setitem(sys.modules, "matplotlib", None)

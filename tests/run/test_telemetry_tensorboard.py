@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asyncopt.run.tensorboard import TensorBoard
+from asyncopt.run.telemetry.tensorboard import TensorBoard
 from tests.run.watched import Watched
 
 

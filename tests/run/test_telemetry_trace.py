@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from asyncopt.run.trace import Trace
+from asyncopt.run.telemetry.trace import Trace
 from tests.run.watched import Watched
 
 NAP = 0.02  # s

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from asyncopt.run.live import LiveView
+from asyncopt.run.telemetry.live import LiveView
 from tests.run.watched import Watched
 
 PACKAGE = ("rich", "rich.live", "rich.table")

@@ -8,6 +8,7 @@ from typing import Any
 from asyncopt import _core
 from asyncopt.run.board import Board
 from asyncopt.run.observe import RunView
+from asyncopt.store import Ledger
 
 BUCKETS = len(_core.staleness_floors())
 LAUNCHER = 0  # its slot
@@ -52,7 +53,11 @@ class Watched:
         self.restarts = [0] * workers
         self.elapsed = 0.0
         optimizers: Any = [
-            SimpleNamespace(store=store, _sharing=SimpleNamespace(worker=LAUNCHER))
+            SimpleNamespace(
+                store=store,
+                _sharing=SimpleNamespace(worker=LAUNCHER),
+                ledger=lambda: Ledger(0, ()),
+            )
             for store in self.stores
         ]
         self.view = RunView(

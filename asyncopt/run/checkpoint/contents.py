@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from asyncopt.errors import CheckpointError
 from asyncopt.optim.averaging import Averaging
 from asyncopt.optim.base import Optimizer
+from asyncopt.optim.sharing import leaves
 from asyncopt.run.checkpoint.codec import decode, encode
 
 __all__ = ["Contents"]
@@ -35,7 +36,7 @@ class Contents:
     """
 
     def __init__(self, args: object) -> None:
-        found = list(_leaves(args, set()))
+        found = list(leaves(args))
         for each in found:
             if isinstance(each, Averaging):
                 raise CheckpointError(
@@ -190,17 +191,6 @@ class Contents:
                 for i, scheduler in enumerate(self._schedulers)
             ],
         }
-
-
-def _leaves(item: object, seen: set[int]) -> Iterator[object]:
-    if id(item) in seen:
-        return
-    seen.add(id(item))
-    if isinstance(item, list | tuple | dict):
-        for inner in item.values() if isinstance(item, dict) else item:
-            yield from _leaves(inner, seen)
-    else:
-        yield item
 
 
 def _parameters(

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asyncopt import _core
-from asyncopt.run.usage import core_seconds, process_seconds, thread_seconds
+from asyncopt.run.telemetry.usage import core_seconds, process_seconds, thread_seconds
 
 if TYPE_CHECKING:
     from asyncopt.run.observe import RunView

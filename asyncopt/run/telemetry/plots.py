@@ -11,9 +11,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from asyncopt.report.style import GREY, INK, PALETTE, drawn, legend, panels, plain_log
 from asyncopt.report.text import rate_text
-from asyncopt.run.history import History
-from asyncopt.run.samples import Floats
-from asyncopt.run.tables import mean_known
+from asyncopt.run.telemetry.history import History
+from asyncopt.run.telemetry.samples import Floats
+from asyncopt.run.telemetry.tables import mean_known
 
 NAMED = len(PALETTE)  # more workers than colours are drawn alike
 COLUMNS = 240  # of the heat map: more than a page can show apart

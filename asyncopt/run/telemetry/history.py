@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from asyncopt.run.samples import Floats, Integers, Sample, Sampler
+from asyncopt.run.telemetry.samples import Floats, Integers, Sample, Sampler
 from asyncopt.store.ledger import Histogram
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from asyncopt._version import __version__
 from asyncopt.report.page import Picture, facts_html, figure_html, page_html
 from asyncopt.report.table import Line, Sheet, sheet_html
 from asyncopt.report.text import NOTHING, rate_text, share_text
-from asyncopt.run.extras import needed
-from asyncopt.run.history import History
-from asyncopt.run.tables import staleness_text, workers_sheet
+from asyncopt.run.telemetry.extras import needed
+from asyncopt.run.telemetry.history import History
+from asyncopt.run.telemetry.tables import staleness_text, workers_sheet
 
 if TYPE_CHECKING:
     from asyncopt.run.launch import Run
@@ -32,7 +32,7 @@ def write_report(run: Run, path: str | os.PathLike[str]) -> None:
         OSError: it cannot be written.
     """
     with needed("report", "matplotlib"):
-        import asyncopt.run.plots as _  # noqa: F401 - it is what needs matplotlib
+        import asyncopt.run.telemetry.plots as _  # noqa: F401 - it is what needs matplotlib
     whole = Path(path)
     part = whole.with_name(f".{whole.name}.part")
     try:
@@ -105,7 +105,7 @@ def _losses_sheet(run: Run) -> Sheet:
 
 def _pictures(history: History) -> Iterator[Picture]:
     """What there is something to show of."""
-    from asyncopt.run import plots
+    from asyncopt.run.telemetry import plots
 
     if not np.isnan(history.loss).all():
         yield Picture(

@@ -6,9 +6,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from asyncopt.report.table import Sheet
-from asyncopt.run.extras import needed
-from asyncopt.run.history import History, Intervals
-from asyncopt.run.tables import sentence, workers_sheet
+from asyncopt.run.telemetry.extras import needed
+from asyncopt.run.telemetry.history import History, Intervals
+from asyncopt.run.telemetry.tables import sentence, workers_sheet
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,8 +9,8 @@ import numpy as np
 
 from asyncopt.report.table import Line, Sheet
 from asyncopt.report.text import NOTHING, rate_text, share_text
-from asyncopt.run.history import History
-from asyncopt.run.samples import Floats
+from asyncopt.run.telemetry.history import History
+from asyncopt.run.telemetry.samples import Floats
 from asyncopt.store.ledger import Histogram
 
 __all__ = ["sentence", "staleness_text", "workers_sheet"]

@@ -1,14 +1,16 @@
-"""The observer that keeps what happened, for ``Run.history`` and ``Run.report``."""
+"""The observer that keeps what happened, for ``Run.ledger``, ``history`` and ``report``."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncopt.run.history import History
-from asyncopt.run.samples import Sample, Sampler
+from asyncopt.run.telemetry.history import History
+from asyncopt.run.telemetry.samples import Sample, Sampler
+from asyncopt.store.ledger import Ledger
 
 if TYPE_CHECKING:
     from asyncopt.run.observe import RunView
+    from asyncopt.run.optimizers import SharedOptimizer
 
 __all__ = ["Recorder"]
 
@@ -30,9 +32,11 @@ class Recorder:
         self._most = most
         self._sampler: Sampler | None = None
         self._samples: list[Sample] = []
+        self._begun: list[tuple[SharedOptimizer, Ledger]] = []
 
     def start(self, view: RunView) -> None:
         """Take the first sample."""
+        self._begun = [(optimizer, optimizer.ledger()) for optimizer in view.optimizers]
         self._sampler = Sampler(view)
         self._samples = [self._sampler.sample()]
 
@@ -58,6 +62,10 @@ class Recorder:
         """What was recorded since ``start``."""
         assert self._sampler is not None
         return History(tuple(self._samples), self._sampler.cores)
+
+    def ledger(self) -> Ledger:
+        """What was counted since ``start``, over all optimizers."""
+        return Ledger.merge([now.ledger().since(then) for now, then in self._begun])
 
     def _sample(self) -> Sample:
         assert self._sampler is not None

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from asyncopt.run.extras import needed
-from asyncopt.run.history import History, Intervals
-from asyncopt.run.tables import mean_known
+from asyncopt.run.telemetry.extras import needed
+from asyncopt.run.telemetry.history import History, Intervals
+from asyncopt.run.telemetry.tables import mean_known
 from asyncopt.store.ledger import Histogram
 
 if TYPE_CHECKING:

@@ -1,0 +1,104 @@
+"""Nobody else gets at a run: not at its memory, not at its processes, not over a network."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+import pytest
+import torch
+
+import asyncopt
+from asyncopt.run import launch
+
+SOMEBODY = 65534
+PR_SET_DUMPABLE = 4
+LIBC = ctypes.CDLL(None)
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+def as_somebody(attempts: list[Callable[[], object]]) -> list[str]:
+    """What becomes of each attempt by another user: "done", or the name of the error."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setgroups([])
+        os.setresgid(SOMEBODY, SOMEBODY, SOMEBODY)
+        os.setresuid(SOMEBODY, SOMEBODY, SOMEBODY)
+        LIBC.prctl(PR_SET_DUMPABLE, 1)  # or not even its own /proc would be open to it
+        ends = []
+        for attempt in attempts:
+            try:
+                attempt()
+                ends.append("done")
+            except OSError as error:
+                ends.append(errno.errorcode[error.errno or 0])
+        os.write(writer, " ".join(ends).encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as answer:
+        ends = answer.read().split()
+    os.waitpid(child, 0)
+    return ends
+
+
+def memory() -> list[int]:
+    """This process's descriptors of memory without a name."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:  # the one that listed the directory
+            continue
+        if target.startswith("/memfd:"):
+            found.append(int(name))
+    return found
+
+
+def look_around(
+    _worker: asyncopt.Worker,
+    _optimizer: asyncopt.SGD,
+    _data: npt.NDArray[np.float64],
+    public: Path,
+) -> tuple[list[str], list[str], int]:
+    """In a worker: what another user can open of its memory, of its process, and who listens."""
+    # The descriptors themselves, got by whatever leak, and without any right to read or write.
+    paths = [os.open(f"/proc/self/fd/{fd}", os.O_PATH) for fd in memory()]
+    paths.append(os.open(public, os.O_PATH))
+    memories = as_somebody(
+        [lambda fd=fd: os.open(f"/proc/self/fd/{fd}", os.O_RDWR) for fd in paths]  # type: ignore[misc]
+    )
+    me = f"/proc/{os.getpid()}"
+    process = as_somebody(
+        [
+            lambda: os.open(f"{me}/mem", os.O_RDONLY),
+            lambda: os.listdir(f"{me}/fd"),
+            lambda: os.open(f"{me}/environ", os.O_RDONLY),
+            lambda: os.kill(os.getppid(), 0),
+        ]
+    )
+    sockets = psutil.Process().net_connections("all")
+    return memories, process, sum(s.status == psutil.CONN_LISTEN for s in sockets)
+
+
+def test_another_user_gets_at_nothing_of_a_run(tmp_path: Path) -> None:
+    model = torch.nn.Linear(3, 2)
+    optimizer = asyncopt.SGD(model.parameters(), lr=0.1, sync="leashed")
+    public = tmp_path / "public"
+    public.write_text("")
+    public.chmod(0o666)
+    # Large enough for memory of its own.
+    run = launch(look_around, (optimizer, np.zeros(1 << 20), public), workers=1)
+    ((memories, process, listening),) = run.results
+    assert len(memories) > 3  # the store, the board, the mailbox, the data
+    assert set(memories[:-1]) == {"EACCES"}
+    assert memories[-1] == "done"  # the same attempt on what is open to all
+    assert process == ["EACCES", "EACCES", "EACCES", "EPERM"]
+    assert listening == 0
