@@ -1,6 +1,14 @@
-"""A program that trains and is killed; run by test_killed_launcher.py, never imported."""
+"""Programs that train and are killed: one for every line that is read; their ids are printed.
+
+They are forked from this one, which has imported all that they need and has started no thread; what
+they start themselves is spawned. Each is a session of its own. Run by test_killed_launcher.py.
+"""
 
 from __future__ import annotations
+
+import os
+import signal
+import sys
 
 import torch
 
@@ -9,8 +17,21 @@ from asyncopt.run import launch
 from tests.chaos import jobs
 from tests.chaos.scene import Scene
 
-if __name__ == "__main__":
+
+def train() -> None:
     model = jobs.Weights(100_000)
     optimizer = asyncopt.SGD(model.parameters(), lr=0.01, sync="mutex")
     data = torch.zeros(500)
     launch(jobs.descend, (model, optimizer, data, Scene.of(2)), workers=2, on_failure="restart")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody needs to wait for them
+    for _ in sys.stdin:
+        program = os.fork()
+        if program == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.setsid()
+            print(os.getpid(), flush=True)
+            train()
+            os._exit(0)

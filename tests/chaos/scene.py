@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,12 +98,12 @@ def state(process: int) -> str:
         return "X"
 
 
-def marked(mark: str) -> Iterator[int]:
-    """The living processes that have ``mark`` in their environment."""
+def living(session: int) -> list[int]:
+    """The living processes of a session."""
+    found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and state(int(entry.name)) not in "XZ":
-            try:
-                if mark.encode() in (entry / "environ").read_bytes():
-                    yield int(entry.name)
-            except OSError:  # it has just ended
-                continue
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                if os.getsid(int(entry.name)) == session:
+                    found.append(int(entry.name))
+    return found

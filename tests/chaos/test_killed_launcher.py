@@ -8,16 +8,15 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from .scene import dice, marked, often, wait_for
+from .scene import dice, living, often, wait_for
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
-TIMES = often(10, 500)
+TIMES = often(50, 500)
 LIMIT = 2.0  # s for the workers of a dead launcher to be gone
 
 
@@ -28,21 +27,20 @@ def named() -> set[str]:
     return {entry.path for entry in os.scandir("/dev/shm")} | own
 
 
-def live_and_die(age: float) -> int:
+def live_and_die(launchers: subprocess.Popen[str], age: float) -> int:
     """Kill a launcher ``age`` seconds after its first worker appeared; its run's processes then."""
-    mark = uuid.uuid4().hex
-    with subprocess.Popen(
-        [sys.executable, str(LAUNCHER)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MARK": mark},
-        stderr=subprocess.DEVNULL,
-    ) as launcher:
-        try:
-            wait_for(lambda: len(list(marked(mark))) > 1, 60, "workers start")
-            time.sleep(age)
-            processes = len(list(marked(mark)))
-        finally:
-            launcher.send_signal(signal.SIGKILL)
-        wait_for(lambda: not list(marked(mark)), LIMIT, "all workers are gone")
+    assert launchers.stdin is not None
+    assert launchers.stdout is not None
+    launchers.stdin.write("another\n")
+    launchers.stdin.flush()
+    launcher = int(launchers.stdout.readline())
+    try:
+        wait_for(lambda: len(living(launcher)) > 1, 60, "workers start")
+        time.sleep(age)
+        processes = len(living(launcher))
+    finally:
+        os.kill(launcher, signal.SIGKILL)
+    wait_for(lambda: not living(launcher), LIMIT, "all workers are gone")
     return processes
 
 
@@ -51,6 +49,14 @@ def test_nothing_is_left(
 ) -> None:
     random = dice(request, record_property)
     before = named()
-    seen = [live_and_die(random.uniform(0, 2.5)) for _ in range(TIMES)]
+    with subprocess.Popen(
+        [sys.executable, str(LAUNCHER)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as launchers:
+        seen = [live_and_die(launchers, random.uniform(0, 2.5)) for _ in range(TIMES)]
     assert max(seen) == 3  # both workers and the launcher
     assert named() <= before

@@ -21,7 +21,7 @@ from . import jobs
 from .scene import Scene, dice, now, often, wait_for
 
 WORKERS = 3
-KILLS = often(8, 850)  # under each sync
+KILLS = often(34, 850)  # under each sync
 SIZE = 300_000  # elements: so many that a worker is mostly inside a push
 RECOVERY = 5.0  # s from a kill to the replacement's first push, on a machine with time for it
 HANG = 60.0  # s
