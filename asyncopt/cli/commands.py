@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.padding import Padding
 
 import asyncopt
 from asyncopt.cli import doctor as doctoring
-from asyncopt.cli import machine as machines
-from asyncopt.cli import measure, outputs, report, table
+from asyncopt.cli import measure
+from asyncopt.cli.delays import GRAMMAR, parse_delay
 from asyncopt.cli.failures import FAILED, reported
+from asyncopt.cli.options import AsJson, Debug, Epochs, Out, Repeats, checked
 from asyncopt.cli.plan import (
     MODES,
+    MOST_KILLS,
     QUICK_WORKERS,
     Plan,
+    check_kills,
     default_workers,
     parse_workers,
     pick,
+    pick_problems,
     usable_cores,
 )
 from asyncopt.cli.problems import PROBLEMS
-
-T = TypeVar("T")
+from asyncopt.cli.staleness.command import staleness
 
 cli = typer.Typer(
     name="asyncopt",
@@ -39,8 +37,6 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -65,42 +61,46 @@ def main(
 def compare(
     problem: Annotated[
         list[str] | None,
-        typer.Option(help=f"Repeatable: {', '.join(PROBLEMS)}. [default: all]"),
+        typer.Option(show_default="all", help=f"Repeatable: {', '.join(PROBLEMS)}."),
     ] = None,
     sync: Annotated[
         list[str] | None,
-        typer.Option(help=f"Repeatable: {', '.join(asyncopt.syncs())}. [default: all]"),
+        typer.Option(show_default="all", help=f"Repeatable: {', '.join(asyncopt.syncs())}."),
     ] = None,
     workers: Annotated[
         str | None,
         typer.Option(
-            help="Worker counts, like 1,2,4. [default: powers of two up to the cores and one more]"
+            show_default="powers of two up to the cores and one more",
+            help="Worker counts, like 1,2,4.",
         ),
     ] = None,
-    repeats: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Runs of each. [default: 3]")
-    ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=1, max=10_000, help="Passes over the data. [default: by problem]"),
-    ] = None,
+    repeats: Repeats = None,
+    epochs: Epochs = None,
     rule: Annotated[
         str, typer.Option(help=f"Update rule: {', '.join(asyncopt.rules())}.")
     ] = "Adam",
     lr: Annotated[
-        float | None, typer.Option(min=0.0, help="Learning rate. [default: by rule]")
+        float | None, typer.Option(min=0.0, show_default="by rule", help="Learning rate.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of split, weights and order of data.")] = 0,
     mode: Annotated[str, typer.Option(help=f"What a worker is: {' or '.join(MODES)}.")] = "process",
     audit: Annotated[
         bool, typer.Option(help="Also measure hogwild with every lost update counted.")
     ] = True,
-    out: Annotated[Path, typer.Option(help="Folder for results.json and report.html.")] = Path(
-        "asyncopt-compare"
-    ),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the results as JSON instead of tables.")
-    ] = False,
+    kill_rate: Annotated[
+        float | None,
+        typer.Option(
+            max=MOST_KILLS, help="Kill workers so often per second of their work, and replace them."
+        ),
+    ] = None,
+    delay: Annotated[
+        str | None, typer.Option(help=f"What workers sleep before a push: {GRAMMAR}.")
+    ] = None,
+    max_staleness: Annotated[
+        int | None, typer.Option(min=0, help="Bound of staleness, in turns of other workers.")
+    ] = None,
+    out: Out = Path("asyncopt-compare"),
+    as_json: AsJson = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="Under a minute: fewer workers, epochs and sizes.")
     ] = False,
@@ -109,69 +109,31 @@ def compare(
     """Train real problems under each sync with 1, 2, 4 ... workers; table, JSON and a report."""
     counts = QUICK_WORKERS if quick else default_workers(usable_cores())
     if workers is not None:
-        counts = _checked("--workers", lambda: parse_workers(workers))
+        counts = checked("--workers", lambda: parse_workers(workers))
+    if delay is not None:
+        checked("--delay", lambda: parse_delay(delay, counts[-1], seed))
+    turns = {name: each.takes_turns for name, each in PROBLEMS.items()}
+    disturbed = any(each is not None for each in (kill_rate, delay, max_staleness))
     plan = Plan(
-        problems=_checked("--problem", lambda: pick(problem or (), tuple(PROBLEMS), "problem")),
-        syncs=_checked("--sync", lambda: pick(sync or (), asyncopt.syncs(), "sync")),
+        problems=checked("--problem", lambda: pick_problems(problem or (), turns, disturbed)),
+        syncs=checked("--sync", lambda: pick(sync or (), asyncopt.syncs(), "sync")),
         workers=counts,
         repeats=repeats or 3,
         epochs=epochs,
-        rule=_checked("--rule", lambda: pick((rule,), asyncopt.rules(), "rule"))[0],
+        rule=checked("--rule", lambda: pick((rule,), asyncopt.rules(), "rule"))[0],
         lr=lr,
         seed=seed,
-        mode=_checked("--mode", lambda: pick((mode,), MODES, "mode"))[0],
+        mode=checked("--mode", lambda: pick((mode,), MODES, "mode"))[0],
         audit=audit,
         quick=quick,
+        kill_rate=kill_rate,
+        delay=delay,
+        max_staleness=max_staleness,
     )
+    if kill_rate is not None:
+        checked("--kill-rate", lambda: check_kills(kill_rate, plan.mode))
     with reported(debug):
-        _compare(plan, out, as_json)
-
-
-def _checked(option: str, parse: Callable[[], T]) -> T:
-    """What `parse` returns; its ValueError becomes a usage error (exit code 2) of `option`."""
-    try:
-        return parse()
-    except ValueError as wrong:
-        raise typer.BadParameter(str(wrong), param_hint=option) from None
-
-
-def _compare(plan: Plan, out: Path, as_json: bool) -> None:
-    """Check, measure, write, print."""
-    measure.check_extras(plan)
-    outputs.prepare(out)
-    progress = Console(stderr=True)
-    about = outputs.facts(datetime.now())
-    machine = machines.look()
-    progress.print(
-        f"{len(plan.variants)} contenders x {plan.repeats} on {', '.join(plan.problems)} with "
-        f"{', '.join(map(str, plan.workers))} workers: about "
-        f"{max(1, round(measure.expected_seconds(plan) / 60))} min",
-        highlight=False,
-    )
-    if machine.busy:
-        progress.print(
-            f"warning: {machine.load:.1f} other processes want to run on "
-            f"{machine.usable_cores} cores; the numbers will be noisy",
-            highlight=False,
-        )
-    begun = time.perf_counter()
-    rows = measure.compare(plan, progress)
-    results = outputs.document(plan, machine, rows, about, time.perf_counter() - begun)
-    outputs.write(out, results, report.render(plan, machine, rows, about))
-    if as_json:
-        typer.echo(json.dumps(results, indent=1, allow_nan=False))
-    else:
-        # Into a pipe or a file the tables go as wide as they are.
-        console = Console() if sys.stdout.isatty() else Console(width=120)
-        for name in plan.problems:
-            own = [row for row in rows if row.problem == name]
-            title = PROBLEMS[name].title
-            table.print_sheet(console, title, table.short_sheet(own))
-            for sentence in results["findings"][name]:
-                console.print(Padding(sentence, (0, 0, 0, 2)), highlight=False)
-            console.print()
-    progress.print(f"report: {out / outputs.REPORT}", highlight=False, soft_wrap=True)
-    progress.print(f"numbers: {out / outputs.RESULTS}", highlight=False, soft_wrap=True)
+        measure.run(plan, out, as_json=as_json)
 
 
 @cli.command()
@@ -179,9 +141,7 @@ def doctor(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Warn of what hurts with this many workers.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print facts and warnings as JSON.")] = (
-        False
-    ),
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Look at machine and build, and warn of what will hurt; exit with 1 if the build is broken."""
@@ -194,3 +154,6 @@ def doctor(
         if not diagnosis.works:
             typer.echo("error: this build does not work; install asyncopt again", err=True)
             raise typer.Exit(FAILED)
+
+
+cli.command()(staleness)

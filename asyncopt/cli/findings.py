@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asyncopt.cli.plan import UNSHARED
-from asyncopt.cli.results import Row, Spread
+from asyncopt.cli.results import Row
 from asyncopt.optim.kernels import syncs
-from asyncopt.report.text import rate_text, share_text
+from asyncopt.report.text import NOTHING, rate_text, share_text
 
 POINTS = 0.015  # of accuracy: what a few hundred test images cannot tell apart
 
@@ -41,6 +41,8 @@ def _training(rows: list[Row], everything: Sequence[Row]) -> list[str]:
     contenders = [row for row in rows if row.sync and not row.audit]
     if not contenders:
         return []
+    if contenders[0].killed is not None:  # how long it took depends on who happened to be killed
+        return [*_accuracy(contenders, everything), *_kills(everything)]
     fastest = min(contenders, key=lambda row: row.seconds.median)
     speedup = f", {fastest.speedup:.2f}x one worker" if fastest.speedup else ""
     pace = f"{fastest.seconds.median:.3g} s{speedup}"
@@ -58,7 +60,7 @@ def _ceiling(rows: list[Row], fastest: Row) -> list[str]:
     if alone is None or fastest.workers == 1:
         return []
     text = f"Workers that share nothing took {alone.seconds.median:.3g} s for the same work"
-    if not _above(fastest.seconds, alone.seconds):
+    if not fastest.seconds.is_above(alone.seconds):
         return [f"{text}: sharing cost {fastest.variant} nothing that stands out of the noise."]
     share = alone.seconds.median / fastest.seconds.median
     return [f"{text}: {fastest.variant} reached {share:.0%} of that ceiling."]
@@ -70,8 +72,8 @@ def _lock_free_or_not(rows: list[Row]) -> list[str]:
     if not free or not blocking:
         return []
     best = min(blocking, key=lambda row: row.seconds.median)
-    beaten = [row for row in free if _above(row.seconds, best.seconds)]
-    ahead = [row for row in free if _above(best.seconds, row.seconds)]
+    beaten = [row for row in free if row.seconds.is_above(best.seconds)]
+    ahead = [row for row in free if best.seconds.is_above(row.seconds)]
     sentences = []
     if beaten:
         names = " and ".join(
@@ -95,13 +97,6 @@ def _lock_free_or_not(rows: list[Row]) -> list[str]:
             "workers) are within the spread of the repeats."
         )
     return sentences
-
-
-def _above(row: Spread, other: Spread) -> bool:
-    """`row` is more than `other`, beyond the spread of both and by enough to matter."""
-    # Fewer than three repeats have no spread to speak of.
-    enough = 1.02 if min(len(row.values), len(other.values)) >= 3 else 1.2
-    return row.q1 > other.q3 and row.median > enough * other.median
 
 
 def _accuracy(contenders: list[Row], everything: Sequence[Row]) -> list[str]:
@@ -133,6 +128,27 @@ def _audit(rows: list[Row]) -> list[str]:
     return [text + f"those pushed); counting them took {cost:.2f}x the time."]
 
 
+def _kills(everything: Sequence[Row]) -> list[str]:
+    """What it came to that workers were killed, over all contenders and worker counts."""
+    killed = sum(row.killed or 0 for row in everything)
+    shared = [row for row in everything if row.sync and row.killed is not None]
+    if not shared:
+        return []
+    if not killed:
+        return ["No worker was killed: the work was over before."]
+    repairs = sum(row.repairs for row in everything)
+    again = sum(row.trained_again for row in everything)
+    worst = min(shared, key=lambda row: row.test_accuracy.median if row.test_accuracy else 1.0)
+    reached = f"{worst.test_accuracy.median:.1%}" if worst.test_accuracy else NOTHING
+    text = (
+        f"{_counted(killed, 'worker')} killed at work and replaced, and every run was finished: "
+        f"{_counted(repairs, 'lock')} taken over from the dead, "
+        f"{_counted(again, 'mini-batch', 'mini-batches')} pushed twice."
+    )
+    where = f"{worst.variant}, {_workers(worst.workers)}"
+    return [f"{text} The lowest accuracy of all is {reached} ({where})."]
+
+
 def _contention(rows: list[Row]) -> list[str]:
     beaten, led = [], []
     for case in dict.fromkeys(row.case for row in rows):
@@ -143,9 +159,9 @@ def _contention(rows: list[Row]) -> list[str]:
         for row in free:
             ratio = row.updates_per_second.median / best.updates_per_second.median
             text = f"{row.variant} on {case} ({ratio:.2f}x {best.variant})"
-            if _above(best.updates_per_second, row.updates_per_second):
+            if best.updates_per_second.is_above(row.updates_per_second):
                 beaten.append((ratio, text))
-            elif _above(row.updates_per_second, best.updates_per_second):
+            elif row.updates_per_second.is_above(best.updates_per_second):
                 led.append((ratio, text))
     workers = _workers(rows[0].workers)
     sentences = []
@@ -172,3 +188,8 @@ def _contention(rows: list[Row]) -> list[str]:
 
 def _workers(count: int) -> str:
     return f"{count} worker{'s' if count > 1 else ''}"
+
+
+def _counted(count: int, one: str, many: str = "") -> str:
+    """``1 lock was``, ``2 locks were``."""
+    return f"1 {one} was" if count == 1 else f"{count:,} {many or one + 's'} were"

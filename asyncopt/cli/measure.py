@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 
+from asyncopt.cli import report
 from asyncopt.cli.failures import require
+from asyncopt.cli.findings import findings
 from asyncopt.cli.plan import Plan
 from asyncopt.cli.problems import PROBLEMS
-from asyncopt.cli.problems.base import Meter
 from asyncopt.cli.progress import Display
-from asyncopt.cli.results import Row, with_speedups
+from asyncopt.cli.results import SCHEMA, Row, with_speedups
+from asyncopt.cli.session import Session
+from asyncopt.cli.table import short_sheet
+from asyncopt.cli.workers.meter import Meter
+
+
+def run(plan: Plan, out: Path, *, as_json: bool) -> None:
+    """Check, measure, write to the folder `out`, print.
+
+    Raises:
+        CommandError: a module is missing, `out` cannot be written to, or the build is broken.
+    """
+    check_extras(plan)
+    session = Session(out)
+    session.announce(
+        f"{len(plan.variants)} contenders x {plan.repeats} on {', '.join(plan.problems)} with "
+        f"{', '.join(map(str, plan.workers))} workers",
+        expected_seconds(plan),
+    )
+    rows = compare(plan, session.progress)
+    by_problem = {name: [row for row in rows if row.problem == name] for name in plan.problems}
+    cores = session.machine.usable_cores
+    found = {name: findings(own, cores) for name, own in by_problem.items()}
+    results = session.document(SCHEMA, plan.as_json(), found, (row.as_json() for row in rows))
+    page = report.render(plan, session.machine, rows, session.about)
+    tables = [
+        (PROBLEMS[name].title, short_sheet(own), found[name]) for name, own in by_problem.items()
+    ]
+    session.deliver(results, page, tables, as_json=as_json)
 
 
 def check_extras(plan: Plan) -> None:

@@ -1,11 +1,11 @@
-"""Writing what a comparison found: the folder, results.json and report.html."""
+"""Writing what a command measured: the folder, results.json and report.html."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,8 @@ import torch
 import asyncopt
 from asyncopt import _core
 from asyncopt.cli.failures import CommandError
-from asyncopt.cli.findings import findings
 from asyncopt.cli.machine import Machine
-from asyncopt.cli.plan import Plan
-from asyncopt.cli.results import SCHEMA, Row, plain
+from asyncopt.cli.results import plain
 
 RESULTS = "results.json"
 REPORT = "report.html"
@@ -53,21 +51,33 @@ def facts(started: datetime) -> dict[str, str]:
 
 
 def document(
-    plan: Plan, machine: Machine, rows: Sequence[Row], about: dict[str, str], elapsed: float
+    schema: int,
+    options: dict[str, Any],
+    machine: Machine,
+    findings: Mapping[str, Sequence[str]],
+    rows: Iterable[dict[str, Any]],
+    about: dict[str, str],
+    elapsed: float,
 ) -> dict[str, Any]:
-    """Everything measured as one JSON document; `elapsed` in seconds."""
-    found = {
-        name: findings([row for row in rows if row.problem == name], machine.usable_cores)
-        for name in plan.problems
-    }
+    """Everything measured as one JSON document.
+
+    Args:
+        schema: number of the form of `options` and `rows`.
+        options: of the command, by name.
+        machine: on which it ran.
+        findings: sentences by problem.
+        rows: what was measured.
+        about: see `facts`.
+        elapsed: seconds.
+    """
     return {
-        "schema": SCHEMA,
+        "schema": schema,
         **about,
         "elapsed_seconds": round(elapsed, 3),
-        "options": plain(plan.as_json()),
+        "options": plain(options),
         "machine": plain(machine.as_json()),
-        "findings": found,
-        "rows": [plain(row.as_json()) for row in rows],
+        "findings": plain(dict(findings)),
+        "rows": [plain(row) for row in rows],
     }
 
 

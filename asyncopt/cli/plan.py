@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import asyncopt
+from asyncopt.cli.delays import parse_delay
+from asyncopt.cli.workers.conditions import Conditions
 from asyncopt.optim import Optimizer
+
+T = TypeVar("T")
 
 MOST_WORKERS = 256
 QUICK_WORKERS = (1, 2)
 UNSHARED = "unshared"
 MODES = ("process", "thread")
+MOST_KILLS = 10.0  # per second: who dies more often hardly gets to work
 
 
 class Variant(NamedTuple):
@@ -26,7 +31,11 @@ class Variant(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Options of one comparison. `epochs` and `lr` None: each problem's own choice."""
+    """Options of one comparison. `epochs` and `lr` None: each problem's own choice.
+
+    `kill_rate` (per second of a worker's working time), `delay` (as in ``--delay``) and
+    `max_staleness` None: nobody is killed, delayed or kept waiting.
+    """
 
     problems: tuple[str, ...]
     syncs: tuple[str, ...]
@@ -39,6 +48,27 @@ class Plan:
     mode: str
     audit: bool
     quick: bool
+    kill_rate: float | None = None
+    delay: str | None = None
+    max_staleness: int | None = None
+
+    @property
+    def conditions(self) -> Conditions:
+        """What the training problems are put through.
+
+        Raises ValueError: the delay is none, or its file has gone.
+        """
+        return Conditions(
+            mode=self.mode,
+            delay=(
+                None
+                if self.delay is None
+                else parse_delay(self.delay, max(self.workers), self.seed)
+            ),
+            max_staleness=self.max_staleness,
+            kill_rate=self.kill_rate or 0.0,
+            seed=self.seed,
+        )
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -51,20 +81,24 @@ class Plan:
         return (*shared, Variant(UNSHARED, None, False))
 
     def schedule(self) -> list[tuple[int, Variant]]:
-        """(repeat, variant) in the order they run: A B C, then B C A, and so on.
-
-        So slow spells of the machine and the place in the round fall on every contender alike.
-        """
-        variants = self.variants
-        return [
-            (repeat, variants[(place + repeat) % len(variants)])
-            for repeat in range(self.repeats)
-            for place in range(len(variants))
-        ]
+        """(repeat, variant) in the order they run."""
+        return in_turns(self.variants, self.repeats)
 
     def as_json(self) -> dict[str, Any]:
         """All options by name."""
         return asdict(self)
+
+
+def in_turns(contenders: Sequence[T], repeats: int) -> list[tuple[int, T]]:
+    """(repeat, contender) in an order that is fair: A B C, then B C A, and so on.
+
+    So slow spells of the machine and the place in the round fall on every contender alike.
+    """
+    return [
+        (repeat, contenders[(place + repeat) % len(contenders)])
+        for repeat in range(repeats)
+        for place in range(len(contenders))
+    ]
 
 
 def usable_cores() -> int:
@@ -110,6 +144,38 @@ def pick(names: Sequence[str], known: Sequence[str], kind: str) -> tuple[str, ..
         raise ValueError(f"unknown {kind} {unknown[0]!r}; choose from {', '.join(known)}")
     wanted = {by_folded[name.casefold()] for name in names}
     return tuple(name for name in known if name in wanted)
+
+
+def pick_problems(
+    names: Sequence[str], known: Mapping[str, bool], disturbed: bool
+) -> tuple[str, ...]:
+    """`names` as `pick` has them; without names, those that can be measured.
+
+    Args:
+        names: what the user asked for.
+        known: problems, and whether their workers take turns.
+        disturbed: whether workers are to be killed, delayed or bound, which those in turns can be.
+
+    Raises:
+        ValueError: one of `names` is not known, or cannot be disturbed.
+    """
+    picked = pick(names, tuple(known), "problem")
+    unfit = [name for name in picked if disturbed and not known[name]]
+    if names and unfit:
+        raise ValueError(
+            f"{unfit[0]} pushes ready-made gradients without turns and counts every update to the "
+            "last element: it cannot be measured with --kill-rate, --delay or --max-staleness; "
+            "leave it out"
+        )
+    return tuple(name for name in picked if name not in unfit)
+
+
+def check_kills(rate: float, mode: str) -> None:
+    """Raise ValueError for kills that no run in `mode` can have; `rate` is per second."""
+    if not 0 < rate <= MOST_KILLS:
+        raise ValueError(f"expected kills per second above 0, up to {MOST_KILLS:g}; got {rate:g}")
+    if mode != "process":
+        raise ValueError("expected --mode process, got thread; no thread can be killed")
 
 
 def make_optimizer(

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from asyncopt.cli.problems.base import Meter
+from asyncopt.cli.workers.meter import Meter
 
 POLL_SECONDS = 0.25  # often enough to look alive, rare enough not to disturb what is measured
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from asyncopt.cli.findings import findings
+from asyncopt.cli.head import head_html
 from asyncopt.cli.machine import Machine
 from asyncopt.cli.plan import Plan
 from asyncopt.cli.plots import contention, training
@@ -14,16 +15,13 @@ from asyncopt.cli.problems import PROBLEMS
 from asyncopt.cli.results import Row
 from asyncopt.cli.table import full_sheet, short_sheet
 from asyncopt.optim.kernels import syncs
-from asyncopt.report.page import Picture, facts_html, figure_html, page_html
+from asyncopt.report.page import Picture, figure_html, page_html
 from asyncopt.report.table import Line, Sheet, sheet_html
-from asyncopt.report.text import size_text
 
 LEAD = (
-    '<p class="quiet">The same real models, trained by workers that share one set of parameters, '
-    "under each way of writing to shared memory.</p>"
+    "The same real models, trained by workers that share one set of parameters, under each way of "
+    "writing to shared memory."
 )
-
-BUSY = "other programs were running: trust small differences less"
 
 
 def render(plan: Plan, machine: Machine, rows: Sequence[Row], facts: dict[str, str]) -> str:
@@ -36,32 +34,12 @@ def render(plan: Plan, machine: Machine, rows: Sequence[Row], facts: dict[str, s
     return page_html(
         "asyncopt compare",
         [
-            LEAD,
-            f"<pre><code>{html.escape(facts['command'])}</code></pre>",
-            _facts(machine, facts),
+            head_html(LEAD, machine, facts),
             _reading(plan),
             _contracts(plan),
             *sections,
         ],
     )
-
-
-def _facts(machine: Machine, facts: dict[str, str]) -> str:
-    quota = f", quota {machine.cpu_quota:g}" if machine.cpu_quota else ""
-    caches = ", ".join(
-        f"{level} {size_text(size)}"
-        for level, size in (("L1d", machine.l1d), ("L2", machine.l2), ("L3", machine.l3))
-    )
-    lines = {
-        "measured": facts["date"],
-        "processor": f"{machine.processor}, {machine.usable_cores} usable cores{quota}",
-        "load before": f"{machine.load:.1f}" + (f" ({BUSY})" if machine.busy else ""),
-        "caches": caches,
-        "memory": size_text(machine.memory),
-        "versions": facts["versions"],
-        "instruction set": facts["isa"],
-    }
-    return facts_html(lines)
 
 
 def _reading(plan: Plan) -> str:
@@ -74,7 +52,29 @@ def _reading(plan: Plan) -> str:
         "<code>unshared</code> is the machine's ceiling: workers that train private copies and "
         "share nothing. <code>hogwild+audit</code> is hogwild with every lost update counted, "
         "which costs time.</p>"
-    )
+    ) + "".join(f"<p>{html.escape(text)}</p>" for text in _conditions(plan))
+
+
+def _conditions(plan: Plan) -> Iterator[str]:
+    """What the workers were put through, and what that did to the unshared ones."""
+    if plan.kill_rate is not None:
+        yield (
+            f"Workers were killed {plan.kill_rate:g} times per second of their working time, at "
+            "any instruction and whatever lock they held, and replaced; the time that took is in "
+            "the numbers. A replacement goes on with the mini-batch that was not finished. An "
+            "unshared worker's private copy dies with it: its replacement begins with a new one."
+        )
+    if plan.delay is not None:
+        yield (
+            f"Each worker slept between computing a gradient and pushing it: --delay {plan.delay} "
+            "(seconds). Unshared workers slept as long."
+        )
+    if plan.max_staleness is not None:
+        yield (
+            f"At most {plan.max_staleness} turns of other workers could end between a worker's "
+            "pull and its push; a worker that would have been later waited. Unshared workers "
+            "waited for nobody."
+        )
 
 
 def _contracts(plan: Plan) -> str:

@@ -35,6 +35,12 @@ class Spread:
         """Three quarters of the repeats are below."""
         return float(np.percentile(self.values, 75))
 
+    def is_above(self, other: Spread) -> bool:
+        """Whether it is more than `other`, beyond the spread of both and by enough to matter."""
+        # Fewer than three repeats have no spread to speak of.
+        enough = 1.02 if min(len(self.values), len(other.values)) >= 3 else 1.2
+        return self.q1 > other.q3 and self.median > enough * other.median
+
     def as_json(self) -> dict[str, Any]:
         """Quartiles and values."""
         return {"median": self.median, "q1": self.q1, "q3": self.q3, "values": list(self.values)}
@@ -68,6 +74,9 @@ class Row:
 
     `lost_updates` counts element updates and is None where nobody counted them; `lost_share` is
     their part of all element updates pushed. `speedup` is against one worker of the same variant.
+    `killed` counts workers and is None where nobody was to be killed; `trained_again` counts the
+    mini-batches that both one of them and its replacement pushed, `repairs` the locks taken over
+    from dead owners.
     """
 
     problem: str
@@ -92,6 +101,9 @@ class Row:
     test_accuracy: Spread | None = None
     speedup: float | None = None
     curves: tuple[Curve, ...] = ()
+    killed: int | None = None
+    trained_again: int = 0
+    repairs: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """All fields by name."""

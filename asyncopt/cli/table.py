@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
-
-from rich import box
-from rich.console import Console, JustifyMethod
-from rich.table import Table
+from collections.abc import Iterable, Sequence
 
 from asyncopt.cli.plan import UNSHARED
-from asyncopt.cli.results import Row, Spread
+from asyncopt.cli.results import Row
+from asyncopt.cli.sheets import Column, seconds_text, sheet_of
 from asyncopt.report.table import Line, Sheet
 from asyncopt.report.text import NOTHING, rate_text, share_text
-
-BREAKS = {"workers": "work-\ners", "accuracy": "accu-\nracy"}  # for 80 characters
-ROOMY = 100  # characters: a terminal this wide has room for more space between columns
-
-
-class Column(NamedTuple):
-    """A heading, what it means, and the text of its cell for a row."""
-
-    heading: str
-    meaning: str
-    cell: Callable[[Row], str]
-
-
-def seconds_text(spread: Spread) -> str:
-    """Median, and half the distance between the quartiles in percent of it: ``1.23 ±4%``."""
-    half = (spread.q3 - spread.q1) / 2 / spread.median
-    return f"{spread.median:.{2 if spread.median >= 1 else 3}f} ±{half:.0%}"
 
 
 def per_push_text(count: int, row: Row) -> str:
@@ -81,37 +59,60 @@ def _waits(row: Row) -> str:
     return per_push_text(row.lock_waits, row)
 
 
-CASE = Column("case", "what a push touches: a whole vector, or rows of a table", lambda r: r.case)
-SYNC = Column("sync", "how updates reach shared memory", lambda r: r.variant)
-WORKERS = Column("workers", "workers that train at once", lambda r: str(r.workers))
-TIME = Column(
+CASE: Column[Row] = Column(
+    "case", "what a push touches: a whole vector, or rows of a table", lambda r: r.case
+)
+SYNC: Column[Row] = Column("sync", "how updates reach shared memory", lambda r: r.variant)
+WORKERS: Column[Row] = Column("workers", "workers that train at once", lambda r: str(r.workers))
+TIME: Column[Row] = Column(
     "time s", "median ± half the interquartile range, in percent", lambda r: seconds_text(r.seconds)
 )
-RATE = Column("updates/s", "pushes per second, all workers together", _rate)
-ELEMENTS = Column(
+RATE: Column[Row] = Column("updates/s", "pushes per second, all workers together", _rate)
+ELEMENTS: Column[Row] = Column(
     "elements/s",
     "element updates per second, all workers together",
     lambda r: rate_text(r.element_updates_per_second.median),
 )
-SPEEDUP = Column("speed-up", "against one worker of the same sync", _speedup)
-LOSS = Column(
+SPEEDUP: Column[Row] = Column("speed-up", "against one worker of the same sync", _speedup)
+LOSS: Column[Row] = Column(
     "test loss",
     "mean cross entropy on held-out images after training",
     lambda r: f"{r.test_loss.median:.3f}" if r.test_loss else NOTHING,
 )
-ACCURACY = Column(
+ACCURACY: Column[Row] = Column(
     "accuracy",
     "share of held-out images classified right after training",
     lambda r: f"{r.test_accuracy.median:.1%}" if r.test_accuracy else NOTHING,
 )
-STALE = Column("stale p50/p99", "pushes by others between a worker's pull and push", _staleness)
-WAIT = Column("lock wait", "share of all workers' time spent waiting for a lock", _wait)
-WAITS = Column("waits/push", "waits for a lock per push", _waits)
-RETRIES = Column("retries/push", "attempts that had to be repeated, per push", _retries)
-LOST = Column(
+STALE: Column[Row] = Column(
+    "stale p50/p99", "pushes by others between a worker's pull and push", _staleness
+)
+WAIT: Column[Row] = Column(
+    "lock wait", "share of all workers' time spent waiting for a lock", _wait
+)
+WAITS: Column[Row] = Column("waits/push", "waits for a lock per push", _waits)
+RETRIES: Column[Row] = Column(
+    "retries/push", "attempts that had to be repeated, per push", _retries
+)
+LOST: Column[Row] = Column(
     "lost updates", "element updates overwritten by other workers; ? where not counted", lost_text
 )
-LOST_SHARE = Column("lost share", "part of all element updates that was lost", lost_share_text)
+LOST_SHARE: Column[Row] = Column(
+    "lost share", "part of all element updates that was lost", lost_share_text
+)
+KILLED: Column[Row] = Column(
+    "killed", "workers killed while they trained", lambda r: f"{r.killed or 0:,}"
+)
+AGAIN: Column[Row] = Column(
+    "twice",
+    "mini-batches that both the killed and their replacements pushed",
+    lambda r: f"{r.trained_again:,}",
+)
+REPAIRS: Column[Row] = Column(
+    "repairs",
+    "locks taken over from the killed",
+    lambda r: f"{r.repairs:,}" if r.sync else NOTHING,
+)
 
 TRAINING = (SYNC, WORKERS, TIME, RATE, SPEEDUP, LOSS, ACCURACY, STALE, WAIT, LOST)
 CONTENTION = (
@@ -128,6 +129,7 @@ CONTENTION = (
     LOST,
     LOST_SHARE,
 )
+KILLS = (KILLED, AGAIN, REPAIRS)  # where workers were to be killed
 AT_MOST_WORKERS = (WAIT, RETRIES, LOST_SHARE)
 
 
@@ -144,17 +146,15 @@ def in_order(rows: Iterable[Row]) -> list[Row]:
 
 def full_sheet(rows: Sequence[Row]) -> Sheet:
     """One line per row."""
-    columns = CONTENTION if rows[0].case else TRAINING
-    ordered = in_order(rows)
-    groups = [(row.case, row.variant) for row in ordered]
-    ends = [group != after for group, after in zip(groups, [*groups[1:], None], strict=True)]
-    return Sheet(
-        headings=[(column.heading, column.meaning) for column in columns],
-        lines=[
-            Line([column.cell(row) for column in columns], row.variant == UNSHARED, end)
-            for row, end in zip(ordered, ends, strict=True)
-        ],
+    columns: tuple[Column[Row], ...] = CONTENTION if rows[0].case else TRAINING
+    if any(row.killed is not None for row in rows):
+        columns += KILLS
+    return sheet_of(
+        columns,
+        in_order(rows),
         left=columns.index(WORKERS),
+        group=lambda row: (row.case, row.variant),
+        aside=lambda row: row.variant == UNSHARED,
     )
 
 
@@ -188,32 +188,3 @@ def contention_sheet(rows: Sequence[Row]) -> Sheet:
 def short_sheet(rows: Sequence[Row]) -> Sheet:
     """What the terminal and the head of a report section show."""
     return contention_sheet(rows) if rows[0].case else full_sheet(rows)
-
-
-def print_sheet(console: Console, title: str, sheet: Sheet) -> None:
-    """Draw `sheet` on the terminal."""
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1 if console.width >= ROOMY else 0),
-        collapse_padding=True,
-        pad_edge=False,
-    )
-    for place, (heading, _) in enumerate(sheet.headings):
-        justify: JustifyMethod = "left" if place < sheet.left else "right"
-        narrow = BREAKS.get(heading) or re.sub(r" |(?<=-)|(?=/s)|(?=/push)", "\n", heading)
-        table.add_column(
-            narrow,
-            justify=justify,
-            vertical="bottom",
-            overflow="fold",
-            no_wrap=place < sheet.left,
-        )
-    # Blank lines between groups help where groups are long, and double the table where not.
-    apart = len(sheet.lines) >= 5 * sum(line.last for line in sheet.lines)
-    for line in sheet.lines:
-        style = "dim" if line.aside else None
-        table.add_row(*line.cells, style=style, end_section=line.last and apart)
-    console.print(table)

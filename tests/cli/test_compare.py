@@ -18,7 +18,7 @@ import asyncopt
 from asyncopt.cli.failures import CommandError
 from asyncopt.cli.plan import Variant
 from asyncopt.cli.problems import contention
-from asyncopt.cli.problems.base import Meter, Ticker
+from asyncopt.cli.workers.meter import Meter, Ticker
 from tests.cli import made_up
 from tests.cli.test_results import check_schema
 

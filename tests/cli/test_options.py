@@ -48,6 +48,15 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
         (["compare", "--repeats", "0"], "--repeats"),
         (["compare", "--epochs", "-1"], "--epochs"),
         (["compare", "--lr", "-0.1"], "--lr"),
+        (["compare", "--kill-rate", "0"], "above 0"),
+        (["compare", "--kill-rate", "11"], "--kill-rate"),
+        (["compare", "--kill-rate", "1", "--mode", "thread"], "--mode process"),
+        (["compare", "--delay", "soon"], "exponential:MEAN"),
+        (["compare", "--delay", "0,1", "--workers", "1,4"], "4 entries"),
+        (["compare", "--max-staleness", "-1"], "--max-staleness"),
+        (["compare", "--delay", "1", "--problem", "contention"], "leave it out"),
+        (["compare", "--kill-rate", "1", "--problem", "contention"], "leave it out"),
+        (["compare", "--max-staleness", "1", "--problem", "contention"], "leave it out"),
         (["compare", "--no-such-option"], "--no-such-option"),
         (["doctor", "--workers", "0"], "--workers"),
         (["no-such-command"], "no-such-command"),
@@ -93,6 +102,21 @@ def test_options_reach_the_plan(instant: list[Plan], tmp_path: Path) -> None:
         mode="thread",
         audit=False,
     )
+
+
+def test_conditions_reach_the_plan_and_leave_contention_out(
+    instant: list[Plan], tmp_path: Path
+) -> None:
+    arguments = "compare --workers 1,2 --kill-rate 0.5 --delay 0,0.01 --max-staleness 3"
+    result = runner.invoke(cli, [*arguments.split(), "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    (plan,) = instant
+    assert plan.problems == ("mnist", "digits")
+    assert (plan.kill_rate, plan.delay, plan.max_staleness) == (0.5, "0,0.01", 3)
+    assert plan.conditions.kill_rate == 0.5
+    assert plan.conditions.delay is not None
+    options = json.loads((tmp_path / "results.json").read_text())["options"]
+    assert (options["kill_rate"], options["delay"]) == (0.5, "0,0.01")
 
 
 def test_tables_name_every_sync_for_every_worker_count(instant: list[Plan], tmp_path: Path) -> None:
@@ -177,7 +201,7 @@ def test_without_typer_the_command_says_what_to_install(
 
 def test_version_and_help() -> None:
     assert asyncopt.__version__ in runner.invoke(cli, ["--version"]).stdout
-    for command in ([], ["compare"], ["doctor"]):
+    for command in ([], ["compare"], ["staleness"], ["doctor"]):
         assert runner.invoke(cli, [*command, "--help"]).exit_code == 0
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import matplotlib
 import pytest
 
-from asyncopt.cli import outputs, report
+from asyncopt.cli import head, outputs, report
 from asyncopt.cli.plan import Plan
 from asyncopt.cli.problems import PROBLEMS
 from tests.cli import made_up
@@ -40,10 +40,19 @@ def test_page_names_command_machine_versions_and_every_problem(page: str) -> Non
 
 
 def test_page_says_that_the_machine_was_busy(page: str) -> None:
-    assert report.BUSY not in page
+    assert head.BUSY not in page
     plan = made_up.plan(problems=("digits",))
     busy = report.render(plan, made_up.machine(load=9.0), made_up.rows(plan), ABOUT)
-    assert report.BUSY in busy
+    assert head.BUSY in busy
+
+
+def test_page_says_what_workers_were_put_through(page: str) -> None:
+    assert "Workers were killed" not in page
+    plan = made_up.plan(problems=("digits",), kill_rate=2.0, delay="0,0,0,0.01", max_staleness=4)
+    harsh = render(plan)
+    assert "Workers were killed 2 times per second" in harsh
+    assert "--delay 0,0,0,0.01" in harsh
+    assert "At most 4 turns" in harsh
 
 
 def test_every_problem_has_its_plots(page: str) -> None:

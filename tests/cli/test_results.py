@@ -14,7 +14,7 @@ import asyncopt
 from asyncopt.cli import outputs
 from asyncopt.cli.findings import findings
 from asyncopt.cli.plan import Variant
-from asyncopt.cli.results import Spread, curve_of, plain, staleness_of, with_speedups
+from asyncopt.cli.results import SCHEMA, Spread, curve_of, plain, staleness_of, with_speedups
 from asyncopt.cli.table import full_sheet, per_push_text, short_sheet
 from asyncopt.report.text import rate_text, share_text
 from asyncopt.store.ledger import Histogram, WorkerLedger
@@ -93,7 +93,16 @@ def test_document_is_valid_json_with_all_fields() -> None:
     rows = made_up.rows(plan)
     rows[0] = dataclasses.replace(rows[0], test_loss=Spread((math.nan,)))
     about = outputs.facts(datetime(2020, 1, 1, tzinfo=UTC))
-    document = outputs.document(plan, made_up.machine(), rows, about, 1.5)
+    found = {name: ["A sentence."] for name in plan.problems}
+    document = outputs.document(
+        SCHEMA,
+        plan.as_json(),
+        made_up.machine(),
+        found,
+        (row.as_json() for row in rows),
+        about,
+        1.5,
+    )
     again = json.loads(json.dumps(document, allow_nan=False))
     check_schema(again)
     assert again["rows"][0]["test_loss"]["median"] is None
@@ -119,10 +128,10 @@ def check_schema(document: dict[str, object]) -> None:
         for rate in ("seconds", "updates_per_second", "element_updates_per_second"):
             assert set(row[rate]) == {"median", "q1", "q3", "values"}
             assert row[rate]["median"] > 0
-        for count in ("pushes", "lock_waits", "retries", "skipped_nonfinite"):
+        for count in ("pushes", "lock_waits", "retries", "skipped_nonfinite", "repairs"):
             assert isinstance(row[count], int)
         assert 0 <= row["lock_wait_share"] <= 1
-        for optional in ("lost_updates", "lost_share", "speedup", "test_loss", "test_accuracy"):
+        for optional in ("lost_updates", "lost_share", "speedup", "test_loss", "killed"):
             assert optional in row
         if row["sync"] is not None:
             assert set(row["staleness"]) == {"p50", "p99", "mean", "edges", "counts"}
@@ -214,6 +223,22 @@ def test_findings_name_the_ceiling_of_workers_that_share_nothing() -> None:
     equal = made_up.training_row("mnist", alone, 2, seconds=Spread((1.9, 2.0, 2.1)))
     assert "mutex reached 50% of that ceiling" in " ".join(findings([shared, fast], 2))
     assert "sharing cost mutex nothing" in " ".join(findings([shared, equal], 2))
+
+
+def test_kills_are_in_the_table_and_in_a_sentence() -> None:
+    calm = made_up.training_row("mnist", HOGWILD, 2)
+    assert "killed" not in [heading for heading, _ in full_sheet([calm]).headings]
+    killed = made_up.training_row("mnist", MUTEX, 2, killed=3, repairs=2, trained_again=1)
+    sheet = full_sheet([killed])
+    assert [heading for heading, _ in sheet.headings][-3:] == ["killed", "twice", "repairs"]
+    assert sheet.lines[0].cells[-3:] == ["3", "1", "2"]
+    text = " ".join(findings([killed], usable_cores=2))
+    assert "3 workers were killed at work and replaced, and every run was finished: 2 locks" in text
+    assert "1 mini-batch was pushed twice" in text
+    assert "lowest accuracy of all is 91.0% (mutex, 2 workers)" in text
+    assert "fastest" not in text
+    spared = dataclasses.replace(killed, killed=0)
+    assert "No worker was killed" in " ".join(findings([spared], usable_cores=2))
 
 
 def test_findings_of_contention_name_lost_updates() -> None:

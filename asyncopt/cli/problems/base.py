@@ -1,44 +1,12 @@
-"""What every problem has, and how its workers report progress while they run."""
+"""What every problem has."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-import torch
-
 from asyncopt.cli.plan import Plan
 from asyncopt.cli.results import Row
-
-_LINE = 8  # int64 per cache line: each worker counts on a line of its own
-
-
-class Meter:
-    """Progress of one launch: workers add, the parent reads.
-
-    counts: int64 (workers * 8,) in memory that worker processes share.
-    """
-
-    def __init__(self, workers: int, total: int) -> None:
-        self.total = max(total, 1)
-        self.counts = torch.zeros(workers * _LINE, dtype=torch.int64)
-        self.counts.share_memory_()
-
-    @property
-    def fraction(self) -> float:
-        """Done so far, from 0 to 1."""
-        return min(float(self.counts.sum()) / self.total, 1.0)
-
-
-class Ticker:
-    """A worker's end of a `Meter`; a tick costs about 0.1 us."""
-
-    def __init__(self, counts: torch.Tensor, rank: int) -> None:
-        self._counts = counts.numpy()  # a view; indexing it is far cheaper than the tensor's
-        self._place = rank * _LINE
-
-    def tick(self, steps: int = 1) -> None:
-        """Count `steps` as done."""
-        self._counts[self._place] += steps
+from asyncopt.cli.workers.meter import Meter
 
 
 class Problem(Protocol):
@@ -59,6 +27,10 @@ class Problem(Protocol):
     @property
     def needs(self) -> tuple[str, ...]:
         """Modules outside asyncopt's own requirements."""
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether its workers train turn by turn, so that they can be delayed, bound and killed."""
 
     def steps(self, plan: Plan, workers: int) -> int:
         """Ticks that all workers of one launch make together."""

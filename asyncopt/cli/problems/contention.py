@@ -18,8 +18,8 @@ from torch import Tensor
 from asyncopt.cli import machine
 from asyncopt.cli.failures import CommandError
 from asyncopt.cli.plan import Plan, Variant, make_optimizer
-from asyncopt.cli.problems.base import Meter, Ticker
 from asyncopt.cli.results import Row, Spread, staleness_of
+from asyncopt.cli.workers.meter import Meter, Ticker
 from asyncopt.optim import Optimizer
 from asyncopt.optim.kernels import syncs
 from asyncopt.report.text import size_text
@@ -211,6 +211,7 @@ class Contention:
         f"{TABLE_ROWS:,} rows x {LINE}, drawn skewed (weight 1/rank) or uniformly."
     )
     needs: tuple[str, ...] = ()
+    takes_turns = False
 
     def seconds(self, plan: Plan) -> float:
         """Length of one measurement."""

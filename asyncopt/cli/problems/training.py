@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from asyncopt.cli.plan import UNSHARED, Plan, Variant, make_optimizer, usable_cores
-from asyncopt.cli.problems.base import Meter, Ticker
+from asyncopt.cli.plan import Plan, Variant, make_optimizer, usable_cores
 from asyncopt.cli.results import Row, Spread, curve_of, staleness_of
-from asyncopt.optim import Optimizer
-from asyncopt.run import Worker, launch
+from asyncopt.cli.workers.jobs import Data, Job, Recipe
+from asyncopt.cli.workers.measure import Measured, measure
+from asyncopt.cli.workers.meter import Meter
 from asyncopt.store import Ledger
 
-PATIENCE = 600.0  # seconds a worker waits at a barrier for the slowest one
-WARM_UP_BATCHES = 3
 TEST_SLICE = 250  # examples
+REPLACING = 4.0  # rough seconds from a worker's death to its replacement's first step
 
 # Learning rates that train both networks well in a few epochs; other rules keep torch's default.
 RATES = {
@@ -38,98 +35,8 @@ RATES = {
 class Split(NamedTuple):
     """train and test: (x, y) with x float32 (n, ...) and y int64 (n,)."""
 
-    train: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
-
-
-class Job(NamedTuple):
-    """One measured run with its own model; no `optimizer`: each worker trains a private copy."""
-
-    repeat: int
-    variant: Variant
-    model: nn.Module
-    optimizer: Optimizer | None
-
-
-class Recipe(NamedTuple):
-    """How every worker trains every job."""
-
-    batch_size: int
-    epochs: int
-    seed: int
-    rule: str
-    options: dict[str, Any]
-
-
-class Trace(NamedTuple):
-    """One worker's run of one job, in seconds of the machine-wide monotonic clock."""
-
-    start: float
-    finish: float
-    points: list[tuple[float, float]]  # (when, loss of that mini-batch)
-
-
-def train(
-    worker: Worker,
-    jobs: list[tuple[Any, ...]],
-    data: tuple[Tensor, Tensor],
-    recipe: Recipe,
-    counts: Tensor,
-) -> list[Trace]:
-    """Runs in every worker: all jobs (`Job` as plain tuples) in turn, each between two barriers."""
-    ticker = Ticker(counts, worker.rank)
-    mine = [Job(*job) for job in jobs]
-    warm_up(mine[0].model, data, recipe)
-    return [train_one(worker, job, data, recipe, ticker) for job in mine]
-
-
-def train_one(
-    worker: Worker,
-    job: Job,
-    data: tuple[Tensor, Tensor],
-    recipe: Recipe,
-    ticker: Ticker,
-) -> Trace:
-    """One job in one worker, timed from the barrier before to its own end."""
-    model, optimizer = job.model, job.optimizer
-    if optimizer is None:
-        model = copy.deepcopy(model)
-        optimizer = make_optimizer(recipe.rule, model.parameters(), recipe.options, job.variant)
-    moments: list[float] = []
-    losses: list[Tensor] = []
-    worker.barrier(timeout=PATIENCE)
-    start = time.perf_counter()
-    for x, y in worker.batches(
-        data, batch_size=recipe.batch_size, epochs=recipe.epochs, seed=recipe.seed + job.repeat
-    ):
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        moments.append(time.perf_counter())
-        losses.append(loss.detach())
-        ticker.tick()
-    finish = time.perf_counter()
-    worker.barrier(timeout=PATIENCE)
-    points = zip(moments, (loss.item() for loss in losses), strict=True)
-    return Trace(start, finish, list(points))
-
-
-def warm_up(model: nn.Module, data: tuple[Tensor, Tensor], recipe: Recipe) -> None:
-    """Train a private copy a little before anything is timed.
-
-    Torch makes kernels and threads on first use, and imports more than a second's worth of modules
-    at the first ``zero_grad``.
-    """
-    model = copy.deepcopy(model)
-    alone = Variant(UNSHARED, None, False)
-    optimizer = make_optimizer(recipe.rule, model.parameters(), recipe.options, alone)
-    x, y = data[0][: recipe.batch_size], data[1][: recipe.batch_size]
-    for _ in range(WARM_UP_BATCHES):
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
+    train: Data
+    test: Data
 
 
 @dataclass(frozen=True)
@@ -151,13 +58,14 @@ class TrainingProblem:
     examples: int
     second: float
     rates: dict[str, float] = field(default_factory=lambda: RATES)
+    takes_turns: bool = True
 
     def recipe(self, plan: Plan) -> Recipe:
         """How `plan` trains this problem."""
         epochs = plan.epochs or (self.quick_epochs if plan.quick else self.epochs)
         rate = plan.lr if plan.lr is not None else self.rates.get(plan.rule)
         options = {} if rate is None else {"lr": rate}
-        return Recipe(self.batch_size, epochs, plan.seed, plan.rule, options)
+        return Recipe(self.batch_size, epochs, plan.rule, options, nn.functional.cross_entropy)
 
     def steps(self, plan: Plan, workers: int) -> int:
         """One tick per mini-batch; workers deal them out among themselves."""
@@ -165,64 +73,55 @@ class TrainingProblem:
         return batches * self.recipe(plan).epochs * len(plan.schedule())
 
     def cost(self, plan: Plan, workers: int) -> float:
-        """Start-up and training."""
+        """Start-up, training, and what the plan's conditions add."""
+        conditions = plan.conditions
         runs = len(plan.schedule()) * self.recipe(plan).epochs
-        return 4.0 + runs * self.second / min(workers, usable_cores())
+        work = runs * self.second / min(workers, usable_cores())
+        asleep = self.steps(plan, workers) / workers * max(conditions.sleeps(workers))
+        return 4.0 + asleep + work * (1 + REPLACING * conditions.kill_rate * workers)
 
     def measure(self, plan: Plan, workers: int, meter: Meter) -> list[Row]:
         """All variants and repeats with `workers` workers."""
         split = self.load(plan.seed)
-        recipe = self.recipe(plan)
-        jobs = [self.job(plan, recipe, *entry) for entry in plan.schedule()]
-        run = launch(
-            train,
-            # Threads get copies of models in plain containers only.
-            args=([tuple(job) for job in jobs], split.train, recipe, meter.counts),
-            workers=workers,
-            mode=plan.mode,
-            threads_per_worker=1,
-        )
-        traces = list(zip(*run.results, strict=True))
-        measured = list(zip(jobs, traces, strict=True))
+        schedule = plan.schedule()
+        jobs = [self.job(plan, *entry) for entry in schedule]
+        measured = measure(jobs, {self.name: split.train}, workers, plan.conditions, meter)
         return [
-            self.row(variant, workers, split, [m for m in measured if m[0].variant == variant])
+            self.row(
+                variant,
+                workers,
+                split.test,
+                [each for (_, by), each in zip(schedule, measured, strict=True) if by == variant],
+                killing=plan.kill_rate is not None,
+            )
             for variant in plan.variants
         ]
 
-    def job(self, plan: Plan, recipe: Recipe, repeat: int, variant: Variant) -> Job:
+    def job(self, plan: Plan, repeat: int, variant: Variant) -> Job:
         """A fresh model, the same for every variant of a repeat, and its optimizer."""
+        seed = plan.seed + repeat
+        recipe = self.recipe(plan)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(plan.seed + repeat)
+            torch.manual_seed(seed)
             model = self.build()
         if variant.sync is None:
-            return Job(repeat, variant, model, None)
+            return Job(self.name, seed, model, None, recipe)
         optimizer = make_optimizer(recipe.rule, model.parameters(), recipe.options, variant)
-        return Job(repeat, variant, model, optimizer)
+        return Job(self.name, seed, model, optimizer, recipe)
 
     def row(
-        self,
-        variant: Variant,
-        workers: int,
-        split: Split,
-        measured: list[tuple[Job, tuple[Trace, ...]]],
+        self, variant: Variant, workers: int, test: Data, measured: list[Measured], *, killing: bool
     ) -> Row:
         """The repeats of one variant as one line. Loss and accuracy are of the test images."""
-        seconds, rates, curves = [], [], []
-        for _, traces in measured:
-            start = min(trace.start for trace in traces)
-            elapsed = max(trace.finish for trace in traces) - start
-            points = [(when - start, loss) for trace in traces for when, loss in trace.points]
-            seconds.append(elapsed)
-            rates.append(len(points) / elapsed)
-            curves.append(curve_of(points))
-        elements = sum(p.numel() for p in measured[0][0].model.parameters())
-        ledger = Ledger.merge(
-            [job.optimizer.ledger() for job, _ in measured if job.optimizer is not None]
-        )
+        jobs, traces = [each.job for each in measured], [each.trace for each in measured]
+        seconds = [trace.seconds for trace in traces]
+        rates = [len(trace.points) / trace.seconds for trace in traces]
+        elements = sum(p.numel() for p in jobs[0].model.parameters())
+        ledger = Ledger.merge([job.optimizer.ledger() for job in jobs if job.optimizer is not None])
         shared = variant.sync is not None
-        scores = [evaluate(job.model, split.test) for job, _ in measured] if shared else []
+        scores = [evaluate(job.model, test) for job in jobs] if shared else []
         counted = shared and (variant.audit or variant.sync != "hogwild")
-        pushed = sum(len(trace.points) for _, traces in measured for trace in traces)
+        pushed = sum(len(trace.points) for trace in traces)
         return Row(
             problem=self.name,
             case="",
@@ -244,11 +143,14 @@ class TrainingProblem:
             staleness=staleness_of(ledger) if shared else None,
             test_loss=Spread(tuple(loss for loss, _ in scores)) if shared else None,
             test_accuracy=Spread(tuple(right for _, right in scores)) if shared else None,
-            curves=tuple(curves),
+            curves=tuple(curve_of(trace.points) for trace in traces),
+            killed=sum(each.killed for each in measured) if killing else None,
+            trained_again=sum(each.again for each in measured),
+            repairs=ledger.repairs,
         )
 
 
-def evaluate(model: nn.Module, test: tuple[Tensor, Tensor]) -> tuple[float, float]:
+def evaluate(model: nn.Module, test: Data) -> tuple[float, float]:
     """(mean cross entropy, share of right answers) on `test`.
 
     In slices whose activations stay in the cache, which is several times faster than all at once.

@@ -1,0 +1,1 @@
+"""``asyncopt staleness``: what stale gradients do to training."""
