@@ -10,6 +10,7 @@ class KernelInfo(TypedDict):
     state_dtype: str
     hyper: tuple[str, ...]
     slots: tuple[str, ...]
+    row_slots: int
     scalars: tuple[str, ...]
 
 class Contract(TypedDict):
@@ -132,7 +133,6 @@ class Plan:
         index: int,
         rows: int,
         row_count: int,
-        width: int,
         values: int,
         /,
     ) -> int: ...

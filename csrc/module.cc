@@ -26,6 +26,7 @@ py::list kernel_list() {
     d["state_dtype"] = k.state_dtype;
     d["hyper"] = names(k.hyper);
     d["slots"] = names(k.slots);
+    d["row_slots"] = k.row_slots;
     d["scalars"] = names(k.scalars);
     out.append(d);
   }

@@ -59,6 +59,29 @@ std::byte* data_of(const dlpack::Tensor& t) {
   return static_cast<std::byte*>(t.data) + t.byte_offset;
 }
 
+bool row_major(const dlpack::Tensor& t) {
+  std::int64_t expected = 1;
+  for (int d = t.ndim - 1; d >= 0; --d) {
+    if (t.strides != nullptr && t.shape[d] != 1 && t.strides[d] != expected)
+      return elements(t) == 0;
+    expected *= t.shape[d];
+  }
+  return true;
+}
+
+// Throws ValueError if one of them is not a row of the parameter.
+void check_rows(std::span<const std::int64_t> rows, std::int64_t count, std::size_t param) {
+  std::int64_t low = 0, high = -1;
+  for (const std::int64_t row : rows) {
+    low = std::min(low, row);
+    high = std::max(high, row);
+  }
+  if (low < 0 || high >= count)
+    throw py::value_error("params[" + std::to_string(param) +
+                          "].grad: expected row indices in [0, " + std::to_string(count) +
+                          "), got " + std::to_string(low < 0 ? low : high));
+}
+
 }  // namespace
 
 py::object Plan::Tensor::gradient() const {
@@ -90,6 +113,8 @@ void Plan::add_tensor(std::size_t kernel, py::object param, py::object state, py
   for (std::size_t k = 0; k < slots_at.size() && k < kMaxSlots; ++k) block.slots[k] = slots_at[k];
   block.scalars = scalars_at;
   block.n = elements(t);
+  block.width =
+      t.ndim == 0 || block.n == 0 ? block.n : block.n / static_cast<std::size_t>(t.shape[0]);
   blocks_.push_back(block);
   pulls_.push_back({param_at, data_of(t), block.n * block.kernel->param_bytes});
   if (target_ != nullptr && target_->replica) {
@@ -98,7 +123,8 @@ void Plan::add_tensor(std::size_t kernel, py::object param, py::object state, py
       if (api_->describe(PyTuple_GET_ITEM(entries.ptr(), static_cast<Py_ssize_t>(k)), &t) != 0)
         throw py::error_already_set();
       if (k < slots)
-        state_pulls_.push_back({block.slots[k], data_of(t), block.n * block.kernel->state_bytes});
+        state_pulls_.push_back(
+            {block.slots[k], data_of(t), elements(t) * block.kernel->state_bytes});
       else
         state_pulls_.push_back(
             {block.scalars + (k - slots) * sizeof(double), data_of(t), sizeof(double)});
@@ -194,10 +220,12 @@ bool Plan::settled_gradients() const {
 bool Plan::read_gradients(const py::object& grads) {
   dlpack::Tensor param{}, grad{};
   held_.clear();
+  updated_ = 0;
   settled_ = false;
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
-    const Tensor& t = tensors_[i];
+    Tensor& t = tensors_[i];
     blocks_[i].grad = nullptr;
+    blocks_[i].rows = nullptr;
     auto g = grads.is_none() ? t.gradient()
                              : py::reinterpret_borrow<py::object>(
                                    PyList_GetItem(grads.ptr(), static_cast<Py_ssize_t>(i)));
@@ -205,9 +233,15 @@ bool Plan::read_gradients(const py::object& grads) {
     if (g.is_none()) continue;
     if (api_->describe(t.param.ptr(), &param) != 0) throw py::error_already_set();
     if (!locate(i, param)) return false;
-    if (api_->describe(g.ptr(), &grad) != 0) {
-      PyErr_Clear();  // sparse, for one: the caller says it better
-      return false;
+    // That a gradient is sparse comes out when it cannot be described. That is slow, so it is asked
+    // for where one was sparse before, and nowhere else: asking takes time, too.
+    if (t.sparse) t.sparse = g.attr("is_sparse").cast<bool>();
+    if (t.sparse || api_->describe(g.ptr(), &grad) != 0) {
+      PyErr_Clear();
+      t.sparse = read_sparse(i, g, param);
+      if (!t.sparse) return false;
+      ++updated_;
+      continue;
     }
     if (grad.device_type != dlpack::kCpu || grad.dtype.code != t.code ||
         grad.dtype.bits != t.bits || !same_layout(param, grad))
@@ -217,7 +251,42 @@ bool Plan::read_gradients(const py::object& grads) {
     if (grad.data == nullptr && blocks_[i].n != 0) return false;
     blocks_[i].grad = grad.data != nullptr ? data_of(grad) : reinterpret_cast<std::byte*>(this);
     held_.push_back(std::move(g));
+    ++updated_;
   }
+  return true;
+}
+
+// A gradient of some rows: their indices and values, as nn.Embedding(sparse=True) leaves them.
+bool Plan::read_sparse(std::size_t i, const py::object& grad, const dlpack::Tensor& param) {
+  if (!grad.attr("is_sparse").cast<bool>() || param.ndim == 0 || !row_major(param)) return false;
+  dlpack::Tensor t{};
+  const auto describe_rows = [&](const char* part) {
+    py::object found = grad.attr(part)();
+    if (api_->describe(found.ptr(), &t) != 0) throw py::error_already_set();
+    if (!row_major(t)) {  // as the values are when the loss is a sum
+      found = found.attr("contiguous")();
+      if (api_->describe(found.ptr(), &t) != 0) throw py::error_already_set();
+    }
+    return found;
+  };
+  py::object indices = describe_rows("_indices");
+  if (t.device_type != dlpack::kCpu || t.ndim != 2 || t.shape[0] != 1) return false;
+  Block& block = blocks_[i];
+  const auto* const rows = reinterpret_cast<const std::int64_t*>(data_of(t));  // by torch's rules
+  const auto count = static_cast<std::size_t>(t.shape[1]);
+  py::object values = describe_rows("_values");
+  if (t.device_type != dlpack::kCpu || t.dtype.code != tensors_[i].code ||
+      t.dtype.bits != tensors_[i].bits || t.ndim != param.ndim ||
+      static_cast<std::size_t>(t.shape[0]) != count ||
+      !std::equal(t.shape + 1, t.shape + t.ndim, param.shape + 1))
+    return false;
+  check_rows({rows, count}, param.shape[0], i);
+  // Without rows there is nothing to read, and yet a step to count.
+  block.rows = count != 0 ? rows : reinterpret_cast<const std::int64_t*>(this);
+  block.grad = count != 0 ? data_of(t) : reinterpret_cast<const std::byte*>(this);
+  block.row_count = count;
+  held_.push_back(std::move(indices));
+  held_.push_back(std::move(values));
   return true;
 }
 
@@ -247,7 +316,7 @@ int Plan::step(const py::list& groups, const py::dict& state, const py::list& hy
   if (!settled && !current(groups, state)) return kStale;
   if (!settled && !read_gradients(grads)) return kOddGradient;
   read_hyper(hyper);
-  const int updated = static_cast<int>(held_.size());
+  const int updated = updated_;
   const bool applied = run({groups_, threads, seed, audit, skip_nonfinite});
   if (!settled) held_.clear();
   return applied ? updated : kSkipped;
@@ -256,7 +325,7 @@ int Plan::step(const py::list& groups, const py::dict& state, const py::list& hy
 int Plan::step_rows(const py::list& groups, const py::dict& state, const py::list& hyper,
                     std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
                     std::size_t index, std::uintptr_t rows, std::size_t row_count,
-                    std::size_t width, std::uintptr_t values) {
+                    std::uintptr_t values) {
   const auto lock = one_caller();
   if (!current(groups, state)) return kStale;
   read_hyper(hyper);
@@ -266,7 +335,6 @@ int Plan::step_rows(const py::list& groups, const py::dict& state, const py::lis
   Block block = blocks_[index];
   block.rows = reinterpret_cast<const std::int64_t*>(rows);
   block.row_count = row_count;
-  block.width = width;
   block.grad = reinterpret_cast<const void*>(values);
   Group group = groups_[tensors_[index].group];
   group.blocks = {&block, 1};

@@ -50,7 +50,7 @@ class Plan {
   // caller.
   int step_rows(const py::list& groups, const py::dict& state, const py::list& hyper,
                 std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
-                std::size_t index, std::uintptr_t rows, std::size_t row_count, std::size_t width,
+                std::size_t index, std::uintptr_t rows, std::size_t row_count,
                 std::uintptr_t values);
   // For gradients that are kept: checks now what a step checks, and that the parameters' gradients
   // are `grads`. If all is well, the steps that follow check only that they still are, until the
@@ -67,6 +67,7 @@ class Plan {
     std::vector<std::int64_t> shape, strides;
     std::size_t group;
     const PyGetSetDef* grad;  // the C function behind .grad; null where a subclass has its own
+    bool sparse = false;      // whether its last gradient was
 
     py::object gradient() const;
   };
@@ -77,6 +78,7 @@ class Plan {
   std::unique_lock<std::mutex> one_caller();
   bool settled_gradients() const;
   bool read_gradients(const py::object& grads);
+  bool read_sparse(std::size_t i, const py::object& grad, const dlpack::Tensor& param);
   bool run(const Push& push);
 
   std::unique_ptr<Target> target_;
@@ -88,6 +90,7 @@ class Plan {
   std::vector<Group> groups_;
   std::vector<std::size_t> group_sizes_;
   std::vector<py::object> held_;  // gradients in use while the GIL is released
+  int updated_ = 0;               // tensors that have one
   // While settled, steps write to memory that they do not look up: these tensors keep it.
   std::vector<py::object> kept_;
   bool settled_ = false;

@@ -35,7 +35,20 @@ def compiled_rule(case: Case) -> tuple[str, Any, dict[str, Any]]:
 
 def test_every_compiled_rule_is_reached() -> None:
     """By some class with some option, and no class asks for one that is not compiled."""
-    assert {compiled_rule(case)[0] for case in CASES} == set(COMPILED)
+    rowwise = {k["rule"] for k in _core.kernels() if k["row_slots"]}
+    assert {compiled_rule(case)[0] for case in CASES} == set(COMPILED) - rowwise
+    classes = (asyncopt.Adagrad, asyncopt.Adam, asyncopt.AdamW)
+    made = [cls([Parameter(torch.zeros(3))], rowwise=True) for cls in classes]
+    assert {opt._rule(opt.param_groups[0]) for opt in made} == rowwise
+
+
+def test_row_wise_rules_read_what_the_others_read() -> None:
+    for rule in COMPILED:
+        if rule.endswith("_rowwise"):
+            plain = find_kernel(rule.removesuffix("_rowwise"), torch.float32, torch.float32)
+            kernel = find_kernel(rule, torch.float32, torch.float32)
+            assert (kernel.hyper, kernel.slots) == (plain.hyper, plain.slots)
+            assert (kernel.row_slots, plain.row_slots) == (1, 0)
 
 
 def test_every_rule_is_compiled_for_every_dtype() -> None:

@@ -262,7 +262,7 @@ class Optimizer(SteppingOptimizer):
     def _options_state(self) -> dict[str, Any]:
         return {
             **super().__getstate__(),
-            **{name: self.__dict__[name] for name in _COPIED},
+            **{name: getattr(self, name) for name in _COPIED},
             "_sharing": None,
             "_delay": None,
             "_step_supports_amp_scaling": False,
@@ -289,7 +289,7 @@ class Optimizer(SteppingOptimizer):
 #: Attributes that a copy has from its original.
 _COPIED = (
     *("sync", "audit", "state_dtype", "nonfinite", "staleness_lr", "delay_compensation"),
-    *("_flat_grads", "_seed", "_skipped"),
+    *("rowwise", "_flat_grads", "_seed", "_skipped"),
 )
 
 

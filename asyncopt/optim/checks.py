@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
-from asyncopt.optim.kernels import param_dtypes
+from asyncopt.optim.kernels import Kernel, param_dtypes
 
 __all__ = [
     "check_gradient",
+    "check_kernel",
     "check_overlap",
     "check_param",
     "check_rows",
+    "has_layout",
     "is_dense",
     "same_layout",
 ]
@@ -32,10 +34,15 @@ def is_dense(tensor: torch.Tensor) -> bool:
 
 def same_layout(a: torch.Tensor, b: torch.Tensor) -> bool:
     """True if both have the same shape and the same order of elements in memory."""
-    if a.shape != b.shape:
+    return has_layout(a, b.shape, b.stride())
+
+
+def has_layout(tensor: torch.Tensor, shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """True if the tensor has this shape, and these strides wherever they matter."""
+    if tuple(tensor.shape) != tuple(shape):
         return False
-    dims = zip(a.shape, a.stride(), b.stride(), strict=True)
-    return a.numel() == 0 or all(n == 1 or s == t for n, s, t in dims)
+    dims = zip(shape, tensor.stride(), strides, strict=True)
+    return tensor.numel() == 0 or all(n == 1 or s == t for n, s, t in dims)
 
 
 def check_param(param: torch.Tensor, name: str) -> None:
@@ -53,6 +60,15 @@ def check_param(param: torch.Tensor, name: str) -> None:
             f"{name}: expected elements without gaps or overlap in memory, got shape "
             f"{tuple(param.shape)} with strides {param.stride()}; "
             "make the parameter from a .contiguous() tensor"
+        )
+
+
+def check_kernel(param: torch.Tensor, kernel: Kernel, name: str) -> None:
+    """Raises ValueError if a kernel cannot update a parameter that `check_param` has let pass."""
+    if kernel.row_slots and not param.is_contiguous():
+        raise ValueError(
+            f"{name}: expected a tensor whose rows lie in one piece, as rowwise=True needs it, got "
+            f"strides {param.stride()}; make the parameter from a .contiguous() tensor"
         )
 
 
@@ -77,27 +93,52 @@ def check_gradient(param: torch.Tensor, grad: torch.Tensor, name: str) -> torch.
 
     Args:
         param: the parameter.
-        grad: its gradient.
+        grad: its gradient: strided, or sparse in the first dimension alone, as
+            ``nn.Embedding(sparse=True)`` makes it.
         name: how messages call the parameter.
 
     Returns:
         `grad`, or a copy of it if its strides differ from the parameter's.
 
     Raises:
-        ValueError: `grad` is sparse, or of another dtype, device or shape.
+        ValueError: `grad` is of another dtype, device, shape or layout.
     """
     expected = f"{name}.grad: expected {_describe(param)}"
-    if grad.layout != torch.strided:
-        raise ValueError(f"{expected}; got a {grad.layout} one; make the layer with sparse=False")
+    if grad.layout not in (torch.strided, torch.sparse_coo):
+        raise ValueError(f"{expected}; got a {grad.layout} one; call .to_dense()")
     if grad.device != param.device:
         raise ValueError(f"{expected}; got one on {grad.device}; call .cpu()")
     if grad.dtype != param.dtype:
         raise ValueError(f"{expected}; got {grad.dtype}; call .to({param.dtype})")
     if grad.shape != param.shape:
         raise ValueError(f"{expected}; got shape {tuple(grad.shape)}")
+    if grad.layout == torch.sparse_coo:
+        return _checked_rows(param, grad, name, expected)
     if same_layout(param, grad) and not grad._is_zerotensor():
         return grad
     return torch.empty_like(param, memory_format=torch.preserve_format).copy_(grad)
+
+
+def _checked_rows(
+    param: torch.Tensor, grad: torch.Tensor, name: str, expected: str
+) -> torch.Tensor:
+    if grad.sparse_dim() != 1:
+        raise ValueError(
+            f"{expected}, or sparse in its first dimension; got one that is sparse in "
+            f"{grad.sparse_dim()} dimensions; call .to_dense()"
+        )
+    if not param.is_contiguous():
+        raise ValueError(
+            f"{expected}; got a sparse one for a parameter with strides {param.stride()}; make the "
+            "parameter from a .contiguous() tensor"
+        )
+    _check_range(f"{name}.grad: expected row indices", grad._indices(), len(param))
+    return torch.sparse_coo_tensor(
+        grad._indices().contiguous(),
+        grad._values().contiguous(),
+        grad.shape,
+        check_invariants=False,
+    )
 
 
 def check_rows(
@@ -128,11 +169,15 @@ def check_rows(
             f"values: expected {param.dtype} on {param.device}, shape {expected}; "
             f"got {_describe(values)}"
         )
-    if len(rows):
-        low, high = (int(x) for x in torch.aminmax(rows))
-        if low < 0 or high >= len(param):
-            raise ValueError(f"rows: expected indices in [0, {len(param)}), got {low} to {high}")
+    _check_range("rows: expected indices", rows, len(param))
     return rows.contiguous(), values.detach().contiguous()
+
+
+def _check_range(expected: str, rows: torch.Tensor, count: int) -> None:
+    if rows.numel():
+        low, high = (int(x) for x in torch.aminmax(rows))
+        if low < 0 or high >= count:
+            raise ValueError(f"{expected} in [0, {count}), got {low if low < 0 else high}")
 
 
 def _describe(tensor: torch.Tensor) -> str:

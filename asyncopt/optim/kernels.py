@@ -20,7 +20,9 @@ class Kernel:
         index: its place in the compiled list.
         rule: name of the compiled rule, such as ``"adam"``.
         hyper: names of its hyperparameters, in order.
-        slots: names of the state tensors of the parameter's shape.
+        slots: names of the state tensors.
+        row_slots: how many of the slots, the last ones, hold one value per row of the parameter;
+            the others have its shape.
         scalars: names of the per-tensor numbers; the first is ``step``.
     """
 
@@ -30,6 +32,7 @@ class Kernel:
     state_dtype: torch.dtype
     hyper: tuple[str, ...]
     slots: tuple[str, ...]
+    row_slots: int
     scalars: tuple[str, ...]
 
 
@@ -40,7 +43,14 @@ def _kernels() -> dict[tuple[str, torch.dtype, torch.dtype], Kernel]:
         param = getattr(torch, raw["param_dtype"])
         state = getattr(torch, raw["state_dtype"])
         every[raw["rule"], param, state] = Kernel(
-            index, raw["rule"], param, state, raw["hyper"], raw["slots"], raw["scalars"]
+            index,
+            raw["rule"],
+            param,
+            state,
+            raw["hyper"],
+            raw["slots"],
+            raw["row_slots"],
+            raw["scalars"],
         )
     return every
 

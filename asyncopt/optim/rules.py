@@ -88,6 +88,11 @@ class Adagrad(Optimizer, torch.optim.Adagrad):  # type: ignore[misc]  # its shar
     """Adagrad.
 
     Source: Duchi, Hazan and Singer, JMLR 2011.
+
+    Args:
+        rowwise: keep one sum for each row (first dimension), of the means of its squared gradients
+            (FBGEMM's row-wise Adagrad, arXiv 2104.05158): almost no state for an embedding table.
+            ``state["sum"]`` then has the size 1 in all other dimensions.
     """
 
     def __init__(
@@ -103,9 +108,11 @@ class Adagrad(Optimizer, torch.optim.Adagrad):  # type: ignore[misc]  # its shar
         maximize: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        rowwise: bool = False,
         sync: str = "hogwild",
         **options: Unpack[Options],
     ) -> None:
+        self.rowwise = rowwise
         super().__init__(
             params,
             lr=lr,
@@ -120,9 +127,11 @@ class Adagrad(Optimizer, torch.optim.Adagrad):  # type: ignore[misc]  # its shar
             sync=sync,
             **options,
         )
+        if rowwise:
+            self.state.clear()  # torch has made a sum for each element
 
     def _rule(self, group: dict[str, Any]) -> str:
-        return "adagrad"
+        return "adagrad_rowwise" if self.rowwise else "adagrad"
 
     def _hyper(self, group: dict[str, Any]) -> tuple[Any, ...]:
         return (
@@ -238,6 +247,11 @@ class Adam(Optimizer, torch.optim.Adam):
     """Adam.
 
     Source: Kingma and Ba, arXiv 1412.6980; ``amsgrad``: Reddi et al., ICLR 2018.
+
+    Args:
+        rowwise: keep one second moment for each row (first dimension), of the mean of its squared
+            gradients (FBGEMM's partially row-wise Adam): half the state. Not with ``amsgrad``.
+            ``state["exp_avg_sq"]`` then has the size 1 in all other dimensions.
     """
 
     def __init__(
@@ -255,9 +269,11 @@ class Adam(Optimizer, torch.optim.Adam):
         differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
+        rowwise: bool = False,
         sync: str = "hogwild",
         **options: Unpack[Options],
     ) -> None:
+        self.rowwise = rowwise
         super().__init__(
             params,
             lr=lr,
@@ -276,6 +292,10 @@ class Adam(Optimizer, torch.optim.Adam):
         )
 
     def _rule(self, group: dict[str, Any]) -> str:
+        if self.rowwise and group["amsgrad"]:
+            raise ValueError("amsgrad: expected False with rowwise=True, got True")
+        if self.rowwise:
+            return "adam_rowwise"
         return "adam_amsgrad" if group["amsgrad"] else "adam"
 
     def _hyper(self, group: dict[str, Any]) -> tuple[Any, ...]:
@@ -292,7 +312,7 @@ class Adam(Optimizer, torch.optim.Adam):
 class AdamW(Adam, torch.optim.AdamW):
     """Adam with decoupled weight decay.
 
-    Source: Loshchilov and Hutter, arXiv 1711.05101.
+    Source: Loshchilov and Hutter, arXiv 1711.05101. ``rowwise`` is that of :class:`Adam`.
     """
 
     def __init__(
@@ -309,9 +329,11 @@ class AdamW(Adam, torch.optim.AdamW):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        rowwise: bool = False,
         sync: str = "hogwild",
         **options: Unpack[Options],
     ) -> None:
+        self.rowwise = rowwise
         Optimizer.__init__(
             self,
             params,

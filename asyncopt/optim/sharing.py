@@ -11,8 +11,8 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from asyncopt.errors import SegmentError
-from asyncopt.optim.state import StateTensors
-from asyncopt.store import Layout, Place, Store, TensorSpec
+from asyncopt.optim.state import StateTensors, spec_of
+from asyncopt.store import Layout, Place, Store
 
 if TYPE_CHECKING:
     from asyncopt.optim.kernels import Kernel
@@ -22,17 +22,7 @@ __all__ = ["Sharing", "alias", "layout_of", "leaves", "thread_clone"]
 
 def layout_of(params: Sequence[torch.Tensor], kernels: Sequence[Kernel]) -> Layout:
     """The layout of a store for these parameters, each updated by its kernel."""
-    return Layout(
-        TensorSpec(
-            tuple(param.shape),
-            tuple(param.stride()),
-            param.dtype,
-            kernel.state_dtype,
-            len(kernel.slots),
-            len(kernel.scalars),
-        )
-        for param, kernel in zip(params, kernels, strict=True)
-    )
+    return Layout(map(spec_of, params, kernels))
 
 
 class Sharing:
@@ -64,8 +54,8 @@ class Sharing:
         spec = place.spec
         return StateTensors(
             tuple(
-                self.store.view(offset, spec.state_dtype, spec.shape, spec.strides)
-                for offset in place.slots
+                self.store.view(offset, spec.state_dtype, *shape)
+                for offset, shape in zip(place.slots, spec.slot_shapes, strict=True)
             ),
             self.store.view(place.scalars, torch.float64, (spec.scalars,), (1,)),
         )

@@ -8,10 +8,24 @@ from typing import Any
 
 import torch
 
-from asyncopt.optim.checks import same_layout
+from asyncopt.optim.checks import has_layout
 from asyncopt.optim.kernels import Kernel
+from asyncopt.store import TensorSpec
 
-__all__ = ["StateTensors", "adopt", "new_state_tensors", "reusable"]
+__all__ = ["StateTensors", "adopt", "new_state_tensors", "reusable", "spec_of"]
+
+
+def spec_of(param: torch.Tensor, kernel: Kernel) -> TensorSpec:
+    """A parameter and the state that its kernel keeps for it."""
+    return TensorSpec(
+        tuple(param.shape),
+        tuple(param.stride()),
+        param.dtype,
+        kernel.state_dtype,
+        len(kernel.slots),
+        len(kernel.scalars),
+        kernel.row_slots,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +33,8 @@ class StateTensors:
     """The state of one parameter.
 
     Attributes:
-        slots: tensors of the parameter's shape and memory order.
+        slots: tensors of the parameter's shape and memory order; those of a row-wise rule that
+            hold one value per row have the size 1 in all other dimensions.
         scalars: float64, the per-tensor numbers side by side.
     """
 
@@ -31,10 +46,8 @@ def new_state_tensors(param: torch.Tensor, kernel: Kernel) -> StateTensors:
     """Private, uninitialized state."""
     return StateTensors(
         tuple(
-            torch.empty_like(
-                param.detach(), dtype=kernel.state_dtype, memory_format=torch.preserve_format
-            )
-            for _ in kernel.slots
+            torch.empty_strided(*shape, dtype=kernel.state_dtype)
+            for shape in spec_of(param, kernel).slot_shapes
         ),
         torch.zeros(len(kernel.scalars), dtype=torch.float64),
     )
@@ -71,8 +84,8 @@ def adopt(
         elif old is not slot:
             if old.shape != slot.shape:
                 raise ValueError(
-                    f"state[{name!r}]: expected shape {tuple(slot.shape)}, as its parameter, got "
-                    f"{tuple(old.shape)}"
+                    f"state[{name!r}]: expected shape {tuple(slot.shape)}, got {tuple(old.shape)}; "
+                    "load the state of an optimizer with the same options"
                 )
             slot.copy_(old)
         entries[name] = slot
@@ -86,12 +99,12 @@ def adopt(
 def reusable(found: dict[str, Any], param: torch.Tensor, kernel: Kernel) -> StateTensors | None:
     """The slots in `found` themselves, if the engine can write them as they are."""
     slots = [found.get(name) for name in kernel.slots]
-    for slot in slots:
+    for slot, shape in zip(slots, spec_of(param, kernel).slot_shapes, strict=True):
         if not (
             isinstance(slot, torch.Tensor)
             and slot.dtype == kernel.state_dtype
             and slot.device == param.device
-            and same_layout(slot, param)
+            and has_layout(slot, *shape)
         ):
             return None
     return StateTensors(tuple(slots), torch.zeros(len(kernel.scalars), dtype=torch.float64))  # type: ignore[arg-type]

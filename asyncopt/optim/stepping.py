@@ -10,7 +10,13 @@ import torch
 from torch.optim import optimizer as torch_optimizer
 
 from asyncopt import _core
-from asyncopt.optim.checks import check_gradient, check_overlap, check_param, check_rows
+from asyncopt.optim.checks import (
+    check_gradient,
+    check_kernel,
+    check_overlap,
+    check_param,
+    check_rows,
+)
 from asyncopt.optim.delay import Delay
 from asyncopt.optim.flat import FlatGradients
 from asyncopt.optim.kernels import Kernel, find_kernel, syncs
@@ -25,12 +31,14 @@ class SteppingOptimizer(torch.optim.Optimizer):
 
     Attributes:
         sync, audit, state_dtype, nonfinite: see there.
+        rowwise: whether its rule keeps one second moment for a whole row.
         before_push: called first thing in every push of a shared optimizer, before gradients are
             looked at; what it raises ends the push. A run sets it, on the instance; copies start
             without.
     """
 
     before_push: Callable[[], None] | None = None
+    rowwise: bool = False
 
     sync: str
     audit: bool
@@ -85,7 +93,8 @@ class SteppingOptimizer(torch.optim.Optimizer):
         try:
             for i, param in enumerate(params[first:], first):
                 check_param(param, f"params[{i}]")
-                self._kernel(param, self.param_groups[-1])
+                kernel = self._kernel(param, self.param_groups[-1])
+                check_kernel(param, kernel, f"params[{i}]")
             check_overlap(params)
         except ValueError:
             del self.param_groups[-1]
@@ -114,8 +123,13 @@ class SteppingOptimizer(torch.optim.Optimizer):
             if set_to_none:
                 for param in self._all_params():
                     param.grad = None
-            elif grads := [p.grad.detach_() for p in self._all_params() if p.grad is not None]:
-                torch._foreach_zero_(grads)
+                return
+            grads = [p.grad.detach_() for p in self._all_params() if p.grad is not None]
+            if dense := [grad for grad in grads if not grad.is_sparse]:
+                torch._foreach_zero_(dense)
+            for grad in grads:
+                if grad.is_sparse:
+                    grad.zero_()
             return
         self._flat.zero()
         torch._C._increment_version(self._params)
@@ -146,6 +160,7 @@ class SteppingOptimizer(torch.optim.Optimizer):
             for param in group["params"]:
                 check_param(param, f"params[{i}]")
                 kernel = self._kernel(param, group)
+                check_kernel(param, kernel, f"params[{i}]")
                 found = self.state.get(param, {})
                 place = sharing.layout.places[i] if sharing is not None else None
                 if sharing is not None and place is not None and not self.is_replica:
@@ -202,8 +217,8 @@ class SteppingOptimizer(torch.optim.Optimizer):
             The closure's loss, or None.
 
         Raises:
-            ValueError: a gradient has another dtype, device or shape than its parameter, or is
-                sparse. Nothing was changed.
+            ValueError: a gradient has another dtype, device or shape than its parameter, or names
+                rows that it does not have. Nothing was changed.
             LockTimeout: a lock was not free in time.
         """
         if (
@@ -241,8 +256,8 @@ class SteppingOptimizer(torch.optim.Optimizer):
     def step_rows(self, param: torch.Tensor, rows: torch.Tensor, values: torch.Tensor) -> None:
         """One push of a gradient that touches only some rows of one parameter.
 
-        Untouched rows and their state are neither read nor written. A row that is named twice is
-        updated twice.
+        Untouched rows and their state are neither read nor written. Of a row that is named more
+        than once the gradients are added up.
 
         Args:
             param: one of the optimizer's parameters, contiguous, at least one dimension.
@@ -263,7 +278,7 @@ class SteppingOptimizer(torch.optim.Optimizer):
             self.before_push()
         if self._delay is not None and self._delay.compensates:
             values = self._delay.compensate(index, values, self._maximized()[index], rows)
-        where = (index, rows.data_ptr(), len(rows), values[0].numel(), values.data_ptr())
+        where = (index, rows.data_ptr(), len(rows), values.data_ptr())
         updated = self._push(lambda plan, how, _: plan.step_rows(*how, *where))
         if updated > 0:
             self._mark_changed([param])
@@ -315,12 +330,16 @@ class SteppingOptimizer(torch.optim.Optimizer):
         if not delay.compensates:
             return None
         self._check_params()
-        return [
-            None if grad is None else delay.compensate(i, grad, maximize)
-            for i, (grad, maximize) in enumerate(
-                zip(self._checked_gradients(), self._maximized(), strict=True)
-            )
-        ]
+        gradients: list[torch.Tensor | None] = []
+        both = zip(self._checked_gradients(), self._maximized(), strict=True)
+        for i, (grad, maximize) in enumerate(both):
+            if grad is None:
+                gradients.append(None)
+            elif grad.is_sparse:
+                gradients.append(delay.compensate_rows(i, grad, maximize))
+            else:
+                gradients.append(delay.compensate(i, grad, maximize))
+        return gradients
 
     def _maximized(self) -> list[bool]:
         """For each parameter, whether its group says ``maximize``."""

@@ -21,8 +21,10 @@ class TensorSpec:
         shape, strides: of the parameter, strides in elements; dense in memory.
         dtype: of the parameter.
         state_dtype: of the slots.
-        slots: how many tensors of the parameter's shape the rule keeps.
+        slots: how many tensors the rule keeps.
         scalars: how many float64 numbers the rule keeps for the tensor.
+        row_slots: how many of the slots, the last ones, hold one value per row; the others are of
+            the parameter's shape.
     """
 
     shape: tuple[int, ...]
@@ -31,11 +33,20 @@ class TensorSpec:
     state_dtype: torch.dtype
     slots: int
     scalars: int
+    row_slots: int = 0
 
     @property
     def elements(self) -> int:
         """Number of elements of the parameter."""
         return torch.Size(self.shape).numel()
+
+    @property
+    def slot_shapes(self) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+        """Shape and strides of each slot. Row slots broadcast over the parameter."""
+        by_row = self.shape[:1] + (1,) * (len(self.shape) - 1)
+        of_rows = (by_row, (1,) * len(by_row))
+        like_param = (self.shape, self.strides)
+        return (like_param,) * (self.slots - self.row_slots) + (of_rows,) * self.row_slots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +84,10 @@ class Layout:
         params = [reserve(s.elements * s.dtype.itemsize) for s in every]
         self.param_bytes = end
         slots = [
-            tuple(reserve(s.elements * s.state_dtype.itemsize) for _ in range(s.slots))
+            tuple(
+                reserve(torch.Size(shape).numel() * s.state_dtype.itemsize)
+                for shape, _ in s.slot_shapes
+            )
             for s in every
         ]
         scalars = [reserve(8 * s.scalars) for s in every]

@@ -12,6 +12,7 @@
 
 #include "asyncopt/parallel.h"
 #include "asyncopt/push.h"
+#include "asyncopt/rows.h"
 
 namespace asyncopt {
 
@@ -26,18 +27,31 @@ struct Coefficients {
 struct Task {
   const Loops* loops;
   const std::byte* coef;
-  std::size_t param_bytes, state_bytes, slot_count;
+  std::size_t param_bytes, state_bytes, element_slots, row_slots;
+  std::size_t width;      // elements in a row
   std::uintptr_t offset;  // of the parameter in the segment's data
   Span span;              // all of it
   const Block* block;
+  RowOrder rows;  // of a gradient of some rows only
+
+  // Whether rows are updated one after the other, not ranges of elements.
+  bool is_by_rows() const { return block->rows != nullptr || row_slots > 0; }
+  // How many of either.
+  std::size_t count() const {
+    if (block->rows != nullptr) return rows.size();
+    return row_slots > 0 ? span.n / width : span.n;
+  }
 
   // Elements [begin, begin + n) of `whole`.
   Span part(const Span& whole, std::size_t begin, std::size_t n) const {
     Span some = whole;
     some.param = static_cast<std::byte*>(whole.param) + begin * param_bytes;
     some.grad = static_cast<const std::byte*>(whole.grad) + begin * param_bytes;
-    for (std::size_t k = 0; k < slot_count; ++k)
-      some.slots[k] = static_cast<std::byte*>(whole.slots[k]) + begin * state_bytes;
+    const auto slot = [&](std::size_t k, std::size_t i) {
+      some.slots[k] = static_cast<std::byte*>(whole.slots[k]) + i * state_bytes;
+    };
+    for (std::size_t k = 0; k < element_slots; ++k) slot(k, begin);
+    for (std::size_t k = 0; k < row_slots; ++k) slot(element_slots + k, begin / width);
     some.n = n;
     some.seed = noise(whole.seed, static_cast<std::uint32_t>(begin));
     return some;
@@ -78,11 +92,14 @@ class Preparer {
     task.coef = coef_.bytes;
     task.param_bytes = k.param_bytes;
     task.state_bytes = k.state_bytes;
-    task.slot_count = k.slots.size();
+    task.row_slots = k.row_slots;
+    task.element_slots = k.slots.size() - k.row_slots;
+    task.width = std::max(block.width != 0 ? block.width : block.n, std::size_t{1});
     task.offset = block.param;
     task.span = {at(block.param), block.grad, {}, block.n, noise(seed_, ++tensor_)};
     for (std::size_t i = 0; i < k.slots.size(); ++i) task.span.slots[i] = at(block.slots[i]);
     task.block = &block;
+    if (block.rows != nullptr) task.rows = RowOrder({block.rows, block.row_count});
   }
 
   // What the task prepared last points to; overwritten by one with other coefficients.
@@ -98,20 +115,30 @@ class Preparer {
   Coefficients coef_;
 };
 
-// Calls each(task, span, offset, tally) for the ranges [begin, end) of the elements that a task
-// touches.
+// Calls each(task, span, offset, tally) for the elements, or rows, [begin, end) of a task. The
+// gradients of a row that is named more than once are added up before.
 template <class Each>
 void apply_range(const Task& task, std::size_t begin, std::size_t end, Tally& tally, Each& each) {
-  if (task.block->rows == nullptr) {
+  if (!task.is_by_rows()) {
     each(task, task.part(task.span, begin, end - begin), task.offset + begin * task.param_bytes,
          tally);
     return;
   }
-  const std::size_t width = task.block->width;
-  for (std::size_t row = begin / width; row < end / width; ++row) {
-    const auto at = static_cast<std::size_t>(task.block->rows[row]) * width;
+  const std::size_t width = task.width, row_bytes = width * task.param_bytes;
+  const auto* const grads = static_cast<const std::byte*>(task.span.grad);
+  const bool is_dense = task.block->rows == nullptr;
+  std::vector<std::byte> sum;
+  for (std::size_t i = begin; i < end; ++i) {
+    const std::size_t at = (is_dense ? i : task.rows.row(i)) * width;
     Span span = task.part(task.span, at, width);
-    span.grad = static_cast<const std::byte*>(task.span.grad) + row * width * task.param_bytes;
+    if (!is_dense) span.grad = grads + task.rows.place(i) * row_bytes;
+    if (!is_dense && task.rows.is_repeated(i)) {
+      sum.assign(row_bytes, std::byte{0});
+      task.rows.for_each_place(i, [&](std::size_t place) {
+        task.loops->add(sum.data(), grads + place * row_bytes, width);
+      });
+      span.grad = sum.data();
+    }
     each(task, span, task.offset + at * task.param_bytes, tally);
   }
 }
@@ -132,7 +159,7 @@ void apply(const Push& push, std::byte* base, Tally& tally, Each each) {
       for (const Block& block : group.blocks)
         if (block.grad != nullptr) {
           prepare(group, block, base, task);
-          apply_range(task, 0, block.touched(), tally, each);
+          apply_range(task, 0, task.count(), tally, each);
         }
     return;
   }
@@ -140,7 +167,7 @@ void apply(const Push& push, std::byte* base, Tally& tally, Each each) {
   struct Chunk {
     std::size_t task, begin, end;
   };
-  std::vector<Task> tasks;
+  std::deque<Task> tasks;
   std::deque<Coefficients> coefs;  // a deque: tasks point into it
   std::vector<Chunk> chunks;
   for (const Group& group : push.groups)
@@ -148,10 +175,9 @@ void apply(const Push& push, std::byte* base, Tally& tally, Each each) {
       if (block.grad == nullptr) continue;
       prepare(group, block, base, tasks.emplace_back());
       tasks.back().coef = coefs.emplace_back(prepare.coefficients()).bytes;
-      const std::size_t n = block.touched();
-      const std::size_t size = block.rows == nullptr
-                                   ? kChunk
-                                   : std::max(kChunk / block.width, std::size_t{1}) * block.width;
+      const std::size_t n = tasks.back().count();
+      const std::size_t width = tasks.back().is_by_rows() ? tasks.back().width : 1;
+      const std::size_t size = std::max(kChunk / width, std::size_t{1});
       for (std::size_t begin = 0; begin < n; begin += size)
         chunks.push_back({tasks.size() - 1, begin, std::min(begin + size, n)});
     }

@@ -82,6 +82,7 @@ Kernel describe(const Loops& loops) {
           Rule::hyper_names,
           Rule::slot_names,
           Rule::scalar_names,
+          row_slots_of<Rule>,
           &prepare<Rule, arithmetic_t<Param>>,
           loops};
 }

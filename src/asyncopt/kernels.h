@@ -17,7 +17,8 @@ inline constexpr std::size_t kMaxScalars = 3;  // per-tensor scalars of a rule
 inline constexpr std::size_t kMaxHyper = 8;    // hyperparameters of a rule
 inline constexpr std::size_t kMaxCoef = 96;    // bytes of a rule's coefficients
 
-// A range of elements to update. Pointers are to its first element.
+// A range of elements to update: under a row-wise rule a whole row. Pointers are to its first
+// element, and to its value among those of a row.
 struct Span {
   void* param;
   const void* grad;
@@ -31,6 +32,7 @@ struct Loops {
   void (*atomic)(const void* coef, const Span&, Tally&);  // retries until nothing is lost
   void (*audit)(const void* coef, const Span&, Tally&);   // drops and counts
   bool (*finite)(const void* values, std::size_t n);
+  void (*add)(void* sum, const void* grad, std::size_t n);  // to gradients, of gradients
 };
 
 // One rule on one dtype: facts that hold for every instruction set.
@@ -43,6 +45,7 @@ struct Kernel {
   std::span<const char* const> hyper;
   std::span<const char* const> slots;
   std::span<const char* const> scalars;
+  std::size_t row_slots;  // of the slots, the last ones: they hold one value per row
   void (*prepare)(const double* hyper, double* scalars, void* coef);
   Loops loops;
 };

@@ -12,9 +12,9 @@ struct List {
   static constexpr std::size_t size = sizeof...(Ts);
 };
 
-using Rules =
-    List<SGD<false>, SGD<true>, Adam<false>, Adam<true>, Adagrad, Adadelta, RMSprop<false, false>,
-         RMSprop<false, true>, RMSprop<true, false>, RMSprop<true, true>, ASGD>;
+using Rules = List<SGD<false>, SGD<true>, Adam<false>, Adam<true>, Adagrad, Adadelta,
+                   RMSprop<false, false>, RMSprop<false, true>, RMSprop<true, false>,
+                   RMSprop<true, true>, ASGD, RowwiseAdagrad, RowwiseAdam>;
 
 // How a tensor and its state slots are stored.
 template <class Param, class State>

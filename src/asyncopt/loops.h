@@ -59,10 +59,60 @@ struct Draws {
   ASYNCOPT_INLINE std::uint32_t param() const { return slot(slots); }
 };
 
+// Slots of one value per element.
+template <class Rule>
+inline constexpr std::size_t element_slots = Rule::slot_names.size() - row_slots_of<Rule>;
+
+template <class Rule, class Coef, class C>
+ASYNCOPT_INLINE void apply_rule(const Coef& c, C& x, C g, C* s, [[maybe_unused]] const C* r) {
+  if constexpr (row_slots_of<Rule> > 0)
+    Rule::apply(c, x, g, s, r);
+  else
+    Rule::apply(c, x, g, s);
+}
+
+// The mean of a row's squared gradients, in sixteen sums whatever the width of the vectors, so that
+// every instruction set gives the same bits.
+template <class Rule, class T, class Coef>
+ASYNCOPT_INLINE arithmetic_t<T> mean_square(const Coef& c, const T* w, const T* g, std::size_t n) {
+  using C = arithmetic_t<T>;
+  constexpr std::size_t L = 16;
+  C sums[L] = {};
+  const auto add = [&](std::size_t i, std::size_t k) {
+    const C x =
+        Rule::gradient(c, static_cast<C>(racy_load(w + i + k)), static_cast<C>(widen(g[i + k])));
+    sums[k] += x * x;
+  };
+  std::size_t i = 0;
+  for (; i + L <= n; i += L)
+    for (std::size_t k = 0; k < L; ++k) add(i, k);
+  for (std::size_t k = 0; i + k < n; ++k) add(i, k);
+  for (std::size_t half = L / 2; half > 0; half /= 2)
+    for (std::size_t k = 0; k < half; ++k) sums[k] += sums[k + half];
+  return sums[0] / static_cast<C>(n);
+}
+
+// 16 random bits for the value of a row that is rounded stochastically.
+ASYNCOPT_INLINE std::uint32_t row_draw(std::uint32_t seed, std::size_t k) {
+  return noise(seed + 0x5BD1E995u, static_cast<std::uint32_t>(k));
+}
+
+// Brings the values of a span's row up to date; they are in r[] then.
+template <class Rule, class T, class S, class Coef, class C>
+ASYNCOPT_INLINE void racy_begin_row(const Coef& c, const Span& span, C* r) {
+  constexpr std::size_t K = element_slots<Rule>, R = row_slots_of<Rule>;
+  for (std::size_t k = 0; k < R; ++k) r[k] = racy_load(static_cast<const S*>(span.slots[K + k]));
+  const C mean = mean_square<Rule>(c, static_cast<const T*>(span.param),
+                                   static_cast<const T*>(span.grad), span.n);
+  Rule::begin_row(c, mean, r);
+  for (std::size_t k = 0; k < R; ++k)
+    racy_store(static_cast<S*>(span.slots[K + k]), r[k], row_draw(span.seed, k));
+}
+
 template <class Rule, class T, class S>
 void racy_loop(const void* coef, const Span& span) {
   using C = arithmetic_t<T>;
-  constexpr std::size_t K = Rule::slot_names.size();
+  constexpr std::size_t K = element_slots<Rule>;
   const auto c = *static_cast<const typename Rule::template Coef<C>*>(coef);
   T* const w = static_cast<T*>(span.param);
   const T* const g = static_cast<const T*>(span.grad);
@@ -71,6 +121,11 @@ void racy_loop(const void* coef, const Span& span) {
   S* const s2 = static_cast<S*>(span.slots[2]);
   const std::uint32_t seed = span.seed;
   const std::size_t n = span.n;
+  C r[kMaxSlots] = {};
+  if constexpr (row_slots_of<Rule> > 0) {
+    if (n == 0) return;
+    racy_begin_row<Rule, T, S>(c, span, r);
+  }
 #pragma GCC ivdep
   for (std::size_t i = 0; i < n; ++i) {
     C x = racy_load(w + i);
@@ -78,7 +133,7 @@ void racy_loop(const void* coef, const Span& span) {
     if constexpr (K > 0) s[0] = racy_load(s0 + i);
     if constexpr (K > 1) s[1] = racy_load(s1 + i);
     if constexpr (K > 2) s[2] = racy_load(s2 + i);
-    Rule::apply(c, x, static_cast<C>(widen(g[i])), s);
+    apply_rule<Rule>(c, x, static_cast<C>(widen(g[i])), s, r);
     const Draws<K, T, S> draws(seed, i);
     racy_store(w + i, x, draws.param());
     if constexpr (K > 0) racy_store(s0 + i, s[0], draws.slot(0));
@@ -87,16 +142,50 @@ void racy_loop(const void* coef, const Span& span) {
   }
 }
 
+// The same by compare-exchange; see exact_loop.
+template <class Rule, class T, class S, bool Retry, class Coef, class C>
+ASYNCOPT_INLINE void exact_begin_row(const Coef& c, const Span& span, C* r, Tally& tally) {
+  constexpr std::size_t K = element_slots<Rule>, R = row_slots_of<Rule>;
+  const C mean = mean_square<Rule>(c, static_cast<const T*>(span.param),
+                                   static_cast<const T*>(span.grad), span.n);
+  bits_t<S> seen[kMaxSlots] = {};
+  const auto at = [&span](std::size_t k) { return static_cast<bits_t<S>*>(span.slots[K + k]); };
+  for (std::size_t k = 0; k < R; ++k) seen[k] = __atomic_load_n(at(k), __ATOMIC_RELAXED);
+  const auto compute = [&] {
+    for (std::size_t k = 0; k < R; ++k) r[k] = widen(__builtin_bit_cast(S, seen[k]));
+    Rule::begin_row(c, mean, r);
+  };
+  compute();
+  for (std::size_t k = 0; k < R; ++k)
+    for (;;) {
+      const S next = narrow<S>(r[k], row_draw(span.seed, k));
+      if (__atomic_compare_exchange_n(at(k), &seen[k], __builtin_bit_cast(bits_t<S>, next), false,
+                                      __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        break;
+      if constexpr (!Retry) {
+        ++tally.lost_state_updates;
+        break;
+      }
+      ++tally.retries;
+      compute();
+    }
+}
+
 // One element by compare-exchange, slots first, the parameter last. On a conflict either the value
 // is computed again from what was found (nothing is lost), or the update of that value is dropped
 // and counted: exactly what a racing plain store would have cost.
 template <class Rule, class T, class S, bool Retry>
 void exact_loop(const void* coef, const Span& span, Tally& tally) {
   using C = arithmetic_t<T>;
-  constexpr std::size_t K = Rule::slot_names.size();
+  constexpr std::size_t K = element_slots<Rule>;
   const auto c = *static_cast<const typename Rule::template Coef<C>*>(coef);
   T* const w = static_cast<T*>(span.param);
   const T* const g = static_cast<const T*>(span.grad);
+  C r[kMaxSlots] = {};
+  if constexpr (row_slots_of<Rule> > 0) {
+    if (span.n == 0) return;
+    exact_begin_row<Rule, T, S, Retry>(c, span, r, tally);
+  }
 
   for (std::size_t i = 0; i < span.n; ++i) {
     const auto gradient = static_cast<C>(widen(g[i]));
@@ -111,7 +200,7 @@ void exact_loop(const void* coef, const Span& span, Tally& tally) {
     const auto compute = [&] {
       x = widen(__builtin_bit_cast(T, seen));
       for (std::size_t k = 0; k < K; ++k) s[k] = widen(__builtin_bit_cast(S, seen_slots[k]));
-      Rule::apply(c, x, gradient, s);
+      apply_rule<Rule>(c, x, gradient, s, r);
     };
     compute();
     for (std::size_t k = 0; k < K; ++k) {
@@ -142,6 +231,14 @@ void exact_loop(const void* coef, const Span& span, Tally& tally) {
       compute();
     }
   }
+}
+
+// Sums are rounded to the nearest, in the order in which they come.
+template <class T>
+void add_loop(void* sum, const void* grad, std::size_t n) {
+  T* const to = static_cast<T*>(sum);
+  const T* const from = static_cast<const T*>(grad);
+  for (std::size_t i = 0; i < n; ++i) to[i] = nearest<T>(widen(to[i]) + widen(from[i]));
 }
 
 // True if no value is infinite or NaN: all exponent bits set is what both have in common.

@@ -89,4 +89,13 @@ ASYNCOPT_HD ASYNCOPT_INLINE T narrow(C x, std::uint32_t random) {
   }
 }
 
+// Rounds into T to the nearest, ties to even.
+template <class T, class C>
+ASYNCOPT_HD ASYNCOPT_INLINE T nearest(C x) {
+  std::uint32_t half = 0;
+  if constexpr (sizeof(T) == sizeof(bfloat16))
+    half = 0x7FFFu + (__builtin_bit_cast(std::uint32_t, x) >> 16 & 1u);
+  return narrow<T>(x, half);
+}
+
 }  // namespace asyncopt

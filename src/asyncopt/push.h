@@ -20,10 +20,10 @@ struct Block {
   const void* grad = nullptr;  // nullptr: this tensor has no gradient and is left alone
   std::size_t n = 0;           // elements
   // A gradient of some rows only: grad holds row_count rows of `width` elements, rows their
-  // indices.
+  // indices, in any order; of a row that is named more than once the gradients are added up.
   const std::int64_t* rows = nullptr;
   std::size_t row_count = 0;
-  std::size_t width = 0;
+  std::size_t width = 0;  // 0: the tensor is one row
 
   std::size_t touched() const { return rows != nullptr ? row_count * width : n; }
 };

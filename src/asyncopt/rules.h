@@ -173,6 +173,61 @@ struct Adagrad {
   }
 };
 
+// Row-wise rules keep one second moment for a whole row, of the mean of its squared gradients: an
+// embedding table's state shrinks from that of the table to a number a row. Their last `row_slots`
+// slots hold one value per row; `gradient` is what is squared, and `begin_row` brings the row's
+// values r[] up to date before `apply` is called for its elements.
+
+// FBGEMM's and TorchRec's row-wise Adagrad: Mudigere et al., arXiv 2104.05158.
+struct RowwiseAdagrad : Adagrad {
+  static constexpr const char* name = "adagrad_rowwise";
+  static constexpr std::size_t row_slots = 1;
+
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE C gradient(const Coef<C>& c, C w, C g) {
+    return decayed(g, w, c.sign, c.weight_decay);
+  }
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE void begin_row(const Coef<C>&, C mean_square, C* r) {
+    r[0] += mean_square;
+  }
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C*, const C* r) {
+    w -= c.lr * gradient(c, w, g) / (root(r[0]) + c.eps);
+  }
+};
+
+// FBGEMM's partially row-wise Adam: the first moment stays one an element.
+struct RowwiseAdam : Adam<false> {
+  static constexpr const char* name = "adam_rowwise";
+  static constexpr std::size_t row_slots = 1;
+
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE C gradient(const Coef<C>& c, C w, C g) {
+    return decayed(g, w * c.shrink, c.sign, c.weight_decay);
+  }
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE void begin_row(const Coef<C>& c, C mean_square, C* r) {
+    r[0] = c.beta2 * r[0] + c.fresh2 * mean_square;
+  }
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C* s, const C* r) {
+    g = gradient(c, w, g);
+    w *= c.shrink;
+    s[0] += c.fresh1 * (g - s[0]);
+    w -= c.step_size * s[0] / (root(r[0]) * c.unbias2 + c.eps);
+  }
+};
+
+// How many of a rule's slots, its last ones, hold one value per row.
+template <class Rule>
+inline constexpr std::size_t row_slots_of = [] {
+  if constexpr (requires { Rule::row_slots; })
+    return std::size_t{Rule::row_slots};
+  else
+    return std::size_t{0};
+}();
+
 // Zeiler, arXiv 1212.5701.
 struct Adadelta {
   static constexpr const char* name = "adadelta";

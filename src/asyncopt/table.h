@@ -11,6 +11,7 @@ inline constexpr Loops loops_of{
     &exact_loop<Rule, typename D::param, typename D::state, true>,
     &exact_loop<Rule, typename D::param, typename D::state, false>,
     &finite_loop<typename D::param>,
+    &add_loop<typename D::param>,
 };
 
 template <class RuleList, class DtypeList>

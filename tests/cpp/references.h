@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -21,8 +22,10 @@ struct Element {
   double s[kMaxSlots];
 };
 
-// torch's names: g gradient, t step. Each function updates one element in place.
-using Reference = std::function<void(const Hyper&, double t, double g, Element&)>;
+// torch's names: g gradient, t step. Each function updates the elements of one row in place; what a
+// rule keeps for the row as a whole is in the first element's slots.
+using Reference =
+    std::function<void(const Hyper&, double t, std::span<const double> g, std::span<Element>)>;
 
 inline void sgd(const Hyper& h, bool momentum, double t, double g, Element& e) {
   if (h.at("maximize") != 0) g = -g;
@@ -103,9 +106,48 @@ inline void asgd(const Hyper& h, double t, double g, Element& e) {
   e.s[0] = mu == 1 ? e.w : e.s[0] + (e.w - e.s[0]) * mu;
 }
 
+// The mean of the squared gradients, each with the weight decay that is part of it.
+template <class Decayed>
+double mean_square(std::span<const double> g, std::span<const Element> row, Decayed decayed) {
+  double sum = 0;
+  for (std::size_t i = 0; i < row.size(); ++i) sum += std::pow(decayed(g[i], row[i].w), 2);
+  return sum / static_cast<double>(row.size());
+}
+inline void rowwise_adagrad(const Hyper& h, double t, std::span<const double> g,
+                            std::span<Element> row) {
+  if (row.empty()) return;
+  const auto decayed = [&h](double x, double w) {
+    return (h.at("maximize") != 0 ? -x : x) + h.at("weight_decay") * w;
+  };
+  row[0].s[0] += mean_square(g, row, decayed);
+  const double lr = h.at("lr") / (1 + (t - 1) * h.at("lr_decay"));
+  for (std::size_t i = 0; i < row.size(); ++i)
+    row[i].w -= lr * decayed(g[i], row[i].w) / (std::sqrt(row[0].s[0]) + h.at("eps"));
+}
+inline void rowwise_adam(const Hyper& h, double t, std::span<const double> g,
+                         std::span<Element> row) {
+  if (row.empty()) return;
+  const double beta1 = h.at("beta1"), beta2 = h.at("beta2"), wd = h.at("weight_decay");
+  const bool decoupled = h.at("decoupled_weight_decay") != 0;
+  const auto decayed = [&](double x, double w) {
+    return (h.at("maximize") != 0 ? -x : x) + (decoupled ? 0 : wd * w);
+  };
+  double& second = row[0].s[1];
+  second = beta2 * second + (1 - beta2) * mean_square(g, row, decayed);
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    Element& e = row[i];
+    e.s[0] = beta1 * e.s[0] + (1 - beta1) * decayed(g[i], e.w);
+    if (decoupled) e.w -= h.at("lr") * wd * e.w;
+    e.w -= h.at("lr") * e.s[0] / (1 - std::pow(beta1, t)) /
+           (std::sqrt(second / (1 - std::pow(beta2, t))) + h.at("eps"));
+  }
+}
+
 template <auto Function, auto... Flags>
 Reference reference() {
-  return [](const Hyper& h, double t, double g, Element& e) { Function(h, Flags..., t, g, e); };
+  return [](const Hyper& h, double t, std::span<const double> g, std::span<Element> row) {
+    for (std::size_t i = 0; i < row.size(); ++i) Function(h, Flags..., t, g[i], row[i]);
+  };
 }
 
 inline const std::map<std::string, Reference> kReferences{
@@ -120,6 +162,8 @@ inline const std::map<std::string, Reference> kReferences{
     {"rmsprop_centered", reference<rmsprop, true, false>()},
     {"rmsprop_centered_momentum", reference<rmsprop, true, true>()},
     {"asgd", reference<asgd>()},
+    {"adagrad_rowwise", rowwise_adagrad},
+    {"adam_rowwise", rowwise_adam},
 };
 
 // The values that each hyperparameter takes, in all combinations.

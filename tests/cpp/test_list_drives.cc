@@ -56,6 +56,7 @@ Kernel kernel_from(const Loops& loops) {
           Rule::hyper_names,
           Rule::slot_names,
           Rule::scalar_names,
+          row_slots_of<Rule>,
           [](const double* hyper, double* scalars, void* coef) {
             typename Rule::Hyper h;
             std::memcpy(&h, hyper, sizeof h);

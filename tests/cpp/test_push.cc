@@ -49,8 +49,10 @@ struct Plain {
     alignas(16) std::byte coef[kMaxCoef];
     kernel.prepare(group.hyper, scalars, coef);
     Span span{param.data() + begin * kernel.param_bytes, grad, {}, length, 1};
+    const std::size_t by_element = kernel.slots.size() - kernel.row_slots;
     for (std::size_t s = 0; s < kernel.slots.size(); ++s)
-      span.slots[s] = slots[s].data() + begin * kernel.state_bytes;
+      span.slots[s] =
+          slots[s].data() + (s < by_element ? begin : begin / length) * kernel.state_bytes;
     kernel.loops.racy(coef, span);
   }
   void step(const Group& group, const void* grad) {

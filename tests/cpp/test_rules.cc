@@ -39,7 +39,8 @@ void check_against_reference(const Kernel& kernel, Loop loop, const Hyper& hyper
     for (std::size_t i = 0; i < n; ++i) grad.set(i, g[i] = numbers());
     // Errors are those of one step: random rounding would let longer paths drift apart.
     std::vector<Element> expected(n);
-    for (std::size_t i = 0; i < n; ++i) reference(hyper, t, g[i], expected[i] = tensor.element(i));
+    for (std::size_t i = 0; i < n; ++i) expected[i] = tensor.element(i);
+    reference(hyper, t, g, expected);
     tensor.step(loop, n, grad.data(), 1000 + t);
     for (std::size_t i = 0; i < n; ++i) {
       const Element got = tensor.element(i);
@@ -68,11 +69,9 @@ void check_path(const Kernel& kernel, const Hyper& hyper) {
   for (std::size_t i = 0; i < n; ++i) expected[i] = tensor.element(i);
   Numbers numbers(9);
   for (std::uint32_t t = 1; t <= 50; ++t) {
-    for (std::size_t i = 0; i < n; ++i) {
-      const double g = numbers();
-      grad.set(i, g);
-      reference(hyper, t, g, expected[i]);
-    }
+    std::vector<double> g(n);
+    for (std::size_t i = 0; i < n; ++i) grad.set(i, g[i] = numbers());
+    reference(hyper, t, g, expected);
     tensor.step(Loop::racy, n, grad.data(), t);
   }
   for (std::size_t i = 0; i < n; ++i)

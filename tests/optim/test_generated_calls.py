@@ -32,6 +32,10 @@ def spoil(draw: st.DrawFn, grad: Tensor) -> None:
     grad[place] = draw(BAD_VALUES)
 
 
+def not_a_row(rows: int) -> st.SearchStrategy[int]:
+    return st.one_of(st.integers(rows, 2**63 - 1), st.integers(-(2**63), -1))
+
+
 def bad_gradient(draw: st.DrawFn, optimizer: Any, params: list[Parameter]) -> Fault:
     index = draw(st.integers(0, len(params) - 1))
     p = params[index]
@@ -49,7 +53,15 @@ def bad_gradient(draw: st.DrawFn, optimizer: Any, params: list[Parameter]) -> Fa
         p.grad.data = torch.ones(shape, dtype=p.dtype)
         text = rf"params\[{index}\].*(shape|size)"
     elif kind == "sparse":
-        p.grad = torch.ones_like(p).to_sparse()
+        count = draw(st.integers(1, 5))
+        rows = torch.zeros(1, count, dtype=torch.int64)
+        values = torch.ones(count, *p.shape[1:], dtype=p.dtype)
+        p.grad = torch.sparse_coo_tensor(rows, values, p.shape, check_invariants=False)
+        if draw(st.booleans()):
+            rows[0, draw(st.integers(0, count - 1))] = draw(not_a_row(p.shape[0]))
+        else:
+            spoil(draw, values)
+            text = None
     else:
         if kind == "strided value":
             p.grad = torch.ones(*p.shape[::-1], 2, dtype=p.dtype)[..., 1].permute(
@@ -75,8 +87,7 @@ def bad_rows(draw: st.DrawFn, optimizer: Any, params: list[Parameter]) -> Fault:
     )
     text: str | None = "rows"
     if kind == "range":
-        wrong = draw(st.one_of(st.integers(n, 2**63 - 1), st.integers(-(2**63), -1)))
-        rows[draw(st.integers(0, count - 1))] = wrong
+        rows[draw(st.integers(0, count - 1))] = draw(not_a_row(n))
     elif kind == "index dtype":
         rows = rows.to(draw(st.sampled_from([torch.int32, torch.uint8, torch.float32, torch.bool])))
     elif kind == "index shape":

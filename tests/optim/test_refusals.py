@@ -84,27 +84,6 @@ def test_sparse_parameter(rule: str) -> None:
         ours(rule)([good(), Parameter(torch.ones(3).to_sparse())])
 
 
-def test_sparse_gradient(rule: str) -> None:
-    """A sparse gradient is refused by position; no parameter of the step is written."""
-    a, b = good(), good()
-    optimizer = ours(rule)([a, b])
-    optimizer.step()
-    b.grad = torch.ones(5).to_sparse()
-    before = bytes_of(optimizer)
-    with pytest.raises(REFUSED, match=r"(?s)params\[1\]\.grad.*sparse"):
-        optimizer.step()
-    assert bytes_of(optimizer) == before
-
-
-def test_embedding_with_sparse_gradients(rule: str) -> None:
-    """The usual way to get one: `nn.Embedding(sparse=True)`."""
-    embedding = torch.nn.Embedding(10, 3, sparse=True)
-    optimizer = ours(rule)(embedding.parameters())
-    embedding(torch.tensor([1, 2])).sum().backward()
-    with pytest.raises(REFUSED, match=r"(?s)params\[0\]\.grad.*sparse"):
-        optimizer.step()
-
-
 def test_position_in_a_later_group(rule: str) -> None:
     """With several groups the message still finds the parameter."""
     with pytest.raises(REFUSED, match=r"(param_groups\[1\].*params.*\[2\]|params\[3\])"):

@@ -38,7 +38,10 @@ def test_signature(rule: str) -> None:
     for name, parameter in expected.items():
         assert actual[name].kind == parameter.kind, name
         assert actual[name].default == parameter.default, name
-    sync, others = [v for k, v in actual.items() if k not in expected]
+    *only_some, sync, others = [v for k, v in actual.items() if k not in expected]
+    has_second_moment = rule in ("Adagrad", "Adam", "AdamW")
+    assert [p.name for p in only_some] == (["rowwise"] if has_second_moment else [])
+    assert all((p.default, p.kind) == (False, p.KEYWORD_ONLY) for p in only_some)
     assert (sync.name, sync.default, sync.kind) == ("sync", OWN["sync"], sync.KEYWORD_ONLY)
     assert (others.kind, others.annotation) == (others.VAR_KEYWORD, "Unpack[Options]")
     ours(rule)([Parameter(torch.ones(2))], **OWN)

@@ -135,8 +135,8 @@ def test_nonfinite_gradient_by_wish(sync: str) -> None:
 
 
 BAD_ROWS: dict[str, tuple[Any, Any, str]] = {
-    "negative": (torch.tensor([0, -1]), torch.ones(2, 3), r"rows: .*\[0, 5\), got -1 to 0"),
-    "too large": (torch.tensor([5, 0]), torch.ones(2, 3), r"rows: .*\[0, 5\), got 0 to 5"),
+    "negative": (torch.tensor([0, -1]), torch.ones(2, 3), r"rows: .*\[0, 5\), got -1"),
+    "too large": (torch.tensor([5, 0]), torch.ones(2, 3), r"rows: .*\[0, 5\), got 5"),
     "huge": (torch.tensor([2**62]), torch.ones(1, 3), "rows: "),
     "int32": (torch.tensor([1], dtype=torch.int32), torch.ones(1, 3), "rows: expected torch.int64"),
     "matrix": (torch.tensor([[1]]), torch.ones(1, 3), "rows: expected torch.int64"),

@@ -5,7 +5,8 @@
 //   may block           yes, at a stripe that another worker is updating
 //   killed worker       leaves at most the part of its last push that it had written; the stripe it
 //                       held is taken over by the next worker and counted as a repair
-//   parameter and state of one element change together; a push is not atomic across stripes.
+//   parameter and state of one element change together, under a row-wise rule those of a row; a
+//   push is not atomic across stripes.
 #pragma once
 
 #include "asyncopt/sync/sync.h"
@@ -24,6 +25,11 @@ struct Striped {
     const std::uint64_t stripe_bytes = segment.header().stripe_bytes;
     apply(push, segment.data(), tally,
           [&](const Task& task, const Span& span, std::uintptr_t offset, Tally& t) {
+            if (task.row_slots > 0) {  // the lock where it begins stands for a whole row
+              const RobustLock lock(segment.stripe(offset / stripe_bytes), segment.timeout_ns(), t);
+              task.loops->racy(task.coef, span);
+              return;
+            }
             for (std::size_t done = 0; done < span.n;) {
               const std::uintptr_t at = offset + done * task.param_bytes;
               const std::uintptr_t end = (at / stripe_bytes + 1) * stripe_bytes;
