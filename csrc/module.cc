@@ -2,6 +2,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include "asyncopt/parallel.h"
 #include "asyncopt/segment.h"
 #include "asyncopt/sync/list.h"
@@ -91,6 +94,12 @@ SegmentConfig config(std::string sync, std::uint64_t workers, std::uint64_t data
 
 void* pointer(std::uintptr_t address) { return reinterpret_cast<void*>(address); }
 
+void prefer_huge_pages(std::uintptr_t at, std::size_t bytes) {
+  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  const std::uintptr_t begin = (at + page - 1) / page * page, end = (at + bytes) / page * page;
+  if (begin < end) madvise(pointer(begin), end - begin, MADV_HUGEPAGE);  // a wish: it may fail
+}
+
 }  // namespace
 
 void bind_segment(py::module_& m) {
@@ -150,6 +159,8 @@ PYBIND11_MODULE(_core, m) {
   m.attr("PARALLEL_FROM") = kParallel;
   m.attr("MAX_WORKERS") = kMaxWorkers;
   m.def("staleness_floors", &staleness_floors, "The smallest staleness of each histogram bucket.");
+  m.def("prefer_huge_pages", &prefer_huge_pages, py::arg("at"), py::arg("bytes"),
+        "Ask for large pages under memory that has not been touched yet.");
   bind_segment(m);
   bind_plan(m);
   bind_board(m);

@@ -86,6 +86,7 @@ class Optimizer(SteppingOptimizer):
         self.nonfinite = nonfinite
         self.staleness_lr = staleness_lr
         self.delay_compensation = delay_compensation
+        self.rowwise = getattr(self, "rowwise", False)  # rules that know it have set it before
         self._flat_grads = flat_grads
         self._sharing: Sharing | None = None
         self._delay: Delay | None = None

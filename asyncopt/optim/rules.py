@@ -127,8 +127,8 @@ class Adagrad(Optimizer, torch.optim.Adagrad):  # type: ignore[misc]  # its shar
             sync=sync,
             **options,
         )
-        if rowwise:
-            self.state.clear()  # torch has made a sum for each element
+        self.state.clear()  # torch's own sums: ours may be one a row, and lie on large pages
+        self._make_plan()
 
     def _rule(self, group: dict[str, Any]) -> str:
         return "adagrad_rowwise" if self.rowwise else "adagrad"
@@ -143,7 +143,7 @@ class Adagrad(Optimizer, torch.optim.Adagrad):  # type: ignore[misc]  # its shar
         )
 
     def _initial_slot(self, name: str, group: dict[str, Any]) -> float:
-        return float(group["initial_accumulator_value"])
+        return float(self.defaults["initial_accumulator_value"])  # as torch: not the group's
 
 
 class RMSprop(Optimizer, torch.optim.RMSprop):

@@ -8,11 +8,17 @@ from typing import Any
 
 import torch
 
+from asyncopt import _core
 from asyncopt.optim.checks import has_layout
 from asyncopt.optim.kernels import Kernel
 from asyncopt.store import TensorSpec
 
 __all__ = ["StateTensors", "adopt", "new_state_tensors", "reusable", "spec_of"]
+
+
+#: Bytes from which finding the addresses of rows of 4-KiB pages costs more than the rows: a sparse
+#: step is a fifth faster with large pages, a dense one as fast.
+_LARGE = 8 << 20
 
 
 def spec_of(param: torch.Tensor, kernel: Kernel) -> TensorSpec:
@@ -44,11 +50,15 @@ class StateTensors:
 
 def new_state_tensors(param: torch.Tensor, kernel: Kernel) -> StateTensors:
     """Private, uninitialized state."""
+    slots = tuple(
+        torch.empty_strided(*shape, dtype=kernel.state_dtype)
+        for shape in spec_of(param, kernel).slot_shapes
+    )
+    for slot in slots:
+        if slot.nbytes >= _LARGE:
+            _core.prefer_huge_pages(slot.data_ptr(), slot.nbytes)
     return StateTensors(
-        tuple(
-            torch.empty_strided(*shape, dtype=kernel.state_dtype)
-            for shape in spec_of(param, kernel).slot_shapes
-        ),
+        slots,
         torch.zeros(len(kernel.scalars), dtype=torch.float64),
     )
 

@@ -38,12 +38,12 @@ class SteppingOptimizer(torch.optim.Optimizer):
     """
 
     before_push: Callable[[], None] | None = None
-    rowwise: bool = False
 
     sync: str
     audit: bool
     state_dtype: torch.dtype | None
     nonfinite: str | None
+    rowwise: bool
     _flat_grads: bool
     _sharing: Sharing | None
     _delay: Delay | None

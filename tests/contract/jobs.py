@@ -87,16 +87,13 @@ def count_up(worker: Worker, optimizer: Any, seconds: float) -> Sight:
 
 
 def rows_of(rank: int, push: int, count: int) -> Tensor:
-    """Which of `count` rows a worker updates in a push, a thousand times each."""
+    """Which of `count` rows a worker updates in a push: three of four, so that most are others'."""
     generator = torch.Generator().manual_seed(1000 * rank + push % ROW_SETS)
-    return torch.randint(0, count, (1000 * count,), generator=generator)
+    return torch.randperm(count, generator=generator)[: 3 * count // 4]
 
 
 def count_rows(worker: Worker, optimizer: Any, seconds: float) -> Sight:
-    """Adds 1 to few rows of the only parameter, thousands of times in a push.
-
-    Workers that walk over many elements seldom meet at one; here they meet all the time.
-    """
+    """Adds 1 to most rows of the only parameter in every push."""
     sight = Sight()
     (table,) = params_of(optimizer)
     sets = [rows_of(worker.rank, push, len(table)) for push in range(ROW_SETS)]

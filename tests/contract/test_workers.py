@@ -29,7 +29,7 @@ Shapes = Mapping[torch.dtype, tuple[tuple[int, ...], ...]]
 #: Less than a cache line, a few stripes, and tensors that take a while, so that pushes overlap.
 SHAPES: Shapes = {torch.float32: ((7,), (31, 33), (1 << 14,)), torch.float64: ((1 << 12,),)}
 BFLOAT16: Shapes = {torch.bfloat16: ((7,), (1 << 18,))}
-ROWS: Shapes = {torch.float32: ((2, 16),)}
+ROWS: Shapes = {torch.float32: ((512, 16),)}
 
 
 def zeros(shapes: Shapes) -> list[Parameter]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -244,3 +246,25 @@ def test_not_finite_values_are_skipped(sync: str) -> None:
         optimizer.step()
     assert bool((p == 1).all())
     assert optimizer.ledger().skipped_nonfinite == 1
+
+
+def flags_at(address: int) -> set[str]:
+    """What the kernel says of the mapping that holds an address."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(found[1], 16) <= address < int(found[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            return set(line.split()[1:])
+    raise AssertionError(f"no mapping at {address:x}")
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="a kernel without large pages"
+)
+def test_state_of_large_tables_asks_for_large_pages() -> None:
+    large, small = Parameter(torch.zeros(40_000, 64)), Parameter(torch.zeros(400, 64))
+    optimizer = asyncopt.Adagrad([large, small])
+    middle = optimizer.state[large]["sum"].data_ptr() + (5 << 20)
+    assert "hg" in flags_at(middle)
+    assert "hg" not in flags_at(optimizer.state[small]["sum"].data_ptr())
