@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -173,9 +174,10 @@ def machine(info: Record, records: Sequence[Record]) -> str:
     """The line at the top of every suite's tables: machine, versions, command, disturbance."""
     others = [entry["others"] for entry in records]
     quick = " **--quick: not a measurement.**" if info["quick"] else ""
+    command = re.sub(r"(--benchmark-json=)\S*/", r"\1", info["command"])  # whoever's folder it was
     return (
         f"{info['cpu']}, {info['cores']} cores, {info['isa']}; asyncopt {info['version']}, "
-        f"torch {info['torch']}, Python {info['python']}; `{info['command']}`. Other programs took "
+        f"torch {info['torch']}, Python {info['python']}; `{command}`. Other programs took "
         f"{statistics.median(others):.0%} of the cores' time (at most {max(others):.0%}).{quick}"
     )
 
