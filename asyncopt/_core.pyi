@@ -1,7 +1,9 @@
 """Types of the compiled engine."""
 
-from typing import ClassVar, TypedDict
+from typing import Any, ClassVar, TypedDict
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 class KernelInfo(TypedDict):
@@ -50,6 +52,7 @@ class Positions(TypedDict):
 PARALLEL_FROM: int
 MAX_WORKERS: int
 PHASES: tuple[str, ...]
+LINEAR_LANES: int
 
 def kernels() -> list[KernelInfo]: ...
 def syncs() -> list[Contract]: ...
@@ -182,3 +185,50 @@ class Board:
     def mark(self, rank: int, phase: int, /) -> None: ...
     def seat(self, rank: int, /) -> SeatInfo: ...
     def events(self, rank: int, after: int, /) -> tuple[list[tuple[int, int, str]], int]: ...
+
+def linear_kernels() -> list[tuple[str, str, float]]: ...  # loss, step, its greatest curvature
+def linear_syncs() -> tuple[str, ...]: ...
+def count_columns(
+    begin: npt.NDArray[np.int64],
+    columns: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    intercept: bool,
+    counts: npt.NDArray[np.int64],
+    masses: npt.NDArray[np.float64],
+) -> None: ...
+def arrange_rows(
+    begin: npt.NDArray[np.int64],
+    columns: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    intercept: bool,
+    order: npt.NDArray[np.int64],
+    number: npt.NDArray[np.int32],
+    new_begin: npt.NDArray[np.int64],
+    new_columns: npt.NDArray[np.int32],
+    new_values: npt.NDArray[np.float32],
+    threads: int,
+) -> None: ...
+
+class LinearTrainer:
+    def __init__(
+        self, *, loss: str, step: str, sync: str, columns: int, workers: int
+    ) -> None: ...
+    @property
+    def weights(self) -> npt.NDArray[np.float32]: ...
+    @property
+    def squares(self) -> npt.NDArray[np.float32]: ...
+    def run(
+        self,
+        *,
+        begin: npt.NDArray[np.int64],
+        columns: npt.NDArray[np.int32],
+        values: npt.NDArray[np.float32],
+        targets: npt.NDArray[np.float32],
+        weights: npt.NDArray[np.float32] | None,
+        order: npt.NDArray[np.int64],
+        block: int,
+        t: int,
+        spacing: npt.NDArray[np.float32],
+        curvatures: npt.NDArray[np.float32],
+        numbers: list[float],
+    ) -> float: ...

@@ -164,4 +164,5 @@ PYBIND11_MODULE(_core, m) {
   bind_segment(m);
   bind_plan(m);
   bind_board(m);
+  bind_linear(m);
 }

@@ -1,0 +1,19 @@
+"""Linear models over sparse data, trained by several threads at once: scikit-learn estimators.
+
+Needs scikit-learn and scipy: ``pip install 'asyncopt[sparse]'``.
+"""
+
+try:
+    import scipy as _scipy  # noqa: F401
+    import sklearn as _sklearn  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        f"asyncopt.sparse: expected scikit-learn and scipy, got: {error}; "
+        "run: pip install 'asyncopt[sparse]'"
+    ) from error
+from asyncopt.sparse.classifier import LinearClassifier
+from asyncopt.sparse.generators import make_like
+from asyncopt.sparse.regressor import LinearRegressor
+from asyncopt.sparse.settings import losses, syncs
+
+__all__ = ["LinearClassifier", "LinearRegressor", "losses", "make_like", "syncs"]

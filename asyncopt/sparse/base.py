@@ -1,0 +1,173 @@
+"""What both linear estimators do: check, arrange the examples, train a model per output."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    validate_data,
+)
+
+from asyncopt.sparse.examples import ColumnSums, Examples, canonical
+from asyncopt.sparse.settings import (
+    LEARNING_RATES,
+    PENALTIES,
+    Settings,
+    one_of,
+    real,
+    syncs,
+    whole,
+)
+from asyncopt.sparse.training import Patience, State, train
+
+__all__ = ["LinearModel"]
+
+_Floats = npt.NDArray[np.float32]
+
+
+class LinearModel(BaseEstimator):  # type: ignore[misc]
+    """Base of `LinearClassifier` and `LinearRegressor`."""
+
+    _losses: tuple[str, ...]
+
+    def _check_parameters(self) -> None:
+        one_of("loss", self.loss, self._losses)
+        one_of("penalty", self.penalty, PENALTIES)
+        one_of("learning_rate", self.learning_rate, tuple(LEARNING_RATES))
+        one_of("sync", self.sync, syncs())
+        real("alpha", self.alpha, 0)
+        real("l1_ratio", self.l1_ratio, 0, 1)
+        real("eta0", self.eta0, 0, open_=True)
+        whole("max_iter", self.max_iter, 1)
+        whole("n_iter_no_change", self.n_iter_no_change, 1)
+        whole("n_threads", self.n_threads, 1)
+        if self.tol is not None:
+            real("tol", self.tol, 0)
+        if self.early_stopping and not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                "validation_fraction: expected a number between 0 and 1, "
+                f"got {self.validation_fraction!r}"
+            )
+
+    def _check_data(self, X: Any, y: Any, **how: Any) -> tuple[Any, Any]:
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse="csr",
+            accept_large_sparse=True,
+            dtype=[np.float32, np.float64],
+            **how,
+        )
+        return canonical(X), y
+
+    def _start(self, outputs: int) -> None:
+        """Models of nothing, before their first example."""
+        self._sums = ColumnSums(self.n_features_in_, bool(self.fit_intercept))
+        self._states = [State(len(self._sums.counts)) for _ in range(outputs)]
+
+    def _train(
+        self, X: Any, targets: npt.NDArray[Any], weights: Any, passes: int, until: bool
+    ) -> None:
+        """Train each output's model on the examples; ``targets`` has shape (outputs, examples).
+
+        Args:
+            X: canonical.
+            weights: of the examples; None: all 1.
+            passes: at most.
+            until: by ``tol`` and ``early_stopping``, not all passes.
+        """
+        random = check_random_state(self.random_state)
+        fitted, held_out = np.arange(X.shape[0]), None
+        if until and self.early_stopping:
+            fitted, held_out = self._hold_out(targets, random)
+        order = random.permutation(fitted) if self.shuffle else fitted
+        self._sums.add(X if held_out is None else X[fitted])
+        examples = Examples(X, self._sums, order, self.n_threads)
+        settings = Settings.of(self)
+        ends = []
+        for state, target in zip(self._states, targets, strict=True):
+            ends.append(
+                train(
+                    state,
+                    examples,
+                    self._sums,
+                    target[order].astype(np.float32),
+                    None if weights is None else weights[order].astype(np.float32),
+                    settings,
+                    passes=passes,
+                    patience=self._patience(X, target, held_out) if until else None,
+                    random=random if self.shuffle else None,
+                    threads=self.n_threads,
+                    sync=self.sync,
+                )
+            )
+        self.n_iter_ = max(ends)
+        self.t_ = self._states[0].t
+        self._publish()
+
+    def _patience(
+        self, X: Any, target: npt.NDArray[Any], held_out: npt.NDArray[np.int64] | None
+    ) -> Patience:
+        if held_out is None:
+            return Patience(
+                lambda state, loss: -loss, self.tol, self.n_iter_no_change, keep_best=False
+            )
+        rows, expected = X[held_out], target[held_out]
+
+        def score(state: State, loss: float) -> float:
+            return self._score_held_out(self._predictions(rows, state), expected)
+
+        return Patience(score, self.tol, self.n_iter_no_change, keep_best=True)
+
+    def _hold_out(
+        self, targets: npt.NDArray[Any], random: np.random.RandomState
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        raise NotImplementedError
+
+    @staticmethod
+    def _score_held_out(predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> float:
+        raise NotImplementedError
+
+    def _predictions(self, X: Any, state: State) -> npt.NDArray[np.float64]:
+        features = self.n_features_in_
+        intercept = state.weights[features] if self.fit_intercept else 0.0
+        return np.asarray(X @ state.weights[:features].astype(np.float64) + intercept)
+
+    def _publish(self) -> None:
+        features = self.n_features_in_
+        every = np.stack([state.weights for state in self._states]).astype(np.float64)
+        self.coef_ = np.ascontiguousarray(every[:, :features])
+        self.intercept_ = every[:, features] if self.fit_intercept else np.zeros(len(every))
+
+    def _decisions(self, X: Any) -> npt.NDArray[np.float64]:
+        """Every output's predictions, shape (examples, outputs)."""
+        check_is_fitted(self, "coef_")
+        X = validate_data(
+            self,
+            X,
+            accept_sparse="csr",
+            accept_large_sparse=True,
+            dtype=[np.float32, np.float64],
+            reset=False,
+        )
+        return np.asarray(X @ self.coef_.reshape(-1, self.n_features_in_).T + self.intercept_)
+
+    def _weights(self, X: Any, sample_weight: Any) -> npt.NDArray[np.float64] | None:
+        if sample_weight is None:
+            return None
+        weights: npt.NDArray[np.float64] = _check_sample_weight(
+            sample_weight, X, dtype=np.float64, ensure_non_negative=True
+        )
+        return weights
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags

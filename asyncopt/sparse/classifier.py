@@ -1,0 +1,221 @@
+"""``LinearClassifier``."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import ClassifierMixin
+from sklearn.model_selection import train_test_split
+from sklearn.utils import compute_class_weight
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+
+from asyncopt.sparse.base import LinearModel
+
+__all__ = ["LinearClassifier"]
+
+
+def _is_logistic(self: LinearClassifier) -> bool:
+    if self.loss != "log_loss":
+        raise AttributeError(
+            f"predict_proba: expected loss='log_loss', which gives probabilities; got {self.loss!r}"
+        )
+    return True
+
+
+class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
+    """Linear classification by stochastic gradient descent on sparse data, on several threads.
+
+    Minimizes the mean loss of the examples plus ``alpha`` times the penalty, of which the intercept
+    is free. Several classes are told apart each from the rest. An example's step pays the penalty
+    on the columns that it has, in inverse proportion to how often they occur (Niu et al.,
+    "Hogwild!", arXiv 1106.5730), as a proximal step (Duchi and Singer, JMLR 2009).
+
+    Args:
+        loss: ``"log_loss"``, ``"hinge"`` or ``"squared_hinge"``.
+        penalty: ``"l2"`` (half the squared norm), ``"l1"``, ``"elasticnet"`` or None.
+        alpha: weight of the penalty.
+        l1_ratio: the part of ``"elasticnet"`` that is ``"l1"``.
+        learning_rate: ``"adagrad"``: each column's own (Duchi et al., JMLR 2011); ``"inverse"``:
+            ``eta0 / (1 + alpha * eta0 * t)`` after t examples (Bottou, 2012); ``"constant"``.
+        eta0: the learning rate at first.
+        max_iter: passes over the examples, at most.
+        tol: stop after ``n_iter_no_change`` passes in which the mean loss did not fall by this;
+            None: never.
+        n_iter_no_change: passes.
+        early_stopping: go by the accuracy on examples held out, and keep the best model.
+        validation_fraction: of the examples to hold out.
+        shuffle: the examples once, and blocks of them (at most 512) before every pass.
+        fit_intercept: False: the intercept is 0.
+        class_weight: weights of the examples of each class, a dict; ``"balanced"``: inverse to
+            their number; None: all 1.
+        random_state: of all that is random. With one thread, the result is the same bit for bit.
+        n_threads: that train.
+        sync: how they share the weights, one of `asyncopt.sparse.syncs`: ``"replicated"`` (the
+            columns that most examples have in copies, merged every 512 examples), ``"hogwild"``,
+            ``"atomic"``, ``"mutex"``, ``"unshared"`` (a model each, averaged after each pass).
+
+    Attributes:
+        coef_: float64 of shape (1 or classes, features).
+        intercept_: float64 of shape (1 or classes,).
+        classes_: the labels, sorted.
+        n_iter_: passes made, the most of any class.
+        n_features_in_: columns of the examples.
+        t_: examples seen by each class's model.
+    """
+
+    _losses = ("log_loss", "hinge", "squared_hinge")
+
+    def __init__(
+        self,
+        loss: str = "log_loss",
+        *,
+        penalty: str | None = "l2",
+        alpha: float = 1e-4,
+        l1_ratio: float = 0.15,
+        learning_rate: str = "adagrad",
+        eta0: float = 0.1,
+        max_iter: int = 1000,
+        tol: float | None = 1e-3,
+        n_iter_no_change: int = 5,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        shuffle: bool = True,
+        fit_intercept: bool = True,
+        class_weight: dict[Any, float] | str | None = None,
+        random_state: Any = None,
+        n_threads: int = 1,
+        sync: str = "replicated",
+    ) -> None:
+        self.loss = loss
+        self.penalty = penalty
+        self.alpha = alpha
+        self.l1_ratio = l1_ratio
+        self.learning_rate = learning_rate
+        self.eta0 = eta0
+        self.max_iter = max_iter
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.shuffle = shuffle
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.random_state = random_state
+        self.n_threads = n_threads
+        self.sync = sync
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train from the beginning.
+
+        Args:
+            X: sparse or dense, shape (examples, features); computed with in float32.
+            y: labels, shape (examples,).
+            sample_weight: shape (examples,), not negative; multiplies the examples' losses.
+
+        Raises:
+            ValueError: an argument is wrong, or the weights did not stay finite.
+        """
+        self._check_parameters()
+        X, y = self._check_data(X, y)
+        check_classification_targets(y)
+        classes = np.unique(y)
+        self._start_classes(classes)
+        self._train_classes(X, y, sample_weight, self.max_iter, until=True)
+        return self
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Train on, with one pass over these examples.
+
+        Args:
+            X: as in `fit`.
+            y: as in `fit`.
+            classes: all labels that may come; needed in the first call.
+            sample_weight: as in `fit`.
+
+        Raises:
+            ValueError: as in `fit`; a label is not one of the classes.
+        """
+        self._check_parameters()
+        first = not hasattr(self, "_states")
+        X, y = self._check_data(X, y, reset=first)
+        check_classification_targets(y)
+        if first and classes is None:
+            raise ValueError("classes: expected all labels in the first call, got None")
+        if classes is not None and not first and not np.array_equal(self.classes_, np.unique(classes)):
+            raise ValueError(
+                f"classes: expected those of the first call, {self.classes_}, got {classes}"
+            )
+        known = np.unique(classes) if first else self.classes_
+        if strangers := set(np.unique(y).tolist()) - set(known.tolist()):
+            raise ValueError(f"y: expected labels among {known}, got {sorted(strangers)}")
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight: expected a dict or None, for 'balanced' needs all labels at once; "
+                "compute it with sklearn.utils.compute_class_weight"
+            )
+        if first:
+            self._start_classes(known)
+        self._train_classes(X, y, sample_weight, 1, until=False)
+        return self
+
+    def decision_function(self, X: Any) -> npt.NDArray[np.float64]:
+        """Signed distances, in units of the loss; shape (examples,), or (examples, classes)."""
+        decisions = self._decisions(X)
+        return decisions[:, 0] if decisions.shape[1] == 1 else decisions
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """The labels of the greatest decisions, shape (examples,)."""
+        decisions = self._decisions(X)
+        if decisions.shape[1] == 1:
+            return np.asarray(self.classes_[(decisions[:, 0] > 0).astype(int)])
+        return np.asarray(self.classes_[decisions.argmax(axis=1)])
+
+    @available_if(_is_logistic)
+    def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
+        """Probabilities, shape (examples, classes); for more than two, each against the rest."""
+        decisions = self._decisions(X)
+        positive = 0.5 * (1 + np.tanh(decisions / 2))
+        if positive.shape[1] == 1:
+            return np.hstack([1 - positive, positive])
+        total = positive.sum(axis=1, keepdims=True)
+        even = np.full_like(positive, 1 / positive.shape[1])
+        return np.divide(positive, total, out=even, where=total > 0)
+
+    @available_if(_is_logistic)
+    def predict_log_proba(self, X: Any) -> npt.NDArray[np.float64]:
+        """Logarithms of `predict_proba`."""
+        return np.asarray(np.log(self.predict_proba(X)))
+
+    def _start_classes(self, classes: npt.NDArray[Any]) -> None:
+        if len(classes) < 2:
+            raise ValueError(f"y: expected labels of two classes or more, got {len(classes)} class")
+        self.classes_ = classes
+        self._start(1 if len(classes) == 2 else len(classes))
+
+    def _train_classes(self, X: Any, y: Any, sample_weight: Any, passes: int, until: bool) -> None:
+        weights = self._weights(X, sample_weight)
+        if self.class_weight is not None:
+            of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+            factors = of_class[np.searchsorted(self.classes_, y)]
+            weights = factors if weights is None else weights * factors
+        positive = self.classes_[1:] if len(self.classes_) == 2 else self.classes_
+        targets = np.where(y == positive[:, None], 1.0, -1.0)
+        self._train(X, targets, weights, passes, until)
+
+    def _hold_out(
+        self, targets: npt.NDArray[Any], random: np.random.RandomState
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        fitted, held_out = train_test_split(
+            np.arange(targets.shape[1]),
+            test_size=self.validation_fraction,
+            random_state=random,
+            stratify=targets.argmax(axis=0) if len(targets) > 1 else targets[0],
+        )
+        return np.sort(fitted), held_out
+
+    @staticmethod
+    def _score_held_out(predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> float:
+        return float(np.mean((predictions > 0) == (targets > 0)))

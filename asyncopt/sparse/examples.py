@@ -1,0 +1,124 @@
+"""Examples in the order in which they are visited, their columns numbered by frequency."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from asyncopt import _core
+
+__all__ = ["ColumnSums", "Examples", "canonical"]
+
+_Floats = npt.NDArray[np.float32]
+
+
+def canonical(X: Any) -> Any:
+    """A float32 or float64 matrix as CSR with every entry of a row in a column of its own.
+
+    Only a matrix that is not so is copied; the caller's is never changed.
+    """
+    csr = X if sparse.issparse(X) else sparse.csr_array(X)
+    if not csr.has_canonical_format:
+        csr = csr.copy()
+        csr.sum_duplicates()
+    return csr
+
+
+class ColumnSums:
+    """What is known of each column of the examples seen so far; the intercept's is the last.
+
+    Attributes:
+        rows: the number of examples.
+        counts: examples that have the column, int64 of shape (features + 1,).
+        masses: sums over these of ``|x|`` times the sum of the example's absolute values, float64
+            of that shape: they bound the column's part in the curvature of the loss.
+    """
+
+    def __init__(self, features: int, intercept: bool) -> None:
+        self.rows = 0
+        self.counts = np.zeros(features + intercept, np.int64)
+        self.masses = np.zeros(features + intercept)
+        self._intercept = intercept
+
+    def add(self, csr: Any) -> None:
+        """Count examples, of a canonical matrix.
+
+        Raises:
+            ValueError: a column index is not one of the features; nothing was counted.
+        """
+        _core.count_columns(
+            *_parts(csr), intercept=self._intercept, counts=self.counts, masses=self.masses
+        )
+        self.rows += csr.shape[0]
+
+    def spacing(self) -> _Floats:
+        """Examples for each one that has a column: by how much its penalty counts there."""
+        spacing = self.rows / np.maximum(self.counts, 1)
+        if self._intercept:
+            spacing[-1] = 0  # is not penalized
+        return spacing.astype(np.float32)
+
+    def curvatures(self) -> _Floats:
+        """A bound of each column's part in the curvature of the mean of ``prediction ** 2 / 2``."""
+        return (self.masses / max(self.rows, 1)).astype(np.float32)
+
+
+class Examples:
+    """A copy of some rows of a matrix, in an order of its own.
+
+    Rows are visited in the order in which they lie in memory, which is twice as fast as at random;
+    the most frequent columns are neighbours in the model's memory, the intercept among them.
+
+    Args:
+        csr: a canonical matrix, float32 or float64 of shape (examples, features), whose column
+            indices were checked by `ColumnSums.add`.
+        sums: of the columns.
+        order: the rows to take, int64.
+        threads: that copy.
+
+    Attributes:
+        columns_by_frequency: the original column of each, int64 of shape (features + 1,).
+    """
+
+    def __init__(
+        self, csr: Any, sums: ColumnSums, order: npt.NDArray[np.int64], threads: int
+    ) -> None:
+        intercept = len(sums.counts) - csr.shape[1]
+        self.columns_by_frequency = np.argsort(-sums.counts, kind="stable")
+        number = np.empty(len(sums.counts), np.int32)
+        number[self.columns_by_frequency] = np.arange(len(number), dtype=np.int32)
+        begin, columns, values = _parts(csr)
+        self.begin = np.zeros(len(order) + 1, np.int64)
+        np.cumsum(np.diff(begin)[order] + intercept, out=self.begin[1:])
+        entries = int(self.begin[-1])
+        self.columns = np.empty(entries + _core.LINEAR_LANES, np.int32)
+        self.values = np.empty(entries + _core.LINEAR_LANES, np.float32)
+        self.columns[entries:] = 0
+        self.values[entries:] = 0
+        _core.arrange_rows(
+            begin,
+            columns,
+            values,
+            intercept=bool(intercept),
+            order=order,
+            number=number,
+            new_begin=self.begin,
+            new_columns=self.columns,
+            new_values=self.values,
+            threads=threads,
+        )
+        if not np.isfinite(self.values).all():
+            raise ValueError("X: expected values within the range of float32; scale the features")
+
+    def __len__(self) -> int:
+        return len(self.begin) - 1
+
+
+def _parts(csr: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any], npt.NDArray[Any]]:
+    indices = np.ascontiguousarray(csr.indices)
+    if indices.dtype not in (np.int32, np.int64):
+        indices = indices.astype(np.int64)
+    return csr.indptr.astype(np.int64), indices, np.ascontiguousarray(csr.data)

@@ -1,0 +1,127 @@
+"""``LinearRegressor``."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
+from sklearn.model_selection import train_test_split
+
+from asyncopt.sparse.base import LinearModel
+from asyncopt.sparse.settings import real
+
+__all__ = ["LinearRegressor"]
+
+
+class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
+    """Linear regression by stochastic gradient descent on sparse data, on several threads.
+
+    As `asyncopt.sparse.LinearClassifier`, which describes the other arguments, for numbers.
+
+    Args:
+        loss: ``"squared_error"`` (half the squared error) or ``"huber"``.
+        epsilon: the error from which ``"huber"`` grows linearly.
+        early_stopping: go by the R² on examples held out, and keep the best model.
+
+    Attributes:
+        coef_: float64 of shape (features,).
+        intercept_: float64 of shape (1,).
+        n_iter_: passes made.
+        n_features_in_: columns of the examples.
+        t_: examples seen.
+    """
+
+    _losses = ("squared_error", "huber")
+
+    def __init__(
+        self,
+        loss: str = "squared_error",
+        *,
+        penalty: str | None = "l2",
+        alpha: float = 1e-4,
+        l1_ratio: float = 0.15,
+        epsilon: float = 1.35,
+        learning_rate: str = "adagrad",
+        eta0: float = 0.5,
+        max_iter: int = 1000,
+        tol: float | None = 1e-3,
+        n_iter_no_change: int = 5,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        shuffle: bool = True,
+        fit_intercept: bool = True,
+        random_state: Any = None,
+        n_threads: int = 1,
+        sync: str = "replicated",
+    ) -> None:
+        self.loss = loss
+        self.penalty = penalty
+        self.alpha = alpha
+        self.l1_ratio = l1_ratio
+        self.epsilon = epsilon
+        self.learning_rate = learning_rate
+        self.eta0 = eta0
+        self.max_iter = max_iter
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.shuffle = shuffle
+        self.fit_intercept = fit_intercept
+        self.random_state = random_state
+        self.n_threads = n_threads
+        self.sync = sync
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train from the beginning.
+
+        Args:
+            X: sparse or dense, shape (examples, features); computed with in float32.
+            y: numbers, shape (examples,).
+            sample_weight: shape (examples,), not negative; multiplies the examples' losses.
+
+        Raises:
+            ValueError: an argument is wrong, or the weights did not stay finite.
+        """
+        self._check_parameters()
+        X, y = self._check_data(X, y, y_numeric=True)
+        self._start(1)
+        self._train(X, y[None], self._weights(X, sample_weight), self.max_iter, until=True)
+        return self
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train on, with one pass over these examples; arguments and errors as in `fit`."""
+        self._check_parameters()
+        first = not hasattr(self, "_states")
+        X, y = self._check_data(X, y, y_numeric=True, reset=first)
+        if first:
+            self._start(1)
+        self._train(X, y[None], self._weights(X, sample_weight), 1, until=False)
+        return self
+
+    def predict(self, X: Any) -> npt.NDArray[np.float64]:
+        """Predicted numbers, shape (examples,)."""
+        return self._decisions(X)[:, 0]
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        real("epsilon", self.epsilon, 0, open_=True)
+
+    def _publish(self) -> None:
+        super()._publish()
+        self.coef_ = self.coef_[0]
+
+    def _hold_out(
+        self, targets: npt.NDArray[Any], random: np.random.RandomState
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        fitted, held_out = train_test_split(
+            np.arange(targets.shape[1]), test_size=self.validation_fraction, random_state=random
+        )
+        return np.sort(fitted), held_out
+
+    @staticmethod
+    def _score_held_out(predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> float:
+        return float(r2_score(targets, predictions))

@@ -1,0 +1,82 @@
+"""What the compiled linear models can do, and checks of what is asked of them."""
+
+from __future__ import annotations
+
+import functools
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from asyncopt import _core
+
+__all__ = ["LEARNING_RATES", "PENALTIES", "Settings", "losses", "one_of", "real", "syncs", "whole"]
+
+PENALTIES = ("l2", "l1", "elasticnet", None)
+LEARNING_RATES = {"constant": "scaled", "inverse": "scaled", "adagrad": "adagrad"}
+"""The compiled step of each."""
+
+
+@functools.cache
+def losses() -> dict[str, float]:
+    """Every compiled loss, with an upper bound of its second derivative."""
+    return {loss: curvature for loss, _, curvature in _core.linear_kernels()}
+
+
+@functools.cache
+def syncs() -> tuple[str, ...]:
+    """Names of the ways in which the threads of a linear model share its weights."""
+    return _core.linear_syncs()
+
+
+class Settings(NamedTuple):
+    """The numbers of a step: the learning rate of example t is ``eta0 / (1 + decay * t)``."""
+
+    loss: str
+    step: str
+    eta0: float
+    decay: float
+    l1: float
+    l2: float
+    epsilon: float
+
+    @classmethod
+    def of(cls, estimator: Any) -> Settings:
+        """Those that an estimator's parameters mean, which were checked."""
+        l1_ratio = {"l1": 1.0, "l2": 0.0, None: 0.0}.get(estimator.penalty, estimator.l1_ratio)
+        alpha = 0.0 if estimator.penalty is None else estimator.alpha
+        return cls(
+            loss=estimator.loss,
+            step=LEARNING_RATES[estimator.learning_rate],
+            eta0=estimator.eta0,
+            decay=alpha * estimator.eta0 if estimator.learning_rate == "inverse" else 0.0,
+            l1=alpha * l1_ratio,
+            l2=alpha * (1 - l1_ratio),
+            epsilon=getattr(estimator, "epsilon", 0.0),
+        )
+
+
+def one_of(name: str, value: object, known: Sequence[object]) -> None:
+    """Raises ValueError unless an argument is one of those known."""
+    if not any(value is each or (isinstance(value, str) and value == each) for each in known):
+        names = ", ".join(repr(each) for each in known)
+        raise ValueError(f"{name}: expected one of {names}; got {value!r}")
+
+
+def real(name: str, value: object, low: float, high: float = math.inf, open_: bool = False) -> None:
+    """Raises ValueError unless an argument is a number in [low, high], or above low if open."""
+    if (
+        not isinstance(value, numbers.Real)
+        or isinstance(value, bool)
+        or not (low <= value <= high and math.isfinite(value))
+        or (open_ and value == low)
+    ):
+        begin = f"above {low:g}" if open_ else f"of at least {low:g}"
+        end = "" if high == math.inf else f" and at most {high:g}"
+        raise ValueError(f"{name}: expected a finite number {begin}{end}, got {value!r}")
+
+
+def whole(name: str, value: object, low: int) -> None:
+    """Raises ValueError unless an argument is an integer of at least ``low``."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < low:
+        raise ValueError(f"{name}: expected an integer of at least {low}, got {value!r}")

@@ -1,0 +1,168 @@
+"""The passes of one linear model over its examples, and when they end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from asyncopt import _core
+from asyncopt.sparse.examples import ColumnSums, Examples
+from asyncopt.sparse.settings import Settings, losses
+
+__all__ = ["Patience", "State", "train"]
+
+LARGEST_BLOCK = 512
+"""Rows: 40 us of work on text, so that taking one costs nothing, and few enough to shuffle."""
+BLOCKS = 64
+"""At least, where there are as many rows: fewer would be visited in much the same order again."""
+
+_Floats = npt.NDArray[np.float32]
+
+
+class State:
+    """One model as training leaves it.
+
+    Attributes:
+        weights: float32 of shape (features + 1,); the intercept's is the last.
+        squares: AdaGrad's sums, of that shape; not used by other steps.
+        t: examples seen.
+    """
+
+    def __init__(self, columns: int) -> None:
+        self.weights: _Floats = np.zeros(columns, np.float32)
+        self.squares: _Floats = np.zeros(columns, np.float32)
+        self.t = 0
+
+
+class Patience:
+    """Ends training when a score has not risen by ``tol`` for ``passes`` passes.
+
+    Args:
+        score: of a model, called with its state and the mean loss of the pass; higher is better.
+        tol: None: train all passes.
+        keep_best: leave the model as it was when it scored best.
+    """
+
+    def __init__(
+        self,
+        score: Callable[[State, float], float],
+        tol: float | None,
+        passes: int,
+        keep_best: bool,
+    ) -> None:
+        self._score = score
+        self._tol = tol
+        self._passes = passes
+        self._keep_best = keep_best
+        self._best = -np.inf
+        self._waited = 0
+        self._weights: _Floats | None = None
+
+    @property
+    def looks(self) -> bool:
+        """Whether there is anything to score."""
+        return self._tol is not None
+
+    def ends(self, state: State, loss: float) -> bool:
+        """Whether that was enough; called after each pass."""
+        assert self._tol is not None
+        score = self._score(state, loss)
+        self._waited = 0 if score > self._best + self._tol else self._waited + 1
+        if score > self._best:
+            self._best = score
+            if self._keep_best:
+                self._weights = state.weights.copy()
+        return self._waited >= self._passes
+
+    def settle(self, state: State) -> None:
+        """Go back to the best model, if it was kept."""
+        if self._weights is not None:
+            state.weights = self._weights
+
+
+def train(
+    state: State,
+    examples: Examples,
+    sums: ColumnSums,
+    targets: _Floats,
+    weights: _Floats | None,
+    settings: Settings,
+    *,
+    passes: int,
+    patience: Patience | None,
+    random: np.random.RandomState | None,
+    threads: int,
+    sync: str,
+) -> int:
+    """Train a model; with one thread, the same bits for the same arguments.
+
+    Args:
+        state: where it starts, and is left.
+        examples: in the order of the first pass, about.
+        sums: of their columns.
+        targets: float32 of shape (examples,), in the examples' order; -1 or 1 for classes.
+        weights: of the examples, likewise; None: all 1.
+        settings: the step.
+        passes: over all examples, at most.
+        patience: may end it earlier.
+        random: shuffles the blocks of each pass; None: the examples' order.
+        threads: that train.
+        sync: how they share the weights.
+
+    Returns:
+        The number of passes.
+
+    Raises:
+        ValueError: the weights are not finite any more; ``state`` is as it was.
+    """
+    columns = examples.columns_by_frequency
+    trainer = _core.LinearTrainer(
+        loss=settings.loss, step=settings.step, sync=sync, columns=len(columns), workers=threads
+    )
+    trainer.weights[:] = state.weights[columns]
+    if adaptive := len(trainer.squares) > 0:
+        trainer.squares[:] = state.squares[columns]
+    mean_weight = 1.0 if weights is None else float(weights.mean())
+    rows = len(examples)
+    block = rows if random is None else min(max(rows // BLOCKS, 1), LARGEST_BLOCK)
+    block = min(block, LARGEST_BLOCK)
+    order = np.arange(-(-rows // block))
+    call: dict[str, Any] = {
+        "begin": examples.begin,
+        "columns": examples.columns,
+        "values": examples.values,
+        "targets": targets,
+        "weights": weights,
+        "block": block,
+        "spacing": sums.spacing()[columns],
+        "curvatures": sums.curvatures()[columns] * np.float32(losses()[settings.loss] * mean_weight),
+        "numbers": list(settings[2:]),
+    }
+    trained = State(len(columns))
+    done = 0
+    for done in range(1, passes + 1):
+        loss = trainer.run(
+            **call, order=order if random is None else random.permutation(order), t=state.t
+        )
+        if not np.isfinite(loss):
+            break
+        state.t += rows
+        if patience is not None and patience.looks:
+            trained.weights[columns] = trainer.weights
+            if patience.ends(trained, loss / rows):
+                break
+    trained.weights[columns] = trainer.weights
+    if patience is not None:
+        patience.settle(trained)
+    if not np.isfinite(trained.weights).all():
+        raise ValueError(
+            f"eta0: expected a learning rate at which weights stay finite, got {settings.eta0:g}; "
+            "lower it, scale the features, or use learning_rate='adagrad'"
+        )
+    state.weights = trained.weights
+    if adaptive:
+        state.squares[columns] = trainer.squares
+    return done

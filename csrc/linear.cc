@@ -1,0 +1,188 @@
+// Linear models over sparse rows, as Python sees them.
+#include "asyncopt/linear/examples.h"
+#include "asyncopt/linear/trainer.h"
+
+#include <pybind11/functional.h>
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+#include "plan.h"
+
+namespace asyncopt::python {
+namespace {
+
+using namespace asyncopt::linear;
+using asyncopt::linear::Kernel;  // not those of the dense rules
+using asyncopt::linear::kernels;
+
+// What is read, or written, as it is: never a converted copy.
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+
+template <class T>
+std::span<const T> in(const Array<T>& array) {
+  return {array.data(), static_cast<std::size_t>(array.size())};
+}
+
+template <class T>
+std::span<T> out(Array<T>& array) {
+  return {array.mutable_data(), static_cast<std::size_t>(array.size())};
+}
+
+void expect(bool right, const char* message) {
+  if (!right) throw std::invalid_argument(message);
+}
+
+template <class Index, class Value>
+Csr<Index, Value> csr(const Array<std::int64_t>& begin, const Array<Index>& columns,
+                      const Array<Value>& values, bool intercept) {
+  expect(begin.size() > 0, "begin: expected one entry more than rows, got none");
+  return {in(begin), in(columns), in(values), intercept};
+}
+
+template <class Index, class Value>
+void bind_rows(py::module_& m) {
+  m.def(
+      "count_columns",
+      [](const Array<std::int64_t>& begin, const Array<Index>& columns, const Array<Value>& values,
+         bool intercept, Array<std::int64_t>& counts, Array<double>& masses) {
+        expect(counts.size() == masses.size(), "masses: expected as many as counts");
+        const auto from = csr(begin, columns, values, intercept);
+        const ColumnSums to{out(counts), out(masses)};
+        const py::gil_scoped_release others_may_run;
+        count_columns(from, to);
+      },
+      py::arg("begin").noconvert(), py::arg("columns").noconvert(), py::arg("values").noconvert(),
+      py::arg("intercept"), py::arg("counts").noconvert(), py::arg("masses").noconvert());
+  m.def(
+      "arrange_rows",
+      [](const Array<std::int64_t>& begin, const Array<Index>& columns, const Array<Value>& values,
+         bool intercept, const Array<std::int64_t>& order, const Array<std::int32_t>& number,
+         const Array<std::int64_t>& new_begin, Array<std::int32_t>& new_columns,
+         Array<float>& new_values, std::size_t threads) {
+        const auto from = csr(begin, columns, values, intercept);
+        const auto entries = new_begin.at(new_begin.size() - 1);
+        expect(new_begin.size() == order.size() + 1, "new_begin: expected one more than order");
+        expect(new_columns.size() == entries + static_cast<py::ssize_t>(kLanes) &&
+                   new_values.size() == new_columns.size(),
+               "new_columns, new_values: expected LINEAR_LANES more than entries");
+        const Arranged to{in(new_begin), new_columns.mutable_data(), new_values.mutable_data()};
+        const py::gil_scoped_release others_may_run;
+        arrange(from, in(order), in(number), threads, to);
+      },
+      py::arg("begin").noconvert(), py::arg("columns").noconvert(), py::arg("values").noconvert(),
+      py::arg("intercept"), py::arg("order").noconvert(), py::arg("number").noconvert(),
+      py::arg("new_begin").noconvert(), py::arg("new_columns").noconvert(),
+      py::arg("new_values").noconvert(), py::arg("threads"));
+}
+
+const Kernel& kernel_of(const std::string& loss, const std::string& step) {
+  for (const Kernel& k : kernels())
+    if (loss == k.loss && step == k.step) return k;
+  throw std::invalid_argument("loss, step: expected a pair of linear_kernels(), got " + loss +
+                              ", " + step);
+}
+
+const Sync& sync_of(const std::string& name) {
+  std::string known;
+  for (const Sync& s : kSyncs) {
+    if (name == s.name) return s;
+    known += known.empty() ? s.name : std::string(", ") + s.name;
+  }
+  throw std::invalid_argument("sync: expected one of " + known + "; got '" + name + "'");
+}
+
+// A trainer with the arrays of its examples.
+class Training {
+ public:
+  Training(const std::string& loss, const std::string& step, const std::string& sync,
+           std::size_t columns, std::size_t workers)
+      : trainer_(kernel_of(loss, step), sync_of(sync), columns, workers), columns_(columns) {}
+
+  Trainer& trainer() { return trainer_; }
+
+  double run(const Array<std::int64_t>& begin, const Array<std::int32_t>& columns,
+             const Array<float>& values, const Array<float>& targets,
+             const std::optional<Array<float>>& weights, const Array<std::int64_t>& order,
+             std::size_t block, std::uint64_t t, const Array<float>& spacing,
+             const Array<float>& curvatures, const std::vector<float>& numbers) {
+    const auto rows = begin.size() - 1;
+    const auto size = static_cast<py::ssize_t>(columns_);
+    expect(numbers.size() == 5, "numbers: expected eta0, decay, l1, l2, epsilon");
+    expect(targets.size() == rows && (!weights || weights->size() == rows),
+           "targets, weights: expected one for each row");
+    expect(spacing.size() == size && curvatures.size() == size,
+           "spacing, curvatures: expected one for each column");
+    Pass pass{};
+    pass.rows = {begin.data(), columns.data(), values.data(), targets.data(),
+                 weights ? weights->data() : nullptr};
+    pass.count = static_cast<std::size_t>(rows);
+    pass.block = block;
+    pass.order = in(order);
+    pass.t = t;
+    pass.settings = {numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], spacing.data()};
+    pass.curvatures = curvatures.data();
+    std::optional<double> losses;
+    {
+      const py::gil_scoped_release others_may_run;
+      losses = trainer_.run(pass, [] {
+        const py::gil_scoped_acquire mine;
+        return PyErr_CheckSignals() == 0;
+      });
+    }
+    if (!losses) throw py::error_already_set();
+    return *losses;
+  }
+
+ private:
+  Trainer trainer_;
+  std::size_t columns_;
+};
+
+// An array that shows the trainer's memory.
+py::array_t<float> view(std::span<float> memory, const py::object& owner) {
+  return py::array_t<float>(static_cast<py::ssize_t>(memory.size()), memory.data(), owner);
+}
+
+}  // namespace
+
+void bind_linear(py::module_& m) {
+  m.attr("LINEAR_LANES") = kLanes;
+  m.def("linear_kernels", [] {
+    py::list all;
+    for (const Kernel& k : kernels()) all.append(py::make_tuple(k.loss, k.step, k.curvature));
+    return all;
+  });
+  m.def("linear_syncs", [] {
+    py::list names;
+    for (const Sync& s : kSyncs) names.append(s.name);
+    return py::tuple(names);
+  });
+  bind_rows<std::int32_t, float>(m);
+  bind_rows<std::int32_t, double>(m);
+  bind_rows<std::int64_t, float>(m);
+  bind_rows<std::int64_t, double>(m);
+  py::class_<Training>(m, "LinearTrainer")
+      .def(py::init<const std::string&, const std::string&, const std::string&, std::size_t,
+                    std::size_t>(),
+           py::kw_only(), py::arg("loss"), py::arg("step"), py::arg("sync"), py::arg("columns"),
+           py::arg("workers"))
+      .def("run", &Training::run, py::kw_only(), py::arg("begin").noconvert(),
+           py::arg("columns").noconvert(), py::arg("values").noconvert(),
+           py::arg("targets").noconvert(), py::arg("weights").noconvert(),
+           py::arg("order").noconvert(), py::arg("block"), py::arg("t"),
+           py::arg("spacing").noconvert(), py::arg("curvatures").noconvert(), py::arg("numbers"))
+      .def_property_readonly("weights",
+                             [](const py::object& self) {
+                               return view(self.cast<Training&>().trainer().weights(), self);
+                             })
+      .def_property_readonly("squares", [](const py::object& self) {
+        return view(self.cast<Training&>().trainer().squares(), self);
+      });
+}
+
+}  // namespace asyncopt::python

@@ -1,0 +1,59 @@
+// What a linear kernel works on, and the table of all of them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace asyncopt::linear {
+
+// Kernels read whole lanes: up to this many entries past the end of a row, and so of the last one.
+inline constexpr std::size_t kLanes = 16;
+
+// Examples in compressed rows: entries begin[i] to begin[i + 1] are those of row i. No column
+// comes twice in a row. kLanes entries of column 0 follow the last row.
+struct Rows {
+  const std::int64_t* begin;
+  const std::int32_t* columns;
+  const float* values;
+  const float* targets;  // -1 or 1 in classification, any number in regression
+  const float* weights;  // of each example; null: all 1
+};
+
+// What a worker reads and writes: a weight for each column, and AdaGrad's sums (null without).
+struct Model {
+  float* weights;
+  float* squares;
+};
+
+struct Settings {
+  float eta0, decay;     // the learning rate of example t is eta0 / (1 + decay t)
+  float l1, l2;          // the penalty on a weight w is l1 |w| + l2 w^2 / 2
+  float epsilon;         // of the Huber loss
+  const float* spacing;  // of each column: examples for each one that has it; 0: no penalty
+};
+
+// Steps on the examples [first, last), of which the first is the t-th since the beginning. Returns
+// the sum of their losses, each before its own step and without the penalty.
+using Loop = double (*)(const Rows&, std::size_t first, std::size_t last, std::uint64_t t,
+                        const Model&, const Settings&);
+
+struct Loops {
+  Loop racy[2];  // [1]: with a penalty
+  Loop atomic[2];
+};
+
+// One loss with one kind of step.
+struct Kernel {
+  const char* loss;
+  const char* step;
+  bool adaptive;    // keeps sums of squares
+  float curvature;  // of the loss, at most
+  Loops loops;
+};
+
+// All of them, losses outermost, for the instruction set that was picked (asyncopt/kernels.h).
+std::span<const Kernel> kernels();
+
+}  // namespace asyncopt::linear

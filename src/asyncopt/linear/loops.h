@@ -1,0 +1,156 @@
+// Stochastic gradient steps on sparse rows: predict (gather), differentiate, step (scatter).
+//
+// The penalty is paid only on the columns that an example has, in inverse proportion to how often
+// they occur: the objective's penalty p(w) is the mean over the examples of the sum of
+// spacing[u] p(w[u]) over the columns u of the example (Niu et al., arXiv 1106.5730, section 2). So
+// nothing is written that the example does not touch, there are no counters of owed decay to share,
+// and the fixed point is that of the whole objective. It is taken as a proximal step (Duchi and
+// Singer, JMLR 2009), stable however rare the column.
+//
+// Memory is accessed as in asyncopt/loops.h: `Racy` with plain loads and stores that race on
+// purpose, `Exact` by compare-exchange.
+#pragma once
+
+#include "asyncopt/linear/kernels.h"
+#include "asyncopt/linear/lanes.h"
+#include "asyncopt/linear/losses.h"
+#include "asyncopt/linear/steps.h"
+
+namespace asyncopt::ASYNCOPT_ISA::linear {
+
+using namespace asyncopt::linear;
+using asyncopt::linear::Loops;  // not those of the dense rules
+
+ASYNCOPT_INLINE float dot(const float* w, const std::int32_t* columns, const float* values,
+                          std::size_t n) {
+  Lanes sums{}, x, weights;
+  std::size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    load(x, values + i);
+    gather(weights, w, columns + i);
+    sums += x * weights;
+  }
+  if (i < n) {
+    Mask mine;
+    first(mine, n - i);
+    load(x, values + i);
+    gather(weights, w, columns + i);
+    sums += (Lanes)((Mask)(x * weights) & mine);
+  }
+  return sum(sums);
+}
+
+// One example's step in numbers.
+struct Step {
+  float eta, derivative, l1, l2;
+};
+
+// What follows is written once for one coordinate (T: float) and for several (T: Lanes).
+
+template <class T>
+ASYNCOPT_INLINE void accumulate(const Step& s, T& squares, const T& x) {
+  const T gradient = s.derivative * x;
+  squares += gradient * gradient;
+}
+
+// Steps along the loss, then towards 0 by the penalty. `x` are the example's values, `gaps` the
+// columns' spacing.
+template <class Kind, bool Penalized, class T>
+ASYNCOPT_INLINE void move(const Step& s, T& w, const T& squares, const T& x, const T& gaps) {
+  T eta = T{} + s.eta;
+  if constexpr (Kind::adaptive) {
+    T scale = squares;
+    root(scale);
+    eta = s.eta / (scale + kEps);
+  }
+  w -= eta * s.derivative * x;
+  if constexpr (Penalized) {
+    const T threshold = eta * s.l1 * gaps;
+    const T below = w < threshold ? w : threshold;
+    const T clipped = below < -threshold ? -threshold : below;
+    w = (w - clipped) / (1 + eta * s.l2 * gaps);
+  }
+}
+
+template <class Kind, bool Penalized>
+struct Racy {
+  static ASYNCOPT_INLINE void row(const Step& s, const Model& m, const float* spacing,
+                                  const std::int32_t* columns, const float* values, std::size_t n) {
+    if constexpr (!Kind::adaptive) {  // 1.1 to 1.3 times as fast as by lanes
+      for (std::size_t i = 0; i < n; ++i) {
+        float w = racy_load(m.weights + columns[i]);
+        move<Kind, Penalized>(s, w, 0.0f, values[i], Penalized ? spacing[columns[i]] : 0);
+        racy_store(m.weights + columns[i], w, 0);
+      }
+    } else {
+      for (std::size_t i = 0; i < n; i += kLanes) {
+        Lanes w, x, squares{}, gaps{};
+        load(x, values + i);
+        gather(w, m.weights, columns + i);
+        if constexpr (Penalized) gather(gaps, spacing, columns + i);
+        if constexpr (Kind::adaptive) {
+          gather(squares, m.squares, columns + i);
+          accumulate(s, squares, x);
+          scatter(squares, m.squares, columns + i, n - i);
+        }
+        move<Kind, Penalized>(s, w, squares, x, gaps);
+        scatter(w, m.weights, columns + i, n - i);
+      }
+    }
+  }
+};
+
+// No update of a coordinate is lost, nor one of its sum of squares; the two are committed one after
+// the other, the sum first.
+template <class Kind, bool Penalized>
+struct Exact {
+  template <class Change>
+  static ASYNCOPT_INLINE float exchange(float* at, Change change) {
+    auto* const bits = reinterpret_cast<bits_t<float>*>(at);
+    bits_t<float> seen = __atomic_load_n(bits, __ATOMIC_RELAXED);
+    for (;;) {
+      float value = __builtin_bit_cast(float, seen);
+      change(value);
+      if (__atomic_compare_exchange_n(bits, &seen, __builtin_bit_cast(bits_t<float>, value), false,
+                                      __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        return value;
+    }
+  }
+  static ASYNCOPT_INLINE void row(const Step& s, const Model& m, const float* spacing,
+                                  const std::int32_t* columns, const float* values, std::size_t n) {
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::int32_t u = columns[i];
+      float squares = 0;
+      if constexpr (Kind::adaptive)
+        squares = exchange(m.squares + u, [&](float& sum) { accumulate(s, sum, values[i]); });
+      const float gap = Penalized ? spacing[u] : 0;
+      exchange(m.weights + u,
+               [&](float& w) { move<Kind, Penalized>(s, w, squares, values[i], gap); });
+    }
+  }
+};
+
+template <class Loss, class Kind, bool Penalized, template <class, bool> class Access>
+double loop(const Rows& rows, std::size_t first, std::size_t last, std::uint64_t t,
+            const Model& model, const Settings& settings) {
+  double losses = 0;
+  for (std::size_t i = first; i < last; ++i) {
+    const auto begin = static_cast<std::size_t>(rows.begin[i]);
+    const auto n = static_cast<std::size_t>(rows.begin[i + 1]) - begin;
+    const std::int32_t* const columns = rows.columns + begin;
+    const float* const values = rows.values + begin;
+    const LossAt loss =
+        Loss::at(dot(model.weights, columns, values, n), rows.targets[i], settings.epsilon);
+    const float weight = rows.weights == nullptr ? 1 : rows.weights[i];
+    losses += static_cast<double>(weight * loss.value);
+    const float derivative = weight * loss.derivative;
+    if (derivative == 0 && !Penalized) continue;
+    const float age = static_cast<float>(t + (i - first));
+    Access<Kind, Penalized>::row(
+        {settings.eta0 / (1 + settings.decay * age), derivative, settings.l1, settings.l2}, model,
+        settings.spacing, columns, values, n);
+  }
+  return losses;
+}
+
+}  // namespace asyncopt::ASYNCOPT_ISA::linear

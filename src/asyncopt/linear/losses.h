@@ -1,0 +1,72 @@
+// The losses of linear models: value and derivative at one example's prediction.
+//
+// A loss is a struct of
+//   name        what scikit-learn calls it
+//   curvature   an upper bound of its second derivative; 1 where there is none (hinge)
+//   at          (prediction, target, epsilon) -> value and derivative with respect to the
+//               prediction. The target is -1 or 1 in classification, any number in regression
+#pragma once
+
+#include "asyncopt/lists.h"
+
+namespace asyncopt::linear {
+
+struct LossAt {
+  float value, derivative;
+};
+
+// Cortes and Vapnik, Machine Learning 1995.
+struct Hinge {
+  static constexpr const char* name = "hinge";
+  static constexpr float curvature = 1;
+  static ASYNCOPT_INLINE LossAt at(float prediction, float target, float) {
+    const float slack = 1 - target * prediction;
+    return slack > 0 ? LossAt{slack, -target} : LossAt{0, 0};
+  }
+};
+
+struct SquaredHinge {
+  static constexpr const char* name = "squared_hinge";
+  static constexpr float curvature = 2;
+  static ASYNCOPT_INLINE LossAt at(float prediction, float target, float) {
+    const float slack = 1 - target * prediction;
+    return slack > 0 ? LossAt{slack * slack, -2 * slack * target} : LossAt{0, 0};
+  }
+};
+
+struct Logistic {
+  static constexpr const char* name = "log_loss";
+  static constexpr float curvature = 0.25f;
+  static ASYNCOPT_INLINE LossAt at(float prediction, float target, float) {
+    // In terms of exp(-|margin|), which cannot overflow.
+    const float margin = target * prediction;
+    const float e = __builtin_expf(-__builtin_fabsf(margin));
+    const float wrong = (margin < 0 ? 1 : e) / (1 + e);  // probability of the other class
+    return {__builtin_log1pf(e) + (margin < 0 ? -margin : 0), -target * wrong};
+  }
+};
+
+struct Squared {
+  static constexpr const char* name = "squared_error";
+  static constexpr float curvature = 1;
+  static ASYNCOPT_INLINE LossAt at(float prediction, float target, float) {
+    const float error = prediction - target;
+    return {error * error / 2, error};
+  }
+};
+
+// Huber, Annals of Mathematical Statistics 1964: squared up to an error of `epsilon`, then linear.
+struct Huber {
+  static constexpr const char* name = "huber";
+  static constexpr float curvature = 1;
+  static ASYNCOPT_INLINE LossAt at(float prediction, float target, float epsilon) {
+    const float error = prediction - target;
+    const float size = __builtin_fabsf(error);
+    if (size <= epsilon) return {error * error / 2, error};
+    return {epsilon * (size - epsilon / 2), error < 0 ? -epsilon : epsilon};
+  }
+};
+
+using Losses = List<Hinge, SquaredHinge, Logistic, Squared, Huber>;
+
+}  // namespace asyncopt::linear

@@ -1,0 +1,33 @@
+// The memory of one model, and what each worker sees of it.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+namespace asyncopt::linear {
+
+// An array of zeros that all workers share, and views of it in which the first bytes are the
+// worker's own: two mappings of the same pages, the second with other pages in front. So one
+// pointer reaches both kinds of memory, and loops need not ask which is which.
+class Memory {
+ public:
+  // In each of the `views`, `own_bytes` (rounded up to whole pages) are its own.
+  // Throws std::system_error where there is no memory.
+  Memory(std::size_t bytes, std::size_t views, std::size_t own_bytes);
+  ~Memory();
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  std::byte* shared() const { return shared_; }
+  std::byte* view(std::size_t i) const { return views_[i]; }
+
+ private:
+  std::byte* map(int file);
+  void unmap();
+
+  std::size_t bytes_;
+  std::byte* shared_ = nullptr;
+  std::vector<std::byte*> views_;
+};
+
+}  // namespace asyncopt::linear

@@ -1,0 +1,45 @@
+// How the workers of a linear model share its weights.
+//
+//              may lose updates   may tear   may block
+//   hogwild    yes                yes        no         plain loads and stores (arXiv 1106.5730)
+//   atomic     no                 yes        no         compare-exchange of each weight (PASSCoDe,
+//                                                       Hsieh et al., ICML 2015)
+//   mutex      no                 no         yes        one example at a time
+//   replicated of cold columns    yes        to merge   the most frequent columns in copies of each
+//                                                       worker's own, merged every few hundred
+//                                                       examples (as of arXiv 1606.07822); the
+//                                                       others as under hogwild
+//   unshared   no                 no         to merge   all weights in copies of each worker's own,
+//                                                       averaged at the end of a run (Zinkevich et
+//                                                       al., NIPS 2010): the floor of all others
+//
+// A weight is four aligned bytes and never half written; "tears" means that a reader may see part
+// of another's example. Workers are threads: they die together.
+#pragma once
+
+#include <cstddef>
+#include <limits>
+#include <span>
+
+namespace asyncopt::linear {
+
+struct Sync {
+  const char* name;
+  bool atomic = false;
+  bool locked = false;
+  std::size_t own = 0;          // columns of which each worker has a copy, at most
+  std::size_t merge_every = 0;  // examples of a worker
+  bool average = false;         // the copies' changes, instead of adding them up
+};
+
+inline constexpr std::size_t kAll = std::numeric_limits<std::size_t>::max();
+
+inline constexpr Sync kSyncs[] = {
+    {.name = "hogwild"},
+    {.name = "atomic", .atomic = true},
+    {.name = "mutex", .locked = true},
+    {.name = "replicated", .own = 1024, .merge_every = 512},
+    {.name = "unshared", .own = kAll, .merge_every = kAll, .average = true},
+};
+
+}  // namespace asyncopt::linear

@@ -1,0 +1,146 @@
+#include "asyncopt/linear/trainer.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <thread>
+#include <vector>
+
+#include "asyncopt/linear/steps.h"
+
+namespace asyncopt::linear {
+namespace {
+
+constexpr auto kAskEvery = std::chrono::milliseconds(50);
+
+using Clock = std::chrono::steady_clock;
+
+}  // namespace
+
+// One thread's part of a pass.
+class Trainer::Worker {
+ public:
+  Worker(Trainer& trainer, const Pass& pass, std::size_t rank)
+      : trainer_(trainer),
+        pass_(pass),
+        model_{reinterpret_cast<float*>(trainer.weights_.view(rank)),
+               reinterpret_cast<float*>(trainer.squares_.view(rank))},
+        weights_(trainer.own_),
+        squares_(trainer.kernel_.adaptive ? trainer.own_ : 0) {
+    const bool penalized = pass.settings.l1 > 0 || pass.settings.l2 > 0;
+    const Loops& loops = trainer.kernel_.loops;
+    loop_ = (trainer.sync_.atomic ? loops.atomic : loops.racy)[penalized];
+    const std::lock_guard lock(trainer.mutex_);
+    copy();
+  }
+
+  // Takes blocks until there are none or `go_on` says no; returns the sum of the losses.
+  template <class GoOn>
+  double work(std::atomic<std::size_t>& next, GoOn go_on) {
+    double losses = 0;
+    while (go_on()) {
+      const std::size_t place = next.fetch_add(1, std::memory_order_relaxed);
+      if (place >= pass_.order.size()) break;
+      const std::size_t first = static_cast<std::size_t>(pass_.order[place]) * pass_.block;
+      const std::size_t last = std::min(first + pass_.block, pass_.count);
+      const std::uint64_t t = pass_.t + place * pass_.block;
+      eta_ = pass_.settings.eta0 / (1 + pass_.settings.decay * static_cast<float>(t));
+      losses += step(first, last, t);
+      since_merge_ += last - first;
+      if (since_merge_ >= trainer_.sync_.merge_every) merge();
+    }
+    merge();
+    return losses;
+  }
+
+ private:
+  double step(std::size_t first, std::size_t last, std::uint64_t t) {
+    if (!trainer_.sync_.locked) return loop_(pass_.rows, first, last, t, model_, pass_.settings);
+    double losses = 0;
+    for (std::size_t i = first; i < last; ++i) {
+      const std::lock_guard lock(trainer_.mutex_);
+      losses += loop_(pass_.rows, i, i + 1, t + (i - first), model_, pass_.settings);
+    }
+    return losses;
+  }
+
+  void copy() {
+    for (std::size_t u = 0; u < weights_.size(); ++u)
+      model_.weights[u] = weights_[u] = trainer_.weights()[u];
+    for (std::size_t u = 0; u < squares_.size(); ++u)
+      model_.squares[u] = squares_[u] = trainer_.squares()[u];
+  }
+
+  // What of a copy's change is added. All of it would overshoot where each of W workers has gone
+  // most of the way to the same optimum: W times as far. After steps that shrink a deviation by
+  // 1 / (1 + s), W times as many shrink it by about 1 / (1 + W s), so that is what is aimed at.
+  float share(std::size_t u) const {
+    const auto workers = static_cast<float>(trainer_.workers_);
+    if (trainer_.sync_.average) return 1 / workers;
+    float eta = eta_;
+    if (trainer_.kernel_.adaptive) eta /= std::sqrt(model_.squares[u]) + kEps;
+    const float s = eta * pass_.curvatures[u] * static_cast<float>(since_merge_);
+    return (1 + s) / (1 + workers * s);
+  }
+
+  void merge() {
+    if (weights_.empty()) return;
+    const std::lock_guard lock(trainer_.mutex_);
+    const std::span<float> weights = trainer_.weights(), squares = trainer_.squares();
+    for (std::size_t u = 0; u < weights_.size(); ++u)
+      weights[u] += share(u) * (model_.weights[u] - weights_[u]);
+    const float part = trainer_.sync_.average ? 1 / static_cast<float>(trainer_.workers_) : 1;
+    for (std::size_t u = 0; u < squares_.size(); ++u)
+      squares[u] += part * (model_.squares[u] - squares_[u]);
+    copy();
+    since_merge_ = 0;
+  }
+
+  Trainer& trainer_;
+  const Pass& pass_;
+  Model model_;
+  std::vector<float> weights_, squares_;  // the own copies as they were when merged last
+  Loop loop_;
+  float eta_ = 0;                // at the block before
+  std::size_t since_merge_ = 0;  // examples
+};
+
+Trainer::Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, std::size_t workers)
+    : kernel_(kernel),
+      sync_(sync),
+      columns_(columns),
+      workers_(workers),
+      own_(workers > 1 ? std::min(sync.own, columns) : 0),  // one alone shares with nobody
+      weights_(columns * sizeof(float), workers, own_ * sizeof(float)),
+      squares_(kernel.adaptive ? columns * sizeof(float) : 0, workers,
+               kernel.adaptive ? own_ * sizeof(float) : 0) {}
+
+std::optional<double> Trainer::run(const Pass& pass, const std::function<bool()>& go_on) {
+  std::atomic<std::size_t> next{0};
+  std::atomic<bool> stopped{false};
+  std::vector<double> losses(workers_);
+  {
+    std::vector<std::jthread> threads;  // joined when this goes
+    for (std::size_t rank = 1; rank < workers_; ++rank)
+      threads.emplace_back([&, rank] {
+        losses[rank] = Worker(*this, pass, rank).work(next, [&] {
+          return !stopped.load(std::memory_order_relaxed);
+        });
+      });
+    auto asked = Clock::now();
+    losses[0] = Worker(*this, pass, 0).work(next, [&] {
+      if (Clock::now() - asked < kAskEvery) return true;
+      const bool more = go_on();
+      if (!more) stopped.store(true, std::memory_order_relaxed);
+      asked = Clock::now();
+      return more;
+    });
+  }
+  if (stopped.load(std::memory_order_relaxed)) return std::nullopt;
+  double sum = 0;
+  for (const double part : losses) sum += part;
+  return sum;
+}
+
+}  // namespace asyncopt::linear

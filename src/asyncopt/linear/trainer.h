@@ -1,0 +1,54 @@
+// A linear model in training: its memory, its workers and their passes over the examples.
+#pragma once
+
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <span>
+
+#include "asyncopt/linear/kernels.h"
+#include "asyncopt/linear/memory.h"
+#include "asyncopt/linear/syncs.h"
+
+namespace asyncopt::linear {
+
+// One pass over some examples, in blocks of consecutive rows.
+struct Pass {
+  Rows rows;
+  std::size_t count;                    // of the rows
+  std::size_t block;                    // rows in each block, but for the last
+  std::span<const std::int64_t> order;  // of the blocks
+  std::uint64_t t;                      // examples since the beginning
+  Settings settings;
+  // A bound of each column's part in the curvature of the mean loss, where workers have copies.
+  const float* curvatures;
+};
+
+class Trainer {
+ public:
+  // Throws std::system_error where there is no memory.
+  Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, std::size_t workers);
+
+  std::span<float> weights() { return {floats_of(weights_), columns_}; }
+  std::span<float> squares() { return {floats_of(squares_), kernel_.adaptive ? columns_ : 0}; }
+
+  // Workers take the blocks in order, each the next one when it is free. Returns the sum of the
+  // examples' losses. `go_on` is asked by the calling thread, itself a worker, some 20 times a
+  // second; once it says no, every worker ends after its block, and the result is empty.
+  std::optional<double> run(const Pass& pass, const std::function<bool()>& go_on);
+
+ private:
+  class Worker;
+
+  static float* floats_of(const Memory& memory) {
+    return reinterpret_cast<float*>(memory.shared());
+  }
+
+  const Kernel& kernel_;
+  const Sync& sync_;
+  std::size_t columns_, workers_, own_;
+  Memory weights_, squares_;
+  std::mutex mutex_;  // to merge; under the sync `mutex` around each example
+};
+
+}  // namespace asyncopt::linear
