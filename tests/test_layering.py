@@ -20,7 +20,18 @@ ROOT = Path(__file__).parents[1]
 #: `run` finds the optimizers in its arguments and clones them for threads; no optimizer knows of
 #: runs. `report` makes pages and plots of what it is given. Everything may use `errors` and the
 #: version.
-LAYERS = ("cli", "methods", "run", "optim", "store", "report", "_core", "errors", "_version")
+LAYERS = (
+    "cli",
+    "methods",
+    "run",
+    "optim",
+    "sparse",
+    "store",
+    "report",
+    "_core",
+    "errors",
+    "_version",
+)
 
 #: Heavy or optional packages, and the only folders and files that may import each.
 OPTIONAL = {
@@ -28,7 +39,8 @@ OPTIONAL = {
     "mlxtend": ("cli/",),
     "psutil": ("cli/",),
     "rich": ("cli/", "run/telemetry/live.py", "methods/summary.py"),
-    "sklearn": ("cli/",),
+    "scipy": ("sparse/",),
+    "sklearn": ("cli/", "sparse/"),
     "tensorboard": (),  # torch.utils.tensorboard imports it
     "typer": ("cli/",),
 }
@@ -56,7 +68,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 def test_every_module_has_a_layer() -> None:
     found = {layer_of(path.relative_to(ROOT).with_suffix("").parts) for path in MODULES}
     assert found - {"__init__"} <= set(LAYERS)
-    assert {"cli", "methods", "run", "optim", "store"} <= found
+    assert {"cli", "methods", "run", "optim", "sparse", "store"} <= found
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -157,5 +169,5 @@ def test_importing_changes_nothing() -> None:
     assert changed == []
     assert "asyncopt._core" in modules
     loaded = {name.split(".")[0] for name in modules}
-    assert not loaded & {*OPTIONAL, "numba", "scipy", "pandas"}
+    assert not loaded & {*OPTIONAL, "numba", "pandas"}
     assert not [name for name in modules if name.startswith("asyncopt.cli")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,10 +75,11 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
     def _train(
         self, X: Any, targets: npt.NDArray[Any], weights: Any, passes: int, until: bool
     ) -> None:
-        """Train each output's model on the examples; ``targets`` has shape (outputs, examples).
+        """Train each output's model on the examples.
 
         Args:
             X: canonical.
+            targets: shape (outputs, examples).
             weights: of the examples; None: all 1.
             passes: at most.
             until: by ``tol`` and ``early_stopping``, not all passes.
@@ -170,4 +171,5 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.non_deterministic = self.n_threads != 1
         return tags

@@ -144,7 +144,11 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         check_classification_targets(y)
         if first and classes is None:
             raise ValueError("classes: expected all labels in the first call, got None")
-        if classes is not None and not first and not np.array_equal(self.classes_, np.unique(classes)):
+        if (
+            classes is not None
+            and not first
+            and not np.array_equal(self.classes_, np.unique(classes))
+        ):
             raise ValueError(
                 f"classes: expected those of the first call, {self.classes_}, got {classes}"
             )
@@ -173,7 +177,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
             return np.asarray(self.classes_[(decisions[:, 0] > 0).astype(int)])
         return np.asarray(self.classes_[decisions.argmax(axis=1)])
 
-    @available_if(_is_logistic)
+    @available_if(_is_logistic)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
         """Probabilities, shape (examples, classes); for more than two, each against the rest."""
         decisions = self._decisions(X)
@@ -182,9 +186,9 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
             return np.hstack([1 - positive, positive])
         total = positive.sum(axis=1, keepdims=True)
         even = np.full_like(positive, 1 / positive.shape[1])
-        return np.divide(positive, total, out=even, where=total > 0)
+        return np.asarray(np.divide(positive, total, out=even, where=total > 0))
 
-    @available_if(_is_logistic)
+    @available_if(_is_logistic)  # type: ignore[untyped-decorator]
     def predict_log_proba(self, X: Any) -> npt.NDArray[np.float64]:
         """Logarithms of `predict_proba`."""
         return np.asarray(np.log(self.predict_proba(X)))

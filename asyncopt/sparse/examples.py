@@ -33,8 +33,9 @@ class ColumnSums:
     Attributes:
         rows: the number of examples.
         counts: examples that have the column, int64 of shape (features + 1,).
-        masses: sums over these of ``|x|`` times the sum of the example's absolute values, float64
-            of that shape: they bound the column's part in the curvature of the loss.
+        masses: sums over these of the geometric mean of ``x ** 2`` and of ``|x|`` times the sum of
+            the example's absolute values, float64 of that shape: the column's part in the curvature
+            of the loss, between what it is alone and what it is at most beside the others.
     """
 
     def __init__(self, features: int, intercept: bool) -> None:
@@ -62,7 +63,7 @@ class ColumnSums:
         return spacing.astype(np.float32)
 
     def curvatures(self) -> _Floats:
-        """A bound of each column's part in the curvature of the mean of ``prediction ** 2 / 2``."""
+        """Each column's part in the curvature of the mean of ``prediction ** 2 / 2``."""
         return (self.masses / max(self.rows, 1)).astype(np.float32)
 
 

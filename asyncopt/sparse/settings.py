@@ -63,20 +63,17 @@ def one_of(name: str, value: object, known: Sequence[object]) -> None:
         raise ValueError(f"{name}: expected one of {names}; got {value!r}")
 
 
-def real(name: str, value: object, low: float, high: float = math.inf, open_: bool = False) -> None:
+def real(name: str, value: Any, low: float, high: float = math.inf, open_: bool = False) -> None:
     """Raises ValueError unless an argument is a number in [low, high], or above low if open."""
-    if (
-        not isinstance(value, numbers.Real)
-        or isinstance(value, bool)
-        or not (low <= value <= high and math.isfinite(value))
-        or (open_ and value == low)
-    ):
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not low <= value <= high or math.isinf(value) or (open_ and value == low):
         begin = f"above {low:g}" if open_ else f"of at least {low:g}"
         end = "" if high == math.inf else f" and at most {high:g}"
         raise ValueError(f"{name}: expected a finite number {begin}{end}, got {value!r}")
 
 
-def whole(name: str, value: object, low: int) -> None:
+def whole(name: str, value: Any, low: int) -> None:
     """Raises ValueError unless an argument is an integer of at least ``low``."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < low:
+    number = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not number or value < low:
         raise ValueError(f"{name}: expected an integer of at least {low}, got {value!r}")

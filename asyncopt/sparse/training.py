@@ -138,12 +138,14 @@ def train(
         "weights": weights,
         "block": block,
         "spacing": sums.spacing()[columns],
-        "curvatures": sums.curvatures()[columns] * np.float32(losses()[settings.loss] * mean_weight),
+        "curvatures": sums.curvatures()[columns]
+        * np.float32(losses()[settings.loss] * mean_weight),
         "numbers": list(settings[2:]),
     }
     trained = State(len(columns))
     done = 0
-    for done in range(1, passes + 1):
+    while done < passes:
+        done += 1
         loss = trainer.run(
             **call, order=order if random is None else random.permutation(order), t=state.t
         )

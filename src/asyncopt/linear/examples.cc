@@ -42,11 +42,12 @@ void count_columns(const Csr<Index, Value>& from, const ColumnSums& to) {
     for (std::size_t k = first; k < last; ++k) {
       const auto u = static_cast<std::size_t>(from.columns[k]);
       ++to.counts[u];
-      to.masses[u] += mass * std::abs(from.values[k]);
+      const double x = std::abs(from.values[k]);
+      to.masses[u] += x * std::sqrt(x * mass);
     }
     if (from.intercept) {
       ++to.counts.back();
-      to.masses.back() += mass;
+      to.masses.back() += std::sqrt(mass);
     }
   }
 }

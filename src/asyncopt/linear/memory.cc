@@ -27,14 +27,16 @@ Memory::Memory(std::size_t bytes, std::size_t views, std::size_t own_bytes)
   if (file < 0) fail("memfd_create");
   try {
     if (ftruncate(file, static_cast<off_t>(bytes_)) != 0) fail("ftruncate");
-    views_.reserve(views);
     shared_ = map(file);
-    const std::size_t own = std::min(own_bytes == 0 ? 0 : whole_pages(own_bytes), bytes_);
-    for (std::size_t i = 0; i < views; ++i) {
-      views_.push_back(map(file));
-      if (own != 0 && mmap(views_.back(), own, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
-        fail("mmap");
+    if (own_bytes != 0) {
+      views_.reserve(views);
+      const std::size_t own = std::min(whole_pages(own_bytes), bytes_);
+      for (std::size_t i = 0; i < views; ++i) {
+        views_.push_back(map(file));
+        if (mmap(views_.back(), own, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+          fail("mmap");
+      }
     }
   } catch (...) {
     close(file);

@@ -11,7 +11,8 @@ namespace asyncopt::linear {
 // pointer reaches both kinds of memory, and loops need not ask which is which.
 class Memory {
  public:
-  // In each of the `views`, `own_bytes` (rounded up to whole pages) are its own.
+  // In each of the `views`, `own_bytes` (rounded up to whole pages) are its own; if that is 0, all
+  // views are the shared array itself.
   // Throws std::system_error where there is no memory.
   Memory(std::size_t bytes, std::size_t views, std::size_t own_bytes);
   ~Memory();
@@ -19,7 +20,7 @@ class Memory {
   Memory& operator=(const Memory&) = delete;
 
   std::byte* shared() const { return shared_; }
-  std::byte* view(std::size_t i) const { return views_[i]; }
+  std::byte* view(std::size_t i) const { return views_.empty() ? shared_ : views_[i]; }
 
  private:
   std::byte* map(int file);

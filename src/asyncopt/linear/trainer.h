@@ -20,7 +20,7 @@ struct Pass {
   std::span<const std::int64_t> order;  // of the blocks
   std::uint64_t t;                      // examples since the beginning
   Settings settings;
-  // A bound of each column's part in the curvature of the mean loss, where workers have copies.
+  // Each column's part in the curvature of the mean loss, for merging copies.
   const float* curvatures;
 };
 

@@ -1,0 +1,103 @@
+// Linear models of several workers: what adds up under each sync, what is merged, how they stop.
+#include <atomic>
+#include <numeric>
+
+#include "linear.h"
+#include "support.h"
+
+using namespace asyncopt;
+using namespace asyncopt::test;
+
+namespace {
+
+constexpr std::size_t kWorkers = 4;
+constexpr std::size_t kColumns = 3000;  // more than the replicated ones
+constexpr auto kGoOn = [] { return true; };
+
+// The Huber loss far from its target has the slope -epsilon: with epsilon, eta0 and all values 1 a
+// step adds exactly 1 to each of its columns, which float32 counts exactly.
+struct Counting {
+  Examples examples;
+  std::vector<std::int64_t> order;
+  std::vector<float> expected = std::vector<float>(kColumns);
+  static constexpr linear::Settings settings{1, 0, 0, 0, 1, nullptr};
+
+  Counting() : examples(kColumns, std::vector<std::size_t>(often(4000, 400), 40), 7) {
+    for (float& value : examples.value) value = 1;
+    for (float& target : examples.target) target = 1e12f;
+    for (std::int64_t k = 0; k < examples.begin.back(); ++k)
+      ++expected[static_cast<std::size_t>(examples.column[static_cast<std::size_t>(k)])];
+    order.resize(examples.rows() / 8);
+    std::iota(order.begin(), order.end(), 0);
+  }
+  linear::Pass pass() const { return examples.pass(order, 8, settings); }
+};
+
+void check_counts() {
+  const Counting counting;
+  constexpr int passes = 3;
+  for (const char* const step : {"scaled", "adagrad"})
+    for (const linear::Sync& sync : linear::kSyncs) {
+      current_case = std::string(sync.name) + " " + step;
+      linear::Trainer trainer(linear_kernel("huber", step), sync, kColumns, kWorkers);
+      for (int pass = 0; pass < passes; ++pass) CHECK(trainer.run(counting.pass(), kGoOn));
+      const bool adaptive = !trainer.squares().empty();
+      const std::span<float> counted = adaptive ? trainer.squares() : trainer.weights();
+      for (std::size_t u = 0; u < kColumns; ++u) {
+        const float all = passes * counting.expected[u];
+        const bool exact = sync.atomic || sync.locked ||
+                           (!sync.average && u < sync.own);  // merged copies lose nothing
+        if (exact) CHECK_EQ(counted[u], all);
+        CHECK_LE(0.0f, counted[u]);
+        CHECK_LE(counted[u], all);
+        CHECK_LE(trainer.weights()[u], all);
+      }
+    }
+}
+
+// All examples go to two copies, whose changes are added up where steps are small; where each copy
+// goes all the way, the sum of two would be twice as far as the optimum, and they are averaged.
+void check_merge_does_not_overshoot() {
+  Examples examples(1, std::vector<std::size_t>(2 * 4096, 1), 8);
+  for (float& value : examples.value) value = 1;
+  for (float& target : examples.target) target = 3;
+  examples.curvature[0] = 1;
+  std::vector<std::int64_t> order(examples.rows() / 512);
+  std::iota(order.begin(), order.end(), 0);
+  linear::Trainer trainer(linear_kernel("squared_error", "scaled"), linear_sync("replicated"), 1,
+                          kWorkers);
+  for (int pass = 0; pass < 5; ++pass) {
+    CHECK(trainer.run(examples.pass(order, 512, {0.1f, 0, 0, 0, 0, nullptr}), kGoOn));
+    CHECK_LE(std::fabs(trainer.weights()[0] - 3), 0.5);
+  }
+  CHECK_LE(std::fabs(trainer.weights()[0] - 3), 0.01);
+}
+
+// The caller says no: workers stop, and the threads are gone.
+void check_stop() {
+  const Counting counting;
+  for (const linear::Sync& sync : linear::kSyncs) {
+    current_case = sync.name;
+    linear::Trainer trainer(linear_kernel("huber", "scaled"), sync, kColumns, kWorkers);
+    const auto start = Clock::now();
+    bool stopped = false;
+    while (!stopped && seconds_since(start) < 20) {
+      linear::Pass pass = counting.pass();
+      std::vector<std::int64_t> long_order;
+      for (int i = 0; i < 2000; ++i)
+        long_order.insert(long_order.end(), counting.order.begin(), counting.order.end());
+      pass.order = long_order;
+      stopped = !trainer.run(pass, [] { return false; });
+    }
+    CHECK(stopped);
+  }
+}
+
+}  // namespace
+
+int main() {
+  set_deadline();
+  check_counts();
+  check_merge_does_not_overshoot();
+  check_stop();
+}
