@@ -68,9 +68,9 @@ void check_merge_does_not_overshoot() {
                           kWorkers);
   for (int pass = 0; pass < 5; ++pass) {
     CHECK(trainer.run(examples.pass(order, 512, {0.1f, 0, 0, 0, 0, nullptr}), kGoOn));
-    CHECK_LE(std::fabs(trainer.weights()[0] - 3), 0.5);
+    // At first a worker that was not scheduled may come with a change that others have made, too.
+    CHECK_LE(std::fabs(trainer.weights()[0] - 3), pass == 0 ? 2.5 : 0.01);
   }
-  CHECK_LE(std::fabs(trainer.weights()[0] - 3), 0.01);
 }
 
 // The caller says no: workers stop, and the threads are gone.

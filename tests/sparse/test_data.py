@@ -111,7 +111,9 @@ def test_examples_are_a_permutation() -> None:
     np.testing.assert_array_equal(sums.counts, counts)
     assert (np.diff(counts[examples.columns_by_frequency]) <= 0).all()
     mass = np.abs(whole).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(sums.masses, (np.abs(whole) ** 1.5 * mass**0.5).sum(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(
+        sums.masses, (np.abs(whole) ** 1.5 * mass**0.5).sum(axis=0), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("index", [-1, 80, 2**31 - 1])

@@ -184,7 +184,12 @@ def test_one_thread_is_reproducible(sync: str) -> None:
 @pytest.mark.parametrize("sync", asyncopt.sparse.syncs())
 def test_threads_reach_the_loss_of_one(sync: str, learning_rate: str) -> None:
     X, y = asyncopt.sparse.make_like("rcv1", rows=6000, columns=3000)
-    how: dict[str, Any] = {"alpha": 1e-5, "learning_rate": learning_rate, "max_iter": 15, "tol": None}
+    how: dict[str, Any] = {
+        "alpha": 1e-5,
+        "learning_rate": learning_rate,
+        "max_iter": 15,
+        "tol": None,
+    }
     eta0 = 0.1 if learning_rate == "adagrad" else 0.5
     one, three = (
         LinearClassifier(eta0=eta0, n_threads=n, sync=sync, random_state=0, **how).fit(X, y)
