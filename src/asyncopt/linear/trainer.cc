@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "asyncopt/linear/placement.h"
 #include "asyncopt/linear/steps.h"
 
 namespace asyncopt::linear {
@@ -121,13 +122,16 @@ std::optional<double> Trainer::run(const Pass& pass, const std::function<bool()>
   std::atomic<bool> stopped{false};
   std::vector<double> losses(workers_);
   {
+    const Placement placement;
     std::vector<std::jthread> threads;  // joined when this goes
-    for (std::size_t rank = 1; rank < workers_; ++rank)
+    for (std::size_t rank = 1; rank < workers_; ++rank) {
       threads.emplace_back([&, rank] {
         losses[rank] = Worker(*this, pass, rank).work(next, [&] {
           return !stopped.load(std::memory_order_relaxed);
         });
       });
+      placement.put(threads.back().native_handle(), rank);
+    }
     auto asked = Clock::now();
     losses[0] = Worker(*this, pass, 0).work(next, [&] {
       if (Clock::now() - asked < kAskEvery) return true;
