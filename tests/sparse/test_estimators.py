@@ -35,7 +35,8 @@ WEIGHTED = (
 
 def expected_failures(estimator: Any) -> dict[str, str]:
     """As those of scikit-learn's SGDClassifier and SGDRegressor."""
-    threads = {"check_supervised_y_2d": "compares two fits, which differ"}
+    twice = "compares two fits, which differ with two threads"
+    threads = {"check_supervised_y_2d": twice, "check_fit_idempotent": twice}
     return (threads if estimator.n_threads > 1 else {}) | {
         "check_sample_weight_equivalence_on_dense_data": WEIGHTED,
         "check_sample_weight_equivalence_on_sparse_data": WEIGHTED,
