@@ -160,9 +160,29 @@ def embedding_table(records: Sequence[Record]) -> str:
     return "### Embedding: 1,000,000 x 64, 4,096 rows in a batch\n\n" + table(head, rows)
 
 
+def linear_table(records: Sequence[Record], title: str) -> str:
+    """Contenders on sparse rows: speed, and the objective that they reached."""
+    (entry,) = records
+    (ours, *_) = entry["rows"]
+    rows = [
+        [
+            name,
+            f"{row['nonzeros_per_second'] / 1e6:,.0f} M" if "nonzeros_per_second" in row else "",
+            seconds(row),
+            ratio(entry["ratios"], ours, [name]),
+            f"{row['objective']:.4f}",
+        ]
+        for name, row in entry["rows"].items()
+    ]
+    head = ["contender", "nonzeros/s", "time", f"{ours} x", "objective"]
+    return f"### {title}\n\n" + table(head, rows)
+
+
 SUITES: dict[str, Callable[[Sequence[Record]], str]] = {
     "step": step_tables,
     "embedding": embedding_table,
+    "linear": functools.partial(linear_table, title="A pass, seconds per nonzero"),
+    "linear fit": functools.partial(linear_table, title="A fit of ten passes"),
     "contention": contention_tables,
     "workers": workers_table,
     "folds": folds_tables,
