@@ -1,23 +1,14 @@
 #include "asyncopt/linear/trainer.h"
 
 #include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <cmath>
-#include <thread>
+#include <numeric>
 #include <vector>
 
-#include "asyncopt/linear/placement.h"
+#include "asyncopt/crew.h"
 #include "asyncopt/linear/steps.h"
 
 namespace asyncopt::linear {
-namespace {
-
-constexpr auto kAskEvery = std::chrono::milliseconds(50);
-
-using Clock = std::chrono::steady_clock;
-
-}  // namespace
 
 // One thread's part of a pass.
 class Trainer::Worker {
@@ -36,16 +27,13 @@ class Trainer::Worker {
     copy();
   }
 
-  // Takes blocks until there are none or `go_on` says no; returns the sum of the losses.
-  template <class GoOn>
-  double work(std::atomic<std::size_t>& next, GoOn go_on) {
+  // Steps on the blocks that the member gets; returns the sum of the losses.
+  double work(Member& member) {
     double losses = 0;
-    while (go_on()) {
-      const std::size_t place = next.fetch_add(1, std::memory_order_relaxed);
-      if (place >= pass_.order.size()) break;
-      const std::size_t first = static_cast<std::size_t>(pass_.order[place]) * pass_.block;
+    while (const auto place = member.take()) {
+      const std::size_t first = static_cast<std::size_t>(pass_.order[*place]) * pass_.block;
       const std::size_t last = std::min(first + pass_.block, pass_.count);
-      const std::uint64_t t = pass_.t + place * pass_.block;
+      const std::uint64_t t = pass_.t + *place * pass_.block;
       eta_ = pass_.settings.eta0 / (1 + pass_.settings.decay * static_cast<float>(t));
       losses += step(first, last, t);
       since_merge_ += last - first;
@@ -118,33 +106,12 @@ Trainer::Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, st
                kernel.adaptive ? own_ * sizeof(float) : 0) {}
 
 std::optional<double> Trainer::run(const Pass& pass, const std::function<bool()>& go_on) {
-  std::atomic<std::size_t> next{0};
-  std::atomic<bool> stopped{false};
   std::vector<double> losses(workers_);
-  {
-    const Placement placement;
-    std::vector<std::jthread> threads;  // joined when this goes
-    for (std::size_t rank = 1; rank < workers_; ++rank) {
-      threads.emplace_back([&, rank] {
-        losses[rank] = Worker(*this, pass, rank).work(next, [&] {
-          return !stopped.load(std::memory_order_relaxed);
-        });
-      });
-      placement.put(threads.back().native_handle(), rank);
-    }
-    auto asked = Clock::now();
-    losses[0] = Worker(*this, pass, 0).work(next, [&] {
-      if (Clock::now() - asked < kAskEvery) return true;
-      const bool more = go_on();
-      if (!more) stopped.store(true, std::memory_order_relaxed);
-      asked = Clock::now();
-      return more;
-    });
-  }
-  if (stopped.load(std::memory_order_relaxed)) return std::nullopt;
-  double sum = 0;
-  for (const double part : losses) sum += part;
-  return sum;
+  const bool whole = share_tasks(workers_, pass.order.size(), {}, go_on, [&](Member& member) {
+    losses[member.rank()] = Worker(*this, pass, member.rank()).work(member);
+  });
+  if (!whole) return std::nullopt;
+  return std::accumulate(losses.begin(), losses.end(), 0.0);
 }
 
 }  // namespace asyncopt::linear

@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <vector>
 
-namespace asyncopt::linear {
+namespace asyncopt {
 
 // A new thread may be queued behind the one that made it, and a pass ends (20 ms) before the kernel
 // would notice that another core has nothing to do: on a virtual machine with two cores, two
@@ -41,4 +41,4 @@ class Placement {
   std::size_t mine_ = 0;  // the caller's, among them
 };
 
-}  // namespace asyncopt::linear
+}  // namespace asyncopt
