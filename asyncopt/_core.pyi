@@ -208,6 +208,30 @@ def arrange_rows(
     new_values: npt.NDArray[np.float32],
     threads: int,
 ) -> None: ...
+def factor_losses() -> tuple[str, ...]: ...
+def factor_syncs() -> tuple[str, ...]: ...
+def factor_stride(factors: int) -> int: ...
+def train_factors(
+    *,
+    loss: str,
+    sync: str,
+    threads: int,
+    users: npt.NDArray[np.int32],
+    items: npt.NDArray[np.int32],
+    values: npt.NDArray[np.float32],
+    liked_begin: npt.NDArray[np.int64],
+    liked_items: npt.NDArray[np.int32],
+    begin: npt.NDArray[np.int64],
+    order: npt.NDArray[np.int64],
+    groups: int,
+    user_factors: npt.NDArray[np.float32],
+    item_factors: npt.NDArray[np.float32],
+    user_rates: npt.NDArray[np.float32],
+    item_rates: npt.NDArray[np.float32],
+    regularization: float,
+    mean: float,
+    seed: int,
+) -> float: ...
 
 class LinearTrainer:
     def __init__(self, *, loss: str, step: str, sync: str, columns: int, workers: int) -> None: ...

@@ -2,14 +2,11 @@
 #include "asyncopt/linear/examples.h"
 #include "asyncopt/linear/trainer.h"
 
-#include <pybind11/functional.h>
-#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include <memory>
-#include <stdexcept>
-#include <string>
 
+#include "arrays.h"
 #include "plan.h"
 
 namespace asyncopt::python {
@@ -18,24 +15,6 @@ namespace {
 using namespace asyncopt::linear;
 using asyncopt::linear::Kernel;  // not those of the dense rules
 using asyncopt::linear::kernels;
-
-// What is read, or written, as it is: never a converted copy.
-template <class T>
-using Array = py::array_t<T, py::array::c_style>;
-
-template <class T>
-std::span<const T> in(const Array<T>& array) {
-  return {array.data(), static_cast<std::size_t>(array.size())};
-}
-
-template <class T>
-std::span<T> out(Array<T>& array) {
-  return {array.mutable_data(), static_cast<std::size_t>(array.size())};
-}
-
-void expect(bool right, const char* message) {
-  if (!right) throw std::invalid_argument(message);
-}
 
 template <class Index, class Value>
 Csr<Index, Value> csr(const Array<std::int64_t>& begin, const Array<Index>& columns,
@@ -87,21 +66,14 @@ const Kernel& kernel_of(const std::string& loss, const std::string& step) {
                               ", " + step);
 }
 
-const Sync& sync_of(const std::string& name) {
-  std::string known;
-  for (const Sync& s : kSyncs) {
-    if (name == s.name) return s;
-    known += known.empty() ? s.name : std::string(", ") + s.name;
-  }
-  throw std::invalid_argument("sync: expected one of " + known + "; got '" + name + "'");
-}
-
 // A trainer with the arrays of its examples.
 class Training {
  public:
   Training(const std::string& loss, const std::string& step, const std::string& sync,
            std::size_t columns, std::size_t workers)
-      : trainer_(kernel_of(loss, step), sync_of(sync), columns, workers), columns_(columns) {}
+      : trainer_(kernel_of(loss, step), sync_of(std::span<const Sync>(kSyncs), sync), columns,
+                 workers),
+        columns_(columns) {}
 
   Trainer& trainer() { return trainer_; }
 
@@ -129,10 +101,7 @@ class Training {
     std::optional<double> losses;
     {
       const py::gil_scoped_release others_may_run;
-      losses = trainer_.run(pass, [] {
-        const py::gil_scoped_acquire mine;
-        return PyErr_CheckSignals() == 0;
-      });
+      losses = trainer_.run(pass, no_signal);
     }
     if (!losses) throw py::error_already_set();
     return *losses;
@@ -157,11 +126,7 @@ void bind_linear(py::module_& m) {
     for (const Kernel& k : kernels()) all.append(py::make_tuple(k.loss, k.step, k.curvature));
     return all;
   });
-  m.def("linear_syncs", [] {
-    py::list names;
-    for (const Sync& s : kSyncs) names.append(s.name);
-    return py::tuple(names);
-  });
+  m.def("linear_syncs", [] { return names_of(std::span<const Sync>(kSyncs)); });
   bind_rows<std::int32_t, float>(m);
   bind_rows<std::int32_t, double>(m);
   bind_rows<std::int64_t, float>(m);

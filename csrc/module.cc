@@ -165,4 +165,5 @@ PYBIND11_MODULE(_core, m) {
   bind_plan(m);
   bind_board(m);
   bind_linear(m);
+  bind_factors(m);
 }

@@ -1,4 +1,4 @@
-"""Linear models over sparse data, trained by several threads at once: scikit-learn estimators.
+"""Models of sparse data, trained by several threads at once: scikit-learn estimators.
 
 Needs scikit-learn and scipy: ``pip install 'asyncopt[sparse]'``.
 """
@@ -12,8 +12,16 @@ except ImportError as error:
         "run: pip install 'asyncopt[sparse]'"
     ) from error
 from asyncopt.sparse.classifier import LinearClassifier
+from asyncopt.sparse.factorization import MatrixFactorization
 from asyncopt.sparse.generators import make_like
 from asyncopt.sparse.regressor import LinearRegressor
 from asyncopt.sparse.settings import losses, syncs
 
-__all__ = ["LinearClassifier", "LinearRegressor", "losses", "make_like", "syncs"]
+__all__ = [
+    "LinearClassifier",
+    "LinearRegressor",
+    "MatrixFactorization",
+    "losses",
+    "make_like",
+    "syncs",
+]

@@ -51,7 +51,7 @@ struct Examples {
     for (const float c : count)
       spacing.push_back(static_cast<float>(lengths.size()) / std::fmax(c, 1.0f));
     curvature.assign(columns, 0);
-    column.resize(column.size() + linear::kLanes);
+    column.resize(column.size() + kLanes);
     value.resize(column.size());
   }
 

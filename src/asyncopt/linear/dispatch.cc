@@ -1,36 +1,15 @@
 // Joins the loops of the picked instruction set with the facts of the lists.
-#include <cstring>
 #include <vector>
 
-#include "asyncopt/kernels.h"
+#include "asyncopt/isa.h"
 #include "asyncopt/linear/kernels.h"
 #include "asyncopt/linear/losses.h"
 #include "asyncopt/linear/steps.h"
 
-namespace asyncopt {
+ASYNCOPT_PER_ISA(linear, std::span<const ::asyncopt::linear::Loops>, loops)
 
-namespace baseline::linear {
-extern const asyncopt::linear::Loops* const loops;
-}
-#ifdef ASYNCOPT_HAVE_X86_ISAS
-namespace avx2::linear {
-extern const asyncopt::linear::Loops* const loops;
-}
-namespace avx512::linear {
-extern const asyncopt::linear::Loops* const loops;
-}
-#endif
-
-namespace linear {
+namespace asyncopt::linear {
 namespace {
-
-const Loops* picked_loops() {
-#ifdef ASYNCOPT_HAVE_X86_ISAS
-  if (std::strcmp(picked_isa(), "avx512") == 0) return avx512::linear::loops;
-  if (std::strcmp(picked_isa(), "avx2") == 0) return avx2::linear::loops;
-#endif
-  return baseline::linear::loops;
-}
 
 template <class... Ls, class... Ss>
 std::vector<Kernel> join(const Loops* loops, List<Ls...>, List<Ss...> steps) {
@@ -45,9 +24,8 @@ std::vector<Kernel> join(const Loops* loops, List<Ls...>, List<Ss...> steps) {
 }  // namespace
 
 std::span<const Kernel> kernels() {
-  static const std::vector<Kernel> all = join(picked_loops(), Losses{}, Steps{});
+  static const std::vector<Kernel> all = join(picked_loops().data(), Losses{}, Steps{});
   return all;
 }
 
-}  // namespace linear
-}  // namespace asyncopt
+}  // namespace asyncopt::linear

@@ -18,7 +18,7 @@ struct Table<List<Ls...>> {
       {loops_of<Ls, Scaled>, loops_of<Ls, AdaGrad>}...};
 };
 
-extern const Loops* const loops;
-const Loops* const loops = Table<Losses>::entries[0];
+extern const std::span<const Loops> loops;
+const std::span<const Loops> loops{Table<Losses>::entries[0], Losses::size * Steps::size};
 
 }  // namespace asyncopt::ASYNCOPT_ISA::linear

@@ -6,13 +6,13 @@
 #include <span>
 #include <string_view>
 
+#include "asyncopt/lanes.h"
+
 namespace asyncopt::linear {
 
-// Kernels read whole lanes: up to this many entries past the end of a row, and so of the last one.
-inline constexpr std::size_t kLanes = 16;
-
 // Examples in compressed rows: entries begin[i] to begin[i + 1] are those of row i. No column
-// comes twice in a row. kLanes entries of column 0 follow the last row.
+// comes twice in a row. Kernels read whole lanes, up to kLanes entries past the end of a row: as
+// many of column 0 follow the last one.
 struct Rows {
   const std::int64_t* begin;
   const std::int32_t* columns;

@@ -11,8 +11,8 @@
 // purpose, `Exact` by compare-exchange.
 #pragma once
 
+#include "asyncopt/lanes.h"
 #include "asyncopt/linear/kernels.h"
-#include "asyncopt/linear/lanes.h"
 #include "asyncopt/linear/losses.h"
 #include "asyncopt/linear/steps.h"
 
@@ -104,18 +104,6 @@ struct Racy {
 // the other, the sum first.
 template <class Kind, bool Penalized>
 struct Exact {
-  template <class Change>
-  static ASYNCOPT_INLINE float exchange(float* at, Change change) {
-    auto* const bits = reinterpret_cast<bits_t<float>*>(at);
-    bits_t<float> seen = __atomic_load_n(bits, __ATOMIC_RELAXED);
-    for (;;) {
-      float value = __builtin_bit_cast(float, seen);
-      change(value);
-      if (__atomic_compare_exchange_n(bits, &seen, __builtin_bit_cast(bits_t<float>, value), false,
-                                      __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-        return value;
-    }
-  }
   static ASYNCOPT_INLINE void row(const Step& s, const Model& m, const float* spacing,
                                   const std::int32_t* columns, const float* values, std::size_t n) {
     for (std::size_t i = 0; i < n; ++i) {

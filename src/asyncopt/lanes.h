@@ -3,22 +3,44 @@
 // and spills hundreds of registers.
 #pragma once
 
+#include <cstddef>
+
+namespace asyncopt {
+inline constexpr std::size_t kLanes = 16;
+}
+
+#ifdef ASYNCOPT_ISA  // in kernels
+
 #ifdef __AVX512F__
 #include <immintrin.h>
 #endif
 
 #include <cstring>
 
-#include "asyncopt/linear/kernels.h"
 #include "asyncopt/loops.h"
 
-namespace asyncopt::ASYNCOPT_ISA::linear {
+namespace asyncopt::ASYNCOPT_ISA {
 
-using asyncopt::linear::kLanes;
 using Lanes = float __attribute__((vector_size(kLanes * sizeof(float))));
 using Mask = std::int32_t __attribute__((vector_size(kLanes * sizeof(float))));
 
 ASYNCOPT_INLINE void load(Lanes& to, const float* from) { std::memcpy(&to, from, sizeof to); }
+
+// Of memory that others write at the same time (asyncopt/loops.h).
+ASYNCOPT_INLINE void racy_load(Lanes& to, const float* from) {
+#ifdef ASYNCOPT_TSAN
+  for (std::size_t l = 0; l < kLanes; ++l) to[l] = racy_load(from + l);
+#else
+  load(to, from);
+#endif
+}
+ASYNCOPT_INLINE void racy_store(const Lanes& from, float* to) {
+#ifdef ASYNCOPT_TSAN
+  for (std::size_t l = 0; l < kLanes; ++l) racy_store(to + l, from[l], 0);
+#else
+  std::memcpy(to, &from, sizeof from);
+#endif
+}
 
 // AVX2's gather is not used: on the processors that have no other, it is slower than sixteen loads
 // (measured with AVX2 on Zen 5: 0.75 of their speed).
@@ -71,4 +93,20 @@ ASYNCOPT_INLINE float sum(const Lanes& lanes) {
   return parts[0];
 }
 
-}  // namespace asyncopt::ASYNCOPT_ISA::linear
+// Commits a change of one element by compare-exchange, so that none is lost; returns the new value.
+template <class Change>
+ASYNCOPT_INLINE float exchange(float* at, Change change) {
+  auto* const bits = reinterpret_cast<bits_t<float>*>(at);
+  bits_t<float> seen = __atomic_load_n(bits, __ATOMIC_RELAXED);
+  for (;;) {
+    float value = __builtin_bit_cast(float, seen);
+    change(value);
+    if (__atomic_compare_exchange_n(bits, &seen, __builtin_bit_cast(bits_t<float>, value), false,
+                                    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+      return value;
+  }
+}
+
+}  // namespace asyncopt::ASYNCOPT_ISA
+
+#endif

@@ -1,0 +1,353 @@
+"""Matrix factorization: ratings, and rankings of what users like."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from asyncopt import _core
+from asyncopt.sparse.examples import canonical
+from asyncopt.sparse.settings import one_of, real, whole
+from asyncopt.sparse.tiles import Tiles
+
+__all__ = ["MatrixFactorization"]
+
+_Floats = npt.NDArray[np.float32]
+_SCORES = 1 << 24
+"""At most so many scores are held at once."""
+
+
+class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
+    """Factors of a sparse matrix of users by items, trained by several threads at once.
+
+    The rating of item i by user u is predicted as ``mean + p_u . q_i + b_u + c_i`` (Koren, Bell and
+    Volinsky, Computer 2009), with the squared error; or, with ``loss="bpr"``, items are ranked by
+    ``p_u . q_i + c_i`` so that what a user likes comes before what is not known of (Rendle et al.,
+    UAI 2009). Both by stochastic gradient descent as of Hogwild! (Niu et al., arXiv 1106.5730).
+
+    Entries that a sparse matrix does not store, or zeros of a dense one, are unknown.
+
+    Args:
+        loss: "squared_error" or "bpr". A ranking takes every entry above zero as one that the user
+            likes, and compares it with an item drawn evenly from those that the user does not.
+        n_factors: of each user and item, k. Rows of k + 2 floats are padded to a multiple of 16.
+        regularization: half of it times the squares of the factors and biases of an entry is added
+            to the entry's loss.
+        eta0: the learning rate of the first pass.
+        decay: of each pass after it: that of pass n is ``eta0 * decay ** n``.
+        max_iter: passes over the entries.
+        init_scale: factors begin as normal numbers of this standard deviation over ``sqrt(k)``.
+        sync: how threads share the factors: "hogwild", "atomic", "mutex", or "ordered", which
+            gives the same bits whatever the number of threads; not for "bpr", whose drawn items
+            know no order.
+        n_threads: that train.
+        random_state: seed or generator. The same seed and one thread give the same bits.
+
+    Attributes:
+        user_factors_: float32 of shape (users, k).
+        item_factors_: float32 of shape (items, k).
+        user_biases_: float32 of shape (users,); zeros for a ranking.
+        item_biases_: float32 of shape (items,).
+        mean_: of the ratings; 0 for a ranking.
+        loss_curve_: mean loss of the entries in each pass, each before its own step.
+        n_features_in_: items.
+
+    Raises:
+        ValueError: an argument is out of its range, or the factors did not stay finite.
+    """
+
+    user_factors_: _Floats
+    item_factors_: _Floats
+    user_biases_: _Floats
+    item_biases_: _Floats
+    loss_curve_: list[float]
+
+    def __init__(
+        self,
+        loss: str = "squared_error",
+        *,
+        n_factors: int = 30,
+        regularization: float = 0.05,
+        eta0: float = 0.02,
+        decay: float = 1.0,
+        max_iter: int = 20,
+        init_scale: float = 0.1,
+        sync: str = "hogwild",
+        n_threads: int = 1,
+        random_state: Any = None,
+    ) -> None:
+        self.loss = loss
+        self.n_factors = n_factors
+        self.regularization = regularization
+        self.eta0 = eta0
+        self.decay = decay
+        self.max_iter = max_iter
+        self.init_scale = init_scale
+        self.sync = sync
+        self.n_threads = n_threads
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train on ratings, from the start.
+
+        Args:
+            X: of shape (users, items), sparse or dense.
+            y: not used.
+        """
+        self._check_parameters()
+        ratings = self._check_ratings(X, reset=True)
+        random = check_random_state(self.random_state)
+        self.mean_ = 0.0 if self._ranks else float(ratings.data.mean())
+        scale = self.init_scale / np.sqrt(self.n_factors)
+        for side, size in zip(("user", "item"), ratings.shape, strict=True):
+            factors = random.standard_normal((size, self.n_factors)) * scale
+            setattr(self, f"{side}_factors_", factors.astype(np.float32))
+            setattr(self, f"{side}_biases_", np.zeros(size, np.float32))
+        self.loss_curve_ = []
+        self._train(ratings, self.max_iter, random)
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Make one pass over ratings, which may be others of the same users and items.
+
+        The mean stays that of the first call.
+        """
+        if not hasattr(self, "user_factors_"):
+            passes, self.max_iter = self.max_iter, 1
+            try:
+                return self.fit(X)
+            finally:
+                self.max_iter = passes
+        self._check_parameters()
+        ratings = self._check_ratings(X, reset=False)
+        users = len(self.user_factors_)
+        if ratings.shape[0] != users:
+            raise ValueError(f"X: expected {users} users as in fit, got {ratings.shape[0]}")
+        self._train(ratings, 1, check_random_state(self.random_state))
+        return self
+
+    def predict_pairs(self, users: Any, items: Any) -> _Floats:
+        """Predicted ratings, or scores to rank by, of pairs.
+
+        Args:
+            users: integers of shape (pairs,).
+            items: likewise.
+
+        Returns:
+            float32 of shape (pairs,).
+        """
+        check_is_fitted(self, "user_factors_")
+        users = _numbers("users", users, len(self.user_factors_))
+        items = _numbers("items", items, len(self.item_factors_))
+        if len(users) != len(items):
+            raise ValueError(
+                f"users, items: expected as many of both, got {len(users)} and {len(items)}"
+            )
+        products = np.einsum("nk,nk->n", self.user_factors_[users], self.item_factors_[items])
+        biases = self.user_biases_[users] + self.item_biases_[items]
+        return np.asarray(products + biases + np.float32(self.mean_), np.float32)
+
+    def recommend(
+        self, users: Any, n_items: int = 10, *, seen: Any = None
+    ) -> tuple[npt.NDArray[np.int64], _Floats]:
+        """Each user's items of the highest scores, best first.
+
+        Args:
+            users: integers of shape (n,).
+            n_items: for each; no more than there are.
+            seen: matrix of users by items whose stored entries are left out, such as that of fit.
+
+        Returns:
+            Items, int64 of shape (n, n_items), and their scores, float32 of that shape. Where a
+            user has not so many unseen items, the rest are -1 with a score of minus infinity.
+        """
+        check_is_fitted(self, "user_factors_")
+        users = _numbers("users", users, len(self.user_factors_))
+        whole("n_items", n_items, 1)
+        n_items = min(n_items, len(self.item_factors_))
+        known = None if seen is None else self._check_ratings(seen, reset=False).tocsr()
+        best = np.empty((len(users), n_items), np.int64)
+        scores = np.empty((len(users), n_items), np.float32)
+        for at in self._pieces(len(users)):
+            every = self._scores(users[at])
+            if known is not None:
+                every[known[users[at]].nonzero()] = -np.inf
+            top = np.argpartition(every, -n_items, axis=1)[:, -n_items:]
+            found = np.take_along_axis(every, top, axis=1)
+            order = np.argsort(-found, axis=1, kind="stable")
+            best[at] = np.take_along_axis(top, order, axis=1)
+            scores[at] = np.take_along_axis(found, order, axis=1)
+        best[np.isneginf(scores)] = -1
+        return best, scores
+
+    def score(self, X: Any, y: Any = None, *, seen: Any = None) -> float:
+        """How well ratings are predicted, or ranked.
+
+        Args:
+            X: matrix of users by items.
+            y: not used.
+            seen: for a ranking: entries of which nothing is asked, such as those of fit.
+
+        Returns:
+            The coefficient of determination of the stored ratings; of a ranking, the mean over the
+            users of the probability that an item of theirs comes before one that is neither theirs
+            nor seen (the area under the ROC curve).
+        """
+        check_is_fitted(self, "user_factors_")
+        ratings = self._check_ratings(X, reset=False)
+        if self._ranks:
+            return self._auc(ratings.tocsr(), seen)
+        errors = ratings.data - self.predict_pairs(*ratings.coords)
+        spread = ratings.data - ratings.data.mean()
+        return float(1 - (errors**2).sum() / max((spread**2).sum(), np.finfo(np.float64).tiny))
+
+    @property
+    def _ranks(self) -> bool:
+        return self.loss == "bpr"
+
+    def _check_parameters(self) -> None:
+        one_of("loss", self.loss, _core.factor_losses())
+        one_of("sync", self.sync, _core.factor_syncs())
+        if self._ranks and self.sync == "ordered":
+            raise ValueError(
+                "sync: expected one of 'hogwild', 'atomic', 'mutex' with loss='bpr', whose drawn "
+                "items may be those of any thread; got 'ordered'"
+            )
+        whole("n_factors", self.n_factors, 1)
+        real("regularization", self.regularization, 0)
+        real("eta0", self.eta0, 0, open_=True)
+        real("decay", self.decay, 0, 1, open_=True)
+        whole("max_iter", self.max_iter, 1)
+        real("init_scale", self.init_scale, 0)
+        whole("n_threads", self.n_threads, 1)
+
+    def _check_ratings(self, X: Any, reset: bool) -> Any:
+        """The known entries, in coordinates."""
+        X = validate_data(
+            self,
+            X,
+            accept_sparse="csr",
+            accept_large_sparse=True,
+            dtype=[np.float32, np.float64],
+            reset=reset,
+        )
+        try:
+            ratings = sparse.coo_array(canonical(X))
+        except ValueError as error:  # an index is outside
+            raise ValueError(f"X: {error}; rebuild it with scipy.sparse.csr_array") from error
+        if max(ratings.shape) >= 2**31:
+            raise ValueError(f"X: expected less than 2 ** 31 users and items, got {ratings.shape}")
+        if self._ranks and (ratings.data <= 0).any():
+            liked = ratings.data > 0
+            coords = tuple(numbers[liked] for numbers in ratings.coords)
+            ratings = sparse.coo_array((ratings.data[liked], coords), shape=ratings.shape)
+        if ratings.nnz == 0:
+            kind = "above zero" if self._ranks else "stored"
+            raise ValueError(f"X: expected at least one entry {kind}, got none")
+        return ratings
+
+    def _train(self, ratings: Any, passes: int, random: np.random.RandomState) -> None:
+        k, stride = self.n_factors, _core.factor_stride(self.n_factors)
+        users = _padded(stride, self.user_factors_, 1.0, self.user_biases_)
+        items = _padded(stride, self.item_factors_, self.item_biases_, 1.0)
+        tiles = Tiles(ratings, users.strides[0], random)
+        liked = ratings.tocsr()
+        rates = np.zeros((2, stride), np.float32)
+        call: dict[str, Any] = {
+            "loss": self.loss,
+            "sync": self.sync,
+            "threads": self.n_threads,
+            "users": tiles.users,
+            "items": tiles.items,
+            "values": tiles.values,
+            "liked_begin": liked.indptr.astype(np.int64),
+            "liked_items": liked.indices.astype(np.int32),
+            "begin": tiles.begin,
+            "groups": tiles.groups,
+            "user_factors": users,
+            "item_factors": items,
+            "user_rates": rates[0],
+            "item_rates": rates[1],
+            "regularization": self.regularization,
+            "mean": self.mean_,
+        }
+        curve: list[float] = []
+        for _ in range(passes):
+            rates[:, : k + 2] = self.eta0 * self.decay ** (len(self.loss_curve_) + len(curve))
+            rates[0, k] = rates[1, k + 1] = 0  # the ones beside the biases
+            seed = int(random.randint(2**31))
+            loss = _core.train_factors(**call, order=tiles.order(random), seed=seed)
+            curve.append(loss / len(tiles))
+        if not (np.isfinite(users).all() and np.isfinite(items).all()):
+            raise ValueError(
+                f"eta0: expected a learning rate at which factors stay finite, got {self.eta0:g}; "
+                "lower it, or scale the ratings"
+            )
+        self.user_factors_, self.item_factors_ = users[:, :k].copy(), items[:, :k].copy()
+        self.user_biases_, self.item_biases_ = users[:, k + 1].copy(), items[:, k].copy()
+        self.loss_curve_ += curve
+
+    def _pieces(self, users: int) -> list[slice]:
+        size = max(_SCORES // len(self.item_factors_), 1)
+        return [slice(at, at + size) for at in range(0, users, size)]
+
+    def _scores(self, users: npt.NDArray[np.int64]) -> _Floats:
+        """Of all items, shape (users, items)."""
+        scores = self.user_factors_[users] @ self.item_factors_.T
+        scores += self.item_biases_
+        scores += self.user_biases_[users, np.newaxis] + np.float32(self.mean_)
+        return np.asarray(scores)
+
+    def _auc(self, liked: Any, seen: Any) -> float:
+        known = None if seen is None else self._check_ratings(seen, reset=False).tocsr()
+        users = np.flatnonzero(np.diff(liked.indptr))
+        areas = []
+        for at in self._pieces(len(users)):
+            for user, scores in zip(users[at], self._scores(users[at]), strict=True):
+                mine = liked.indices[liked.indptr[user] : liked.indptr[user + 1]]
+                others = np.ones(len(scores), bool)
+                others[mine] = False
+                if known is not None:
+                    others[known.indices[known.indptr[user] : known.indptr[user + 1]]] = False
+                ranked = np.sort(scores[others])
+                if len(ranked):
+                    below = np.searchsorted(ranked, scores[mine], "left")
+                    below += np.searchsorted(ranked, scores[mine], "right")
+                    areas.append(below.mean() / (2 * len(ranked)))
+        return float(np.mean(areas)) if areas else float("nan")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.non_deterministic = self.n_threads != 1 and self.sync != "ordered"
+        return tags
+
+
+def _padded(stride: int, factors: _Floats, first: Any, second: Any) -> _Floats:
+    """Rows of factors, then two columns, then zeros; each begins at a cache line of its own."""
+    rows, k = factors.shape
+    memory = np.zeros(rows * stride + stride, np.float32)
+    lost = -memory.ctypes.data // memory.itemsize % 16
+    padded = memory[lost : lost + rows * stride].reshape(rows, stride)
+    padded[:, :k], padded[:, k], padded[:, k + 1] = factors, first, second
+    return padded
+
+
+def _numbers(name: str, given: Any, size: int) -> npt.NDArray[np.int64]:
+    """Whole numbers in [0, size)."""
+    numbers = np.asarray(given)
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise ValueError(
+            f"{name}: expected integers of shape (n,), got {numbers.dtype} of {numbers.shape}"
+        )
+    if numbers.size and not 0 <= numbers.min() <= numbers.max() < size:
+        raise ValueError(
+            f"{name}: expected numbers in [0, {size}), got {numbers.min()} to {numbers.max()}"
+        )
+    return numbers.astype(np.int64)
