@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator
+from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -130,7 +131,19 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
     def _hold_out(
         self, targets: npt.NDArray[Any], random: np.random.RandomState
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        raise NotImplementedError
+        """The examples to fit, in their order, and those to score by."""
+        fitted, held_out = train_test_split(
+            np.arange(targets.shape[1]),
+            test_size=self.validation_fraction,
+            random_state=random,
+            stratify=self._strata(targets),
+        )
+        return np.sort(fitted), held_out
+
+    @staticmethod
+    def _strata(targets: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+        """What is to be spread over fitted and held out examples alike; None: nothing."""
+        return None
 
     @staticmethod
     def _score_held_out(predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> float:

@@ -7,7 +7,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import ClassifierMixin
-from sklearn.model_selection import train_test_split
 from sklearn.utils import compute_class_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
@@ -209,16 +208,9 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         targets = np.where(y == positive[:, None], 1.0, -1.0)
         self._train(X, targets, weights, passes, until)
 
-    def _hold_out(
-        self, targets: npt.NDArray[Any], random: np.random.RandomState
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        fitted, held_out = train_test_split(
-            np.arange(targets.shape[1]),
-            test_size=self.validation_fraction,
-            random_state=random,
-            stratify=targets.argmax(axis=0) if len(targets) > 1 else targets[0],
-        )
-        return np.sort(fitted), held_out
+    @staticmethod
+    def _strata(targets: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.asarray(targets.argmax(axis=0)) if len(targets) > 1 else targets[0]
 
     @staticmethod
     def _score_held_out(predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> float:

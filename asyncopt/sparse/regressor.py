@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
-from sklearn.model_selection import train_test_split
 
 from asyncopt.sparse.base import LinearModel
 from asyncopt.sparse.settings import real
@@ -113,14 +112,6 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
     def _publish(self) -> None:
         super()._publish()
         self.coef_ = self.coef_[0]
-
-    def _hold_out(
-        self, targets: npt.NDArray[Any], random: np.random.RandomState
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        fitted, held_out = train_test_split(
-            np.arange(targets.shape[1]), test_size=self.validation_fraction, random_state=random
-        )
-        return np.sort(fitted), held_out
 
     @staticmethod
     def _score_held_out(predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> float:
