@@ -1,7 +1,10 @@
 // Linear models of one worker: losses, steps and penalties against float64 references.
 #include "linear.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <cstdio>
 #include <numeric>
 
 #include "asyncopt/linear/losses.h"
@@ -142,10 +145,25 @@ void check_penalty_is_stable() {
   }
 }
 
+// The pages are there before they are touched, and nobody else can open them. Only root may ask.
+void check_memory() {
+  current_case = "memory";
+  constexpr std::size_t bytes = 1 << 20;
+  const linear::Memory memory(bytes, 2, 4096);
+  char path[64];
+  const auto at = reinterpret_cast<std::uintptr_t>(memory.shared());
+  std::snprintf(path, sizeof path, "/proc/self/map_files/%zx-%zx", at, at + bytes);
+  struct stat file;
+  if (stat(path, &file) != 0) return;
+  CHECK_EQ(file.st_mode & 0777, 0600u);
+  CHECK_LE(static_cast<blkcnt_t>(bytes / 512), file.st_blocks);
+}
+
 }  // namespace
 
 int main() {
   set_deadline();
+  check_memory();
   check_losses(linear::Losses{});
   check_steps();
   check_example_weights();

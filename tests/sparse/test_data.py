@@ -13,6 +13,7 @@ from scipy import sparse
 from asyncopt import _core
 from asyncopt.sparse import LinearClassifier, LinearRegressor, make_like
 from asyncopt.sparse.examples import ColumnSums, Examples, canonical
+from tests.store.looks import file_size_limit
 
 
 def data() -> tuple[Any, Any]:
@@ -156,6 +157,16 @@ def test_bad_parameters(how: dict[str, Any], message: str) -> None:
     X, y = data()
     with pytest.raises(ValueError, match=message):
         LinearClassifier(**how).fit(X, y)
+
+
+def test_no_memory_is_an_error() -> None:
+    """And never a SIGBUS in the middle of training."""
+    X, y = data()
+    with (
+        file_size_limit(100),
+        pytest.raises(RuntimeError, match=r"shared memory: cannot allocate \d+ bytes"),
+    ):
+        LinearClassifier().fit(X, y)
 
 
 def test_bad_labels_and_values() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -68,6 +71,17 @@ def mappings() -> int:
     """How many mappings of segments this process has."""
     with open("/proc/self/maps") as maps:
         return sum("/memfd:asyncopt" in line for line in maps)
+
+
+@contextmanager
+def file_size_limit(nbytes: int) -> Iterator[None]:
+    """No file, memfds included, can grow beyond `nbytes`."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 #: The part of a segment's header that never changes ends with the checksum, at this offset.

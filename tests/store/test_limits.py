@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NoReturn
 
 import pytest
@@ -15,18 +12,7 @@ from torch.nn import Parameter
 import asyncopt
 from asyncopt.store import Layout, Store, TensorSpec
 
-from .looks import SYNCS, descriptors, mappings, params_of, step
-
-
-@contextmanager
-def file_size_limit(nbytes: int) -> Iterator[None]:
-    """No file, memfds included, can grow beyond `nbytes`."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+from .looks import SYNCS, descriptors, file_size_limit, mappings, params_of, step
 
 
 @pytest.mark.parametrize("sync", SYNCS)

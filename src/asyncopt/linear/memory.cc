@@ -1,17 +1,21 @@
 #include "asyncopt/linear/memory.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <string>
 #include <system_error>
 
 namespace asyncopt::linear {
 namespace {
 
-[[noreturn]] void fail(const char* what) {
-  throw std::system_error(errno, std::generic_category(), what);
+[[noreturn]] void fail(std::size_t bytes, int error = errno) {
+  throw std::system_error(error, std::generic_category(),
+                          "shared memory: cannot allocate " + std::to_string(bytes) + " bytes");
 }
 
 std::size_t whole_pages(std::size_t bytes) {
@@ -24,9 +28,12 @@ std::size_t whole_pages(std::size_t bytes) {
 Memory::Memory(std::size_t bytes, std::size_t views, std::size_t own_bytes)
     : bytes_(whole_pages(bytes)) {
   const int file = memfd_create("asyncopt-linear", MFD_CLOEXEC);
-  if (file < 0) fail("memfd_create");
+  if (file < 0) fail(bytes_);
   try {
-    if (ftruncate(file, static_cast<off_t>(bytes_)) != 0) fail("ftruncate");
+    // For its owner alone, and of pages that are there: where memory has run out, the first write
+    // to others would be a SIGBUS.
+    if (fchmod(file, 0600) != 0) fail(bytes_);
+    if (const int error = posix_fallocate(file, 0, static_cast<off_t>(bytes_))) fail(bytes_, error);
     shared_ = map(file);
     if (own_bytes != 0) {
       views_.reserve(views);
@@ -35,7 +42,7 @@ Memory::Memory(std::size_t bytes, std::size_t views, std::size_t own_bytes)
         views_.push_back(map(file));
         if (mmap(views_.back(), own, PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
-          fail("mmap");
+          fail(bytes_);
       }
     }
   } catch (...) {
@@ -50,7 +57,7 @@ Memory::~Memory() { unmap(); }
 
 std::byte* Memory::map(int file) {
   void* const at = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-  if (at == MAP_FAILED) fail("mmap");
+  if (at == MAP_FAILED) fail(bytes_);
   return static_cast<std::byte*>(at);
 }
 
