@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 
 from asyncopt.cli.failures import CommandError
+from asyncopt.cli.workers.memory import shared_zeros
 
 RESTARTS = 10_000  # of one worker; with the next death the run ends
 AT_REST = -1
@@ -41,9 +41,9 @@ class Kills:
     def __init__(self, workers: int, jobs: int, rate: float, seed: int) -> None:
         self.rate = rate
         self.seed = seed
-        self.counts = torch.zeros(jobs, workers, dtype=torch.int64).share_memory_()
-        self.at_work = torch.full((workers,), AT_REST, dtype=torch.int64).share_memory_()
-        self.lives = torch.zeros(workers, dtype=torch.int64).share_memory_()
+        self.counts = shared_zeros(jobs, workers)
+        self.at_work = shared_zeros(workers).fill_(AT_REST)
+        self.lives = shared_zeros(workers)
 
     @property
     def options(self) -> dict[str, Any]:

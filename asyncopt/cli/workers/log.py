@@ -6,9 +6,8 @@ import time
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-_LINE = 8  # int64 per cache line
+from asyncopt.cli.workers.memory import LINE, shared_zeros
 
 
 class Trace(NamedTuple):
@@ -41,11 +40,11 @@ class Log:
     """
 
     def __init__(self, workers: int, jobs: int, room: int) -> None:
-        self.starts = _shared(jobs, workers, dtype=torch.float64)
-        self.moments = _shared(workers, room, dtype=torch.float64)
-        self.losses = _shared(workers, room, dtype=torch.float32)
-        self.jobs = _shared(workers, room, dtype=torch.int32)
-        self.written = _shared(workers, _LINE, dtype=torch.int64)
+        self.starts = shared_zeros(jobs, workers, dtype=torch.float64)
+        self.moments = shared_zeros(workers, room, dtype=torch.float64)
+        self.losses = shared_zeros(workers, room, dtype=torch.float32)
+        self.jobs = shared_zeros(workers, room, dtype=torch.int32)
+        self.written = shared_zeros(workers, LINE)
 
     def trace(self, job: int) -> Trace:
         """What all workers have written of a job, which each has begun."""
@@ -82,10 +81,3 @@ class Pen:
         self._losses[line] = loss
         self._jobs[line] = job
         self._written[0] = line + 1  # last: a line that was cut short is written again
-
-
-def _shared(*size: int, dtype: torch.dtype) -> Tensor:
-    """Zeros in memory that worker processes share."""
-    memory = torch.zeros(*size, dtype=dtype)
-    memory.share_memory_()
-    return memory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-_LINE = 8  # int64 per cache line: each worker counts on a line of its own
+from asyncopt.cli.workers.memory import LINE, shared_zeros
 
 
 class Meter:
@@ -15,8 +15,7 @@ class Meter:
 
     def __init__(self, workers: int, total: int) -> None:
         self.total = max(total, 1)
-        self.counts = torch.zeros(workers * _LINE, dtype=torch.int64)
-        self.counts.share_memory_()
+        self.counts = shared_zeros(workers * LINE)
 
     @property
     def fraction(self) -> float:
@@ -29,7 +28,7 @@ class Ticker:
 
     def __init__(self, counts: torch.Tensor, rank: int) -> None:
         self._counts = counts.numpy()  # a view; indexing it is far cheaper than the tensor's
-        self._place = rank * _LINE
+        self._place = rank * LINE
 
     def tick(self, steps: int = 1) -> None:
         """Count `steps` as done."""
