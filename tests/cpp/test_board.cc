@@ -284,7 +284,7 @@ void check_events() {
 }  // namespace
 
 int main() {
-  alarm(280);
+  set_deadline();
   check_refusals();
   check_the_largest_numbers();
   check_every_batch_once();

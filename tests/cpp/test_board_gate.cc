@@ -95,7 +95,7 @@ void check_leave_frees() {
 }  // namespace
 
 int main() {
-  alarm(280);
+  set_deadline();
   for (const std::size_t workers : {1u, 2u, 5u})
     for (const std::uint64_t bound :
          {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{3}, std::uint64_t{100}, kUnbounded})

@@ -314,7 +314,7 @@ void check_random_deaths_in_turns(std::uint64_t max_staleness) {
 }  // namespace
 
 int main() {
-  alarm(280);
+  set_deadline();
   for (const Scene& scene : kScenes) check_death_in_take(scene);
   check_death_in_a_share();
   check_death_in_a_turn();

@@ -145,7 +145,7 @@ void check_exceptions_pass_through_apply() {
 }  // namespace
 
 int main() {
-  alarm(250);
+  set_deadline();
   check_each_index_once();
   check_results_are_seen();
   check_helpers_take_part();

@@ -422,7 +422,7 @@ void check_versions_and_staleness() {
 }  // namespace
 
 int main() {
-  alarm(250);
+  set_deadline();
   check_every_kernel_and_sync();
   check_groups();
   check_every_kernel_by_rows();

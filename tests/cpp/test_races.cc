@@ -195,7 +195,7 @@ void check_rows(const SyncInfo& sync) {
 }  // namespace
 
 int main() {
-  alarm(250);
+  set_deadline();
   check_first_push_overtaken();
   for_each_sync([](const SyncInfo& sync) {
     check_increments<double>(sync, "float64", 37);

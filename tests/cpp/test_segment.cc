@@ -277,7 +277,7 @@ void check_staleness_buckets() {
 }  // namespace
 
 int main() {
-  alarm(250);
+  set_deadline();
   check_parts_do_not_overlap();
   check_create_refuses();
   check_attach_refuses();
