@@ -25,10 +25,10 @@ from asyncopt.run.checkpoint import resume
 from tests.chaos.dying_writer import all_whole, fill, is_whole, names, write
 from tests.chaos.faults import At, fails, replaced
 from tests.chaos.power_failure import Recorder
+from tests.chaos.scene import often
 
 ROOT = Path(__file__).parents[2]
 WRITER = Path(__file__).with_name("dying_writer.py")
-LONG = os.environ.get("ASYNCOPT_CHAOS") == "long"
 SEED = int(os.environ.get("ASYNCOPT_CHAOS_SEED", "20"))
 
 
@@ -40,7 +40,7 @@ def judged(*command: str | Path) -> dict[str, int]:
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])},
         capture_output=True,
         text=True,
-        timeout=3600 if LONG else 120,
+        timeout=often(120, 3600),
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -52,14 +52,14 @@ def judged(*command: str | Path) -> dict[str, int]:
 
 def test_killed_at_every_call(tmp_path: Path) -> None:
     """10,000 deaths in the long run."""
-    found = judged(sys.executable, WRITER, "killed", tmp_path, "75" if LONG else "1")
+    found = judged(sys.executable, WRITER, "killed", tmp_path, str(often(1, 75)))
     assert found["old"] > 40
     assert found["new"] > 20
-    assert sum(found.values()) > (9000 if LONG else 100)
+    assert sum(found.values()) > often(100, 9000)
 
 
 def test_no_room_for_a_file_of_any_size(tmp_path: Path) -> None:
-    found = judged(sys.executable, WRITER, "limited", tmp_path, "20" if LONG else "1")
+    found = judged(sys.executable, WRITER, "limited", tmp_path, str(often(1, 20)))
     assert found["old"] > 3
     assert found["new"] > 0
 
@@ -134,7 +134,7 @@ def test_power_failure_after_every_call(tmp_path: Path, before: int, keep: int) 
     recorder.close()
     chance = random.Random(SEED)
     for at in range(len(recorder.states)):
-        for turn in range(200 if LONG else 16):
+        for turn in range(often(16, 200)):
             disk = tmp_path / f"disk-{at}-{turn}"
             recorder.after_failure(at, disk, chance)
             newest = resume(disk)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import Parameter
 
+from tests.chaos.scene import often
+
 from .twins import RULES, SYNCS, bytes_of, ours
 
-CALLS = 5_000 if os.environ.get("ASYNCOPT_CHAOS") != "long" else 100_000
+CALLS = often(5_000, 100_000)
 DTYPES = (torch.float32, torch.float64)
 BAD_VALUES = st.sampled_from([float("nan"), float("inf"), -float("inf")])
 
