@@ -1,11 +1,14 @@
-"""The colours of contenders and worker counts, the same in every plot of a comparison."""
+"""How contenders and worker counts are drawn, the same in every plot of a report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
+
 from asyncopt.cli.plan import UNSHARED
+from asyncopt.cli.results import Spread
 from asyncopt.report.style import GREY, MARKERS, PALETTE
 
 BLUES = ("#8cc0e4", "#2f7fbf", "#0b3c78", "#000000", "#4b2a7a", "#8a5aa8")  # more workers: darker
@@ -42,3 +45,20 @@ def workers_text(count: int) -> str:
 def shade(count: int, counts: Sequence[int]) -> str:
     """The colour of a worker count among `counts`."""
     return BLUES[min(counts.index(count), len(BLUES) - 1)]
+
+
+def quartile_bars(
+    axis: Axes, places: Sequence[float], spreads: Sequence[Spread], pen: dict[str, Any]
+) -> None:
+    """A line through the medians, each with a bar from the lower quartile to the upper one."""
+    axis.errorbar(
+        places,
+        [spread.median for spread in spreads],
+        yerr=[
+            [spread.median - spread.q1 for spread in spreads],
+            [spread.q3 - spread.median for spread in spreads],
+        ],
+        capsize=2.5,
+        elinewidth=1,
+        **pen,
+    )

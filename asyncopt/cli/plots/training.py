@@ -15,7 +15,7 @@ from matplotlib.ticker import (
 )
 
 from asyncopt.cli.plan import UNSHARED
-from asyncopt.cli.plots.pens import Pens, shade, workers_text
+from asyncopt.cli.plots.pens import Pens, quartile_bars, shade, workers_text
 from asyncopt.cli.results import Curve, Row, Staleness
 from asyncopt.report.style import GREY, drawn, legend, panels, plain_log
 from asyncopt.report.text import rate_text
@@ -79,20 +79,10 @@ def throughput(rows: Sequence[Row], pens: Pens, usable_cores: int) -> Figure:
     figure, (axis,) = panels(1, 1, 3.7, width=8.0)
     for place, variant in enumerate(variants):
         own = sorted((r for r in rows if r.variant == variant), key=lambda r: r.workers)
-        rates = [row.updates_per_second for row in own]
         # A little to the side, so that error bars of equal rates stay apart.
         shift = 2 ** ((place - (len(variants) - 1) / 2) * 0.03)
-        axis.errorbar(
-            [row.workers * shift for row in own],
-            [rate.median for rate in rates],
-            yerr=[
-                [rate.median - rate.q1 for rate in rates],
-                [rate.q3 - rate.median for rate in rates],
-            ],
-            capsize=2.5,
-            elinewidth=1,
-            **pens.pen(variant),
-        )
+        places = [row.workers * shift for row in own]
+        quartile_bars(axis, places, [row.updates_per_second for row in own], pens.pen(variant))
     if counts[0] <= usable_cores < counts[-1]:
         axis.axvspan(usable_cores * 2**0.3, counts[-1] * 2**0.3, color="#f3f4f6", zorder=0)
         axis.annotate(

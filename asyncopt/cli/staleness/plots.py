@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from asyncopt.cli.plots.pens import Pens
+from asyncopt.cli.plots.pens import Pens, quartile_bars
 from asyncopt.cli.staleness.plan import Contender
 from asyncopt.cli.staleness.results import Row, delay_text
 from asyncopt.cli.staleness.subject import Measure
@@ -35,17 +35,7 @@ def against_staleness(rows: Sequence[Row], measure: Measure, pens: Pens, log: bo
                 key=_mean,
             )
             scores = [row.scores[measure.name] for row in line]
-            axis.errorbar(
-                [_mean(row) for row in line],
-                [score.median for score in scores],
-                yerr=[
-                    [score.median - score.q1 for score in scores],
-                    [score.q3 - score.median for score in scores],
-                ],
-                capsize=2.5,
-                elinewidth=1,
-                **pens.pen(schedule),
-            )
+            quartile_bars(axis, [_mean(row) for row in line], scores, pens.pen(schedule))
         axis.set_title(sync)
         axis.set_xlabel("mean staleness, pushes")
         if log:
