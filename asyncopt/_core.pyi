@@ -1,6 +1,6 @@
 """Types of the compiled engine."""
 
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -254,3 +254,47 @@ class LinearTrainer:
         curvatures: npt.NDArray[np.float32],
         numbers: list[float],
     ) -> float: ...
+
+class _Svmlight:
+    @property
+    def rows(self) -> int: ...
+    @property
+    def entries(self) -> int: ...
+    @property
+    def lines(self) -> int: ...
+    @property
+    def lowest(self) -> int: ...  # index; INT32_MAX of no entries
+    @property
+    def highest(self) -> int: ...  # index; -1 of no entries
+    @classmethod
+    def of_file(
+        cls,
+        *,
+        path: str,
+        file: int,
+        size: int,
+        begin: int,
+        end: int,
+        queries: bool,
+        first: int,
+        threads: int,
+    ) -> Self: ...
+    @classmethod
+    def of_text(
+        cls, *, path: str, text: bytes, lines_before: int, queries: bool, first: int, threads: int
+    ) -> Self: ...
+    def move_to(
+        self,
+        *,
+        ends: npt.NDArray[np.int64],
+        first: int,
+        columns: npt.NDArray[np.int32],
+        base: int,
+        values: npt.NDArray[Any],
+        labels: npt.NDArray[np.float64],
+        queries: npt.NDArray[np.int64] | None,
+        threads: int,
+    ) -> None: ...
+
+class SvmlightFloat32(_Svmlight): ...
+class SvmlightFloat64(_Svmlight): ...

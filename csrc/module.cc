@@ -166,4 +166,5 @@ PYBIND11_MODULE(_core, m) {
   bind_board(m);
   bind_linear(m);
   bind_factors(m);
+  bind_svmlight(m);
 }

@@ -12,8 +12,9 @@ except ImportError as error:
         "run: pip install 'asyncopt[sparse]'"
     ) from error
 from asyncopt.sparse.classifier import LinearClassifier
+from asyncopt.sparse.data.linear import make_like
+from asyncopt.sparse.data.svmlight import load_svmlight
 from asyncopt.sparse.factorization import MatrixFactorization
-from asyncopt.sparse.generators import make_like
 from asyncopt.sparse.regressor import LinearRegressor
 from asyncopt.sparse.settings import losses, syncs
 
@@ -21,6 +22,7 @@ __all__ = [
     "LinearClassifier",
     "LinearRegressor",
     "MatrixFactorization",
+    "load_svmlight",
     "losses",
     "make_like",
     "syncs",

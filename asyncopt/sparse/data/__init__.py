@@ -1,0 +1,1 @@
+"""Data for sparse models: files, downloads, installed sets, and made-up ones."""
