@@ -12,6 +12,7 @@ from asyncopt._version import __version__
 from asyncopt.errors import (
     AsyncoptError,
     CheckpointError,
+    DownloadError,
     LockTimeout,
     RunTimeout,
     SegmentError,
@@ -49,6 +50,7 @@ __all__ = [
     "CheckpointError",
     "Checkpoints",
     "Delay",
+    "DownloadError",
     "ElasticAveraging",
     "Ledger",
     "LocalSteps",

@@ -12,6 +12,7 @@ from typing import Any
 __all__ = [
     "AsyncoptError",
     "CheckpointError",
+    "DownloadError",
     "LockTimeout",
     "RunTimeout",
     "SegmentError",
@@ -26,6 +27,10 @@ class AsyncoptError(Exception):
 
 class CheckpointError(AsyncoptError, RuntimeError):
     """A checkpoint cannot be written, is damaged, or does not fit what it is loaded into."""
+
+
+class DownloadError(AsyncoptError, OSError):
+    """A file cannot be had from the network, or is not the one that was asked for."""
 
 
 class SegmentError(AsyncoptError, RuntimeError):

@@ -18,8 +18,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 #: `run` finds the optimizers in its arguments and clones them for threads; no optimizer knows of
-#: runs. `report` makes pages and plots of what it is given. Everything may use `errors` and the
-#: version.
+#: runs. `report` makes pages and plots of what it is given. Everything may use `downloads`,
+#: `errors` and the version.
 LAYERS = (
     "cli",
     "methods",
@@ -29,6 +29,7 @@ LAYERS = (
     "store",
     "report",
     "_core",
+    "downloads",
     "errors",
     "_version",
 )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import typer
 
-from asyncopt.errors import AsyncoptError
+from asyncopt.errors import AsyncoptError, DownloadError
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, what shells report for Ctrl-C
@@ -48,7 +48,7 @@ def _one_line(failure: Exception) -> str:
     """First line of what went wrong, with the way to see the rest."""
     lines = [line for line in str(failure).splitlines() if line.strip()]
     text = lines[0] if lines else type(failure).__name__
-    if isinstance(failure, CommandError):
+    if isinstance(failure, CommandError | DownloadError):
         return text
     if not isinstance(failure, AsyncoptError | OSError):
         text = f"unexpected {type(failure).__name__}: {text}"

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from asyncopt.cli.downloads import cache_folder, fetch
-from asyncopt.cli.failures import CommandError
 from asyncopt.cli.problems import cifar10
+from asyncopt.downloads import cache_folder, fetch
+from asyncopt.errors import DownloadError
 
 IMAGES = 4  # in each file; the real ones have 10,000
 
@@ -100,7 +100,7 @@ def test_a_damaged_file_is_replaced(server: Server, tmp_path: Path) -> None:
 def test_what_is_not_the_file_is_refused(server: Server, tmp_path: Path, most: int | None) -> None:
     server.most = most
     right = digest(server.content if most else b"another file")
-    with pytest.raises(CommandError, match=r"127\.0\.0\.1.*; .*put the .*file at "):
+    with pytest.raises(DownloadError, match=r"127\.0\.0\.1.*; .*put the .*file at "):
         fetch(server.url, right, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -109,16 +109,16 @@ def test_without_a_network(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     message = rf"cannot be downloaded: .*refused.*put the file at {tmp_path}/cifar\.tar\.gz"
-    with pytest.raises(CommandError, match=message):
+    with pytest.raises(DownloadError, match=message):
         fetch(f"http://127.0.0.1:{port}/cifar.tar.gz", "0" * 64, tmp_path)
-    with pytest.raises(CommandError, match="expected an address that begins with http"):
+    with pytest.raises(DownloadError, match="expected an address that begins with http"):
         fetch("file:///etc/passwd", "0" * 64, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_archive_without_the_images(server: Server, tmp_path: Path) -> None:
     server.content = archive(cifar10.TRAIN)
-    with pytest.raises(CommandError, match=r"expected .*/test_batch\.bin in it, found none"):
+    with pytest.raises(DownloadError, match=r"expected .*/test_batch\.bin in it, found none"):
         cifar10.load(server.url, digest(server.content), tmp_path)
 
 

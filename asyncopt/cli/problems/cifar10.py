@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asyncopt.cli.downloads import fetch
-from asyncopt.cli.failures import CommandError
 from asyncopt.cli.problems.training import Split
+from asyncopt.downloads import fetch
+from asyncopt.errors import DownloadError
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"  # plain bytes: nothing to unpickle
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
@@ -29,7 +29,7 @@ def load(url: str = URL, sha256: str = SHA256, folder: Path | None = None) -> Sp
         folder: where it is kept; see `fetch`.
 
     Raises:
-        CommandError: it cannot be had, or is damaged.
+        DownloadError: it cannot be had, or is damaged.
     """
     path = fetch(url, sha256, folder)
     with tarfile.open(path) as archive:
@@ -49,5 +49,5 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
     except KeyError:
         file = None
     if file is None:
-        raise CommandError(f"{archive.name!s}: expected {name} in it, found none; remove the file")
+        raise DownloadError(f"{archive.name!s}: expected {name} in it, found none; remove the file")
     return file.read()

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from asyncopt.cli.failures import CommandError
+from asyncopt.errors import DownloadError
 
 __all__ = ["cache_folder", "fetch"]
 
@@ -33,7 +33,7 @@ def fetch(url: str, sha256: str, folder: Path | None = None) -> Path:
         folder: where files are kept; by default `cache_folder`. It is made if it is missing.
 
     Raises:
-        CommandError: it is not there and cannot be had, or what came is not what was asked for. In
+        DownloadError: it is not there and cannot be had, or what came is not what was asked for. In
             ``folder`` nothing has changed.
     """
     folder = cache_folder() if folder is None else folder
@@ -41,7 +41,7 @@ def fetch(url: str, sha256: str, folder: Path | None = None) -> Path:
     if path.exists() and _digest(path) == sha256:
         return path
     if not url.startswith(("http://", "https://")):
-        raise CommandError(f"{url}: expected an address that begins with http:// or https://")
+        raise DownloadError(f"{url}: expected an address that begins with http:// or https://")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as aside:
         partial = Path(aside) / path.name
@@ -49,13 +49,13 @@ def fetch(url: str, sha256: str, folder: Path | None = None) -> Path:
             _download(url, partial)
         except (OSError, http.client.HTTPException) as error:  # also urllib's and the socket's
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            raise CommandError(
+            raise DownloadError(
                 f"{url} cannot be downloaded: {reason}; where there is no network, put the file "
                 f"at {path}"
             ) from error
         found = _digest(partial)
         if found != sha256:
-            raise CommandError(
+            raise DownloadError(
                 f"{url}: expected a file with SHA-256 {sha256}, got one with {found}; try again, "
                 f"or put the right file at {path}"
             )
