@@ -13,6 +13,7 @@ except ImportError as error:
     ) from error
 from asyncopt.sparse.classifier import LinearClassifier
 from asyncopt.sparse.data.linear import make_like
+from asyncopt.sparse.data.sets import fetch
 from asyncopt.sparse.data.svmlight import load_svmlight
 from asyncopt.sparse.factorization import MatrixFactorization
 from asyncopt.sparse.regressor import LinearRegressor
@@ -22,6 +23,7 @@ __all__ = [
     "LinearClassifier",
     "LinearRegressor",
     "MatrixFactorization",
+    "fetch",
     "load_svmlight",
     "losses",
     "make_like",
