@@ -36,8 +36,10 @@ LAYERS = (
 
 #: Heavy or optional packages, and the only folders and files that may import each.
 OPTIONAL = {
+    "llvmlite": ("sparse/atomic.py",),
     "matplotlib": ("cli/", "report/", "run/telemetry/plots.py", "methods/plots.py"),
     "mlxtend": ("cli/",),
+    "numba": ("sparse/atomic.py",),
     "psutil": ("cli/",),
     "rich": ("cli/", "run/telemetry/live.py", "methods/summary.py"),
     "scipy": ("sparse/",),
@@ -170,5 +172,5 @@ def test_importing_changes_nothing() -> None:
     assert changed == []
     assert "asyncopt._core" in modules
     loaded = {name.split(".")[0] for name in modules}
-    assert not loaded & {*OPTIONAL, "numba", "pandas"}
+    assert not loaded & {*OPTIONAL, "pandas"}
     assert not [name for name in modules if name.startswith("asyncopt.cli")]
