@@ -1,10 +1,12 @@
 // Linear models over sparse rows, as Python sees them.
+#include "asyncopt/linear/custom.h"
 #include "asyncopt/linear/examples.h"
 #include "asyncopt/linear/trainer.h"
 
 #include <pybind11/stl.h>
 
 #include <memory>
+#include <sstream>
 
 #include "arrays.h"
 #include "plan.h"
@@ -70,10 +72,13 @@ const Kernel& kernel_of(const std::string& loss, const std::string& step) {
 class Training {
  public:
   Training(const std::string& loss, const std::string& step, const std::string& sync,
-           std::size_t columns, std::size_t workers)
+           std::size_t columns, std::size_t workers, std::uintptr_t custom)
       : trainer_(kernel_of(loss, step), sync_of(std::span<const Sync>(kSyncs), sync), columns,
                  workers),
-        columns_(columns) {}
+        columns_(columns),
+        custom_(reinterpret_cast<CustomLoss::Function>(custom)) {
+    expect((loss == "custom") == (custom != 0), "custom: expected the address of loss='custom'");
+  }
 
   Trainer& trainer() { return trainer_; }
 
@@ -97,6 +102,7 @@ class Training {
     pass.order = in(order);
     pass.t = t;
     pass.settings = {numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], spacing.data()};
+    pass.settings.custom = &custom_;
     pass.curvatures = curvatures.data();
     std::optional<double> losses;
     {
@@ -104,12 +110,20 @@ class Training {
       losses = trainer_.run(pass, no_signal);
     }
     if (!losses) throw py::error_already_set();
+    if (const auto at = custom_.failure()) {
+      std::ostringstream message;
+      message << "loss: expected a finite value and derivative, got " << at->value << " and "
+              << at->derivative << " at prediction " << at->prediction << ", target " << at->target
+              << "; an exception counts as nan; if it is right there, lower eta0";
+      throw std::invalid_argument(message.str());
+    }
     return *losses;
   }
 
  private:
   Trainer trainer_;
   std::size_t columns_;
+  CustomLoss custom_;
 };
 
 // An array that shows the trainer's memory.
@@ -133,9 +147,9 @@ void bind_linear(py::module_& m) {
   bind_rows<std::int64_t, double>(m);
   py::class_<Training>(m, "LinearTrainer")
       .def(py::init<const std::string&, const std::string&, const std::string&, std::size_t,
-                    std::size_t>(),
+                    std::size_t, std::uintptr_t>(),
            py::kw_only(), py::arg("loss"), py::arg("step"), py::arg("sync"), py::arg("columns"),
-           py::arg("workers"))
+           py::arg("workers"), py::arg("custom") = 0)
       .def("run", &Training::run, py::kw_only(), py::arg("begin").noconvert(),
            py::arg("columns").noconvert(), py::arg("values").noconvert(),
            py::arg("targets").noconvert(), py::arg("weights").noconvert(),

@@ -39,7 +39,7 @@ OPTIONAL = {
     "llvmlite": ("sparse/atomic.py",),
     "matplotlib": ("cli/", "report/", "run/telemetry/plots.py", "methods/plots.py"),
     "mlxtend": ("cli/",),
-    "numba": ("sparse/atomic.py",),
+    "numba": ("sparse/atomic.py", "sparse/custom_loss.py"),
     "psutil": ("cli/",),
     "rich": ("cli/", "run/telemetry/live.py", "methods/summary.py"),
     "scipy": ("sparse/",),

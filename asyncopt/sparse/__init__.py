@@ -1,6 +1,7 @@
 """Models of sparse data, trained by several threads at once: scikit-learn estimators.
 
-Needs scikit-learn and scipy: ``pip install 'asyncopt[sparse]'``.
+Needs scikit-learn and scipy: ``pip install 'asyncopt[sparse]'``. Losses of your own, and
+`asyncopt.sparse.atomic`, need numba: ``pip install 'asyncopt[numba]'``.
 """
 
 try:
@@ -12,17 +13,20 @@ except ImportError as error:
         "run: pip install 'asyncopt[sparse]'"
     ) from error
 from asyncopt.sparse.classifier import LinearClassifier
+from asyncopt.sparse.custom_loss import CustomLoss
 from asyncopt.sparse.data.linear import make_like
 from asyncopt.sparse.data.sets import fetch
 from asyncopt.sparse.data.svmlight import load_svmlight
 from asyncopt.sparse.factorization import MatrixFactorization
-from asyncopt.sparse.regressor import LinearRegressor
+from asyncopt.sparse.regressor import LinearRegressor, custom
 from asyncopt.sparse.settings import losses, syncs
 
 __all__ = [
+    "CustomLoss",
     "LinearClassifier",
     "LinearRegressor",
     "MatrixFactorization",
+    "custom",
     "fetch",
     "load_svmlight",
     "losses",

@@ -15,6 +15,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from asyncopt.sparse.custom_loss import check_loss
 from asyncopt.sparse.examples import ColumnSums, Examples, canonical
 from asyncopt.sparse.settings import (
     LEARNING_RATES,
@@ -38,7 +39,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
     _losses: tuple[str, ...]
 
     def _check_parameters(self) -> None:
-        one_of("loss", self.loss, self._losses)
+        check_loss(self.loss, self._losses)
         one_of("penalty", self.penalty, PENALTIES)
         one_of("learning_rate", self.learning_rate, tuple(LEARNING_RATES))
         one_of("sync", self.sync, syncs())
@@ -145,8 +146,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         """What is to be spread over fitted and held out examples alike; None: nothing."""
         return None
 
-    @staticmethod
-    def _score_held_out(predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> float:
+    def _score_held_out(self, predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> float:
         raise NotImplementedError
 
     def _predictions(self, X: Any, state: State) -> npt.NDArray[np.float64]:

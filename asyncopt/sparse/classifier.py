@@ -12,6 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 
 from asyncopt.sparse.base import LinearModel
+from asyncopt.sparse.custom_loss import CustomLoss
 
 __all__ = ["LinearClassifier"]
 
@@ -33,7 +34,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
     "Hogwild!", arXiv 1106.5730), as a proximal step (Duchi and Singer, JMLR 2009).
 
     Args:
-        loss: ``"log_loss"``, ``"hinge"`` or ``"squared_hinge"``.
+        loss: ``"log_loss"``, ``"hinge"``, ``"squared_hinge"`` or a `CustomLoss`.
         penalty: ``"l2"`` (half the squared norm), ``"l1"``, ``"elasticnet"`` or None.
         alpha: weight of the penalty.
         l1_ratio: the part of ``"elasticnet"`` that is ``"l1"``.
@@ -69,7 +70,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
 
     def __init__(
         self,
-        loss: str = "log_loss",
+        loss: str | CustomLoss = "log_loss",
         *,
         penalty: str | None = "l2",
         alpha: float = 1e-4,
@@ -212,6 +213,5 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
     def _strata(targets: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return np.asarray(targets.argmax(axis=0)) if len(targets) > 1 else targets[0]
 
-    @staticmethod
-    def _score_held_out(predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> float:
+    def _score_held_out(self, predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> float:
         return float(np.mean((predictions > 0) == (targets > 0)))

@@ -1,7 +1,8 @@
-"""``LinearRegressor``."""
+"""``LinearRegressor``, and one of a custom loss."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -10,9 +11,10 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
 from asyncopt.sparse.base import LinearModel
+from asyncopt.sparse.custom_loss import CustomLoss
 from asyncopt.sparse.settings import real
 
-__all__ = ["LinearRegressor"]
+__all__ = ["LinearRegressor", "custom"]
 
 
 class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
@@ -21,9 +23,9 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
     As `asyncopt.sparse.LinearClassifier`, which describes the other arguments, for numbers.
 
     Args:
-        loss: ``"squared_error"`` (half the squared error) or ``"huber"``.
+        loss: ``"squared_error"`` (half the squared error), ``"huber"`` or a `CustomLoss`.
         epsilon: the error from which ``"huber"`` grows linearly.
-        early_stopping: go by the R² on examples held out, and keep the best model.
+        early_stopping: go by `score` on examples held out, and keep the best model.
 
     Attributes:
         coef_: float64 of shape (features,).
@@ -37,7 +39,7 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
 
     def __init__(
         self,
-        loss: str = "squared_error",
+        loss: str | CustomLoss = "squared_error",
         *,
         penalty: str | None = "l2",
         alpha: float = 1e-4,
@@ -105,6 +107,18 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
         """Predicted numbers, shape (examples,)."""
         return self._decisions(X)[:, 0]
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The R² of the predictions; under a custom loss minus their mean loss, greater is better.
+
+        Args:
+            X: as in `fit`.
+            y: as in `fit`.
+            sample_weight: as in `fit`.
+        """
+        if isinstance(self.loss, CustomLoss):
+            return -self.loss.mean(self.predict(X), y, sample_weight)
+        return float(super().score(X, y, sample_weight))
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         real("epsilon", self.epsilon, 0, open_=True)
@@ -113,6 +127,31 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
         super()._publish()
         self.coef_ = self.coef_[0]
 
-    @staticmethod
-    def _score_held_out(predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> float:
+    def _score_held_out(self, predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> float:
+        if isinstance(self.loss, CustomLoss):
+            return -self.loss.mean(predictions, targets)
         return float(r2_score(targets, predictions))
+
+
+def custom(
+    loss: Callable[[float, float], Any],
+    *,
+    derivative: Callable[[float, float], Any] | None = None,
+    curvature: float = 1.0,
+    check: bool = True,
+    **parameters: Any,
+) -> LinearRegressor:
+    """A `LinearRegressor` of a loss of your own, compiled by numba.
+
+    Args:
+        loss: as `CustomLoss`, like the next three.
+        derivative: of the loss.
+        curvature: of the loss.
+        check: the derivative.
+        parameters: of `LinearRegressor`.
+
+    Raises:
+        ImportError, TypeError, ValueError: as `CustomLoss`.
+    """
+    made = CustomLoss(loss, derivative, curvature=curvature, check=check)
+    return LinearRegressor(made, **parameters)

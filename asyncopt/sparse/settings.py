@@ -6,9 +6,12 @@ import functools
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncopt import _core
+
+if TYPE_CHECKING:
+    from asyncopt.sparse.custom_loss import CustomLoss
 
 __all__ = ["LEARNING_RATES", "PENALTIES", "Settings", "losses", "one_of", "real", "syncs", "whole"]
 
@@ -19,8 +22,9 @@ LEARNING_RATES = {"constant": "scaled", "inverse": "scaled", "adagrad": "adagrad
 
 @functools.cache
 def losses() -> dict[str, float]:
-    """Every compiled loss, with an upper bound of its second derivative."""
-    return {loss: curvature for loss, _, curvature in _core.linear_kernels()}
+    """Every loss that is built in, with an upper bound of its second derivative."""
+    kernels = _core.linear_kernels()
+    return {loss: curvature for loss, _, curvature in kernels if loss != "custom"}
 
 
 @functools.cache
@@ -32,7 +36,7 @@ def syncs() -> tuple[str, ...]:
 class Settings(NamedTuple):
     """The numbers of a step: the learning rate of example t is ``eta0 / (1 + decay * t)``."""
 
-    loss: str
+    loss: str | CustomLoss
     step: str
     eta0: float
     decay: float

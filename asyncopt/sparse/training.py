@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from asyncopt import _core
+from asyncopt.sparse.custom_loss import engine_loss
 from asyncopt.sparse.examples import ColumnSums, Examples
-from asyncopt.sparse.settings import Settings, losses
+from asyncopt.sparse.settings import Settings
 
 __all__ = ["Patience", "State", "train"]
 
@@ -116,11 +117,17 @@ def train(
         The number of passes.
 
     Raises:
-        ValueError: the weights are not finite any more; ``state`` is as it was.
+        ValueError: the weights, or a custom loss, are not finite any more; ``state`` is as it was.
     """
     columns = examples.columns_by_frequency
+    loss_name, curvature, custom = engine_loss(settings.loss)
     trainer = _core.LinearTrainer(
-        loss=settings.loss, step=settings.step, sync=sync, columns=len(columns), workers=threads
+        loss=loss_name,
+        step=settings.step,
+        sync=sync,
+        columns=len(columns),
+        workers=threads,
+        custom=custom,
     )
     trainer.weights[:] = state.weights[columns]
     if adaptive := len(trainer.squares) > 0:
@@ -138,8 +145,7 @@ def train(
         "weights": weights,
         "block": block,
         "spacing": sums.spacing()[columns],
-        "curvatures": sums.curvatures()[columns]
-        * np.float32(losses()[settings.loss] * mean_weight),
+        "curvatures": sums.curvatures()[columns] * np.float32(curvature * mean_weight),
         "numbers": list(settings[2:]),
     }
     trained = State(len(columns))

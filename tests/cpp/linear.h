@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "asyncopt/linear/custom.h"
 #include "asyncopt/linear/trainer.h"
 #include "check.h"
 
@@ -23,6 +24,13 @@ inline const linear::Sync& linear_sync(std::string_view name) {
     if (name == s.name) return s;
   fail(__FILE__, __LINE__, "no such sync");
 }
+
+// A custom loss, log cosh (error).
+inline linear::CustomLoss log_cosh([](double prediction, double target, double* found) {
+  const double error = prediction - target, size = std::fabs(error);
+  found[0] = size + std::log1p(std::exp(-2 * size)) - std::log(2);
+  found[1] = std::tanh(error);
+});
 
 // Rows of given lengths with random columns, none twice in a row, and random values.
 struct Examples {
@@ -59,6 +67,7 @@ struct Examples {
   linear::Pass pass(std::span<const std::int64_t> order, std::size_t block,
                     linear::Settings settings) const {
     settings.spacing = spacing.data();
+    settings.custom = &log_cosh;
     return {.rows = {begin.data(), column.data(), value.data(), target.data(), nullptr},
             .count = rows(),
             .block = block,
@@ -77,6 +86,7 @@ inline double textbook_loss(std::string_view loss, double prediction, double tar
   if (loss == "squared_hinge") return std::pow(std::fmax(0, 1 - margin), 2);
   if (loss == "log_loss") return std::log(1 + std::exp(-margin));
   if (loss == "squared_error") return error * error / 2;
+  if (loss == "custom") return std::log(std::cosh(error));
   CHECK(loss == "huber");
   return error <= epsilon ? error * error / 2 : epsilon * (error - epsilon / 2);
 }

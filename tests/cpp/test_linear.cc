@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <limits>
 #include <numeric>
 
 #include "asyncopt/linear/losses.h"
@@ -20,18 +21,21 @@ constexpr float kEpsilon = 0.7f;
 template <class Loss>
 void check_loss() {
   current_case = Loss::name;
+  linear::Settings settings{};
+  settings.epsilon = kEpsilon;
+  settings.custom = &log_cosh;
   for (const float target : {-1.0f, 1.0f})
     for (float prediction = -4.03f; prediction < 4; prediction += 0.1f) {
-      const linear::LossAt at = Loss::at(prediction, target, kEpsilon);
+      const linear::LossAt at = Loss::at(prediction, target, settings);
       CHECK_LE(std::fabs(at.value - textbook_loss(Loss::name, prediction, target, kEpsilon)), 1e-5);
       const double slope = textbook_derivative(Loss::name, prediction, target, kEpsilon);
       CHECK_LE(std::fabs(at.derivative - slope), 1e-5);
-      const double next = Loss::at(prediction + 0.01f, target, kEpsilon).derivative;
+      const double next = Loss::at(prediction + 0.01f, target, settings).derivative;
       if (Loss::curvature != 1) CHECK_LE(next - at.derivative, 0.01001 * Loss::curvature);
     }
   for (const float far : {-1e4f, 1e4f}) {
-    CHECK(std::isfinite(Loss::at(far, 1, kEpsilon).value));
-    CHECK(std::isfinite(Loss::at(far, 1, kEpsilon).derivative));
+    CHECK(std::isfinite(Loss::at(far, 1, settings).value));
+    CHECK(std::isfinite(Loss::at(far, 1, settings).derivative));
   }
 }
 
@@ -159,6 +163,24 @@ void check_memory() {
   CHECK_LE(static_cast<blkcnt_t>(bytes / 512), file.st_blocks);
 }
 
+// The first of its failures is told, with where; those of predictions that are not finite are not.
+void check_custom_loss_that_fails() {
+  linear::CustomLoss root([](double prediction, double target, double* found) {
+    found[0] = std::sqrt(prediction);
+    found[1] = target;
+  });
+  CHECK_EQ(root.at(4, 1).value, 2.0f);
+  root.at(std::numeric_limits<float>::quiet_NaN(), 1);
+  CHECK(!root.failure());
+  root.at(-4, 7);
+  root.at(-5, 8);
+  const linear::CustomLoss::At first = root.failure().value();
+  CHECK_EQ(first.prediction, -4.0f);
+  CHECK_EQ(first.target, 7.0f);
+  CHECK(std::isnan(first.value));
+  CHECK_EQ(first.derivative, 7.0f);
+}
+
 }  // namespace
 
 int main() {
@@ -168,4 +190,5 @@ int main() {
   check_steps();
   check_example_weights();
   check_penalty_is_stable();
+  check_custom_loss_that_fails();
 }

@@ -207,7 +207,7 @@ def test_like_rcv1() -> None:
 
 
 def test_every_compiled_loss_and_sync_is_reached() -> None:
-    offered = {*LinearClassifier._losses, *LinearRegressor._losses}
+    offered = {*LinearClassifier._losses, *LinearRegressor._losses, "custom"}
     assert {loss for loss, _, _ in _core.linear_kernels()} == offered
     assert {step for _, step, _ in _core.linear_kernels()} == {"scaled", "adagrad"}
     for name in _core.linear_syncs():

@@ -10,6 +10,8 @@
 
 namespace asyncopt::linear {
 
+class CustomLoss;
+
 // Examples in compressed rows: entries begin[i] to begin[i + 1] are those of row i. No column
 // comes twice in a row. Kernels read whole lanes, up to kLanes entries past the end of a row: as
 // many of column 0 follow the last one.
@@ -32,6 +34,7 @@ struct Settings {
   float l1, l2;          // the penalty on a weight w is l1 |w| + l2 w^2 / 2
   float epsilon;         // of the Huber loss
   const float* spacing;  // of each column: examples for each one that has it; 0: no penalty
+  CustomLoss* custom{};  // the loss of that name
 };
 
 // Steps on the examples [first, last), of which the first is the t-th since the beginning. Returns

@@ -127,8 +127,7 @@ double loop(const Rows& rows, std::size_t first, std::size_t last, std::uint64_t
     const auto n = static_cast<std::size_t>(rows.begin[i + 1]) - begin;
     const std::int32_t* const columns = rows.columns + begin;
     const float* const values = rows.values + begin;
-    const LossAt loss =
-        Loss::at(dot(model.weights, columns, values, n), rows.targets[i], settings.epsilon);
+    const LossAt loss = Loss::at(dot(model.weights, columns, values, n), rows.targets[i], settings);
     const float weight = rows.weights == nullptr ? 1 : rows.weights[i];
     losses += static_cast<double>(weight * loss.value);
     const float derivative = weight * loss.derivative;

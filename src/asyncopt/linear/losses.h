@@ -3,10 +3,12 @@
 // A loss is a struct of
 //   name        what scikit-learn calls it
 //   curvature   an upper bound of its second derivative; 1 where there is none (hinge)
-//   at          (prediction, target, epsilon) -> value and derivative with respect to the
+//   at          (prediction, target, settings) -> value and derivative with respect to the
 //               prediction. The target is -1 or 1 in classification, any number in regression
 #pragma once
 
+#include "asyncopt/linear/custom.h"
+#include "asyncopt/linear/kernels.h"
 #include "asyncopt/lists.h"
 
 namespace asyncopt::linear {
@@ -19,7 +21,7 @@ struct LossAt {
 struct Hinge {
   static constexpr const char* name = "hinge";
   static constexpr float curvature = 1;
-  static ASYNCOPT_INLINE LossAt at(float prediction, float target, float) {
+  static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings&) {
     const float slack = 1 - target * prediction;
     return slack > 0 ? LossAt{slack, -target} : LossAt{0, 0};
   }
@@ -28,7 +30,7 @@ struct Hinge {
 struct SquaredHinge {
   static constexpr const char* name = "squared_hinge";
   static constexpr float curvature = 2;
-  static ASYNCOPT_INLINE LossAt at(float prediction, float target, float) {
+  static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings&) {
     const float slack = 1 - target * prediction;
     return slack > 0 ? LossAt{slack * slack, -2 * slack * target} : LossAt{0, 0};
   }
@@ -37,7 +39,7 @@ struct SquaredHinge {
 struct Logistic {
   static constexpr const char* name = "log_loss";
   static constexpr float curvature = 0.25f;
-  static ASYNCOPT_INLINE LossAt at(float prediction, float target, float) {
+  static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings&) {
     // In terms of exp(-|margin|), which cannot overflow.
     const float margin = target * prediction;
     const float e = __builtin_expf(-__builtin_fabsf(margin));
@@ -49,7 +51,7 @@ struct Logistic {
 struct Squared {
   static constexpr const char* name = "squared_error";
   static constexpr float curvature = 1;
-  static ASYNCOPT_INLINE LossAt at(float prediction, float target, float) {
+  static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings&) {
     const float error = prediction - target;
     return {error * error / 2, error};
   }
@@ -59,7 +61,8 @@ struct Squared {
 struct Huber {
   static constexpr const char* name = "huber";
   static constexpr float curvature = 1;
-  static ASYNCOPT_INLINE LossAt at(float prediction, float target, float epsilon) {
+  static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings& settings) {
+    const float epsilon = settings.epsilon;
     const float error = prediction - target;
     const float size = __builtin_fabsf(error);
     if (size <= epsilon) return {error * error / 2, error};
@@ -67,6 +70,16 @@ struct Huber {
   }
 };
 
-using Losses = List<Hinge, SquaredHinge, Logistic, Squared, Huber>;
+// The caller's own (custom.h), who knows its curvature.
+struct Custom {
+  static constexpr const char* name = "custom";
+  static constexpr float curvature = 1;
+  static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings& settings) {
+    const CustomLoss::At at = settings.custom->at(prediction, target);
+    return {at.value, at.derivative};
+  }
+};
+
+using Losses = List<Hinge, SquaredHinge, Logistic, Squared, Huber, Custom>;
 
 }  // namespace asyncopt::linear

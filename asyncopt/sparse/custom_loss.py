@@ -1,0 +1,215 @@
+"""Losses of the user's own: numba compiles them into functions that the engine's loop calls."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from asyncopt.sparse.settings import losses, one_of, real
+
+__all__ = ["CustomLoss", "check_loss", "engine_loss"]
+
+_Array = npt.NDArray[np.float64]
+
+
+class _Compiled(NamedTuple):
+    entry: Any
+    """Has the ``address`` of what C calls as ``void (double, double, double *)``."""
+    evaluate: Callable[[_Array, _Array], tuple[_Array, _Array]]
+    """The values and derivatives of arrays of predictions and targets."""
+
+
+@dataclass(frozen=True)
+class CustomLoss:
+    """A loss for `LinearRegressor` and `LinearClassifier`, written in Python and compiled by numba.
+
+    The threads run the compiled function inside the same loop as that of the losses that are built
+    in, once for each example and without the GIL.
+
+    Two losses of the same functions are equal. One can be pickled when its functions can: when they
+    are a module's, or compiled with ``numba.njit``.
+
+    Args:
+        function: ``function(prediction, target)`` returns the pair of the loss and its derivative
+            with respect to the prediction or, with ``derivative``, the loss. It is given floats
+            (in classification the target is -1 or 1), is made of what numba compiles (numbers,
+            ``math``, ``numpy``), and is plain or compiled with ``numba.njit``. A plain one is
+            compiled so that it divides by 0 as numpy does.
+        derivative: ``derivative(prediction, target)``.
+        curvature: the derivative's greatest slope, about; 1 for a loss with a kink. The smaller it
+            is, the farther the threads go between two merges (``sync="replicated"``) of weights
+            that all of them change.
+        check: compare the derivative with differences of the loss at some predictions between -5
+            and 5, for the targets -1, 0, 1 and 2, wherever the loss is finite.
+
+    Raises:
+        ImportError: there is no numba: ``pip install 'asyncopt[numba]'``.
+        TypeError: numba cannot compile a function, or one does not return what it should.
+        ValueError: the curvature is not above 0, or the derivative is not the loss's.
+    """
+
+    function: Callable[[float, float], Any]
+    derivative: Callable[[float, float], Any] | None = None
+    curvature: float = 1.0
+    check: bool = True
+    _compiled: _Compiled = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        real("curvature", self.curvature, 0, open_=True)
+        object.__setattr__(self, "_compiled", _compile(self.function, self.derivative))
+        if self.check:
+            _check_derivative(self._compiled)
+
+    def mean(self, predictions: Any, targets: Any, weights: Any = None) -> float:
+        """The mean loss of examples, in float64.
+
+        Args:
+            predictions: shape (examples,).
+            targets: likewise.
+            weights: of the examples, likewise; None: all 1.
+        """
+        values, _ = self._compiled.evaluate(_floats(predictions), _floats(targets))
+        return float(np.average(values, weights=weights))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # nothing of it changes; scikit-learn's clone would compile it again
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CustomLoss, (self.function, self.derivative, self.curvature, self.check)
+
+
+def check_loss(loss: Any, known: tuple[str, ...]) -> None:
+    """Raises ValueError unless a loss is one of the names known, or a `CustomLoss`."""
+    if isinstance(loss, CustomLoss):
+        return
+    if callable(loss):
+        raise ValueError(f"loss: expected a name or a CustomLoss, got {loss!r}; use CustomLoss(it)")
+    one_of("loss", loss, known)
+
+
+def engine_loss(loss: str | CustomLoss) -> tuple[str, float, int]:
+    """What the engine needs of a loss: its name there, its curvature, its address if it has one.
+
+    The address holds as long as the loss is there.
+    """
+    if isinstance(loss, CustomLoss):
+        return "custom", loss.curvature, loss._compiled.entry.address
+    return loss, losses()[loss], 0
+
+
+@functools.lru_cache(maxsize=64)
+def _compile(function: Callable[..., Any], derivative: Callable[..., Any] | None) -> _Compiled:
+    try:
+        import numba
+    except ImportError as error:
+        raise ImportError(
+            f"CustomLoss: expected numba, got: {error}; run: pip install 'asyncopt[numba]'"
+        ) from error
+    from numba import types
+
+    nan = np.nan
+    jit = numba.njit(error_model="numpy")
+    loss = _jitted("loss", function, pair=derivative is None)
+    # Nobody would see an exception where C has called, so it becomes what the engine does see.
+    if derivative is None:
+
+        @jit
+        def at(prediction: float, target: float) -> tuple[float, float]:
+            try:
+                value, slope = loss(prediction, target)
+            except Exception:
+                value, slope = nan, nan
+            return float(value), float(slope)
+
+    else:
+        slope_of = _jitted("derivative", derivative, pair=False)
+
+        @jit
+        def at(prediction: float, target: float) -> tuple[float, float]:
+            try:
+                value, slope = loss(prediction, target), slope_of(prediction, target)
+            except Exception:
+                value, slope = nan, nan
+            return float(value), float(slope)
+
+    @numba.cfunc(types.void(types.float64, types.float64, types.CPointer(types.float64)))
+    def entry(prediction: float, target: float, value_and_derivative: Any) -> None:
+        value_and_derivative[0], value_and_derivative[1] = at(prediction, target)
+
+    @jit
+    def evaluate(predictions: _Array, targets: _Array) -> tuple[_Array, _Array]:
+        values, slopes = np.empty(len(predictions)), np.empty(len(predictions))
+        for i in range(len(predictions)):
+            values[i], slopes[i] = at(predictions[i], targets[i])
+        return values, slopes
+
+    return _Compiled(entry, evaluate)
+
+
+def _jitted(name: str, function: Callable[..., Any], pair: bool) -> Any:
+    """The function compiled, for two floats; returns a pair of numbers, or a number."""
+    import numba
+    from numba import types
+    from numba.core.errors import NumbaError
+    from numba.extending import is_jitted
+
+    if not callable(function):
+        raise TypeError(f"{name}: expected a function of (prediction, target), got {function!r}")
+    try:
+        jitted = function if is_jitted(function) else numba.njit(error_model="numpy")(function)
+        probe = numba.njit(lambda prediction, target: jitted(prediction, target))
+        probe.compile((types.float64, types.float64))
+    except (NumbaError, TypeError) as error:
+        raise TypeError(
+            f"{name}: expected a function of (prediction, target) that numba compiles, got "
+            f"{function!r}: {error}"
+        ) from error
+    (signature,) = probe.nopython_signatures
+    result = signature.return_type
+    numbers = getattr(result, "types", [result])  # a tuple's
+    if len(numbers) != 1 + pair or not all(
+        isinstance(each, (types.Integer, types.Float, types.Boolean)) for each in numbers
+    ):
+        expected = "the pair (value, derivative)" if pair else "a number"
+        remedy = "; or pass derivative=" if pair else ""
+        raise TypeError(
+            f"{name}: expected a function that returns {expected}, got {result}{remedy}"
+        )
+    return jitted
+
+
+def _check_derivative(compiled: _Compiled) -> None:
+    """Raises ValueError where the derivative is not between the slopes to either side.
+
+    So it may be any subgradient at a kink. Steps of 1e-3 suit functions that compute in float32.
+    """
+    step = 1e-3
+    grid, given = np.linspace(-5, 5, 41) + 0.0123, [-1.0, 0.0, 1.0, 2.0]
+    predictions, targets = np.tile(grid, len(given)), np.repeat(given, len(grid))
+    values, slopes = compiled.evaluate(predictions, targets)
+    below, above = (compiled.evaluate(predictions + d, targets)[0] for d in (-step, step))
+    left, right = (values - below) / step, (above - values) / step
+    finite = np.isfinite(left + right)
+    if not finite.any():
+        raise ValueError(
+            "loss: expected finite values at predictions from -5 to 5 for some of the targets -1, "
+            "0, 1 and 2, got none (an exception counts as nan); correct it, or pass check=False"
+        )
+    slack = 1e-3 * (1 + np.abs(left)) + 1e-4 * np.abs(values)
+    near = (slopes >= np.minimum(left, right) - slack) & (slopes <= np.maximum(left, right) + slack)
+    if (wrong := np.flatnonzero(finite & ~near)).size:
+        first = wrong[np.abs(predictions[wrong]).argmin()]
+        raise ValueError(
+            f"derivative: expected about {(left[first] + right[first]) / 2:.4g}, the slope of the "
+            f"loss at prediction {predictions[first]:.4g}, target {targets[first]:g}; "
+            f"got {slopes[first]:.4g}; correct it, or pass check=False"
+        )
+
+
+def _floats(array: Any) -> _Array:
+    return np.ascontiguousarray(array, np.float64)
