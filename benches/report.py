@@ -183,6 +183,7 @@ SUITES: dict[str, Callable[[Sequence[Record]], str]] = {
     "embedding": embedding_table,
     "linear": functools.partial(linear_table, title="A pass, seconds per nonzero"),
     "linear fit": functools.partial(linear_table, title="A fit of ten passes"),
+    "custom": functools.partial(linear_table, title="A loss written in Python"),
     "contention": contention_tables,
     "workers": workers_table,
     "folds": folds_tables,

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.linear_model import SGDClassifier
 
-from asyncopt.sparse import LinearClassifier, make_like, syncs
+from asyncopt.sparse import CustomLoss, LinearClassifier, make_like, syncs
 from asyncopt.sparse.examples import ColumnSums, Examples, canonical
 from asyncopt.sparse.settings import Settings
 from asyncopt.sparse.training import State, train
@@ -52,8 +52,16 @@ def objective(weights: npt.NDArray[Any], intercept: float, data: Data) -> float:
 class Ours:
     """Passes of one model under a sync, on a number of threads."""
 
-    def __init__(self, data: Data, sync: str, threads: int, prepared: Any) -> None:
+    def __init__(
+        self,
+        data: Data,
+        sync: str,
+        threads: int,
+        prepared: Any,
+        loss: str | CustomLoss = "log_loss",
+    ) -> None:
         self._sums, self._examples, self._targets = prepared
+        self._settings = Settings(loss, "scaled", ETA0, 0.0, 0.0, ALPHA, 0.0)
         self._state = State(len(self._sums.counts))
         self._nonzeros = data[0].nnz
         self._sync, self._threads = sync, threads
@@ -67,7 +75,7 @@ class Ours:
             self._sums,
             self._targets,
             None,
-            Settings("log_loss", "scaled", ETA0, 0.0, 0.0, ALPHA, 0.0),
+            self._settings,
             passes=1,
             patience=None,
             random=self._random,
