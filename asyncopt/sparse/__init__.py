@@ -15,6 +15,7 @@ except ImportError as error:
 from asyncopt.sparse.classifier import LinearClassifier
 from asyncopt.sparse.custom_loss import CustomLoss
 from asyncopt.sparse.data.linear import make_like
+from asyncopt.sparse.data.mapped import convert_svmlight, open_csr, row_blocks, save_csr
 from asyncopt.sparse.data.sets import fetch
 from asyncopt.sparse.data.svmlight import load_svmlight
 from asyncopt.sparse.factorization import MatrixFactorization
@@ -26,10 +27,14 @@ __all__ = [
     "LinearClassifier",
     "LinearRegressor",
     "MatrixFactorization",
+    "convert_svmlight",
     "custom",
     "fetch",
     "load_svmlight",
     "losses",
     "make_like",
+    "open_csr",
+    "row_blocks",
+    "save_csr",
     "syncs",
 ]
