@@ -14,8 +14,10 @@ except ImportError as error:
     ) from error
 from asyncopt.sparse.classifier import LinearClassifier
 from asyncopt.sparse.custom_loss import CustomLoss
+from asyncopt.sparse.data.graphs import Graph, make_graph_like
 from asyncopt.sparse.data.linear import make_like
 from asyncopt.sparse.data.mapped import convert_svmlight, open_csr, row_blocks, save_csr
+from asyncopt.sparse.data.ratings import make_ratings_like
 from asyncopt.sparse.data.sets import fetch
 from asyncopt.sparse.data.svmlight import load_svmlight
 from asyncopt.sparse.factorization import MatrixFactorization
@@ -24,6 +26,7 @@ from asyncopt.sparse.settings import losses, syncs
 
 __all__ = [
     "CustomLoss",
+    "Graph",
     "LinearClassifier",
     "LinearRegressor",
     "MatrixFactorization",
@@ -32,7 +35,9 @@ __all__ = [
     "fetch",
     "load_svmlight",
     "losses",
+    "make_graph_like",
     "make_like",
+    "make_ratings_like",
     "open_csr",
     "row_blocks",
     "save_csr",

@@ -1,4 +1,4 @@
-"""Made-up data in the shape of well-known sets."""
+"""Made-up examples in the shape of a well-known set, for linear models."""
 
 from __future__ import annotations
 
