@@ -36,6 +36,20 @@ class WorkerCounts(TypedDict):
     staleness_sum: int
     staleness: list[int]
 
+class WordCosts(TypedDict):  # seconds
+    transfer: float
+    lock: float
+    sleep: float
+    wake: float
+    wake_call: float
+
+class LineCosts(TypedDict):  # seconds per cache line; own, remote
+    update: tuple[float, float]
+    exchange: tuple[float, float]
+    copy: tuple[float, float]
+    snapshot: tuple[float, float]
+    check: float
+
 class SeatInfo(TypedDict):
     pid: int
     incarnation: int
@@ -51,6 +65,8 @@ class Positions(TypedDict):
 
 PARALLEL_FROM: int
 MAX_WORKERS: int
+MAX_STRIPES: int
+CACHE_LINE: int
 PHASES: tuple[str, ...]
 LINEAR_LANES: int
 
@@ -60,6 +76,14 @@ def isas() -> tuple[str, ...]: ...
 def isa() -> str: ...
 def staleness_floors() -> list[int]: ...
 def prefer_huge_pages(at: int, bytes: int) -> None: ...
+def probe_words(processors: tuple[int, int]) -> WordCosts: ...
+def probe_lines(
+    *,
+    processors: tuple[int, int],
+    lines: int,
+    width: int,
+    starts: npt.NDArray[np.int64],
+) -> LineCosts: ...
 
 class SegmentConfig:
     def __init__(

@@ -158,6 +158,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("isa", &picked_isa, "The instruction set in use.");
   m.attr("PARALLEL_FROM") = kParallel;
   m.attr("MAX_WORKERS") = kMaxWorkers;
+  m.attr("MAX_STRIPES") = kMaxStripes;
+  m.attr("CACHE_LINE") = kCacheLine;
   m.def("staleness_floors", &staleness_floors, "The smallest staleness of each histogram bucket.");
   m.def("prefer_huge_pages", &prefer_huge_pages, py::arg("at"), py::arg("bytes"),
         "Ask for large pages under memory that has not been touched yet.");
@@ -167,4 +169,5 @@ PYBIND11_MODULE(_core, m) {
   bind_linear(m);
   bind_factors(m);
   bind_svmlight(m);
+  bind_probe(m);
 }

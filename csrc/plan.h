@@ -103,5 +103,6 @@ void bind_board(py::module_& m);
 void bind_linear(py::module_& m);
 void bind_factors(py::module_& m);
 void bind_svmlight(py::module_& m);
+void bind_probe(py::module_& m);
 
 }  // namespace asyncopt::python

@@ -18,8 +18,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 #: `run` finds the optimizers in its arguments and clones them for threads; no optimizer knows of
-#: runs. `report` makes pages and plots of what it is given. Everything may use `downloads`,
-#: `errors` and the version.
+#: runs. `simulate` is a model of the engine and uses none of it. `report` makes pages and plots of
+#: what it is given. Everything may use `downloads`, `errors` and the version.
 LAYERS = (
     "cli",
     "methods",
@@ -30,6 +30,7 @@ LAYERS = (
     "report",
     "_core",
     "downloads",
+    "simulate",
     "errors",
     "_version",
 )

@@ -28,6 +28,7 @@ from asyncopt.cli.plan import (
     usable_cores,
 )
 from asyncopt.cli.problems import PROBLEMS
+from asyncopt.cli.simulate.command import simulate
 from asyncopt.cli.staleness.command import staleness
 
 cli = typer.Typer(
@@ -157,3 +158,4 @@ def doctor(
 
 
 cli.command()(staleness)
+cli.command()(simulate)

@@ -113,6 +113,13 @@ def cache_size(level: int) -> int | None:
     return None
 
 
+def siblings(processor: int) -> frozenset[int]:
+    """The processors that share a core with this one, itself included."""
+    text = _text(_CPU / f"cpu{processor}/topology/thread_siblings_list") or str(processor)
+    bounds = [part.split("-") for part in text.split(",")]
+    return frozenset(n for ends in bounds for n in range(int(ends[0]), int(ends[-1]) + 1))
+
+
 def available_memory() -> int:
     """Bytes that can be allocated here: the least of what is free and what the container may have.
 

@@ -83,7 +83,12 @@ def document(
 
 def write(out: Path, results: dict[str, Any], page: str) -> None:
     """results.json and report.html in `out`; each is whole or absent."""
-    for name, text in ((RESULTS, json.dumps(results, indent=1, allow_nan=False)), (REPORT, page)):
-        part = out / f".{name}.part"
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(out / name)
+    write_whole(out / RESULTS, json.dumps(results, indent=1, allow_nan=False))
+    write_whole(out / REPORT, page)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """`text` and a line's end at `path`, or nothing."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(path)

@@ -201,7 +201,7 @@ def test_without_typer_the_command_says_what_to_install(
 
 def test_version_and_help() -> None:
     assert asyncopt.__version__ in runner.invoke(cli, ["--version"]).stdout
-    for command in ([], ["compare"], ["staleness"], ["doctor"]):
+    for command in ([], ["compare"], ["staleness"], ["simulate"], ["doctor"]):
         assert runner.invoke(cli, [*command, "--help"]).exit_code == 0
 
 

@@ -8,7 +8,7 @@ tell to the last element how many updates landed and how many were lost.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -38,11 +38,15 @@ USUAL_L3 = 32 * 2**20  # where the kernel does not tell
 
 
 class Case(NamedTuple):
-    """shape of the shared parameter; `pattern` is dense, or how rows are drawn: skewed, uniform."""
+    """shape of the shared parameter; `pattern` is dense, or how rows are drawn: skewed, uniform.
+
+    `compute`: seconds that a worker is busy with itself between two pushes.
+    """
 
     name: str
     pattern: str
     shape: tuple[int, ...]
+    compute: float = 0.0
 
     @property
     def size(self) -> int:
@@ -91,14 +95,18 @@ def cases(plan: Plan) -> tuple[Case, ...]:
     copies = len(plan.variants) + 4 * max(plan.workers)
     beyond = min(beyond, machine.available_memory() // (2 * copies))
     sizes = {64, 256 * 2**10, 4 * 2**20} | (set() if plan.quick else {4096, beyond})
-    dense = tuple(
-        Case(f"dense {size_text(size)}", "dense", (size // 64 * LINE,))
-        for size in sorted(sizes)
-        if size <= beyond
-    )
-    table = (TABLE_ROWS, LINE)
-    sparse = (Case("rows, skewed", "skewed", table), Case("rows, uniform", "uniform", table))
-    return dense + (sparse[:1] if plan.quick else sparse)
+    dense = tuple(dense_case(size) for size in sorted(sizes) if size <= beyond)
+    return dense + (ROW_CASES[:1] if plan.quick else ROW_CASES)
+
+
+def dense_case(size: int) -> Case:
+    """A vector of `size` bytes, whole cache lines, all of it in every push."""
+    return Case(f"dense {size_text(size)}", "dense", (size // 64 * LINE,))
+
+
+ROW_CASES = tuple(
+    Case(f"rows, {pattern}", pattern, (TABLE_ROWS, LINE)) for pattern in ("skewed", "uniform")
+)
 
 
 def hammer(
@@ -123,13 +131,14 @@ def hammer(
     samples: list[Sample] = []
     pushes = [0] * len(jobs)
     for index in order:
-        parameter, push, optimizer = pusher(Job(*jobs[index]), seed + worker.rank)
+        job = Job(*jobs[index])
+        parameter, push, optimizer = pusher(job, seed + worker.rank)
         push()  # touches every page and builds what the first push builds
         worker.barrier(timeout=PATIENCE)
         first = worker.rank == 0
         before = optimizer.ledger() if first else None
         worker.barrier(timeout=PATIENCE)
-        done, elapsed = spin(push, seconds)
+        done, elapsed = spin(push, seconds, job.case.compute)
         worker.barrier(timeout=PATIENCE)
         ledger = None if before is None else optimizer.ledger().since(before)
         samples.append(Sample(index, done, elapsed, ledger))
@@ -177,14 +186,20 @@ def draw_rows(case: Case, seed: int) -> tuple[Tensor, ...]:
     )
 
 
-def spin(push: Callable[[], object], seconds: float) -> tuple[int, float]:
-    """Push for `seconds`, at least `FEWEST_PUSHES` times; (pushes, seconds taken)."""
+def spin(push: Callable[[], object], seconds: float, compute: float) -> tuple[int, float]:
+    """Push for `seconds`, at least `FEWEST_PUSHES` times; (pushes, seconds taken).
+
+    After each push, be busy for `compute` seconds.
+    """
     pushes = 0
     start = now = time.perf_counter()
     while now - start < seconds or pushes < FEWEST_PUSHES:
         push()
         pushes += 1
         now = time.perf_counter()
+        ready = now + compute
+        while now < ready:
+            now = time.perf_counter()
     return pushes, now - start
 
 
@@ -227,13 +242,19 @@ class Contention:
 
     def measure(self, plan: Plan, workers: int, meter: Meter) -> list[Row]:
         """All cases, variants and repeats with `workers` workers."""
+        return self.measure_cases(cases(plan), plan, workers, meter)
+
+    def measure_cases(
+        self, chosen: Sequence[Case], plan: Plan, workers: int, meter: Meter
+    ) -> list[Row]:
+        """The same for some cases; one tick per worker and measurement."""
         jobs = [
             Job(case, variant, contender(case, variant) if variant.sync else None)
-            for case in cases(plan)
+            for case in chosen
             for variant in plan.variants
         ]
         places = {(job.case, job.variant): place for place, job in enumerate(jobs)}
-        order = [places[case, variant] for case in cases(plan) for _, variant in plan.schedule()]
+        order = [places[case, variant] for case in chosen for _, variant in plan.schedule()]
         run = launch(
             hammer,
             # Threads get copies of parameters in plain containers only.

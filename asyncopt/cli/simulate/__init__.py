@@ -1,0 +1,1 @@
+"""``asyncopt simulate``: what more cores than this machine has would do, by costs measured here."""
