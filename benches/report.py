@@ -160,30 +160,36 @@ def embedding_table(records: Sequence[Record]) -> str:
     return "### Embedding: 1,000,000 x 64, 4,096 rows in a batch\n\n" + table(head, rows)
 
 
-def linear_table(records: Sequence[Record], title: str) -> str:
-    """Contenders on sparse rows: speed, and the objective that they reached."""
+def models_table(
+    records: Sequence[Record], title: str, unit: str = "nonzeros", score: str = "objective"
+) -> str:
+    """Contenders that train a model: speed, and what they reached."""
     (entry,) = records
     (ours, *_) = entry["rows"]
+    rate = f"{unit}_per_second"
     rows = [
         [
             name,
-            f"{row['nonzeros_per_second'] / 1e6:,.0f} M" if "nonzeros_per_second" in row else "",
+            f"{row[rate] / 1e6:,.{0 if row[rate] >= 1e8 else 1}f} M" if rate in row else "",
             seconds(row),
             ratio(entry["ratios"], ours, [name]),
-            f"{row['objective']:.4f}",
+            f"{row[score]:.4f}",
         ]
         for name, row in entry["rows"].items()
     ]
-    head = ["contender", "nonzeros/s", "time", f"{ours} x", "objective"]
+    head = ["contender", f"{unit}/s", "time", f"{ours} x", score]
     return f"### {title}\n\n" + table(head, rows)
 
 
 SUITES: dict[str, Callable[[Sequence[Record]], str]] = {
     "step": step_tables,
     "embedding": embedding_table,
-    "linear": functools.partial(linear_table, title="A pass, seconds per nonzero"),
-    "linear fit": functools.partial(linear_table, title="A fit of ten passes"),
-    "custom": functools.partial(linear_table, title="A loss written in Python"),
+    "linear": functools.partial(models_table, title="A pass, seconds per nonzero"),
+    "linear fit": functools.partial(models_table, title="A fit of ten passes"),
+    "custom": functools.partial(models_table, title="A loss written in Python"),
+    "ranking": functools.partial(
+        models_table, title="Ranking, seconds per sample", unit="samples", score="area"
+    ),
     "contention": contention_tables,
     "workers": workers_table,
     "folds": folds_tables,
