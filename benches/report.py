@@ -181,6 +181,24 @@ def models_table(
     return f"### {title}\n\n" + table(head, rows)
 
 
+def svmlight_tables(records: Sequence[Record]) -> str:
+    """One table per text: readers in bytes of it per second."""
+    parts = []
+    for entry in records:
+        (ours, *_) = entry["rows"]
+        rows = [
+            [
+                name,
+                f"{row['bytes_per_second'] / 1e6:,.0f} MB/s",
+                ratio(entry["ratios"], ours, [name]),
+            ]
+            for name, row in entry["rows"].items()
+        ]
+        title = f"### {entry['case']['text']}, {entry['case']['bytes'] / 1e6:,.0f} MB"
+        parts.append(f"{title}\n\n" + table(["reader", "text", f"{ours} x"], rows))
+    return "\n\n".join(parts)
+
+
 SUITES: dict[str, Callable[[Sequence[Record]], str]] = {
     "step": step_tables,
     "embedding": embedding_table,
@@ -190,6 +208,7 @@ SUITES: dict[str, Callable[[Sequence[Record]], str]] = {
     "ranking": functools.partial(
         models_table, title="Ranking, seconds per sample", unit="samples", score="area"
     ),
+    "svmlight": svmlight_tables,
     "contention": contention_tables,
     "workers": workers_table,
     "folds": folds_tables,
