@@ -64,7 +64,7 @@ def make_ratings_like(name: str, *, scale: float = 0.01, seed: int = 0) -> Any:
         ValueError: an argument is wrong.
     """
     one_of("name", name, tuple(RATINGS))
-    real("scale", scale, 0, 1, open_=False)
+    real("scale", scale, 0, 1)
     whole("seed", seed, 0)
     shape = RATINGS[name]
     users, items = (math.ceil(size * math.sqrt(scale)) for size in (shape.users, shape.items))
