@@ -224,7 +224,7 @@ def record(
 
     benchmark.pedantic(play, setup=rewind, rounds=len(first))
     lines = [
-        f"{pair.of} / {pair.over}: {ratio}" + (f" (goal {pair.goal:g}x)" if pair.goal else "")
+        f"{pair.of} / {pair.over}: {ratio}" + (f" (goal {pair.goal:.3g}x)" if pair.goal else "")
         for pair, ratio in ratios
     ]
     if comparison.others > MATTER:

@@ -50,7 +50,7 @@ def verdict(entry: Record) -> str:
         word = "within the spread"
     else:
         word = "reached" if entry["median"] > goal else "**missed**"
-    return f", goal {goal:g}x {word}"
+    return f", goal {goal:.3g}x {word}"
 
 
 def groups(records: Iterable[Record], key: str) -> dict[str, list[Record]]:
