@@ -262,6 +262,8 @@ class LinearTrainer:
         self, *, loss: str, step: str, sync: str, columns: int, workers: int, custom: int = 0
     ) -> None: ...
     @property
+    def keeps_notes(self) -> bool: ...
+    @property
     def weights(self) -> npt.NDArray[np.float32]: ...
     @property
     def squares(self) -> npt.NDArray[np.float32]: ...
@@ -273,6 +275,7 @@ class LinearTrainer:
         values: npt.NDArray[np.float32],
         targets: npt.NDArray[np.float32],
         weights: npt.NDArray[np.float32] | None,
+        notes: npt.NDArray[np.float32] | None,
         order: npt.NDArray[np.int64],
         block: int,
         t: int,

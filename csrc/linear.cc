@@ -84,25 +84,32 @@ class Training {
 
   double run(const Array<std::int64_t>& begin, const Array<std::int32_t>& columns,
              const Array<float>& values, const Array<float>& targets,
-             const std::optional<Array<float>>& weights, const Array<std::int64_t>& order,
-             std::size_t block, std::uint64_t t, const Array<float>& spacing,
-             const Array<float>& curvatures, const std::vector<float>& numbers) {
+             const std::optional<Array<float>>& weights, std::optional<Array<float>>& notes,
+             const Array<std::int64_t>& order, std::size_t block, std::uint64_t t,
+             const Array<float>& spacing, const Array<float>& curvatures,
+             const std::vector<float>& numbers) {
     const auto rows = begin.size() - 1;
     const auto size = static_cast<py::ssize_t>(columns_);
-    expect(numbers.size() == 5, "numbers: expected eta0, decay, l1, l2, epsilon");
+    expect(numbers.size() == 6, "numbers: expected eta0, decay, l1, l2, epsilon, examples");
     expect(targets.size() == rows && (!weights || weights->size() == rows),
            "targets, weights: expected one for each row");
+    expect(trainer_.keeps_notes() == notes.has_value() && (!notes || notes->size() == rows),
+           "notes: expected one for each row where the step keeps them, else None");
     expect(spacing.size() == size && curvatures.size() == size,
            "spacing, curvatures: expected one for each column");
     Pass pass{};
-    pass.rows = {begin.data(), columns.data(), values.data(), targets.data(),
-                 weights ? weights->data() : nullptr};
+    pass.rows = {begin.data(),
+                 columns.data(),
+                 values.data(),
+                 targets.data(),
+                 weights ? weights->data() : nullptr,
+                 notes ? notes->mutable_data() : nullptr};
     pass.count = static_cast<std::size_t>(rows);
     pass.block = block;
     pass.order = in(order);
     pass.t = t;
-    pass.settings = {numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], spacing.data()};
-    pass.settings.custom = &custom_;
+    pass.settings = {numbers[0], numbers[1],     numbers[2], numbers[3],
+                     numbers[4], spacing.data(), numbers[5], &custom_};
     pass.curvatures = curvatures.data();
     std::optional<double> losses;
     {
@@ -114,7 +121,8 @@ class Training {
       std::ostringstream message;
       message << "loss: expected a finite value and derivative, got " << at->value << " and "
               << at->derivative << " at prediction " << at->prediction << ", target " << at->target
-              << "; an exception counts as nan; if it is right there, lower eta0";
+              << "; an exception counts as nan; if it is right there, steps are too large: lower "
+                 "eta0, or raise curvature with saga and svrg";
       throw std::invalid_argument(message.str());
     }
     return *losses;
@@ -153,8 +161,11 @@ void bind_linear(py::module_& m) {
       .def("run", &Training::run, py::kw_only(), py::arg("begin").noconvert(),
            py::arg("columns").noconvert(), py::arg("values").noconvert(),
            py::arg("targets").noconvert(), py::arg("weights").noconvert(),
-           py::arg("order").noconvert(), py::arg("block"), py::arg("t"),
-           py::arg("spacing").noconvert(), py::arg("curvatures").noconvert(), py::arg("numbers"))
+           py::arg("notes").noconvert(), py::arg("order").noconvert(), py::arg("block"),
+           py::arg("t"), py::arg("spacing").noconvert(), py::arg("curvatures").noconvert(),
+           py::arg("numbers"))
+      .def_property_readonly("keeps_notes",
+                             [](Training& self) { return self.trainer().keeps_notes(); })
       .def_property_readonly("weights",
                              [](const py::object& self) {
                                return view(self.cast<Training&>().trainer().weights(), self);

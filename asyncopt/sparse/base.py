@@ -20,17 +20,26 @@ from asyncopt.sparse.examples import ColumnSums, Examples, canonical
 from asyncopt.sparse.settings import (
     LEARNING_RATES,
     PENALTIES,
+    SOLVERS,
     Settings,
+    check_solver,
     one_of,
     real,
     syncs,
     whole,
 )
-from asyncopt.sparse.training import Patience, State, train
+from asyncopt.sparse.training import Patience, Rest, State, train
 
-__all__ = ["LinearModel"]
+__all__ = ["LinearModel", "visits_once"]
 
 _Floats = npt.NDArray[np.float32]
+
+
+def visits_once(self: LinearModel) -> bool:
+    """Whether `partial_fit` is there: other solvers than SGD come back to the same examples."""
+    if self.solver != "sgd":
+        raise AttributeError(f"partial_fit: expected solver='sgd', got {self.solver!r}; call fit")
+    return True
 
 
 class LinearModel(BaseEstimator):  # type: ignore[misc]
@@ -42,7 +51,8 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         check_loss(self.loss, self._losses)
         one_of("penalty", self.penalty, PENALTIES)
         one_of("learning_rate", self.learning_rate, tuple(LEARNING_RATES))
-        one_of("sync", self.sync, syncs())
+        one_of("solver", self.solver, SOLVERS)
+        one_of("sync", self.sync, (None, *syncs()))
         real("alpha", self.alpha, 0)
         real("l1_ratio", self.l1_ratio, 0, 1)
         real("eta0", self.eta0, 0, open_=True)
@@ -56,6 +66,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
                 "validation_fraction: expected a number between 0 and 1, "
                 f"got {self.validation_fraction!r}"
             )
+        check_solver(self)
 
     def _check_data(self, X: Any, y: Any, **how: Any) -> tuple[Any, Any]:
         X, y = validate_data(
@@ -108,7 +119,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
                     patience=self._patience(X, target, held_out) if until else None,
                     random=random if self.shuffle else None,
                     threads=self.n_threads,
-                    sync=self.sync,
+                    sync=self.sync or ("replicated" if self.solver == "sgd" else "atomic"),
                 )
             )
         self.n_iter_ = max(ends)
@@ -117,7 +128,9 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
 
     def _patience(
         self, X: Any, target: npt.NDArray[Any], held_out: npt.NDArray[np.int64] | None
-    ) -> Patience:
+    ) -> Patience | Rest:
+        if held_out is None and self.solver != "sgd":
+            return Rest(self.tol)
         if held_out is None:
             return Patience(
                 lambda state, loss: -loss, self.tol, self.n_iter_no_change, keep_best=False

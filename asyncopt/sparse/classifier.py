@@ -11,7 +11,7 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 
-from asyncopt.sparse.base import LinearModel
+from asyncopt.sparse.base import LinearModel, visits_once
 from asyncopt.sparse.custom_loss import CustomLoss
 
 __all__ = ["LinearClassifier"]
@@ -26,25 +26,37 @@ def _is_logistic(self: LinearClassifier) -> bool:
 
 
 class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
-    """Linear classification by stochastic gradient descent on sparse data, on several threads.
+    """Linear classification by stochastic steps on sparse data, on several threads.
 
     Minimizes the mean loss of the examples plus ``alpha`` times the penalty, of which the intercept
     is free. Several classes are told apart each from the rest. An example's step pays the penalty
     on the columns that it has, in inverse proportion to how often they occur (Niu et al.,
     "Hogwild!", arXiv 1106.5730), as a proximal step (Duchi and Singer, JMLR 2009).
 
+    Solvers other than ``"sgd"`` have no learning rate and end at the optimum. They keep one more
+    number for each example, go over the same examples again (there is no ``partial_fit``), and
+    their threads share the weights as ``"hogwild"``, ``"atomic"`` or ``"mutex"``.
+
     Args:
         loss: ``"log_loss"``, ``"hinge"``, ``"squared_hinge"`` or a `CustomLoss`.
+        solver: ``"sgd"``: stochastic gradient descent; ``"dual"``: coordinate ascent in the dual
+            problem (PASSCoDe, Hsieh et al., ICML 2015), for the losses that are built in and the l2
+            penalty, which includes the intercept then, as in scikit-learn's LinearSVC; ``"saga"``
+            (Leblond et al., AISTATS 2017; Pedregosa et al., NIPS 2017) and ``"svrg"`` (Johnson and
+            Zhang, NIPS 2013; a third of its passes moves nothing), for smooth losses, so not
+            ``"hinge"``, and all penalties.
         penalty: ``"l2"`` (half the squared norm), ``"l1"``, ``"elasticnet"`` or None.
         alpha: weight of the penalty.
         l1_ratio: the part of ``"elasticnet"`` that is ``"l1"``.
-        learning_rate: ``"adagrad"``: each column's own (Duchi et al., JMLR 2011); ``"inverse"``:
-            ``eta0 / (1 + alpha * eta0 * t)`` after t examples (Bottou, 2012); ``"constant"``.
+        learning_rate: of ``"sgd"``: ``"adagrad"``: each column's own (Duchi et al., JMLR 2011);
+            ``"inverse"``: ``eta0 / (1 + alpha * eta0 * t)`` after t examples (Bottou, 2012);
+            ``"constant"``.
         eta0: the learning rate at first.
         max_iter: passes over the examples, at most.
         tol: stop after ``n_iter_no_change`` passes in which the mean loss did not fall by this;
-            None: never.
-        n_iter_no_change: passes.
+            None: never. Other solvers than ``"sgd"``: stop after a pass in which no weight moved by
+            more than this share of the largest one.
+        n_iter_no_change: passes; not used by other solvers than ``"sgd"``.
         early_stopping: go by the accuracy on examples held out, and keep the best model.
         validation_fraction: of the examples to hold out.
         shuffle: the examples once, and blocks of them (at most 512) before every pass.
@@ -56,6 +68,8 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         sync: how they share the weights, one of `asyncopt.sparse.syncs`: ``"replicated"`` (the
             columns that most examples have in copies, merged every 512 examples), ``"hogwild"``,
             ``"atomic"``, ``"mutex"``, ``"unshared"`` (a model each, averaged after each pass).
+            None: ``"replicated"`` for ``"sgd"``; ``"atomic"`` for other solvers, which miss the
+            optimum a little where updates are lost.
 
     Attributes:
         coef_: float64 of shape (1 or classes, features).
@@ -72,6 +86,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         self,
         loss: str | CustomLoss = "log_loss",
         *,
+        solver: str = "sgd",
         penalty: str | None = "l2",
         alpha: float = 1e-4,
         l1_ratio: float = 0.15,
@@ -87,9 +102,10 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         class_weight: dict[Any, float] | str | None = None,
         random_state: Any = None,
         n_threads: int = 1,
-        sync: str = "replicated",
+        sync: str | None = None,
     ) -> None:
         self.loss = loss
+        self.solver = solver
         self.penalty = penalty
         self.alpha = alpha
         self.l1_ratio = l1_ratio
@@ -117,6 +133,10 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
 
         Raises:
             ValueError: an argument is wrong, or the weights did not stay finite.
+
+        Warns:
+            ConvergenceWarning: ``max_iter`` passes of another solver than ``"sgd"`` did not reach
+                ``tol``.
         """
         self._check_parameters()
         X, y = self._check_data(X, y)
@@ -126,6 +146,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         self._train_classes(X, y, sample_weight, self.max_iter, until=True)
         return self
 
+    @available_if(visits_once)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Train on, with one pass over these examples.
 

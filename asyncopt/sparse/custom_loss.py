@@ -43,7 +43,8 @@ class CustomLoss:
         derivative: ``derivative(prediction, target)``.
         curvature: the derivative's greatest slope, about; 1 for a loss with a kink. The smaller it
             is, the farther the threads go between two merges (``sync="replicated"``) of weights
-            that all of them change.
+            that all of them change, and the larger are the steps of ``solver="saga"`` and
+            ``"svrg"``, which need no less than the slope and no kink.
         check: compare the derivative with differences of the loss at some predictions between -5
             and 5, for the targets -1, 0, 1 and 2, wherever the loss is finite.
 

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
+from sklearn.utils.metaestimators import available_if
 
-from asyncopt.sparse.base import LinearModel
+from asyncopt.sparse.base import LinearModel, visits_once
 from asyncopt.sparse.custom_loss import CustomLoss
 from asyncopt.sparse.settings import real
 
@@ -18,7 +19,7 @@ __all__ = ["LinearRegressor", "custom"]
 
 
 class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
-    """Linear regression by stochastic gradient descent on sparse data, on several threads.
+    """Linear regression by stochastic steps on sparse data, on several threads.
 
     As `asyncopt.sparse.LinearClassifier`, which describes the other arguments, for numbers.
 
@@ -41,6 +42,7 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
         self,
         loss: str | CustomLoss = "squared_error",
         *,
+        solver: str = "sgd",
         penalty: str | None = "l2",
         alpha: float = 1e-4,
         l1_ratio: float = 0.15,
@@ -56,9 +58,10 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
         fit_intercept: bool = True,
         random_state: Any = None,
         n_threads: int = 1,
-        sync: str = "replicated",
+        sync: str | None = None,
     ) -> None:
         self.loss = loss
+        self.solver = solver
         self.penalty = penalty
         self.alpha = alpha
         self.l1_ratio = l1_ratio
@@ -93,6 +96,7 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
         self._train(X, y[None], self._weights(X, sample_weight), self.max_iter, until=True)
         return self
 
+    @available_if(visits_once)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on, with one pass over these examples; arguments and errors as in `fit`."""
         self._check_parameters()

@@ -13,8 +13,22 @@ from asyncopt import _core
 if TYPE_CHECKING:
     from asyncopt.sparse.custom_loss import CustomLoss
 
-__all__ = ["LEARNING_RATES", "PENALTIES", "Settings", "losses", "one_of", "real", "syncs", "whole"]
+__all__ = [
+    "LEARNING_RATES",
+    "PENALTIES",
+    "SOLVERS",
+    "Settings",
+    "check_solver",
+    "losses",
+    "one_of",
+    "real",
+    "syncs",
+    "whole",
+]
 
+SOLVERS = ("sgd", "dual", "saga", "svrg")
+UNMERGED = ("hogwild", "atomic", "mutex")
+"""Syncs without copies: there is no merging what the other solvers keep of the examples."""
 PENALTIES = ("l2", "l1", "elasticnet", None)
 LEARNING_RATES = {"constant": "scaled", "inverse": "scaled", "adagrad": "adagrad"}
 """The compiled step of each."""
@@ -34,7 +48,10 @@ def syncs() -> tuple[str, ...]:
 
 
 class Settings(NamedTuple):
-    """The numbers of a step: the learning rate of example t is ``eta0 / (1 + decay * t)``."""
+    """The numbers of a step: the learning rate of example t is ``eta0 / (1 + decay * t)``.
+
+    Steps other than those of ``"sgd"`` have no use for the first two.
+    """
 
     loss: str | CustomLoss
     step: str
@@ -51,7 +68,7 @@ class Settings(NamedTuple):
         alpha = 0.0 if estimator.penalty is None else estimator.alpha
         return cls(
             loss=estimator.loss,
-            step=LEARNING_RATES[estimator.learning_rate],
+            step=_step(estimator.solver, estimator.learning_rate),
             eta0=estimator.eta0,
             decay=alpha * estimator.eta0 if estimator.learning_rate == "inverse" else 0.0,
             l1=alpha * l1_ratio,
@@ -60,11 +77,34 @@ class Settings(NamedTuple):
         )
 
 
-def one_of(name: str, value: object, known: Sequence[object]) -> None:
+def _step(solver: str, learning_rate: str) -> str:
+    return LEARNING_RATES[learning_rate] if solver == "sgd" else solver
+
+
+def check_solver(estimator: Any) -> None:
+    """Raises ValueError unless an estimator's solver can do what the other parameters ask.
+
+    Each of these is one that is known.
+    """
+    solver = estimator.solver
+    if solver == "sgd":
+        return
+    named = f"with solver={solver!r}"
+    defined = [loss for loss, step, _ in _core.linear_kernels() if step == solver]
+    if isinstance(estimator.loss, str) or "custom" not in defined:
+        one_of("loss", estimator.loss, [x for x in defined if x in estimator._losses], named)
+    one_of("sync", estimator.sync, (None, *UNMERGED), named)
+    if solver == "dual":
+        one_of("penalty", estimator.penalty, ("l2",), named)
+        real("alpha", estimator.alpha, 0, open_=True)
+
+
+def one_of(name: str, value: object, known: Sequence[object], where: str = "") -> None:
     """Raises ValueError unless an argument is one of those known."""
     if not any(value is each or (isinstance(value, str) and value == each) for each in known):
         names = ", ".join(repr(each) for each in known)
-        raise ValueError(f"{name}: expected one of {names}; got {value!r}")
+        place = f" {where}" if where else ""
+        raise ValueError(f"{name}: expected one of {names}{place}; got {value!r}")
 
 
 def real(name: str, value: Any, low: float, high: float = math.inf, open_: bool = False) -> None:

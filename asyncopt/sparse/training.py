@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
 
 from asyncopt import _core
 from asyncopt.sparse.custom_loss import engine_loss
 from asyncopt.sparse.examples import ColumnSums, Examples
-from asyncopt.sparse.settings import Settings
+from asyncopt.sparse.settings import LEARNING_RATES, Settings
 
-__all__ = ["Patience", "State", "train"]
+__all__ = ["Patience", "Rest", "State", "train"]
 
 LARGEST_BLOCK = 512
 """Rows: 40 us of work on text, so that taking one costs nothing, and few enough to shuffle."""
 BLOCKS = 64
 """At least, where there are as many rows: fewer would be visited in much the same order again."""
+PASSES_PER_SNAPSHOT = 2
+"""Of ``"svrg"``, besides the one that takes it: Johnson and Zhang's choice for convex losses."""
 
 _Floats = npt.NDArray[np.float32]
 
@@ -84,6 +88,33 @@ class Patience:
             state.weights = self._weights
 
 
+class Rest:
+    """Ends training when no weight moved in a pass by more than ``tol`` of the largest one.
+
+    Args:
+        tol: None: train all passes.
+    """
+
+    def __init__(self, tol: float | None) -> None:
+        self._tol = tol
+        self._before: _Floats | float = 0.0
+
+    @property
+    def looks(self) -> bool:
+        """Whether there is anything to compare."""
+        return self._tol is not None
+
+    def ends(self, state: State, loss: float) -> bool:
+        """Whether that was enough; called after each pass in which weights may move."""
+        assert self._tol is not None
+        moved = np.abs(state.weights - self._before).max(initial=0)
+        self._before = state.weights.copy()
+        return bool(moved <= self._tol * np.abs(state.weights).max(initial=0))
+
+    def settle(self, state: State) -> None:
+        """The last model is the best."""
+
+
 def train(
     state: State,
     examples: Examples,
@@ -93,7 +124,7 @@ def train(
     settings: Settings,
     *,
     passes: int,
-    patience: Patience | None,
+    patience: Patience | Rest | None,
     random: np.random.RandomState | None,
     threads: int,
     sync: str,
@@ -137,40 +168,74 @@ def train(
     block = rows if random is None else min(max(rows // BLOCKS, 1), LARGEST_BLOCK)
     block = min(block, LARGEST_BLOCK)
     order = np.arange(-(-rows // block))
+    if settings.step in ("saga", "svrg"):
+        settings = settings._replace(eta0=_steady_rate(examples, weights, curvature))
     call: dict[str, Any] = {
         "begin": examples.begin,
         "columns": examples.columns,
         "values": examples.values,
         "targets": targets,
         "weights": weights,
+        "notes": np.zeros(rows, np.float32) if trainer.keeps_notes else None,
         "block": block,
         "spacing": sums.spacing()[columns],
         "curvatures": sums.curvatures()[columns] * np.float32(curvature * mean_weight),
-        "numbers": list(settings[2:]),
     }
     trained = State(len(columns))
+    ended = False
     done = 0
-    while done < passes:
-        done += 1
+    while done < passes and not ended:
+        snapshot = settings.step == "svrg" and done % (1 + PASSES_PER_SNAPSHOT) == 0
+        numbers = settings._replace(eta0=0.0) if snapshot else settings
         loss = trainer.run(
-            **call, order=order if random is None else random.permutation(order), t=state.t
+            **call,
+            numbers=[*numbers[2:], rows],
+            order=order if random is None else random.permutation(order),
+            t=state.t,
         )
+        done += 1
         if not np.isfinite(loss):
             break
         state.t += rows
-        if patience is not None and patience.looks:
+        if patience is not None and patience.looks and not snapshot:
             trained.weights[columns] = trainer.weights
-            if patience.ends(trained, loss / rows):
-                break
+            ended = patience.ends(trained, loss / rows)
     trained.weights[columns] = trainer.weights
     if patience is not None:
         patience.settle(trained)
     if not np.isfinite(trained.weights).all():
-        raise ValueError(
-            f"eta0: expected a learning rate at which weights stay finite, got {settings.eta0:g}; "
-            "lower it, scale the features, or use learning_rate='adagrad'"
+        raise ValueError(_not_finite(settings))
+    if isinstance(patience, Rest) and patience.looks and not ended:
+        warnings.warn(
+            f"max_iter: expected passes enough for the weights to rest within tol, got {passes}; "
+            "raise it, or tol, or scale the features",
+            ConvergenceWarning,
+            stacklevel=4,
         )
     state.weights = trained.weights
     if adaptive:
         state.squares[columns] = trainer.squares
     return done
+
+
+def _not_finite(settings: Settings) -> str:
+    if settings.step in LEARNING_RATES.values():
+        return (
+            f"eta0: expected a learning rate at which weights stay finite, got {settings.eta0:g}; "
+            "lower it, scale the features, or use learning_rate='adagrad'"
+        )
+    if isinstance(settings.loss, str):
+        return "X: expected values for which weights stay finite in float32; scale the features"
+    return (
+        "loss: expected a curvature of at least the derivative's greatest slope, got "
+        f"{settings.loss.curvature:g}; raise it"
+    )
+
+
+def _steady_rate(examples: Examples, weights: _Floats | None, curvature: float) -> float:
+    """A third of the inverse of the largest curvature of an example's loss."""
+    entries = examples.begin[-1]
+    squares = np.square(examples.values[:entries], dtype=np.float64)
+    norms = np.diff(np.concatenate([[0.0], np.cumsum(squares)])[examples.begin])
+    largest = float((norms if weights is None else norms * weights).max(initial=0))
+    return 1 / (3 * curvature * largest) if largest > 0 else 1.0

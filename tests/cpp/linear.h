@@ -67,8 +67,9 @@ struct Examples {
   linear::Pass pass(std::span<const std::int64_t> order, std::size_t block,
                     linear::Settings settings) const {
     settings.spacing = spacing.data();
+    settings.examples = static_cast<float>(rows());
     settings.custom = &log_cosh;
-    return {.rows = {begin.data(), column.data(), value.data(), target.data(), nullptr},
+    return {.rows = {begin.data(), column.data(), value.data(), target.data(), nullptr, nullptr},
             .count = rows(),
             .block = block,
             .order = order,

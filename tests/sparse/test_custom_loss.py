@@ -105,6 +105,26 @@ def test_a_custom_loss_is_the_built_in_one(learning_rate: str) -> None:
     assert (ours.predict(X) == built_in.predict(X)).mean() > 0.99
 
 
+@pytest.mark.parametrize("solver", ["saga", "svrg"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_exact_solvers_need_no_more_than_the_derivative(solver: str, threads: int) -> None:
+    X, y = classes()
+    how: dict[str, Any] = {"alpha": 1e-2, "solver": solver, "tol": 1e-5, "random_state": 0}
+    built_in = LinearClassifier(**how).fit(X, y)
+    loss = CustomLoss(logistic, curvature=0.25)
+    ours = LinearClassifier(loss, n_threads=threads, **how).fit(X, y)
+    np.testing.assert_allclose(ours.coef_, built_in.coef_, atol=1e-4)
+    assert ours.n_iter_ < 1000
+
+
+def test_exact_solvers_errors() -> None:
+    X, y = numbers()
+    with pytest.raises(ValueError, match=r"loss: expected .* with solver='dual'; got CustomLoss\("):
+        custom(squared, solver="dual").fit(X, y)
+    with pytest.raises(ValueError, match=r"loss: expected .* raise .*curvature"):
+        custom(squared, solver="saga", curvature=1e-3).fit(X, y)
+
+
 @pytest.mark.parametrize("sync", syncs())
 def test_threads(sync: str) -> None:
     X, y = make_like("rcv1", rows=6000, columns=3000)

@@ -13,6 +13,7 @@ from scipy import sparse
 from asyncopt import _core
 from asyncopt.sparse import LinearClassifier, LinearRegressor, make_like
 from asyncopt.sparse.examples import ColumnSums, Examples, canonical
+from asyncopt.sparse.settings import LEARNING_RATES, SOLVERS
 from tests.store.looks import file_size_limit
 
 
@@ -143,7 +144,7 @@ def test_bad_begins() -> None:
         ({"loss": "luck"}, "loss: expected one of 'log_loss', .*got 'luck'"),
         ({"penalty": "l0"}, "penalty: expected one of 'l2'"),
         ({"learning_rate": "fast"}, "learning_rate: expected one of"),
-        ({"sync": "leashed"}, "sync: expected one of 'hogwild'"),
+        ({"sync": "leashed"}, "sync: expected one of None, 'hogwild'"),
         ({"alpha": -1}, "alpha: expected a finite number of at least 0, got -1"),
         ({"alpha": float("nan")}, "alpha: expected a finite number"),
         ({"eta0": 0}, "eta0: expected a finite number above 0"),
@@ -209,7 +210,10 @@ def test_like_rcv1() -> None:
 def test_every_compiled_loss_and_sync_is_reached() -> None:
     offered = {*LinearClassifier._losses, *LinearRegressor._losses, "custom"}
     assert {loss for loss, _, _ in _core.linear_kernels()} == offered
-    assert {step for _, step, _ in _core.linear_kernels()} == {"scaled", "adagrad"}
+    assert {step for _, step, _ in _core.linear_kernels()} == {
+        *LEARNING_RATES.values(),
+        *SOLVERS[1:],
+    }
     for name in _core.linear_syncs():
         assert name in str(LinearClassifier.__doc__)
 

@@ -15,7 +15,13 @@ template <class... Ls, class... Ss>
 std::vector<Kernel> join(const Loops* loops, List<Ls...>, List<Ss...> steps) {
   std::vector<Kernel> all;
   const auto row = [&]<class L, class... S>(List<L>, List<S...>) {
-    (all.push_back({L::name, S::name, S::adaptive, L::curvature, *loops++}), ...);
+    const auto add = [&]<class Step>(List<Step>) {
+      const Loops& found = *loops++;
+      if (found.alone[0] == nullptr) return;  // the step is not defined for the loss
+      all.push_back({L::name, Step::name, Step::adaptive, Step::sums, Step::notes, Step::merges,
+                     L::curvature, found});
+    };
+    (add(List<S>{}), ...);
   };
   (row(List<Ls>{}, steps), ...);
   return all;

@@ -1,24 +1,48 @@
 // Compiled once per instruction set, with ASYNCOPT_ISA naming the namespace.
+#include <array>
+
+#include "asyncopt/linear/corrected.h"
+#include "asyncopt/linear/dual.h"
 #include "asyncopt/linear/loops.h"
 
 namespace asyncopt::ASYNCOPT_ISA::linear {
 
+// None where the step is not defined for the loss.
 template <class Loss, class Kind>
-inline constexpr Loops loops_of{
-    {&loop<Loss, Kind, false, Racy>, &loop<Loss, Kind, true, Racy>},
-    {&loop<Loss, Kind, false, Exact>, &loop<Loss, Kind, true, Exact>},
-};
+constexpr Loops loops_of() {
+  constexpr bool dual = std::is_same_v<Kind, Dual>;
+  if constexpr ((Kind::smooth && !Loss::smooth) || (dual && !HasDual<Loss>)) {
+    return {};
+  } else if constexpr (dual) {
+    constexpr Loop plain = &dual_loop<Loss, Plain>, atomic = &dual_loop<Loss, Atomic>;
+    return {{plain, plain}, {plain, plain}, {atomic, atomic}};
+  } else if constexpr (Kind::sums) {
+    return {{&corrected_loop<Loss, Kind, false, Plain, Plain>,
+             &corrected_loop<Loss, Kind, true, Plain, Plain>},
+            {&corrected_loop<Loss, Kind, false, Plain, Atomic>,
+             &corrected_loop<Loss, Kind, true, Plain, Atomic>},
+            {&corrected_loop<Loss, Kind, false, Atomic, Atomic>,
+             &corrected_loop<Loss, Kind, true, Atomic, Atomic>}};
+  } else {
+    constexpr Loop plain = &loop<Loss, Kind, false, Racy>, penal = &loop<Loss, Kind, true, Racy>;
+    return {{plain, penal},
+            {plain, penal},
+            {&loop<Loss, Kind, false, Exact>, &loop<Loss, Kind, true, Exact>}};
+  }
+}
 
 // Losses outermost, steps innermost.
-template <class LossList>
-struct Table;
+template <class Loss, class... Ss>
+constexpr std::array<Loops, sizeof...(Ss)> line(List<Ss...>) {
+  return {loops_of<Loss, Ss>()...};
+}
 template <class... Ls>
-struct Table<List<Ls...>> {
-  static constexpr Loops entries[][Steps::size] = {
-      {loops_of<Ls, Scaled>, loops_of<Ls, AdaGrad>}...};
-};
+constexpr auto table(List<Ls...>) {
+  return std::array{line<Ls>(Steps{})...};
+}
+constexpr auto entries = table(Losses{});
 
 extern const std::span<const Loops> loops;
-const std::span<const Loops> loops{Table<Losses>::entries[0], Losses::size * Steps::size};
+const std::span<const Loops> loops{entries[0].data(), Losses::size * Steps::size};
 
 }  // namespace asyncopt::ASYNCOPT_ISA::linear

@@ -21,12 +21,14 @@ struct Rows {
   const float* values;
   const float* targets;  // -1 or 1 in classification, any number in regression
   const float* weights;  // of each example; null: all 1
+  float* notes;          // what the step keeps of each example, 0 at first
 };
 
-// What a worker reads and writes: a weight for each column, and AdaGrad's sums (null without).
+// What a worker reads and writes: a number of each kind for each column, where the step has it.
 struct Model {
   float* weights;
   float* squares;
+  float* sums;
 };
 
 struct Settings {
@@ -34,6 +36,7 @@ struct Settings {
   float l1, l2;          // the penalty on a weight w is l1 |w| + l2 w^2 / 2
   float epsilon;         // of the Huber loss
   const float* spacing;  // of each column: examples for each one that has it; 0: no penalty
+  float examples{};      // of which the mean loss is minimized
   CustomLoss* custom{};  // the loss of that name
 };
 
@@ -42,8 +45,10 @@ struct Settings {
 using Loop = double (*)(const Rows&, std::size_t first, std::size_t last, std::uint64_t t,
                         const Model&, const Settings&);
 
+// [1]: with a penalty.
 struct Loops {
-  Loop racy[2];  // [1]: with a penalty
+  Loop alone[2];  // nobody else writes at the same time
+  Loop racy[2];
   Loop atomic[2];
 };
 
@@ -51,12 +56,13 @@ struct Loops {
 struct Kernel {
   const char* loss;
   const char* step;
-  bool adaptive;    // keeps sums of squares
-  float curvature;  // of the loss, at most
+  bool adaptive, sums, notes, merges;  // as steps.h says of the step
+  float curvature;                     // of the loss, at most
   Loops loops;
 };
 
-// All of them, losses outermost, for the instruction set that was picked (asyncopt/kernels.h).
+// All that there are, losses outermost, for the instruction set that was picked
+// (asyncopt/kernels.h).
 std::span<const Kernel> kernels();
 
 }  // namespace asyncopt::linear

@@ -3,6 +3,7 @@
 // A loss is a struct of
 //   name        what scikit-learn calls it
 //   curvature   an upper bound of its second derivative; 1 where there is none (hinge)
+//   smooth      whether it has a derivative everywhere
 //   at          (prediction, target, settings) -> value and derivative with respect to the
 //               prediction. The target is -1 or 1 in classification, any number in regression
 #pragma once
@@ -21,6 +22,7 @@ struct LossAt {
 struct Hinge {
   static constexpr const char* name = "hinge";
   static constexpr float curvature = 1;
+  static constexpr bool smooth = false;
   static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings&) {
     const float slack = 1 - target * prediction;
     return slack > 0 ? LossAt{slack, -target} : LossAt{0, 0};
@@ -30,6 +32,7 @@ struct Hinge {
 struct SquaredHinge {
   static constexpr const char* name = "squared_hinge";
   static constexpr float curvature = 2;
+  static constexpr bool smooth = true;
   static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings&) {
     const float slack = 1 - target * prediction;
     return slack > 0 ? LossAt{slack * slack, -2 * slack * target} : LossAt{0, 0};
@@ -39,6 +42,7 @@ struct SquaredHinge {
 struct Logistic {
   static constexpr const char* name = "log_loss";
   static constexpr float curvature = 0.25f;
+  static constexpr bool smooth = true;
   static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings&) {
     // In terms of exp(-|margin|), which cannot overflow.
     const float margin = target * prediction;
@@ -51,6 +55,7 @@ struct Logistic {
 struct Squared {
   static constexpr const char* name = "squared_error";
   static constexpr float curvature = 1;
+  static constexpr bool smooth = true;
   static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings&) {
     const float error = prediction - target;
     return {error * error / 2, error};
@@ -61,6 +66,7 @@ struct Squared {
 struct Huber {
   static constexpr const char* name = "huber";
   static constexpr float curvature = 1;
+  static constexpr bool smooth = true;
   static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings& settings) {
     const float epsilon = settings.epsilon;
     const float error = prediction - target;
@@ -70,10 +76,11 @@ struct Huber {
   }
 };
 
-// The caller's own (custom.h), who knows its curvature.
+// The caller's own (custom.h), who knows its curvature and whether it is smooth.
 struct Custom {
   static constexpr const char* name = "custom";
   static constexpr float curvature = 1;
+  static constexpr bool smooth = true;
   static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings& settings) {
     const CustomLoss::At at = settings.custom->at(prediction, target);
     return {at.value, at.derivative};

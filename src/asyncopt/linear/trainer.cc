@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "asyncopt/crew.h"
@@ -17,12 +19,13 @@ class Trainer::Worker {
       : trainer_(trainer),
         pass_(pass),
         model_{reinterpret_cast<float*>(trainer.weights_.view(rank)),
-               reinterpret_cast<float*>(trainer.squares_.view(rank))},
+               reinterpret_cast<float*>(trainer.squares_.view(rank)), trainer.sums().data()},
         weights_(trainer.own_),
         squares_(trainer.kernel_.adaptive ? trainer.own_ : 0) {
     const bool penalized = pass.settings.l1 > 0 || pass.settings.l2 > 0;
     const Loops& loops = trainer.kernel_.loops;
-    loop_ = (trainer.sync_.atomic ? loops.atomic : loops.racy)[penalized];
+    const bool alone = trainer.workers_ == 1 || trainer.sync_.locked;
+    loop_ = (trainer.sync_.atomic ? loops.atomic : alone ? loops.alone : loops.racy)[penalized];
     const std::lock_guard lock(trainer.mutex_);
     copy();
   }
@@ -103,7 +106,12 @@ Trainer::Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, st
       own_(workers > 1 ? std::min(sync.own, columns) : 0),  // one alone shares with nobody
       weights_(columns * sizeof(float), workers, own_ * sizeof(float)),
       squares_(kernel.adaptive ? columns * sizeof(float) : 0, workers,
-               kernel.adaptive ? own_ * sizeof(float) : 0) {}
+               kernel.adaptive ? own_ * sizeof(float) : 0),
+      sums_(kernel.sums ? columns * sizeof(float) : 0, workers, 0) {
+  if (own_ > 0 && !kernel.merges)
+    throw std::invalid_argument(std::string("sync: expected hogwild, atomic or mutex with ") +
+                                kernel.step + ", whose copies cannot be merged; got " + sync.name);
+}
 
 std::optional<double> Trainer::run(const Pass& pass, const std::function<bool()>& go_on) {
   std::vector<double> losses(workers_);

@@ -26,11 +26,14 @@ struct Pass {
 
 class Trainer {
  public:
-  // Throws std::system_error where there is no memory.
+  // Throws std::system_error where there is no memory, std::invalid_argument where workers that
+  // have copies cannot take the step.
   Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, std::size_t workers);
 
   std::span<float> weights() { return {floats_of(weights_), columns_}; }
   std::span<float> squares() { return {floats_of(squares_), kernel_.adaptive ? columns_ : 0}; }
+  std::span<float> sums() { return {floats_of(sums_), kernel_.sums ? columns_ : 0}; }
+  bool keeps_notes() const { return kernel_.notes; }
 
   // Workers take the blocks in order, each the next one when it is free. Returns the sum of the
   // examples' losses. `go_on` is asked by the calling thread, itself a worker, some 20 times a
@@ -47,7 +50,7 @@ class Trainer {
   const Kernel& kernel_;
   const Sync& sync_;
   std::size_t columns_, workers_, own_;
-  Memory weights_, squares_;
+  Memory weights_, squares_, sums_;
   std::mutex mutex_;  // to merge; under the sync `mutex` around each example
 };
 

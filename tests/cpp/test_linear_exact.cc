@@ -1,0 +1,195 @@
+// Linear solvers that end at the optimum: their steps against float64, what their workers keep
+// true.
+#include <numeric>
+
+#include "linear.h"
+#include "support.h"
+
+using namespace asyncopt;
+using namespace asyncopt::test;
+
+namespace {
+
+constexpr float kEpsilon = 0.7f, kL2 = 0.02f;
+constexpr auto kGoOn = [] { return true; };
+
+std::vector<std::int64_t> in_order(std::size_t blocks) {
+  std::vector<std::int64_t> order(blocks);
+  std::iota(order.begin(), order.end(), 0);
+  return order;
+}
+
+std::vector<std::size_t> lengths(std::size_t rows) {
+  std::vector<std::size_t> lengths;
+  for (std::size_t i = 0; i < rows; ++i)
+    lengths.push_back(std::vector<std::size_t>{5, 0, 1, 15, 16, 17, 33}[i % 7]);
+  return lengths;
+}
+
+double dot(const Examples& e, std::size_t row, std::span<const float> weights) {
+  double sum = 0;
+  for (auto k = static_cast<std::size_t>(e.begin[row]);
+       k < static_cast<std::size_t>(e.begin[row + 1]); ++k)
+    sum += static_cast<double>(e.value[k]) * weights[static_cast<std::size_t>(e.column[k])];
+  return sum;
+}
+
+// The weights are the sum of the dual numbers times their examples, however many workers there are,
+// where no update is lost.
+void check_weights_follow(const Examples& e, const std::vector<float>& notes,
+                          std::span<const float> weights, double tolerance) {
+  std::vector<double> expected(e.columns);
+  const double scale = 1 / (static_cast<double>(kL2) * static_cast<double>(e.rows()));
+  for (std::size_t i = 0; i < e.rows(); ++i)
+    for (auto k = static_cast<std::size_t>(e.begin[i]);
+         k < static_cast<std::size_t>(e.begin[i + 1]); ++k)
+      expected[static_cast<std::size_t>(e.column[k])] +=
+          scale * notes[i] * static_cast<double>(e.value[k]);
+  for (std::size_t u = 0; u < e.columns; ++u)
+    CHECK_LE(std::fabs(weights[u] - expected[u]), tolerance);
+}
+
+// After an example's step, its dual number is minus the derivative of its loss at its new
+// prediction: no other value is better. Of the hinge, where that jumps, any between.
+void check_dual_steps() {
+  const Examples e(61, lengths(42), 3);
+  std::vector<float> weights(e.rows(), 1);
+  weights[5] = 2.5f;
+  weights[7] = 0;
+  for (const linear::Kernel& kernel : linear::kernels()) {
+    if (std::string_view(kernel.step) != "dual") continue;
+    current_case = kernel.loss;
+    linear::Trainer trainer(kernel, linear_sync("hogwild"), e.columns, 1);
+    std::vector<float> notes(e.rows(), 0);
+    linear::Settings settings{0, 0, 0, kL2, kEpsilon, nullptr};
+    for (int pass = 0; pass < 3; ++pass)
+      for (std::int64_t i = 0; i < static_cast<std::int64_t>(e.rows()); ++i) {
+        const auto row = static_cast<std::size_t>(i);
+        linear::Pass one = e.pass({&i, 1}, 1, settings);
+        one.rows.weights = weights.data();
+        one.rows.notes = notes.data();
+        CHECK(trainer.run(one, kGoOn));
+        if (e.begin[row] == e.begin[row + 1] || weights[row] == 0) {
+          CHECK_EQ(notes[row], 0.0f);
+          continue;
+        }
+        const double prediction = dot(e, row, trainer.weights()), target = e.target[row];
+        const double slope = textbook_derivative(kernel.loss, prediction, target, kEpsilon);
+        if (std::string_view(kernel.loss) != "hinge") {
+          CHECK_LE(std::fabs(notes[row] + weights[row] * slope), 1e-4);
+        } else {
+          const double beta = target * notes[row], margin = target * prediction;
+          CHECK_LE(-1e-6, beta);
+          CHECK_LE(beta, weights[row] + 1e-6);
+          if (beta > 1e-6) CHECK_LE(margin, 1 + 1e-4);
+          if (beta < weights[row] - 1e-6) CHECK_LE(1 - 1e-4, margin);
+        }
+      }
+    check_weights_follow(e, notes, trainer.weights(), 1e-5);
+  }
+}
+
+// Passes of SAGA and SVRG in float64.
+struct Reference {
+  const Examples& e;
+  std::string_view loss;
+  std::vector<double> weights, sums, notes;
+
+  Reference(const Examples& examples, std::string_view loss_)
+      : e(examples), loss(loss_), weights(e.columns), sums(e.columns), notes(e.rows()) {}
+
+  void pass(double eta, double l1, double l2, bool takes_notes) {
+    for (std::size_t i = 0; i < e.rows(); ++i) {
+      const auto first = static_cast<std::size_t>(e.begin[i]);
+      const auto last = static_cast<std::size_t>(e.begin[i + 1]);
+      double prediction = 0;
+      for (std::size_t k = first; k < last; ++k)
+        prediction += weights[static_cast<std::size_t>(e.column[k])] * e.value[k];
+      const double slope = textbook_derivative(loss, prediction, e.target[i], kEpsilon);
+      for (std::size_t k = first; k < last; ++k) {
+        const auto u = static_cast<std::size_t>(e.column[k]);
+        const double gap = e.spacing[u], change = (slope - notes[i]) * e.value[k];
+        const double w = weights[u] - eta * (change + gap * sums[u]);
+        const double shrunk = std::fmax(0, std::fabs(w) - eta * l1 * gap);
+        weights[u] = std::copysign(shrunk / (1 + eta * l2 * gap), w);
+        if (takes_notes) sums[u] += change / static_cast<double>(e.rows());
+      }
+      if (takes_notes) notes[i] = slope;
+    }
+  }
+};
+
+void check_corrected_steps() {
+  const Examples e(61, lengths(42), 4);
+  const auto order = in_order(6);
+  for (const linear::Kernel& kernel : linear::kernels()) {
+    if (!kernel.sums) continue;
+    const bool svrg = std::string_view(kernel.step) == "svrg";
+    for (const char* const sync : {"hogwild", "atomic", "mutex"})
+      for (const float l1 : {0.0f, 0.003f}) {
+        current_case = std::string(kernel.loss) + " " + kernel.step + " " + sync;
+        Reference expected(e, kernel.loss);
+        linear::Trainer trainer(kernel, linear_sync(sync), e.columns, 1);
+        std::vector<float> notes(e.rows(), 0);
+        for (const float eta : {0.0f, 0.01f, 0.01f, 0.0f, 0.01f}) {
+          if (!svrg && eta == 0) continue;
+          expected.pass(eta, l1, l1 == 0 ? 0 : kL2, !svrg || eta == 0);
+          linear::Pass pass = e.pass(order, 7, {eta, 0, l1, l1 == 0 ? 0 : kL2, kEpsilon, nullptr});
+          pass.rows.notes = notes.data();
+          CHECK(trainer.run(pass, kGoOn));
+        }
+        double largest = 0;
+        for (std::size_t u = 0; u < e.columns; ++u) {
+          largest = std::fmax(largest, std::fabs(expected.weights[u]));
+          CHECK_LE(std::fabs(trainer.weights()[u] - expected.weights[u]), 2e-5);
+          CHECK_LE(std::fabs(trainer.sums()[u] - expected.sums[u]), 2e-5);
+        }
+        CHECK_LE(0.01, largest);
+      }
+  }
+}
+
+// Four workers, each example visited by one of them at a time.
+void check_workers() {
+  const Examples e(200, lengths(often(2100, 420)), 5);
+  const auto order = in_order(e.rows() / 7);
+  for (const char* const sync : {"atomic", "mutex", "hogwild"}) {
+    current_case = sync;
+    std::vector<float> notes(e.rows(), 0);
+    linear::Trainer dual(linear_kernel("squared_hinge", "dual"), linear_sync(sync), e.columns, 4);
+    linear::Pass pass = e.pass(order, 7, {0, 0, 0, kL2, 0, nullptr});
+    pass.rows.notes = notes.data();
+    for (int i = 0; i < 5; ++i) CHECK(dual.run(pass, kGoOn));
+    if (current_case != "hogwild") check_weights_follow(e, notes, dual.weights(), 1e-4);
+
+    // The mean of the gradients is that of the notes, also where weights are raced for.
+    std::fill(notes.begin(), notes.end(), 0);
+    linear::Trainer saga(linear_kernel("log_loss", "saga"), linear_sync(sync), e.columns, 4);
+    pass.settings.eta0 = 0.05f;
+    for (int i = 0; i < 5; ++i) CHECK(saga.run(pass, kGoOn));
+    for (float& note : notes) note *= kL2;  // check_weights_follow divides by it
+    check_weights_follow(e, notes, saga.sums(), 1e-5);
+  }
+}
+
+// Copies of these models cannot be merged: that is said before anything runs.
+void check_refusals() {
+  for (const char* const step : {"dual", "saga", "svrg"})
+    for (const char* const sync : {"replicated", "unshared"}) {
+      linear::Trainer(linear_kernel("log_loss", step), linear_sync(sync), 3, 1);  // shares nothing
+      CHECK_THROWS(std::invalid_argument, "sync: expected hogwild, atomic or mutex with",
+                   linear::Trainer(linear_kernel("log_loss", step), linear_sync(sync), 3, 2));
+    }
+  for (const linear::Kernel& kernel : linear::kernels())
+    CHECK(kernel.loss != std::string_view("hinge") || !kernel.sums);
+}
+
+}  // namespace
+
+int main() {
+  set_deadline();
+  check_dual_steps();
+  check_corrected_steps();
+  check_workers();
+  check_refusals();
+}
