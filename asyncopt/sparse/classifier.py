@@ -35,7 +35,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
 
     Solvers other than ``"sgd"`` have no learning rate and end at the optimum. They keep one more
     number for each example, go over the same examples again (there is no ``partial_fit``), and
-    their threads share the weights as ``"hogwild"``, ``"atomic"`` or ``"mutex"``.
+    their threads have no copies of the weights: the sync is not ``"replicated"`` or ``"unshared"``.
 
     Args:
         loss: ``"log_loss"``, ``"hinge"``, ``"squared_hinge"`` or a `CustomLoss`.
@@ -67,7 +67,9 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         n_threads: that train.
         sync: how they share the weights, one of `asyncopt.sparse.syncs`: ``"replicated"`` (the
             columns that most examples have in copies, merged every 512 examples), ``"hogwild"``,
-            ``"atomic"``, ``"mutex"``, ``"unshared"`` (a model each, averaged after each pass).
+            ``"atomic"``, ``"mutex"``, ``"round-robin"`` (derivatives at once, changes of weights
+            in turn; Langford et al., NIPS 2009), ``"unshared"`` (a model each, averaged after each
+            pass).
             None: ``"replicated"`` for ``"sgd"``; ``"atomic"`` for other solvers, which miss the
             optimum a little where updates are lost.
 

@@ -1,6 +1,8 @@
 // Linear models of several workers: what adds up under each sync, what is merged, how they stop.
 #include <atomic>
+#include <latch>
 #include <numeric>
+#include <thread>
 
 #include "linear.h"
 #include "support.h"
@@ -45,7 +47,7 @@ void check_counts() {
       const std::span<float> counted = adaptive ? trainer.squares() : trainer.weights();
       for (std::size_t u = 0; u < kColumns; ++u) {
         const float all = passes * counting.expected[u];
-        const bool exact = sync.atomic || sync.locked ||
+        const bool exact = sync.atomic || sync.locked || sync.in_turn ||
                            (!sync.average && u < sync.own);  // merged copies lose nothing
         if (exact) CHECK_EQ(counted[u], all);
         CHECK_LE(0.0f, counted[u]);
@@ -71,6 +73,39 @@ void check_merge_does_not_overshoot() {
                             kWorkers);
     CHECK(trainer.run(examples.pass(order, 512, {0.1f, 0, 0, 0, 0, nullptr}), kGoOn));
     CHECK_LE(std::fabs(trainer.weights()[0] - 3), 2.5);
+  }
+}
+
+// Turns go round in the order of the ranks and pass over those that are gone.
+void check_turns() {
+  current_case = "turns";
+  constexpr std::size_t workers = 8;  // more than cores
+  const auto turns_of = [](std::size_t rank) { return often(100, 20) * (1 + rank * 3 % workers); };
+  linear::Round round(workers);
+  std::vector<std::size_t> turns;
+  std::latch all_here(workers);
+  {
+    std::vector<std::jthread> threads;
+    for (std::size_t rank = 0; rank < workers; ++rank)
+      threads.emplace_back([&, rank] {
+        linear::Round::Seat seat(round, rank);
+        all_here.arrive_and_wait();
+        for (std::size_t i = 0; i < turns_of(rank); ++i) {
+          const linear::Turn turn(&seat);
+          turns.push_back(rank);
+        }
+      });
+  }
+  std::vector<std::size_t> expected;
+  for (std::size_t i = 0; i < workers * often(100, 20); ++i)
+    for (std::size_t k = 0; k < workers; ++k) {
+      const std::size_t rank = (turns[0] + k) % workers;  // the first to come is the first
+      if (i < turns_of(rank)) expected.push_back(rank);
+    }
+  CHECK(turns == expected);
+  for (const std::size_t rank : {3, 1}) {
+    linear::Round::Seat alone(round, rank);
+    for (int i = 0; i < 3; ++i) const linear::Turn turn(&alone);
   }
 }
 
@@ -100,5 +135,6 @@ int main() {
   set_deadline();
   check_counts();
   check_merge_does_not_overshoot();
+  check_turns();
   check_stop();
 }

@@ -25,6 +25,7 @@ double corrected(const Rows& rows, std::size_t first, std::size_t last, const Mo
   for (std::size_t i = first; i < last; ++i) {
     const Row row(rows, i);
     const LossAt loss = row.loss<Loss>(model.weights, settings);
+    const Turn turn(model.seat);
     losses += static_cast<double>(loss.value);
     const float change = loss.derivative - rows.notes[i];
     if constexpr (Notes) rows.notes[i] = loss.derivative;

@@ -79,12 +79,15 @@ double dual_loop(const Rows& rows, std::size_t first, std::size_t last, std::uin
     const float prediction = dot(model.weights, row.columns, row.values, row.n);
     losses += static_cast<double>(row.weight * Loss::at(prediction, row.target, settings).value);
     const double pull = scale * norm(row.values, row.n);
-    if (pull == 0 || row.weight == 0) continue;
     float& note = rows.notes[i];
-    const float next = static_cast<float>(
-        best(Loss{}, {prediction, row.target, settings.epsilon, row.weight, note, pull}));
-    const float change = static_cast<float>(scale * (static_cast<double>(next) - note));
-    note = next;
+    float change = 0;
+    if (pull != 0 && row.weight != 0) {
+      const float next = static_cast<float>(
+          best(Loss{}, {prediction, row.target, settings.epsilon, row.weight, note, pull}));
+      change = static_cast<float>(scale * (static_cast<double>(next) - note));
+      note = next;
+    }
+    const Turn turn(model.seat);
     if (change == 0) continue;
     for (std::size_t k = 0; k < row.n; ++k)
       Access::change(model.weights + row.columns[k],

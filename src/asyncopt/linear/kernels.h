@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "asyncopt/lanes.h"
+#include "asyncopt/linear/round.h"
 
 namespace asyncopt::linear {
 
@@ -29,6 +30,7 @@ struct Model {
   float* weights;
   float* squares;
   float* sums;
+  Round::Seat* seat;  // for which the worker waits before it writes; null: for nothing
 };
 
 struct Settings {

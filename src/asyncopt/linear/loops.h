@@ -161,6 +161,7 @@ double loop(const Rows& rows, std::size_t first, std::size_t last, std::uint64_t
   for (std::size_t i = first; i < last; ++i) {
     const Row row(rows, i);
     const LossAt loss = row.loss<Loss>(model.weights, settings);
+    const Turn turn(model.seat);
     losses += static_cast<double>(loss.value);
     if (loss.derivative == 0 && !Penalized) continue;
     const float age = static_cast<float>(t + (i - first));

@@ -5,6 +5,11 @@
 //   atomic     no                 yes        no         compare-exchange of each weight (PASSCoDe,
 //                                                       Hsieh et al., ICML 2015)
 //   mutex      no                 no         yes        one example at a time
+//   round-     no                 yes        for its    derivatives at once, changes one after the
+//   robin                                    turn       other in a fixed order (Langford, Smola and
+//                                                       Zinkevich, NIPS 2009): none is of weights
+//                                                       older than the changes of the others' last
+//                                                       turns
 //   replicated of cold columns    yes        to merge   the most frequent columns in copies of each
 //                                                       worker's own, merged every few hundred
 //                                                       examples (as of arXiv 1606.07822); the
@@ -27,6 +32,7 @@ struct Sync {
   const char* name;
   bool atomic = false;
   bool locked = false;
+  bool in_turn = false;
   std::size_t own = 0;          // columns of which each worker has a copy, at most
   std::size_t merge_every = 0;  // examples of a worker
   bool average = false;         // the copies' changes, instead of adding them up
@@ -38,6 +44,7 @@ inline constexpr Sync kSyncs[] = {
     {.name = "hogwild"},
     {.name = "atomic", .atomic = true},
     {.name = "mutex", .locked = true},
+    {.name = "round-robin", .in_turn = true},
     {.name = "replicated", .own = 1024, .merge_every = 512},
     {.name = "unshared", .own = kAll, .merge_every = kAll, .average = true},
 };

@@ -19,13 +19,16 @@ class Trainer::Worker {
       : trainer_(trainer),
         pass_(pass),
         model_{reinterpret_cast<float*>(trainer.weights_.view(rank)),
-               reinterpret_cast<float*>(trainer.squares_.view(rank)), trainer.sums().data()},
+               reinterpret_cast<float*>(trainer.squares_.view(rank)), trainer.sums().data(),
+               nullptr},
         weights_(trainer.own_),
         squares_(trainer.kernel_.adaptive ? trainer.own_ : 0) {
     const bool penalized = pass.settings.l1 > 0 || pass.settings.l2 > 0;
     const Loops& loops = trainer.kernel_.loops;
-    const bool alone = trainer.workers_ == 1 || trainer.sync_.locked;
+    const bool several = trainer.workers_ > 1;
+    const bool alone = !several || trainer.sync_.locked || trainer.sync_.in_turn;
     loop_ = (trainer.sync_.atomic ? loops.atomic : alone ? loops.alone : loops.racy)[penalized];
+    if (several && trainer.sync_.in_turn) model_.seat = &seat_.emplace(trainer.round_, rank);
     const std::lock_guard lock(trainer.mutex_);
     copy();
   }
@@ -92,6 +95,7 @@ class Trainer::Worker {
   Trainer& trainer_;
   const Pass& pass_;
   Model model_;
+  std::optional<Round::Seat> seat_;
   std::vector<float> weights_, squares_;  // the own copies as they were when merged last
   Loop loop_;
   float eta_ = 0;                // at the block before
@@ -107,10 +111,12 @@ Trainer::Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, st
       weights_(columns * sizeof(float), workers, own_ * sizeof(float)),
       squares_(kernel.adaptive ? columns * sizeof(float) : 0, workers,
                kernel.adaptive ? own_ * sizeof(float) : 0),
-      sums_(kernel.sums ? columns * sizeof(float) : 0, workers, 0) {
+      sums_(kernel.sums ? columns * sizeof(float) : 0, workers, 0),
+      round_(workers) {
   if (own_ > 0 && !kernel.merges)
-    throw std::invalid_argument(std::string("sync: expected hogwild, atomic or mutex with ") +
-                                kernel.step + ", whose copies cannot be merged; got " + sync.name);
+    throw std::invalid_argument(
+        std::string("sync: expected hogwild, atomic, mutex or round-robin with ") + kernel.step +
+        ", whose copies cannot be merged; got " + sync.name);
 }
 
 std::optional<double> Trainer::run(const Pass& pass, const std::function<bool()>& go_on) {

@@ -8,6 +8,7 @@
 
 #include "asyncopt/linear/kernels.h"
 #include "asyncopt/linear/memory.h"
+#include "asyncopt/linear/round.h"
 #include "asyncopt/linear/syncs.h"
 
 namespace asyncopt::linear {
@@ -52,6 +53,7 @@ class Trainer {
   std::size_t columns_, workers_, own_;
   Memory weights_, squares_, sums_;
   std::mutex mutex_;  // to merge; under the sync `mutex` around each example
+  Round round_;       // of the sync `round-robin`
 };
 
 }  // namespace asyncopt::linear
