@@ -232,6 +232,14 @@ def arrange_rows(
     new_values: npt.NDArray[np.float32],
     threads: int,
 ) -> None: ...
+def find_conflicts(
+    begin: npt.NDArray[np.int64],
+    columns: npt.NDArray[Any],
+    count: int,
+    rows: npt.NDArray[np.int64],
+    block: int,
+    threads: int,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], float]: ...
 def factor_losses() -> tuple[str, ...]: ...
 def factor_syncs() -> tuple[str, ...]: ...
 def factor_stride(factors: int) -> int: ...
@@ -278,6 +286,7 @@ class LinearTrainer:
         notes: npt.NDArray[np.float32] | None,
         order: npt.NDArray[np.int64],
         block: int,
+        pieces: npt.NDArray[np.int64] | None,
         t: int,
         spacing: npt.NDArray[np.float32],
         curvatures: npt.NDArray[np.float32],

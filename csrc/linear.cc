@@ -1,4 +1,5 @@
 // Linear models over sparse rows, as Python sees them.
+#include "asyncopt/linear/conflicts.h"
 #include "asyncopt/linear/custom.h"
 #include "asyncopt/linear/examples.h"
 #include "asyncopt/linear/trainer.h"
@@ -61,6 +62,29 @@ void bind_rows(py::module_& m) {
       py::arg("new_values").noconvert(), py::arg("threads"));
 }
 
+py::array_t<std::int64_t> copy_of(const std::vector<std::int64_t>& numbers) {
+  return py::array_t<std::int64_t>(static_cast<py::ssize_t>(numbers.size()), numbers.data());
+}
+
+template <class Index>
+void bind_conflicts(py::module_& m) {
+  m.def(
+      "find_conflicts",
+      [](const Array<std::int64_t>& begin, const Array<Index>& columns, std::size_t count,
+         const Array<std::int64_t>& rows, std::size_t block, std::size_t threads) {
+        Conflicts found;
+        {
+          const std::span<const std::int64_t> begins = in(begin), order = in(rows);
+          const std::span<const Index> entries = in(columns);
+          const py::gil_scoped_release others_may_run;
+          found = find_conflicts(begins, entries, count, order, block, threads);
+        }
+        return py::make_tuple(copy_of(found.rows), copy_of(found.pieces), found.longest);
+      },
+      py::arg("begin").noconvert(), py::arg("columns").noconvert(), py::arg("count"),
+      py::arg("rows").noconvert(), py::arg("block"), py::arg("threads"));
+}
+
 const Kernel& kernel_of(const std::string& loss, const std::string& step) {
   for (const Kernel& k : kernels())
     if (loss == k.loss && step == k.step) return k;
@@ -85,7 +109,8 @@ class Training {
   double run(const Array<std::int64_t>& begin, const Array<std::int32_t>& columns,
              const Array<float>& values, const Array<float>& targets,
              const std::optional<Array<float>>& weights, std::optional<Array<float>>& notes,
-             const Array<std::int64_t>& order, std::size_t block, std::uint64_t t,
+             const Array<std::int64_t>& order, std::size_t block,
+             const std::optional<Array<std::int64_t>>& pieces, std::uint64_t t,
              const Array<float>& spacing, const Array<float>& curvatures,
              const std::vector<float>& numbers) {
     const auto rows = begin.size() - 1;
@@ -97,6 +122,9 @@ class Training {
            "notes: expected one for each row where the step keeps them, else None");
     expect(spacing.size() == size && curvatures.size() == size,
            "spacing, curvatures: expected one for each column");
+    const std::size_t blocks = (static_cast<std::size_t>(rows) + block - 1) / block;
+    expect(!pieces || static_cast<std::size_t>(pieces->size()) == blocks * kPieces + 1,
+           "pieces: expected find_conflicts' of these blocks");
     Pass pass{};
     pass.rows = {begin.data(),
                  columns.data(),
@@ -107,6 +135,7 @@ class Training {
     pass.count = static_cast<std::size_t>(rows);
     pass.block = block;
     pass.order = in(order);
+    if (pieces) pass.pieces = in(*pieces);
     pass.t = t;
     pass.settings = {numbers[0], numbers[1],     numbers[2], numbers[3],
                      numbers[4], spacing.data(), numbers[5], &custom_};
@@ -153,6 +182,8 @@ void bind_linear(py::module_& m) {
   bind_rows<std::int32_t, double>(m);
   bind_rows<std::int64_t, float>(m);
   bind_rows<std::int64_t, double>(m);
+  bind_conflicts<std::int32_t>(m);
+  bind_conflicts<std::int64_t>(m);
   py::class_<Training>(m, "LinearTrainer")
       .def(py::init<const std::string&, const std::string&, const std::string&, std::size_t,
                     std::size_t, std::uintptr_t>(),
@@ -162,8 +193,8 @@ void bind_linear(py::module_& m) {
            py::arg("columns").noconvert(), py::arg("values").noconvert(),
            py::arg("targets").noconvert(), py::arg("weights").noconvert(),
            py::arg("notes").noconvert(), py::arg("order").noconvert(), py::arg("block"),
-           py::arg("t"), py::arg("spacing").noconvert(), py::arg("curvatures").noconvert(),
-           py::arg("numbers"))
+           py::arg("pieces").noconvert(), py::arg("t"), py::arg("spacing").noconvert(),
+           py::arg("curvatures").noconvert(), py::arg("numbers"))
       .def_property_readonly("keeps_notes",
                              [](Training& self) { return self.trainer().keeps_notes(); })
       .def_property_readonly("weights",

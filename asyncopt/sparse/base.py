@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from asyncopt.sparse.blocks import BAD, Blocks, without_conflicts
 from asyncopt.sparse.custom_loss import check_loss
 from asyncopt.sparse.examples import ColumnSums, Examples, canonical
 from asyncopt.sparse.settings import (
@@ -103,6 +105,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
             fitted, held_out = self._hold_out(targets, random)
         order = random.permutation(fitted) if self.shuffle else fitted
         self._sums.add(X if held_out is None else X[fitted])
+        order, blocks, threads = self._hand_out(X, order)
         examples = Examples(X, self._sums, order, self.n_threads)
         settings = Settings.of(self)
         ends = []
@@ -115,16 +118,39 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
                     target[order].astype(np.float32),
                     None if weights is None else weights[order].astype(np.float32),
                     settings,
+                    blocks,
                     passes=passes,
                     patience=self._patience(X, target, held_out) if until else None,
                     random=random if self.shuffle else None,
-                    threads=self.n_threads,
+                    threads=threads,
                     sync=self.sync or ("replicated" if self.solver == "sgd" else "atomic"),
                 )
             )
         self.n_iter_ = max(ends)
         self.t_ = self._states[0].t
         self._publish()
+
+    def _hand_out(
+        self, X: Any, order: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], Blocks, int]:
+        """The order of the examples, their blocks, and the threads that take these."""
+        blocks = Blocks.of(len(order), self.shuffle)
+        if self.sync != "ordered":
+            return order, blocks, self.n_threads
+        if self.fit_intercept:
+            why = "all examples share the intercept: fit_intercept=False lets threads work at once"
+        else:
+            order, blocks, together = without_conflicts(X, order, blocks, self.n_threads)
+            if together <= BAD:
+                return order, blocks, self.n_threads
+            why = f"{together:.0%} of the entries hang together by columns that examples share"
+        if self.n_threads > 1:
+            warnings.warn(
+                f"sync='ordered': {why}; one thread trains. For speed take another sync",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        return order, blocks._replace(pieces=None), 1
 
     def _patience(
         self, X: Any, target: npt.NDArray[Any], held_out: npt.NDArray[np.int64] | None

@@ -68,8 +68,11 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         sync: how they share the weights, one of `asyncopt.sparse.syncs`: ``"replicated"`` (the
             columns that most examples have in copies, merged every 512 examples), ``"hogwild"``,
             ``"atomic"``, ``"mutex"``, ``"round-robin"`` (derivatives at once, changes of weights
-            in turn; Langford et al., NIPS 2009), ``"unshared"`` (a model each, averaged after each
-            pass).
+            in turn; Langford et al., NIPS 2009), ``"ordered"`` (the same bits for any number of
+            threads: at once only examples without a common column, in blocks that are sorted by
+            that; Cyclades, Pan et al., NIPS 2016; where most examples have one, and with an
+            intercept all do, one thread trains, with a RuntimeWarning), ``"unshared"`` (a model
+            each, averaged after each pass).
             None: ``"replicated"`` for ``"sgd"``; ``"atomic"`` for other solvers, which miss the
             optimum a little where updates are lost.
 

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from asyncopt import _core
 
-__all__ = ["ColumnSums", "Examples", "canonical"]
+__all__ = ["ColumnSums", "Examples", "canonical", "parts"]
 
 _Floats = npt.NDArray[np.float32]
 
@@ -51,7 +51,7 @@ class ColumnSums:
             ValueError: a column index is not one of the features; nothing was counted.
         """
         _core.count_columns(
-            *_parts(csr), intercept=self._intercept, counts=self.counts, masses=self.masses
+            *parts(csr), intercept=self._intercept, counts=self.counts, masses=self.masses
         )
         self.rows += csr.shape[0]
 
@@ -91,7 +91,7 @@ class Examples:
         self.columns_by_frequency = np.argsort(-sums.counts, kind="stable")
         number = np.empty(len(sums.counts), np.int32)
         number[self.columns_by_frequency] = np.arange(len(number), dtype=np.int32)
-        begin, columns, values = _parts(csr)
+        begin, columns, values = parts(csr)
         self.begin = np.zeros(len(order) + 1, np.int64)
         np.cumsum(np.diff(begin)[order] + intercept, out=self.begin[1:])
         entries = int(self.begin[-1])
@@ -118,7 +118,8 @@ class Examples:
         return len(self.begin) - 1
 
 
-def _parts(csr: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any], npt.NDArray[Any]]:
+def parts(csr: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any], npt.NDArray[Any]]:
+    """A matrix's row bounds, column indices and values, as the engine reads them."""
     indices = np.ascontiguousarray(csr.indices)
     if indices.dtype not in (np.int32, np.int64):
         indices = indices.astype(np.int64)

@@ -11,16 +11,13 @@ import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 
 from asyncopt import _core
+from asyncopt.sparse.blocks import Blocks
 from asyncopt.sparse.custom_loss import engine_loss
 from asyncopt.sparse.examples import ColumnSums, Examples
 from asyncopt.sparse.settings import LEARNING_RATES, Settings
 
 __all__ = ["Patience", "Rest", "State", "train"]
 
-LARGEST_BLOCK = 512
-"""Rows: 40 us of work on text, so that taking one costs nothing, and few enough to shuffle."""
-BLOCKS = 64
-"""At least, where there are as many rows: fewer would be visited in much the same order again."""
 PASSES_PER_SNAPSHOT = 2
 """Of ``"svrg"``, besides the one that takes it: Johnson and Zhang's choice for convex losses."""
 
@@ -122,6 +119,7 @@ def train(
     targets: _Floats,
     weights: _Floats | None,
     settings: Settings,
+    blocks: Blocks,
     *,
     passes: int,
     patience: Patience | Rest | None,
@@ -138,6 +136,7 @@ def train(
         targets: float32 of shape (examples,), in the examples' order; -1 or 1 for classes.
         weights: of the examples, likewise; None: all 1.
         settings: the step.
+        blocks: of the examples.
         passes: over all examples, at most.
         patience: may end it earlier.
         random: shuffles the blocks of each pass; None: the examples' order.
@@ -165,9 +164,7 @@ def train(
         trainer.squares[:] = state.squares[columns]
     mean_weight = 1.0 if weights is None else float(weights.mean())
     rows = len(examples)
-    block = rows if random is None else min(max(rows // BLOCKS, 1), LARGEST_BLOCK)
-    block = min(block, LARGEST_BLOCK)
-    order = np.arange(-(-rows // block))
+    order = np.arange(-(-rows // blocks.rows))
     if settings.step in ("saga", "svrg"):
         settings = settings._replace(eta0=_steady_rate(examples, weights, curvature))
     call: dict[str, Any] = {
@@ -177,7 +174,8 @@ def train(
         "targets": targets,
         "weights": weights,
         "notes": np.zeros(rows, np.float32) if trainer.keeps_notes else None,
-        "block": block,
+        "block": blocks.rows,
+        "pieces": blocks.pieces,
         "spacing": sums.spacing()[columns],
         "curvatures": sums.curvatures()[columns] * np.float32(curvature * mean_weight),
     }

@@ -64,6 +64,25 @@ struct Examples {
   }
 
   std::size_t rows() const { return target.size(); }
+
+  // The same rows in another order.
+  Examples arranged(const std::vector<std::int64_t>& order) const {
+    Examples copy(*this);
+    copy.column.clear();
+    copy.value.clear();
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      const auto row = static_cast<std::size_t>(order[i]);
+      const auto first = begin[row], last = begin[row + 1];
+      copy.column.insert(copy.column.end(), column.begin() + first, column.begin() + last);
+      copy.value.insert(copy.value.end(), value.begin() + first, value.begin() + last);
+      copy.target[i] = target[row];
+      copy.begin[i + 1] = static_cast<std::int64_t>(copy.column.size());
+    }
+    copy.column.resize(column.size());
+    copy.value.resize(value.size());
+    return copy;
+  }
+
   linear::Pass pass(std::span<const std::int64_t> order, std::size_t block,
                     linear::Settings settings) const {
     settings.spacing = spacing.data();
@@ -73,6 +92,7 @@ struct Examples {
             .count = rows(),
             .block = block,
             .order = order,
+            .pieces = {},
             .t = 0,
             .settings = settings,
             .curvatures = curvature.data()};

@@ -153,7 +153,7 @@ void check_corrected_steps() {
 void check_workers() {
   const Examples e(200, lengths(often(2100, 420)), 5);
   const auto order = in_order(e.rows() / 7);
-  for (const char* const sync : {"atomic", "mutex", "round-robin", "hogwild"}) {
+  for (const char* const sync : {"atomic", "mutex", "round-robin", "ordered", "hogwild"}) {
     current_case = sync;
     std::vector<float> notes(e.rows(), 0);
     linear::Trainer dual(linear_kernel("squared_hinge", "dual"), linear_sync(sync), e.columns, 4);
@@ -177,8 +177,7 @@ void check_refusals() {
   for (const char* const step : {"dual", "saga", "svrg"})
     for (const char* const sync : {"replicated", "unshared"}) {
       linear::Trainer(linear_kernel("log_loss", step), linear_sync(sync), 3, 1);  // shares nothing
-      CHECK_THROWS(std::invalid_argument,
-                   "sync: expected hogwild, atomic, mutex or round-robin with",
+      CHECK_THROWS(std::invalid_argument, "sync: expected one without copies",
                    linear::Trainer(linear_kernel("log_loss", step), linear_sync(sync), 3, 2));
     }
   for (const linear::Kernel& kernel : linear::kernels())

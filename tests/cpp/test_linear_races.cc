@@ -1,4 +1,5 @@
 // Linear models of several workers: what adds up under each sync, what is merged, how they stop.
+#include <algorithm>
 #include <atomic>
 #include <latch>
 #include <numeric>
@@ -47,7 +48,7 @@ void check_counts() {
       const std::span<float> counted = adaptive ? trainer.squares() : trainer.weights();
       for (std::size_t u = 0; u < kColumns; ++u) {
         const float all = passes * counting.expected[u];
-        const bool exact = sync.atomic || sync.locked || sync.in_turn ||
+        const bool exact = sync.atomic || sync.locked || sync.in_turn || sync.ordered ||
                            (!sync.average && u < sync.own);  // merged copies lose nothing
         if (exact) CHECK_EQ(counted[u], all);
         CHECK_LE(0.0f, counted[u]);
@@ -109,6 +110,43 @@ void check_turns() {
   }
 }
 
+// Pieces without a common column: any number of workers leaves the bits of one.
+void check_ordered() {
+  Examples examples(20000, std::vector<std::size_t>(often(3000, 600), 3), 9);
+  constexpr std::size_t block = 128;
+  std::vector<std::int64_t> rows(examples.rows()), order(examples.rows() / block + 1);
+  std::iota(rows.begin(), rows.end(), 0);
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::reverse(order);
+  const linear::Conflicts found = linear::find_conflicts(
+      std::span<const std::int64_t>(examples.begin), std::span<const std::int32_t>(examples.column),
+      examples.columns, rows, block, 1);
+  CHECK_LE(found.longest, 0.25);
+  const Examples arranged = examples.arranged(found.rows);
+  for (const linear::Kernel& kernel : linear::kernels()) {
+    current_case = std::string("ordered ") + kernel.loss + " " + kernel.step;
+    const auto train = [&](const char* sync, std::size_t workers,
+                           std::span<const std::int64_t> pieces) {
+      linear::Trainer trainer(kernel, linear_sync(sync), examples.columns, workers);
+      std::vector<float> notes(arranged.rows());
+      linear::Pass pass = arranged.pass(order, block, {0.1f, 0.01f, 0.001f, 0.01f, 1, nullptr});
+      pass.rows.notes = notes.data();
+      pass.settings.examples = static_cast<float>(arranged.rows());
+      pass.pieces = pieces;
+      for (int repeat = 0; repeat < 3; ++repeat) {
+        CHECK(trainer.run(pass, kGoOn));
+        pass.t += arranged.rows();
+      }
+      const std::span<float> weights = trainer.weights();
+      return std::vector<float>(weights.begin(), weights.end());
+    };
+    const std::vector<float> expected = train("hogwild", 1, {});
+    for (const std::size_t workers : {1, 2, 4})
+      CHECK(train("ordered", workers, found.pieces) == expected);
+    CHECK(train("ordered", 2, {}) == expected);  // one block after the other
+  }
+}
+
 // The caller says no: workers stop, and the threads are gone.
 void check_stop() {
   const Counting counting;
@@ -136,5 +174,6 @@ int main() {
   check_counts();
   check_merge_does_not_overshoot();
   check_turns();
+  check_ordered();
   check_stop();
 }

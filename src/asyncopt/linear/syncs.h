@@ -10,6 +10,9 @@
 //                                                       Zinkevich, NIPS 2009): none is of weights
 //                                                       older than the changes of the others' last
 //                                                       turns
+//   ordered    no                 no         for other   examples of a block at once that have no
+//                                            pieces     column in common: the bits of one thread
+//                                                       (Cyclades, arXiv 1605.09721; conflicts.h)
 //   replicated of cold columns    yes        to merge   the most frequent columns in copies of each
 //                                                       worker's own, merged every few hundred
 //                                                       examples (as of arXiv 1606.07822); the
@@ -33,6 +36,7 @@ struct Sync {
   bool atomic = false;
   bool locked = false;
   bool in_turn = false;
+  bool ordered = false;
   std::size_t own = 0;          // columns of which each worker has a copy, at most
   std::size_t merge_every = 0;  // examples of a worker
   bool average = false;         // the copies' changes, instead of adding them up
@@ -45,6 +49,7 @@ inline constexpr Sync kSyncs[] = {
     {.name = "atomic", .atomic = true},
     {.name = "mutex", .locked = true},
     {.name = "round-robin", .in_turn = true},
+    {.name = "ordered", .ordered = true},
     {.name = "replicated", .own = 1024, .merge_every = 512},
     {.name = "unshared", .own = kAll, .merge_every = kAll, .average = true},
 };

@@ -25,32 +25,50 @@ class Trainer::Worker {
         squares_(trainer.kernel_.adaptive ? trainer.own_ : 0) {
     const bool penalized = pass.settings.l1 > 0 || pass.settings.l2 > 0;
     const Loops& loops = trainer.kernel_.loops;
+    const Sync& sync = trainer.sync_;
     const bool several = trainer.workers_ > 1;
-    const bool alone = !several || trainer.sync_.locked || trainer.sync_.in_turn;
-    loop_ = (trainer.sync_.atomic ? loops.atomic : alone ? loops.alone : loops.racy)[penalized];
-    if (several && trainer.sync_.in_turn) model_.seat = &seat_.emplace(trainer.round_, rank);
+    const bool alone = !several || sync.locked || sync.in_turn || sync.ordered;
+    loop_ = (sync.atomic ? loops.atomic : alone ? loops.alone : loops.racy)[penalized];
+    if (several && sync.in_turn) model_.seat = &seat_.emplace(trainer.round_, rank);
     const std::lock_guard lock(trainer.mutex_);
     copy();
   }
 
-  // Steps on the blocks that the member gets; returns the sum of the losses.
-  double work(Member& member) {
-    double losses = 0;
-    while (const auto place = member.take()) {
-      const std::size_t first = static_cast<std::size_t>(pass_.order[*place]) * pass_.block;
-      const std::size_t last = std::min(first + pass_.block, pass_.count);
-      const std::uint64_t t = pass_.t + *place * pass_.block;
-      eta_ = pass_.settings.eta0 / (1 + pass_.settings.decay * static_cast<float>(t));
-      losses += step(first, last, t);
-      since_merge_ += last - first;
+  // Steps on the blocks, or pieces, that the member gets; `losses` are those of each.
+  void work(Member& member, std::span<double> losses) {
+    while (const auto task = member.take()) {
+      const Range range = rows_of(*task);
+      eta_ = pass_.settings.eta0 / (1 + pass_.settings.decay * static_cast<float>(range.t));
+      losses[*task] = step(range);
+      since_merge_ += range.last - range.first;
       if (since_merge_ >= trainer_.sync_.merge_every) merge();
     }
     merge();
-    return losses;
   }
 
  private:
-  double step(std::size_t first, std::size_t last, std::uint64_t t) {
+  // The rows [first, last), of which the first is the t-th since the beginning.
+  struct Range {
+    std::size_t first, last;
+    std::uint64_t t;
+  };
+
+  Range rows_of(std::size_t task) const {
+    const std::size_t pieces = pass_.pieces_each(), place = task / pieces;
+    const auto block = static_cast<std::size_t>(pass_.order[place]);
+    Range range{block * pass_.block, std::min((block + 1) * pass_.block, pass_.count),
+                pass_.t + place * pass_.block};
+    if (!pass_.pieces.empty()) {
+      const std::int64_t* const piece = &pass_.pieces[block * pieces + task % pieces];
+      range.t += static_cast<std::size_t>(piece[0]) - range.first;
+      range.first = static_cast<std::size_t>(piece[0]);
+      range.last = static_cast<std::size_t>(piece[1]);
+    }
+    return range;
+  }
+
+  double step(const Range& range) {
+    const auto [first, last, t] = range;
     if (!trainer_.sync_.locked) return loop_(pass_.rows, first, last, t, model_, pass_.settings);
     double losses = 0;
     for (std::size_t i = first; i < last; ++i) {
@@ -115,14 +133,18 @@ Trainer::Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, st
       round_(workers) {
   if (own_ > 0 && !kernel.merges)
     throw std::invalid_argument(
-        std::string("sync: expected hogwild, atomic, mutex or round-robin with ") + kernel.step +
-        ", whose copies cannot be merged; got " + sync.name);
+        std::string("sync: expected one without copies, which cannot be merged with ") +
+        kernel.step + "; got " + sync.name);
 }
 
 std::optional<double> Trainer::run(const Pass& pass, const std::function<bool()>& go_on) {
-  std::vector<double> losses(workers_);
-  const bool whole = share_tasks(workers_, pass.order.size(), {}, go_on, [&](Member& member) {
-    losses[member.rank()] = Worker(*this, pass, member.rank()).work(member);
+  const std::size_t pieces = pass.pieces_each(), tasks = pass.order.size() * pieces;
+  std::vector<std::size_t> after;  // the blocks before have ended
+  if (sync_.ordered)
+    for (std::size_t task = 0; task < tasks; ++task) after.push_back(task / pieces * pieces);
+  std::vector<double> losses(tasks);
+  const bool whole = share_tasks(workers_, tasks, after, go_on, [&](Member& member) {
+    Worker(*this, pass, member.rank()).work(member, losses);
   });
   if (!whole) return std::nullopt;
   return std::accumulate(losses.begin(), losses.end(), 0.0);

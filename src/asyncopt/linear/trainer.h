@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 
+#include "asyncopt/linear/conflicts.h"
 #include "asyncopt/linear/kernels.h"
 #include "asyncopt/linear/memory.h"
 #include "asyncopt/linear/round.h"
@@ -19,10 +20,15 @@ struct Pass {
   std::size_t count;                    // of the rows
   std::size_t block;                    // rows in each block, but for the last
   std::span<const std::int64_t> order;  // of the blocks
-  std::uint64_t t;                      // examples since the beginning
+  // Under the sync `ordered`, where the kPieces of each block begin, and the last one ends; empty:
+  // each block is one piece.
+  std::span<const std::int64_t> pieces;
+  std::uint64_t t;  // examples since the beginning
   Settings settings;
   // Each column's part in the curvature of the mean loss, for merging copies.
   const float* curvatures;
+
+  std::size_t pieces_each() const { return pieces.empty() ? 1 : kPieces; }
 };
 
 class Trainer {
@@ -36,9 +42,9 @@ class Trainer {
   std::span<float> sums() { return {floats_of(sums_), kernel_.sums ? columns_ : 0}; }
   bool keeps_notes() const { return kernel_.notes; }
 
-  // Workers take the blocks in order, each the next one when it is free. Returns the sum of the
-  // examples' losses. `go_on` is asked by the calling thread, itself a worker, some 20 times a
-  // second; once it says no, every worker ends after its block, and the result is empty.
+  // Workers take the blocks (their pieces) in order, each the next one when it is free. Returns the
+  // sum of the examples' losses. `go_on` is asked by the calling thread, itself a worker, some 20
+  // times a second; once it says no, every worker ends after its block, and the result is empty.
   std::optional<double> run(const Pass& pass, const std::function<bool()>& go_on);
 
  private:
