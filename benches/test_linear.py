@@ -21,7 +21,8 @@ from sklearn.linear_model import SGDClassifier
 
 from asyncopt.sparse import CustomLoss, LinearClassifier, make_like, syncs
 from asyncopt.sparse.blocks import Blocks
-from asyncopt.sparse.examples import ColumnSums, Examples, canonical
+from asyncopt.sparse.examples import ColumnSums, Examples
+from asyncopt.sparse.matrices import canonical
 from asyncopt.sparse.settings import Settings
 from asyncopt.sparse.training import State, train
 from benches.conftest import Say

@@ -145,6 +145,10 @@ def _from_python(compiled: Any, order: str, **arguments: Any) -> Any:
             kinds[name] = numba.typeof(value)
         except ValueError:
             kinds[name] = type(value).__name__
+    index = arguments["index"]
+    for number in index if isinstance(index, tuple) else (index,):
+        if isinstance(number, int) and not types.intp.minval <= number <= types.intp.maxval:
+            raise IndexError(f"index is out of bounds: {number}")
     try:
         _check(order, **kinds)
     except TypingError as error:
@@ -261,15 +265,20 @@ class _Arguments:
             self._builder,
             array,
             self._context.make_array(array)(self._context, self._builder, self._values[position]),
-            [
-                self._cast(v, kind, types.intp)
-                for v, kind in zip(values, _indices(index), strict=True)
-            ],
+            [self._place(v, kind) for v, kind in zip(values, _indices(index), strict=True)],
             wraparound=True,
             boundscheck=self._context.enable_boundscheck,
         )
         self._expect_aligned(pointer)
         return pointer
+
+    def _place(self, value: Any, kind: Any) -> Any:
+        """An index as numba's own code has it: signed, below 0 if it counts from the end."""
+        place = self._cast(value, kind, types.intp)
+        if kind.signed:
+            return place
+        beyond = self._builder.icmp_signed("<", place, place.type(0))  # 2 ** 63 or more
+        return self._builder.select(beyond, place.type(types.intp.maxval), place)
 
     def number(self, position: int) -> Any:
         """The argument at ``position`` in the dtype of the array."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -18,7 +19,8 @@ from sklearn.utils.validation import (
 
 from asyncopt.sparse.blocks import BAD, Blocks, without_conflicts
 from asyncopt.sparse.custom_loss import check_loss
-from asyncopt.sparse.examples import ColumnSums, Examples, canonical
+from asyncopt.sparse.examples import ColumnSums, Examples
+from asyncopt.sparse.matrices import canonical, narrow, sound
 from asyncopt.sparse.settings import (
     LEARNING_RATES,
     PENALTIES,
@@ -48,6 +50,8 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
     """Base of `LinearClassifier` and `LinearRegressor`."""
 
     _losses: tuple[str, ...]
+    _sums: ColumnSums
+    _states: list[State]
 
     def _check_parameters(self) -> None:
         check_loss(self.loss, self._losses)
@@ -63,34 +67,37 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         whole("n_threads", self.n_threads, 1)
         if self.tol is not None:
             real("tol", self.tol, 0)
-        if self.early_stopping and not 0 < self.validation_fraction < 1:
-            raise ValueError(
-                "validation_fraction: expected a number between 0 and 1, "
-                f"got {self.validation_fraction!r}"
-            )
+        if self.early_stopping:
+            real("validation_fraction", self.validation_fraction, 0, 1, open_=True)
+            if self.validation_fraction == 1:
+                raise ValueError("validation_fraction: expected a number below 1, got 1")
         check_solver(self)
 
     def _check_data(self, X: Any, y: Any, **how: Any) -> tuple[Any, Any]:
         X, y = validate_data(
             self,
-            X,
+            sound("X", X),
             y,
             accept_sparse="csr",
             accept_large_sparse=True,
             dtype=[np.float32, np.float64],
             **how,
         )
+        if X.shape[1] >= 2**31:
+            raise ValueError(f"X: expected less than 2 ** 31 columns, got {X.shape[1]}")
         return canonical(X), y
 
-    def _start(self, outputs: int) -> None:
-        """Models of nothing, before their first example."""
-        self._sums = ColumnSums(self.n_features_in_, bool(self.fit_intercept))
-        self._states = [State(len(self._sums.counts)) for _ in range(outputs)]
-
     def _train(
-        self, X: Any, targets: npt.NDArray[Any], weights: Any, passes: int, until: bool
+        self,
+        X: Any,
+        targets: npt.NDArray[Any],
+        weights: Any,
+        passes: int,
+        *,
+        until: bool,
+        afresh: bool,
     ) -> None:
-        """Train each output's model on the examples.
+        """Train each output's model on the examples; if that fails, they stay as they were.
 
         Args:
             X: canonical.
@@ -98,25 +105,39 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
             weights: of the examples; None: all 1.
             passes: at most.
             until: by ``tol`` and ``early_stopping``, not all passes.
+            afresh: from models of nothing, else from those of the last call.
         """
+        targets = narrow("y", targets)
+        if weights is not None:
+            weights = narrow("sample_weight", weights)
+        if not afresh and self._sums.intercept != bool(self.fit_intercept):
+            raise ValueError(
+                f"fit_intercept: expected {self._sums.intercept} as in the first call, got "
+                f"{self.fit_intercept!r}"
+            )
+        if afresh:
+            sums = ColumnSums(X.shape[1], bool(self.fit_intercept))
+            states = [State(len(sums.counts)) for _ in targets]
+        else:
+            sums, states = copy.deepcopy(self._sums), [copy.copy(each) for each in self._states]
         random = check_random_state(self.random_state)
         fitted, held_out = np.arange(X.shape[0]), None
         if until and self.early_stopping:
             fitted, held_out = self._hold_out(targets, random)
         order = random.permutation(fitted) if self.shuffle else fitted
-        self._sums.add(X if held_out is None else X[fitted])
+        sums.add(X if held_out is None else X[fitted])
         order, blocks, threads = self._hand_out(X, order)
-        examples = Examples(X, self._sums, order, self.n_threads)
+        examples = Examples(X, sums, order, self.n_threads)
         settings = Settings.of(self)
         ends = []
-        for state, target in zip(self._states, targets, strict=True):
+        for state, target in zip(states, targets, strict=True):
             ends.append(
                 train(
                     state,
                     examples,
-                    self._sums,
-                    target[order].astype(np.float32),
-                    None if weights is None else weights[order].astype(np.float32),
+                    sums,
+                    target[order],
+                    None if weights is None else weights[order],
                     settings,
                     blocks,
                     passes=passes,
@@ -126,6 +147,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
                     sync=self.sync or ("replicated" if self.solver == "sgd" else "atomic"),
                 )
             )
+        self._sums, self._states = sums, states
         self.n_iter_ = max(ends)
         self.t_ = self._states[0].t
         self._publish()
@@ -172,12 +194,15 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         self, targets: npt.NDArray[Any], random: np.random.RandomState
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The examples to fit, in their order, and those to score by."""
-        fitted, held_out = train_test_split(
-            np.arange(targets.shape[1]),
-            test_size=self.validation_fraction,
-            random_state=random,
-            stratify=self._strata(targets),
-        )
+        try:
+            fitted, held_out = train_test_split(
+                np.arange(targets.shape[1]),
+                test_size=self.validation_fraction,
+                random_state=random,
+                stratify=self._strata(targets),
+            )
+        except ValueError as error:
+            raise ValueError(f"validation_fraction: cannot hold out examples: {error}") from error
         return np.sort(fitted), held_out
 
     @staticmethod
@@ -204,7 +229,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "coef_")
         X = validate_data(
             self,
-            X,
+            sound("X", X),
             accept_sparse="csr",
             accept_large_sparse=True,
             dtype=[np.float32, np.float64],

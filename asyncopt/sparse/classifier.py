@@ -147,8 +147,8 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         X, y = self._check_data(X, y)
         check_classification_targets(y)
         classes = np.unique(y)
-        self._start_classes(classes)
-        self._train_classes(X, y, sample_weight, self.max_iter, until=True)
+        self._set_classes("y", classes)
+        self._train_classes(X, y, sample_weight, self.max_iter, until=True, afresh=True)
         return self
 
     @available_if(visits_once)  # type: ignore[untyped-decorator]
@@ -187,8 +187,8 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
                 "compute it with sklearn.utils.compute_class_weight"
             )
         if first:
-            self._start_classes(known)
-        self._train_classes(X, y, sample_weight, 1, until=False)
+            self._set_classes("classes", known)
+        self._train_classes(X, y, sample_weight, 1, until=False, afresh=first)
         return self
 
     def decision_function(self, X: Any) -> npt.NDArray[np.float64]:
@@ -219,21 +219,28 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         """Logarithms of `predict_proba`."""
         return np.asarray(np.log(self.predict_proba(X)))
 
-    def _start_classes(self, classes: npt.NDArray[Any]) -> None:
+    def _set_classes(self, name: str, classes: npt.NDArray[Any]) -> None:
         if len(classes) < 2:
-            raise ValueError(f"y: expected labels of two classes or more, got {len(classes)} class")
+            raise ValueError(
+                f"{name}: expected labels of two classes or more, got {len(classes)} class"
+            )
         self.classes_ = classes
-        self._start(1 if len(classes) == 2 else len(classes))
 
-    def _train_classes(self, X: Any, y: Any, sample_weight: Any, passes: int, until: bool) -> None:
+    def _train_classes(
+        self, X: Any, y: Any, sample_weight: Any, passes: int, *, until: bool, afresh: bool
+    ) -> None:
         weights = self._weights(X, sample_weight)
         if self.class_weight is not None:
             of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+            if not (np.isfinite(of_class) & (of_class >= 0)).all():
+                raise ValueError(
+                    f"class_weight: expected finite numbers of at least 0, got {self.class_weight}"
+                )
             factors = of_class[np.searchsorted(self.classes_, y)]
             weights = factors if weights is None else weights * factors
         positive = self.classes_[1:] if len(self.classes_) == 2 else self.classes_
         targets = np.where(y == positive[:, None], 1.0, -1.0)
-        self._train(X, targets, weights, passes, until)
+        self._train(X, targets, weights, passes, until=until, afresh=afresh)
 
     @staticmethod
     def _strata(targets: npt.NDArray[Any]) -> npt.NDArray[Any]:

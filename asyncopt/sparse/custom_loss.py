@@ -73,9 +73,21 @@ class CustomLoss:
             predictions: shape (examples,).
             targets: likewise.
             weights: of the examples, likewise; None: all 1.
+
+        Raises:
+            ValueError: they are not of one shape.
         """
-        values, _ = self._compiled.evaluate(_floats(predictions), _floats(targets))
-        return float(np.average(values, weights=weights))
+        given = {"predictions": predictions, "targets": targets}
+        if weights is not None:
+            given["weights"] = weights
+        arrays = {name: _floats(array) for name, array in given.items()}
+        for name, array in arrays.items():
+            if array.shape != (len(arrays["predictions"]),):
+                raise ValueError(
+                    f"{name}: expected shape ({len(arrays['predictions'])},), got {array.shape}"
+                )
+        values, _ = self._compiled.evaluate(arrays["predictions"], arrays["targets"])
+        return float(np.average(values, weights=arrays.get("weights")))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # nothing of it changes; scikit-learn's clone would compile it again

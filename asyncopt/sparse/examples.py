@@ -6,31 +6,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from asyncopt import _core
 
-__all__ = ["ColumnSums", "Examples", "canonical", "parts"]
+__all__ = ["ColumnSums", "Examples", "parts"]
 
 _Floats = npt.NDArray[np.float32]
-
-
-def canonical(X: Any) -> Any:
-    """A float32 or float64 matrix as CSR with every entry of a row in a column of its own.
-
-    Only a matrix that is not so is copied; the caller's is never changed.
-    """
-    csr = X if sparse.issparse(X) else sparse.csr_array(X)
-    if not csr.has_canonical_format:
-        csr = csr.copy()
-        csr.sum_duplicates()
-    return csr
 
 
 class ColumnSums:
     """What is known of each column of the examples seen so far; the intercept's is the last.
 
     Attributes:
+        intercept: whether there is one.
         rows: the number of examples.
         counts: examples that have the column, int64 of shape (features + 1,).
         masses: sums over these of the geometric mean of ``x ** 2`` and of ``|x|`` times the sum of
@@ -42,7 +30,7 @@ class ColumnSums:
         self.rows = 0
         self.counts = np.zeros(features + intercept, np.int64)
         self.masses = np.zeros(features + intercept)
-        self._intercept = intercept
+        self.intercept = intercept
 
     def add(self, csr: Any) -> None:
         """Count examples, of a canonical matrix.
@@ -51,20 +39,20 @@ class ColumnSums:
             ValueError: a column index is not one of the features; nothing was counted.
         """
         _core.count_columns(
-            *parts(csr), intercept=self._intercept, counts=self.counts, masses=self.masses
+            *parts(csr), intercept=self.intercept, counts=self.counts, masses=self.masses
         )
         self.rows += csr.shape[0]
 
     def spacing(self) -> _Floats:
         """Examples for each one that has a column: by how much its penalty counts there."""
         spacing = self.rows / np.maximum(self.counts, 1)
-        if self._intercept:
+        if self.intercept:
             spacing[-1] = 0  # is not penalized
         return spacing.astype(np.float32)
 
-    def curvatures(self) -> _Floats:
+    def curvatures(self) -> npt.NDArray[np.float64]:
         """Each column's part in the curvature of the mean of ``prediction ** 2 / 2``."""
-        return (self.masses / max(self.rows, 1)).astype(np.float32)
+        return self.masses / max(self.rows, 1)
 
 
 class Examples:
@@ -120,7 +108,8 @@ class Examples:
 
 def parts(csr: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any], npt.NDArray[Any]]:
     """A matrix's row bounds, column indices and values, as the engine reads them."""
-    indices = np.ascontiguousarray(csr.indices)
-    if indices.dtype not in (np.int32, np.int64):
-        indices = indices.astype(np.int64)
-    return csr.indptr.astype(np.int64), indices, np.ascontiguousarray(csr.data)
+    return (
+        csr.indptr.astype(np.int64),
+        np.ascontiguousarray(csr.indices),
+        np.ascontiguousarray(csr.data),
+    )

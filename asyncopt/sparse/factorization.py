@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from sklearn.base import BaseEstimator
+from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from asyncopt import _core
-from asyncopt.sparse.examples import canonical
+from asyncopt.sparse.matrices import canonical, sound
 from asyncopt.sparse.settings import one_of, real, whole
 from asyncopt.sparse.tiles import Tiles
 
@@ -101,16 +102,7 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
             y: not used.
         """
         self._check_parameters()
-        ratings = self._check_ratings(X, reset=True)
-        random = check_random_state(self.random_state)
-        self.mean_ = 0.0 if self._ranks else float(ratings.data.mean())
-        scale = self.init_scale / np.sqrt(self.n_factors)
-        for side, size in zip(("user", "item"), ratings.shape, strict=True):
-            factors = random.standard_normal((size, self.n_factors)) * scale
-            setattr(self, f"{side}_factors_", factors.astype(np.float32))
-            setattr(self, f"{side}_biases_", np.zeros(size, np.float32))
-        self.loss_curve_ = []
-        self._train(ratings, self.max_iter, random)
+        self._fit(X, self.max_iter)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -118,18 +110,22 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
 
         The mean stays that of the first call.
         """
-        if not hasattr(self, "user_factors_"):
-            passes, self.max_iter = self.max_iter, 1
-            try:
-                return self.fit(X)
-            finally:
-                self.max_iter = passes
         self._check_parameters()
-        ratings = self._check_ratings(X, reset=False)
-        users = len(self.user_factors_)
-        if ratings.shape[0] != users:
-            raise ValueError(f"X: expected {users} users as in fit, got {ratings.shape[0]}")
-        self._train(ratings, 1, check_random_state(self.random_state))
+        if not hasattr(self, "user_factors_"):
+            self._fit(X, 1)
+            return self
+        k = self.user_factors_.shape[1]
+        if self.n_factors != k:
+            raise ValueError(f"n_factors: expected {k} as in fit, got {self.n_factors}")
+        self._train(
+            self._check_ratings(X, reset=False),
+            1,
+            check_random_state(self.random_state),
+            (self.user_factors_, self.user_biases_),
+            (self.item_factors_, self.item_biases_),
+            self.mean_,
+            self.loss_curve_,
+        )
         return self
 
     def predict_pairs(self, users: Any, items: Any) -> _Floats:
@@ -171,13 +167,13 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         users = _numbers("users", users, len(self.user_factors_))
         whole("n_items", n_items, 1)
         n_items = min(n_items, len(self.item_factors_))
-        known = None if seen is None else self._check_ratings(seen, reset=False).tocsr()
+        known = self._check_seen(seen)
         best = np.empty((len(users), n_items), np.int64)
         scores = np.empty((len(users), n_items), np.float32)
         for at in self._pieces(len(users)):
             every = self._scores(users[at])
             if known is not None:
-                every[known[users[at]].nonzero()] = -np.inf
+                every[sparse.coo_array(known[users[at]]).coords] = -np.inf
             top = np.argpartition(every, -n_items, axis=1)[:, -n_items:]
             found = np.take_along_axis(every, top, axis=1)
             order = np.argsort(-found, axis=1, kind="stable")
@@ -197,15 +193,13 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         Returns:
             The coefficient of determination of the stored ratings; of a ranking, the mean over the
             users of the probability that an item of theirs comes before one that is neither theirs
-            nor seen (the area under the ROC curve).
+            nor seen (the area under the ROC curve); nan if no user has items of both kinds.
         """
         check_is_fitted(self, "user_factors_")
         ratings = self._check_ratings(X, reset=False)
         if self._ranks:
             return self._auc(ratings.tocsr(), seen)
-        errors = ratings.data - self.predict_pairs(*ratings.coords)
-        spread = ratings.data - ratings.data.mean()
-        return float(1 - (errors**2).sum() / max((spread**2).sum(), np.finfo(np.float64).tiny))
+        return float(r2_score(ratings.data.astype(np.float64), self.predict_pairs(*ratings.coords)))
 
     @property
     def _ranks(self) -> bool:
@@ -231,16 +225,17 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         """The known entries, in coordinates."""
         X = validate_data(
             self,
-            X,
+            sound("X", X),
             accept_sparse="csr",
             accept_large_sparse=True,
             dtype=[np.float32, np.float64],
             reset=reset,
         )
-        try:
-            ratings = sparse.coo_array(canonical(X))
-        except ValueError as error:  # an index is outside
-            raise ValueError(f"X: {error}; rebuild it with scipy.sparse.csr_array") from error
+        if not reset and X.shape[0] != len(self.user_factors_):
+            raise ValueError(
+                f"X: expected {len(self.user_factors_)} users as in fit, got {X.shape[0]}"
+            )
+        ratings = sparse.coo_array(canonical(X))
         if max(ratings.shape) >= 2**31:
             raise ValueError(f"X: expected less than 2 ** 31 users and items, got {ratings.shape}")
         if self._ranks and (ratings.data <= 0).any():
@@ -252,10 +247,47 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"X: expected at least one entry {kind}, got none")
         return ratings
 
-    def _train(self, ratings: Any, passes: int, random: np.random.RandomState) -> None:
+    def _check_seen(self, seen: Any) -> Any:
+        """Its stored entries, as CSR; None as it is."""
+        if seen is None:
+            return None
+        known = sound("seen", seen if sparse.issparse(seen) else np.asarray(seen))
+        expected = len(self.user_factors_), len(self.item_factors_)
+        if known.shape != expected or known.dtype.kind not in "biuf":
+            raise ValueError(
+                f"seen: expected numbers of shape {expected}, as in fit, got {known.dtype} of "
+                f"shape {known.shape}"
+            )
+        return canonical(known)
+
+    def _fit(self, X: Any, passes: int) -> None:
+        ratings = self._check_ratings(X, reset=True)
+        random = check_random_state(self.random_state)
+        scale = self.init_scale / np.sqrt(self.n_factors)
+        users, items = (
+            (
+                (random.standard_normal((size, self.n_factors)) * scale).astype(np.float32),
+                np.zeros(size, np.float32),
+            )
+            for size in ratings.shape
+        )
+        mean = 0.0 if self._ranks else float(ratings.data.mean(dtype=np.float64))
+        self._train(ratings, passes, random, users, items, mean, [])
+
+    def _train(
+        self,
+        ratings: Any,
+        passes: int,
+        random: np.random.RandomState,
+        users_before: tuple[_Floats, _Floats],
+        items_before: tuple[_Floats, _Floats],
+        mean: float,
+        curve_before: list[float],
+    ) -> None:
+        """Go on from these factors and biases; if that fails, the attributes stay as they were."""
         k, stride = self.n_factors, _core.factor_stride(self.n_factors)
-        users = _padded(stride, self.user_factors_, 1.0, self.user_biases_)
-        items = _padded(stride, self.item_factors_, self.item_biases_, 1.0)
+        users = _padded(stride, users_before[0], 1.0, users_before[1])
+        items = _padded(stride, items_before[0], items_before[1], 1.0)
         tiles = Tiles(ratings, users.strides[0], random)
         liked = ratings.tocsr()
         rates = np.zeros((2, stride), np.float32)
@@ -275,23 +307,24 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
             "user_rates": rates[0],
             "item_rates": rates[1],
             "regularization": self.regularization,
-            "mean": self.mean_,
+            "mean": mean,
         }
-        curve: list[float] = []
+        curve = list(curve_before)
         for _ in range(passes):
-            rates[:, : k + 2] = self.eta0 * self.decay ** (len(self.loss_curve_) + len(curve))
+            rates[:, : k + 2] = self.eta0 * self.decay ** len(curve)
             rates[0, k] = rates[1, k + 1] = 0  # the ones beside the biases
             seed = int(random.randint(2**31))
             loss = _core.train_factors(**call, order=tiles.order(random), seed=seed)
             curve.append(loss / len(tiles))
-        if not (np.isfinite(users).all() and np.isfinite(items).all()):
+        if not all(np.isfinite(each).all() for each in (users, items, curve)):
             raise ValueError(
                 f"eta0: expected a learning rate at which factors stay finite, got {self.eta0:g}; "
                 "lower it, or scale the ratings"
             )
         self.user_factors_, self.item_factors_ = users[:, :k].copy(), items[:, :k].copy()
         self.user_biases_, self.item_biases_ = users[:, k + 1].copy(), items[:, k].copy()
-        self.loss_curve_ += curve
+        self.mean_ = mean
+        self.loss_curve_ = curve
 
     def _pieces(self, users: int) -> list[slice]:
         size = max(_SCORES // len(self.item_factors_), 1)
@@ -305,7 +338,7 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         return np.asarray(scores)
 
     def _auc(self, liked: Any, seen: Any) -> float:
-        known = None if seen is None else self._check_ratings(seen, reset=False).tocsr()
+        known = self._check_seen(seen)
         users = np.flatnonzero(np.diff(liked.indptr))
         areas = []
         for at in self._pieces(len(users)):

@@ -92,8 +92,8 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
         """
         self._check_parameters()
         X, y = self._check_data(X, y, y_numeric=True)
-        self._start(1)
-        self._train(X, y[None], self._weights(X, sample_weight), self.max_iter, until=True)
+        weights = self._weights(X, sample_weight)
+        self._train(X, y[None], weights, self.max_iter, until=True, afresh=True)
         return self
 
     @available_if(visits_once)  # type: ignore[untyped-decorator]
@@ -102,9 +102,8 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
         self._check_parameters()
         first = not hasattr(self, "_states")
         X, y = self._check_data(X, y, y_numeric=True, reset=first)
-        if first:
-            self._start(1)
-        self._train(X, y[None], self._weights(X, sample_weight), 1, until=False)
+        weights = self._weights(X, sample_weight)
+        self._train(X, y[None], weights, 1, until=False, afresh=first)
         return self
 
     def predict(self, X: Any) -> npt.NDArray[np.float64]:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from asyncopt.sparse.matrices import narrow
+
 __all__ = ["Tiles"]
 
 CACHE = 1 << 19
@@ -22,6 +24,9 @@ class Tiles:
         ratings: in coordinates, scipy's coo of shape (users, items).
         row_bytes: of the factors of one user or item.
         random: shuffles; the same seed gives the same tiles.
+
+    Raises:
+        ValueError: a rating is too large for float32.
 
     Attributes:
         users, items: int32 of shape (entries,).
@@ -45,7 +50,7 @@ class Tiles:
         np.cumsum(np.bincount(tiles, minlength=self.groups**2), out=self.begin[1:])
         self.users = rows[order].astype(np.int32)
         self.items = columns[order].astype(np.int32)
-        self.values = ratings.data[order].astype(np.float32)
+        self.values = narrow("X", ratings.data)[order]
 
     def __len__(self) -> int:
         return len(self.values)

@@ -20,6 +20,8 @@ __all__ = ["Patience", "Rest", "State", "train"]
 
 PASSES_PER_SNAPSHOT = 2
 """Of ``"svrg"``, besides the one that takes it: Johnson and Zhang's choice for convex losses."""
+STEEPEST = 1e30
+"""Curvature: products with a learning rate and a number of examples fit float32."""
 
 _Floats = npt.NDArray[np.float32]
 
@@ -79,10 +81,12 @@ class Patience:
                 self._weights = state.weights.copy()
         return self._waited >= self._passes
 
-    def settle(self, state: State) -> None:
-        """Go back to the best model, if it was kept."""
-        if self._weights is not None:
-            state.weights = self._weights
+    def settle(self, state: State) -> bool:
+        """Go back to the best model, if it was kept; returns whether it was."""
+        if self._weights is None:
+            return False
+        state.weights = self._weights
+        return True
 
 
 class Rest:
@@ -108,8 +112,9 @@ class Rest:
         self._before = state.weights.copy()
         return bool(moved <= self._tol * np.abs(state.weights).max(initial=0))
 
-    def settle(self, state: State) -> None:
+    def settle(self, state: State) -> bool:
         """The last model is the best."""
+        return False
 
 
 def train(
@@ -130,7 +135,7 @@ def train(
     """Train a model; with one thread, the same bits for the same arguments.
 
     Args:
-        state: where it starts, and is left.
+        state: where it starts, and is left; of no use after an error.
         examples: in the order of the first pass, about.
         sums: of their columns.
         targets: float32 of shape (examples,), in the examples' order; -1 or 1 for classes.
@@ -147,7 +152,7 @@ def train(
         The number of passes.
 
     Raises:
-        ValueError: the weights, or a custom loss, are not finite any more; ``state`` is as it was.
+        ValueError: the weights, or the losses, are not finite any more.
     """
     columns = examples.columns_by_frequency
     loss_name, curvature, custom = engine_loss(settings.loss)
@@ -162,11 +167,12 @@ def train(
     trainer.weights[:] = state.weights[columns]
     if adaptive := len(trainer.squares) > 0:
         trainer.squares[:] = state.squares[columns]
-    mean_weight = 1.0 if weights is None else float(weights.mean())
+    mean_weight = 1.0 if weights is None else float(weights.mean(dtype=np.float64))
     rows = len(examples)
     order = np.arange(-(-rows // blocks.rows))
     if settings.step in ("saga", "svrg"):
         settings = settings._replace(eta0=_steady_rate(examples, weights, curvature))
+    curvatures = sums.curvatures() * (curvature * mean_weight)
     call: dict[str, Any] = {
         "begin": examples.begin,
         "columns": examples.columns,
@@ -177,7 +183,7 @@ def train(
         "block": blocks.rows,
         "pieces": blocks.pieces,
         "spacing": sums.spacing()[columns],
-        "curvatures": sums.curvatures()[columns] * np.float32(curvature * mean_weight),
+        "curvatures": np.minimum(curvatures[columns], STEEPEST).astype(np.float32),
     }
     trained = State(len(columns))
     ended = False
@@ -199,9 +205,11 @@ def train(
             trained.weights[columns] = trainer.weights
             ended = patience.ends(trained, loss / rows)
     trained.weights[columns] = trainer.weights
-    if patience is not None:
-        patience.settle(trained)
-    if not np.isfinite(trained.weights).all():
+    if adaptive:
+        trained.squares[columns] = trainer.squares
+    settled = patience is not None and patience.settle(trained)
+    finite = np.isfinite(trained.weights).all() and np.isfinite(trained.squares).all()
+    if not finite or not (settled or np.isfinite(loss)):
         raise ValueError(_not_finite(settings))
     if isinstance(patience, Rest) and patience.looks and not ended:
         warnings.warn(
@@ -212,15 +220,16 @@ def train(
         )
     state.weights = trained.weights
     if adaptive:
-        state.squares[columns] = trainer.squares
+        state.squares = trained.squares
     return done
 
 
 def _not_finite(settings: Settings) -> str:
     if settings.step in LEARNING_RATES.values():
         return (
-            f"eta0: expected a learning rate at which weights stay finite, got {settings.eta0:g}; "
-            "lower it, scale the features, or use learning_rate='adagrad'"
+            "eta0: expected a learning rate at which weights and losses stay finite, got "
+            f"{settings.eta0:g}; lower it, scale the features and targets, or use "
+            "learning_rate='adagrad'"
         )
     if isinstance(settings.loss, str):
         return "X: expected values for which weights stay finite in float32; scale the features"

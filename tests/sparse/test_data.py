@@ -12,7 +12,8 @@ from scipy import sparse
 
 from asyncopt import _core
 from asyncopt.sparse import LinearClassifier, LinearRegressor, make_like
-from asyncopt.sparse.examples import ColumnSums, Examples, canonical
+from asyncopt.sparse.examples import ColumnSums, Examples
+from asyncopt.sparse.matrices import canonical
 from asyncopt.sparse.settings import LEARNING_RATES, SOLVERS
 from tests.store.looks import file_size_limit
 
@@ -184,7 +185,7 @@ def test_bad_labels_and_values() -> None:
     with pytest.raises(ValueError, match="X: expected values within the range of float32"):
         LinearClassifier().fit(huge, y)
     far = LinearRegressor(learning_rate="constant", eta0=1e6, tol=None)
-    with pytest.raises(ValueError, match="eta0: expected a learning rate at which weights stay"):
+    with pytest.raises(ValueError, match="eta0: expected a learning rate at which weights and"):
         far.fit(X, y)
 
 

@@ -21,7 +21,7 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 
 from asyncopt.sparse.data.svmlight import Format
-from asyncopt.sparse.examples import canonical
+from asyncopt.sparse.matrices import canonical, of_parts, sound
 from asyncopt.sparse.settings import one_of, whole
 
 __all__ = ["convert_svmlight", "open_csr", "row_blocks", "save_csr"]
@@ -48,8 +48,9 @@ def save_csr(path: str | os.PathLike[str], X: Any, y: Any) -> None:
     """
     if np.ndim(X) != 2:
         raise ValueError(f"X: expected a matrix, got an array of {np.ndim(X)} dimensions")
-    csr, y = canonical(sparse.csr_array(X)), np.asarray(y)
-    one_of("X.dtype", csr.dtype.name, VALUES)
+    X, y = sound("X", X if sparse.issparse(X) else np.asarray(X)), np.asarray(y)
+    one_of("X.dtype", X.dtype.name, VALUES)
+    csr = canonical(X)
     if y.dtype.kind not in "biuf" or y.shape != csr.shape[:1]:
         raise ValueError(
             f"y: expected numbers of shape {csr.shape[:1]}, got {y.dtype} of shape {y.shape}"
@@ -138,11 +139,11 @@ def open_csr(path: str | os.PathLike[str]) -> tuple[Any, npt.NDArray[Any]]:
     folder = Path(path)
     head = _head(folder)
     rows, columns = head["shape"]
-    X = sparse.csr_array((rows, columns), dtype=head["dtypes"]["data"])
-    X.data = _mapped(folder, head, "data", head["entries"])
-    X.indices = _mapped(folder, head, "indices", head["entries"])
-    X.indptr = _mapped(folder, head, "indptr", rows + 1)
-    _check_begins(folder, X.indptr, head["entries"])
+    data = _mapped(folder, head, "data", head["entries"])
+    indices = _mapped(folder, head, "indices", head["entries"])
+    begin = _mapped(folder, head, "indptr", rows + 1)
+    _check_begins(folder, begin, head["entries"])
+    X = of_parts(data, indices, begin, (rows, columns))
     X.has_canonical_format = True
     return X, _mapped(folder, head, "y", rows)
 
@@ -171,12 +172,24 @@ def row_blocks(
         ValueError: an argument is wrong, or an index of X is not that of a column.
     """
     whole("rows", rows, 1)
-    if not sparse.issparse(X) or X.format != "csr":
+    if not sparse.issparse(X) or X.format != "csr" or X.ndim != 2:
         raise ValueError(
             f"X: expected a matrix in CSR format, got {type(X).__name__}; call .tocsr()"
         )
-    if len(y) != X.shape[0]:
-        raise ValueError(f"y: expected {X.shape[0]} labels, one for each row, got {len(y)}")
+    entries = len(X.indices)
+    if (
+        X.indptr.shape != (X.shape[0] + 1,)
+        or [*X.indptr[[0, -1]]] != [0, entries]
+        or len(X.data) != entries
+    ):
+        raise ValueError(
+            f"X: expected {X.shape[0] + 1} numbers in indptr, from 0 to as many as there are in "
+            "indices and in data; rebuild it with scipy.sparse.csr_array"
+        )
+    if np.shape(y)[:1] != X.shape[:1]:
+        raise ValueError(
+            f"y: expected {X.shape[0]} labels, one for each row, got shape {np.shape(y)}"
+        )
     starts = np.arange(0, X.shape[0], rows)
     if random_state is not None:
         check_random_state(random_state).shuffle(starts)
@@ -185,19 +198,14 @@ def row_blocks(
 
 def _block(X: Any, y: Any, start: int, stop: int) -> tuple[Any, npt.NDArray[Any]]:
     begin = np.asarray(X.indptr[start : stop + 1])
-    entries = slice(int(begin[0]), int(begin[-1]))
-    indices = X.indices[entries]
-    if len(indices) and not 0 <= indices.min() <= indices.max() < X.shape[1]:
-        raise ValueError(
-            f"X: expected column indices in [0, {X.shape[1]}), got {indices.min()} to "
-            f"{indices.max()} in rows {start} to {stop}; write it again"
-        )
-    block = sparse.csr_array((stop - start, X.shape[1]), dtype=X.dtype)
-    narrow = max(len(indices), X.shape[1]) <= NARROW
-    width = np.int32 if narrow else np.int64
-    block.data = X.data[entries]
-    block.indices = indices.astype(width, copy=False)
-    block.indptr = (begin - begin[0]).astype(width)
+    first, last = (max(int(each), 0) for each in begin[[0, -1]])
+    shape = stop - start, X.shape[1]
+    block = of_parts(X.data[first:last], X.indices[first:last], begin - begin[0], shape)
+    block = sound("X", block)
+    width = np.int32 if max(block.nnz, X.shape[1]) <= NARROW else np.int64
+    block.indices, block.indptr = (
+        part.astype(width, copy=False) for part in (block.indices, block.indptr)
+    )
     return block, y[start:stop]
 
 
@@ -345,7 +353,9 @@ def _mapped(folder: Path, head: dict[str, Any], name: str, length: int) -> npt.N
     path = folder / f"{name}.npy"
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
-    except ValueError as error:  # numpy's, of a bad header or a short file
+    except OSError:
+        raise
+    except Exception as error:  # numpy's, of a bad header or a short file: of many types
         raise ValueError(f"{path}: expected a whole .npy file, got: {error}") from error
     expected = np.dtype(head["dtypes"][name]), (length,)
     if (array.dtype, array.shape) != expected:

@@ -1,0 +1,135 @@
+"""Matrices as they come: refused where an index lies outside, else taken as CSR."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+__all__ = ["canonical", "narrow", "of_parts", "sound"]
+
+REMEDY = "rebuild it with scipy.sparse.csr_array"
+
+
+def sound(name: str, X: Any) -> Any:
+    """What an argument is, or a sparse matrix in CSR format if it is one of any format.
+
+    Scipy checks indices when a matrix is made; if its arrays are changed afterwards, conversions
+    and products read and write wherever these say. So this comes before all of them.
+
+    Raises:
+        ValueError: an index is not that of a row or a column; the message begins with ``name``.
+    """
+    if not sparse.issparse(X):
+        return X
+    if X.ndim != 2:
+        raise ValueError(f"{name}: expected a matrix, got an array of {X.ndim} dimensions")
+    _check(name, X)
+    if X.format != "csr":
+        X = X.tocsr()
+        _check(name, X)  # a lil_array's indices have not been looked at yet
+    usual = {X.indices.dtype, X.indptr.dtype} <= {np.dtype(np.int32), np.dtype(np.int64)}
+    if usual and X.data.dtype.isnative:
+        return X
+    return of_parts(
+        X.data.astype(X.data.dtype.newbyteorder("="), copy=False),
+        X.indices.astype(np.int64),
+        X.indptr.astype(np.int64),
+        X.shape,
+    )
+
+
+def canonical(csr: Any) -> Any:
+    """A sound matrix, or an array, as CSR whose rows have rising columns, none of them twice.
+
+    Only a matrix that is not so is copied; the caller's is never changed. What it says of itself
+    (``has_canonical_format``) may be of what it was before its arrays were changed.
+    """
+    if not sparse.issparse(csr):
+        return sparse.csr_array(csr)
+    csr = of_parts(csr.data, csr.indices, csr.indptr, csr.shape)
+    if not csr.has_canonical_format:
+        csr = csr.copy()
+        csr.sum_duplicates()
+    return csr
+
+
+def of_parts(data: Any, indices: Any, indptr: Any, shape: tuple[int, int]) -> Any:
+    """A matrix over these arrays; scipy's constructor would copy 64-bit indices into 32 bits."""
+    csr = sparse.csr_array(shape, dtype=data.dtype)
+    csr.data, csr.indices, csr.indptr = data, indices, indptr
+    return csr
+
+
+def narrow(name: str, numbers: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Finite numbers as float32.
+
+    Raises:
+        ValueError: they are too large for it; the message begins with ``name``.
+    """
+    with np.errstate(over="ignore"):
+        narrowed = numbers.astype(np.float32)
+    if not np.isfinite(narrowed).all():
+        raise ValueError(f"{name}: expected values within the range of float32; scale them")
+    return narrowed
+
+
+def _check(name: str, X: Any) -> None:
+    rows, columns = X.shape
+    if X.format == "csr":
+        _check_compressed(name, X, rows, ("column", columns))
+    elif X.format == "csc":
+        _check_compressed(name, X, columns, ("row", rows))
+    elif X.format == "bsr":
+        height, width = X.blocksize
+        _check_compressed(name, X, rows // height, ("block column", columns // width))
+    elif X.format == "coo":
+        for kind, indices, size in zip(("row", "column"), X.coords, X.shape, strict=True):
+            _check_lengths(name, indices, X.data)
+            _check_indices(name, kind, indices, size)
+    elif X.format == "dia":
+        _check_lengths(name, X.offsets, X.data)
+    elif X.format == "lil":
+        for indices, values in zip(X.rows, X.data, strict=True):
+            _check_lengths(name, indices, values)
+
+
+def _check_compressed(name: str, X: Any, length: int, minor: tuple[str, int]) -> None:
+    entries = len(X.indices)
+    begin = X.indptr
+    if (
+        begin.shape != (length + 1,)
+        or begin.dtype.kind not in "iu"
+        or begin[0] != 0
+        or begin[-1] != entries
+        or (begin[1:] < begin[:-1]).any()
+    ):
+        raise ValueError(
+            f"{name}: expected indptr to rise from 0 to the number of entries in indices and in "
+            f"data ({entries}), {length + 1} integers; {REMEDY}"
+        )
+    _check_lengths(name, X.indices, X.data)
+    _check_indices(name, minor[0], X.indices, minor[1])
+
+
+def _check_lengths(name: str, indices: Any, values: Any) -> None:
+    if len(indices) != len(values):
+        raise ValueError(
+            f"{name}: expected as many indices as values, got {len(indices)} and {len(values)}; "
+            f"{REMEDY}"
+        )
+
+
+def _check_indices(name: str, kind: str, indices: npt.NDArray[Any], size: int) -> None:
+    if indices.ndim != 1 or indices.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name}: expected {kind} indices that are integers, got {indices.dtype} of shape "
+            f"{indices.shape}; {REMEDY}"
+        )
+    if len(indices) and not 0 <= (low := indices.min()) <= (high := indices.max()) < size:
+        raise ValueError(
+            f"{name}: expected {kind} indices in [0, {size}), got {low if low < 0 else high}; "
+            f"{REMEDY}"
+        )
