@@ -70,15 +70,15 @@ def fetch(url: str, checksum: str | None, folder: Path | None = None) -> Path:
 
     Raises:
         ValueError: ``checksum`` is none.
-        DownloadError: it is not there and cannot be had, or what came is not what was asked for. In
-            ``folder`` nothing has changed.
+        DownloadError: it is not there and cannot be had, what came is not what was asked for, or
+            its record is damaged. In ``folder`` nothing has changed.
     """
     folder = cache_folder() if folder is None else folder
     path = folder / url.rpartition("/")[2]
     record = path.with_name(path.name + ".sha256")
-    if checksum is None and record.exists():
-        checksum = record.read_text().partition(" ")[0]
     expected = None if checksum is None else Checksum.parse(checksum)
+    if checksum is None and record.exists():
+        expected = _recorded(record)
     algorithm = "sha256" if expected is None else expected.algorithm
     if path.exists():
         found = Checksum.of(path, algorithm)
@@ -110,6 +110,17 @@ def fetch(url: str, checksum: str | None, folder: Path | None = None) -> Path:
             )
         os.replace(partial, path)
     return path
+
+
+def _recorded(record: Path) -> Checksum:
+    text = record.read_text(errors="replace")
+    try:
+        return Checksum.parse(text.partition(" ")[0])
+    except ValueError as error:
+        raise DownloadError(
+            f"{record}: expected the SHA-256 of a file, as sha256sum writes it; got {text[:80]!r}; "
+            "remove the record to trust the file that is there, or the next that comes"
+        ) from error
 
 
 def _download(url: str, path: Path) -> None:

@@ -72,6 +72,20 @@ def test_trusted_once(server: FileServer, url: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [record]
 
 
+@pytest.mark.parametrize("damaged", [b"", b"spam\n", b"\xff\0", b"12ab  rows.bz2\n"])
+def test_a_damaged_record_is_named(
+    server: FileServer, url: str, tmp_path: Path, damaged: bytes
+) -> None:
+    path, record = tmp_path / "rows.bz2", tmp_path / "rows.bz2.sha256"
+    path.write_bytes(CONTENT)
+    record.write_bytes(damaged)
+    with pytest.raises(DownloadError, match=rf"^{record}: expected the SHA-256 of a file, .*remov"):
+        fetch(url, None, tmp_path)
+    assert (path.read_bytes(), record.read_bytes(), server.asked) == (CONTENT, damaged, 0)
+    record.unlink()
+    assert fetch(url, None, tmp_path) == path
+
+
 def test_a_file_put_there_by_hand_is_trusted(server: FileServer, url: str, tmp_path: Path) -> None:
     (tmp_path / "rows.bz2").write_bytes(CONTENT)
     fetch(url, None, tmp_path)
