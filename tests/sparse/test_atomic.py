@@ -288,13 +288,3 @@ def test_prange_and_the_cache_of_another_process(tmp_path: Path) -> None:
             check=False,
         )
         assert ended.stdout == f"{expected.tolist()} {hits}\n", ended.stderr
-
-
-def test_without_numba_the_remedy_is_named() -> None:
-    program = "import sys; sys.modules['numba'] = None; import asyncopt.sparse.atomic"
-    ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
-    )
-    last = ended.stderr.strip().splitlines()[-1]
-    assert last.startswith("ImportError: asyncopt.sparse.atomic: expected numba, got")
-    assert "pip install 'asyncopt[numba]'" in last

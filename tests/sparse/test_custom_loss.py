@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-import subprocess
-import sys
 from typing import Any
 
 import numba
@@ -260,19 +258,3 @@ def test_wrong_functions(how: dict[str, Any], error: type[Exception], message: s
 def test_a_bare_function_is_no_loss() -> None:
     with pytest.raises(ValueError, match=r"loss: expected a name or a CustomLoss, .*CustomLoss\("):
         LinearRegressor(pinball).fit(*numbers())  # type: ignore[arg-type]
-
-
-def test_numba_is_imported_when_it_is_needed() -> None:
-    program = """if True:
-        import sys
-        import asyncopt.sparse
-        assert "numba" not in sys.modules
-        sys.modules["numba"] = None
-        asyncopt.sparse.custom(print)
-    """
-    ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
-    )
-    last = ended.stderr.strip().splitlines()[-1]
-    assert last.startswith("ImportError: CustomLoss: expected numba, got")
-    assert "pip install 'asyncopt[numba]'" in last

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -217,13 +215,3 @@ def test_every_compiled_loss_and_sync_is_reached() -> None:
     }
     for name in _core.linear_syncs():
         assert name in str(LinearClassifier.__doc__)
-
-
-def test_without_scikit_learn_the_remedy_is_named() -> None:
-    program = "import sys; sys.modules['sklearn'] = None; import asyncopt.sparse"
-    ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
-    )
-    last = ended.stderr.strip().splitlines()[-1]
-    assert last.startswith("ImportError: asyncopt.sparse: expected scikit-learn and scipy")
-    assert "pip install 'asyncopt[sparse]'" in last

@@ -1,0 +1,62 @@
+"""What importing the package needs, and says where it is missing."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+
+import pytest
+
+import asyncopt.sparse
+from asyncopt.sparse import atomic
+
+
+@pytest.mark.parametrize(
+    ("module", "missing", "message"),
+    [
+        (
+            asyncopt.sparse,
+            "sklearn",
+            "sparse: expected scikit-learn and scipy, got: .*'asyncopt.spa",
+        ),
+        (
+            asyncopt.sparse,
+            "scipy",
+            "sparse: expected scikit-learn and scipy, got: .*'asyncopt.spar",
+        ),
+        (
+            atomic,
+            "numba",
+            r"sparse\.atomic: expected numba, got: .*pip install 'asyncopt\[numba\]'",
+        ),
+    ],
+)
+def test_the_remedy_is_named(
+    monkeypatch: pytest.MonkeyPatch, module: object, missing: str, message: str
+) -> None:
+    """By the module's own code, run once more."""
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=rf"^asyncopt\.{message}"):
+        runpy.run_path(str(vars(module)["__file__"]))
+
+
+def test_a_custom_loss_needs_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(
+        ImportError, match=r"^CustomLoss: expected numba, got: .*pip install 'asyncopt\[numba\]'"
+    ):
+        asyncopt.sparse.custom(lambda prediction, target: (0.0, 0.0))
+
+
+def test_numba_is_imported_when_it_is_needed() -> None:
+    """In an interpreter of its own, in which asyncopt without torch stands for asyncopt."""
+    program = """if True:
+        import sys, types
+        sys.modules["asyncopt"] = types.ModuleType("asyncopt")
+        sys.modules["asyncopt"].__path__ = sys.argv[1:]
+        import asyncopt.sparse
+        assert asyncopt.sparse.LinearClassifier
+        assert not {"numba", "torch"} & set(sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", program, *asyncopt.__path__], timeout=60, check=True)
