@@ -265,6 +265,26 @@ def train_factors(
     seed: int,
 ) -> float: ...
 
+CUT_MOST_CLASSES: int
+
+def cut_syncs() -> tuple[str, ...]: ...
+def cut_stride(classes: int) -> int: ...
+def train_cut(
+    *,
+    sync: str,
+    threads: int,
+    tails: npt.NDArray[np.int32],
+    heads: npt.NDArray[np.int32],
+    weights: npt.NDArray[np.float32],
+    begin: npt.NDArray[np.int64],
+    order: npt.NDArray[np.int64],
+    after: npt.NDArray[np.int64],
+    shares: npt.NDArray[np.float32],
+    fixed: npt.NDArray[np.uint8],
+    classes: int,
+    rate: float,
+) -> float: ...
+
 class LinearTrainer:
     def __init__(
         self, *, loss: str, step: str, sync: str, columns: int, workers: int, custom: int = 0

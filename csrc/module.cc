@@ -168,6 +168,7 @@ PYBIND11_MODULE(_core, m) {
   bind_board(m);
   bind_linear(m);
   bind_factors(m);
+  bind_cuts(m);
   bind_svmlight(m);
   bind_probe(m);
 }

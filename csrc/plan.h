@@ -102,6 +102,7 @@ void bind_segment(py::module_& m);
 void bind_board(py::module_& m);
 void bind_linear(py::module_& m);
 void bind_factors(py::module_& m);
+void bind_cuts(py::module_& m);
 void bind_svmlight(py::module_& m);
 void bind_probe(py::module_& m);
 
