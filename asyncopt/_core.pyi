@@ -278,7 +278,7 @@ def train_cut(
     weights: npt.NDArray[np.float32],
     begin: npt.NDArray[np.int64],
     order: npt.NDArray[np.int64],
-    after: npt.NDArray[np.int64],
+    groups: int,
     shares: npt.NDArray[np.float32],
     fixed: npt.NDArray[np.uint8],
     classes: int,

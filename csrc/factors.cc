@@ -47,9 +47,7 @@ double train_factors(const std::string& loss, const std::string& sync, std::size
   const Pass pass{
       {users.data(), items.data(), values.data()},
       {liked_begin.data(), liked_items.data(), static_cast<std::size_t>(item_factors.shape(0))},
-      in(begin),
-      in(order),
-      groups,
+      {in(begin), in(order), groups},
       {user_rates.data(), item_rates.data(), regularization, mean, seed}};
   std::optional<double> losses;
   {

@@ -14,6 +14,7 @@ except ImportError as error:
     ) from error
 from asyncopt.sparse.classifier import LinearClassifier
 from asyncopt.sparse.custom_loss import CustomLoss
+from asyncopt.sparse.cuts import GraphCut
 from asyncopt.sparse.data.graphs import Graph, make_graph_like
 from asyncopt.sparse.data.linear import make_like
 from asyncopt.sparse.data.mapped import convert_svmlight, open_csr, row_blocks, save_csr
@@ -29,6 +30,7 @@ from asyncopt.sparse.settings import losses, syncs
 __all__ = [
     "CustomLoss",
     "Graph",
+    "GraphCut",
     "LinearClassifier",
     "LinearRegressor",
     "MatrixFactorization",

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from asyncopt import _core
 from asyncopt.sparse.matrices import canonical, sound
 from asyncopt.sparse.settings import one_of, real, whole
-from asyncopt.sparse.tiles import Tiles
+from asyncopt.sparse.tiles import Tiles, aligned
 
 __all__ = ["MatrixFactorization"]
 
@@ -288,15 +288,15 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         k, stride = self.n_factors, _core.factor_stride(self.n_factors)
         users = _padded(stride, users_before[0], 1.0, users_before[1])
         items = _padded(stride, items_before[0], items_before[1], 1.0)
-        tiles = Tiles(ratings, users.strides[0], random)
+        tiles = Tiles.of_ratings(ratings, users.strides[0], random)
         liked = ratings.tocsr()
         rates = np.zeros((2, stride), np.float32)
         call: dict[str, Any] = {
             "loss": self.loss,
             "sync": self.sync,
             "threads": self.n_threads,
-            "users": tiles.users,
-            "items": tiles.items,
+            "users": tiles.rows,
+            "items": tiles.columns,
             "values": tiles.values,
             "liked_begin": liked.indptr.astype(np.int64),
             "liked_items": liked.indices.astype(np.int32),
@@ -365,9 +365,7 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
 def _padded(stride: int, factors: _Floats, first: Any, second: Any) -> _Floats:
     """Rows of factors, then two columns, then zeros; each begins at a cache line of its own."""
     rows, k = factors.shape
-    memory = np.zeros(rows * stride + stride, np.float32)
-    lost = -memory.ctypes.data // memory.itemsize % 16
-    padded = memory[lost : lost + rows * stride].reshape(rows, stride)
+    padded = aligned(rows, stride)
     padded[:, :k], padded[:, k], padded[:, k + 1] = factors, first, second
     return padded
 

@@ -66,9 +66,7 @@ struct Problem {
                      std::uint64_t seed) const {
     return {{user.data(), item.data(), value.data()},
             {liked_begin.data(), liked.data(), item_count},
-            begin,
-            order,
-            groups,
+            {begin, order, groups},
             {user_rates.data(), item_rates.data(), regularization, mean, seed}};
   }
   factors::Model model() { return {users.data(), items.data(), stride}; }

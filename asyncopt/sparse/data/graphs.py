@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from asyncopt.sparse.data.ratings import popular
 from asyncopt.sparse.settings import one_of, real, whole
@@ -19,8 +21,8 @@ class Graph:
     """An undirected graph to be cut between terminals.
 
     A cut gives every node a label, terminals their own; it costs the weights of edges between nodes
-    of different labels. Relaxed, as in arXiv 1106.5730, a node has a point x of a simplex (for two
-    labels a number in [0, 1]), and an edge costs ``weight * |x[a] - x[b]|_1``.
+    of different labels. Relaxed, as in arXiv 1106.5730, a node has a point x of a simplex, and an
+    edge costs ``weight * |x[a] - x[b]|_1 / 2``.
 
     Attributes:
         nodes: how many.
@@ -39,6 +41,18 @@ class Graph:
     terminals: npt.NDArray[np.int32]
     terminal_labels: npt.NDArray[np.int32]
     truth: npt.NDArray[np.int32]
+
+    def problem(self) -> tuple[Any, npt.NDArray[np.int32]]:
+        """What `GraphCut.fit` takes.
+
+        Returns:
+            The weights as a symmetric matrix, float32, scipy's csr of shape (nodes, nodes); and the
+            terminals' labels, -1 for the other nodes, int32 of shape (nodes,).
+        """
+        there = sparse.coo_array((self.weights, self.edges.T), shape=(self.nodes, self.nodes))
+        labels = np.full(self.nodes, -1, np.int32)
+        labels[self.terminals] = self.terminal_labels
+        return (there + there.T).tocsr(), labels
 
 
 # arXiv 1106.5730, section 7.

@@ -1,8 +1,9 @@
 // Stochastic subgradient steps on edges (Niu et al., arXiv 1106.5730, sections 2 and 7).
 //
-// The two ends of an edge move towards each other in every class by rate times weight, and no
-// further than to where they meet: that is the proximal step (Bertsekas, Mathematical Programming
-// 2011), which the subgradient's would overshoot. Then each row is projected onto the simplex.
+// The two ends of an edge move towards each other in every class by half of rate times weight, and
+// no further than to where they meet: that is the proximal step (Bertsekas, Mathematical
+// Programming 2011), which the subgradient's would overshoot. Then each row is projected onto the
+// simplex.
 //
 // Memory is accessed as in asyncopt/loops.h, with plain vectors that race on purpose. Rows are
 // copied first, so that what is written adds up to 1 whatever others write meanwhile.
@@ -25,23 +26,28 @@ ASYNCOPT_INLINE void classes_of(Mask& mine, std::size_t i, std::size_t classes) 
 
 // The nearest point at which no share is negative and all add up to 1: those above a threshold are
 // lowered by it, the others are 0. The threshold is found from below, by leaving out what is under
-// the last one (Michelot, JOTA 1986; the problem of Duchi et al., ICML 2008).
+// the last one (Michelot, JOTA 1986; the problem of Duchi et al., ICML 2008). Shares that add up to
+// 1 but for rounding stay, as those of two classes always do: their moves cancel out.
 template <class Count>
 ASYNCOPT_INLINE void project(Lanes* row, Count vectors, std::size_t classes) {
-  float threshold = 0;
-  std::size_t above = classes + 1;
-  for (;;) {
-    Lanes sums{}, counts{};
+  constexpr float kRounding = 1e-6f;
+  Lanes sums{};
+  for (std::size_t i = 0; i < vectors; ++i) sums += row[i];
+  const float excess = sum(sums) - 1;
+  if (__builtin_fabsf(excess) <= kRounding) return;
+  float threshold = excess / static_cast<float>(classes);
+  for (std::size_t above = classes, left = 0;; above = left) {
+    Lanes counts{};
+    sums = Lanes{};
     for (std::size_t i = 0; i < vectors; ++i) {
       Mask mine;
       classes_of(mine, i, classes);
-      if (above <= classes) mine &= row[i] > threshold;
+      mine &= row[i] > threshold;
       sums += (Lanes)((Mask)row[i] & mine);
       counts += (Lanes)((Mask)(Lanes{} + 1.0f) & mine);
     }
-    const auto left = static_cast<std::size_t>(sum(counts));
+    left = static_cast<std::size_t>(sum(counts));
     if (left == 0 || left >= above) break;
-    above = left;
     threshold = (sum(sums) - 1) / static_cast<float>(left);
   }
   for (std::size_t i = 0; i < vectors; ++i) {
@@ -65,7 +71,7 @@ ASYNCOPT_INLINE double step(const Model& m, std::int32_t tail, std::int32_t head
   float *const u = at(tail), *const v = at(head);
   const bool u_fixed = m.fixed[tail] != 0, v_fixed = m.fixed[head] != 0;
   const float part = u_fixed || v_fixed ? 1 : 0.5f;  // of the way to where they meet
-  const float most = rate * weight;
+  const float most = rate * weight / 2;
   Lanes a[Most], b[Most], distances{};
   for (std::size_t i = 0; i < vectors; ++i) {
     racy_load(a[i], u + i * kLanes);

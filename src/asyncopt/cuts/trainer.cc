@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <mutex>
-#include <numeric>
 #include <vector>
 
-#include "asyncopt/crew.h"
 #include "asyncopt/isa.h"
 
 ASYNCOPT_PER_ISA(cuts, ::asyncopt::cuts::Loop, loop)
@@ -33,28 +31,18 @@ Loop loop() { return picked_loop(); }
 
 std::optional<double> train(const Sync& sync, std::size_t threads, const Pass& pass,
                             const Model& model, const std::function<bool()>& go_on) {
-  std::vector<std::size_t> after;
-  if (sync.ordered) after.assign(pass.after.begin(), pass.after.end());
   std::vector<std::mutex> locks(sync.locks);
-  std::vector<double> losses(pass.order.size());
   const Loop walk = loop();
-  const bool whole = share_tasks(threads, losses.size(), after, go_on, [&](Member& member) {
-    while (const auto place = member.take()) {
-      const auto tile = static_cast<std::size_t>(pass.order[*place]);
-      const auto first = static_cast<std::size_t>(pass.begin[tile]);
-      const auto last = static_cast<std::size_t>(pass.begin[tile + 1]);
-      if (sync.locks == 0) {
-        losses[*place] = walk(pass.edges, first, last, model, pass.rate);
-        continue;
-      }
-      for (std::size_t k = first; k < last; ++k) {
-        const Ends both(locks, pass.edges.tails[k], pass.edges.heads[k]);
-        losses[*place] += walk(pass.edges, k, k + 1, model, pass.rate);
-      }
-    }
-  });
-  if (!whole) return std::nullopt;
-  return std::accumulate(losses.begin(), losses.end(), 0.0);
+  return share_tiles(threads, pass.tiles, sync.ordered, go_on,
+                     [&](std::size_t first, std::size_t last) {
+                       if (locks.empty()) return walk(pass.edges, first, last, model, pass.rate);
+                       double losses = 0;
+                       for (std::size_t k = first; k < last; ++k) {
+                         const Ends both(locks, pass.edges.tails[k], pass.edges.heads[k]);
+                         losses += walk(pass.edges, k, k + 1, model, pass.rate);
+                       }
+                       return losses;
+                     });
 }
 
 }  // namespace asyncopt::cuts

@@ -1,17 +1,15 @@
-// Passes over the edges of a graph by several threads.
-//
-// Edges lie in tiles: the vertices are cut into groups, and a tile has the edges between two groups
-// or within one. Its rows stay in a core's cache, and threads that work on different tiles seldom
-// meet; tiles of one round, as of a tournament in which every group plays every other, never do.
+// Passes over the edges of a graph by several threads: a tile has the edges between two groups of
+// vertices, or within one, and a round of tiles is one of a tournament in which every group plays
+// every other.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <optional>
-#include <span>
 
 #include "asyncopt/cuts/kernels.h"
+#include "asyncopt/tiles.h"
 
 namespace asyncopt::cuts {
 
@@ -22,9 +20,9 @@ namespace asyncopt::cuts {
 //   hogwild    yes                yes        no         plain loads and stores (arXiv 1106.5730)
 //   striped    no                 no         yes        both vertices of an edge are locked
 //   mutex      no                 no         yes        one edge at a time
-//   ordered    no                 no         for the    tiles of a round at a time, each by one
-//                                            round      thread: the same bits whatever the number
-//                                                       of threads
+//   ordered    no                 no         for the    one round of tiles after the other, each
+//                                            round      tile by one thread: the same bits whatever
+//                                                       the number of threads
 struct Sync {
   const char* name;
   std::size_t locks = 0;  // vertex v has lock v % locks
@@ -40,14 +38,11 @@ inline constexpr Sync kSyncs[] = {
 
 struct Pass {
   Edges edges;
-  std::span<const std::int64_t> begin;  // of each tile, and the end of the last
-  std::span<const std::int64_t> order;  // of the tiles
-  std::span<const std::int64_t> after;  // of each place in the order: where its round begins
+  Tiles tiles;
   float rate;
 };
 
-// Threads take the tiles in order, each the next one when it is free. Returns the sum of the
-// losses of the edges; nothing once `go_on`, asked some 20 times a second, said no.
+// Returns the sum of the edges' losses; nothing once `go_on` said no (asyncopt/tiles.h).
 std::optional<double> train(const Sync& sync, std::size_t threads, const Pass& pass,
                             const Model& model, const std::function<bool()>& go_on);
 

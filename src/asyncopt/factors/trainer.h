@@ -1,17 +1,14 @@
-// Passes over ratings by several threads.
-//
-// Entries lie in tiles: the users and the items are cut into as many groups, and a tile has the
-// entries of one group of users and one of items. Its rows stay in a core's cache, and threads that
-// work on different tiles seldom meet; those of a diagonal never do (Gemulla et al., KDD 2011).
+// Passes over ratings by several threads: a tile has the entries of one group of users and one of
+// as many groups of items, and a round of tiles is a diagonal.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <optional>
-#include <span>
 
 #include "asyncopt/factors/kernels.h"
+#include "asyncopt/tiles.h"
 
 namespace asyncopt::factors {
 
@@ -42,14 +39,11 @@ inline constexpr Sync kSyncs[] = {
 struct Pass {
   Entries entries;
   Liked liked;
-  std::span<const std::int64_t> begin;  // of each tile, and the end of the last
-  std::span<const std::int64_t> order;  // of the tiles
-  std::size_t groups;                   // so many in a row share no user and no item
+  Tiles tiles;
   Settings settings;
 };
 
-// Threads take the tiles in order, each the next one when it is free. Returns the sum of the
-// entries' losses; nothing once `go_on`, asked some 20 times a second, said no.
+// Returns the sum of the entries' losses; nothing once `go_on` said no (asyncopt/tiles.h).
 std::optional<double> train(const Kernel& kernel, const Sync& sync, std::size_t threads,
                             const Pass& pass, const Model& model,
                             const std::function<bool()>& go_on);

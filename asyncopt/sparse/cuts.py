@@ -1,0 +1,251 @@
+"""``GraphCut``."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_non_negative, validate_data
+
+from asyncopt import _core
+from asyncopt.sparse.matrices import canonical, sound
+from asyncopt.sparse.rounding import cut_of, objective_of, rounded
+from asyncopt.sparse.settings import one_of, real, whole
+from asyncopt.sparse.tiles import Tiles, aligned
+
+__all__ = ["GraphCut"]
+
+UNLABELLED = -1
+SYMMETRIC = 1e-6
+"""Of the greatest weight: by so much the two of an edge may differ, as float32 rounds."""
+HEAVIEST = 1e30
+"""Times the median: an edge that must not be cut may be given any weight."""
+
+_Floats = npt.NDArray[np.float32]
+_Labels = npt.NDArray[np.int64]
+
+
+class GraphCut(BaseEstimator):  # type: ignore[misc]
+    """Semi-supervised classes by the least cut of a graph, found by several threads at once.
+
+    Some vertices are labelled. All others get classes so that the weight of the edges between
+    vertices of different classes, the multi-way cut, is small. That is hard for three classes or
+    more; relaxed (Calinescu, Karloff and Rabani, STOC 1998), every vertex has a share in each
+    class, and minimized is the sum over the edges of ``weight * |x_u - x_v|_1 / 2``, by stochastic
+    steps as of Hogwild! (Niu et al., arXiv 1106.5730): the ends of an edge move towards each other,
+    and are projected onto the simplex. Shares are then rounded to classes, by the best of several
+    thresholds. For two classes, the least cut is a maximum flow.
+
+    The relaxation closes in slowly, and its rounding is right long before: where the cut is no
+    more than the relaxed weight that was reached, it is the better solution of the relaxation, too,
+    and `label_distributions_` are zeros and ones.
+
+    Vertices that no path joins to a labelled one have equal shares, and are given to the first
+    class. Weights of 0, and an edge from a vertex to itself, mean nothing.
+
+    Args:
+        eta0: the learning rate of the first pass: an edge of the median weight moves the shares of
+            its ends by at most half of it.
+        decay: of each pass after it: that of pass n is ``eta0 * decay ** n``.
+        max_iter: passes over the edges.
+        sync: how threads share the vertices: "hogwild", "striped", "mutex", or "ordered", which
+            gives the same bits whatever the number of threads.
+        n_threads: that train.
+        random_state: seed or generator. The same seed and one thread give the same bits.
+
+    Attributes:
+        transduction_: the class of each vertex, of shape (vertices,).
+        label_distributions_: the shares, float32 of shape (vertices, classes).
+        classes_: the labels, sorted.
+        cut_: weight of the edges between different classes in ``transduction_``.
+        objective_: that of the relaxation at ``label_distributions_``; at most ``cut_``.
+        n_iter_: passes made: ``max_iter``, or fewer if every edge's ends had become alike.
+        n_features_in_: vertices.
+    """
+
+    transduction_: npt.NDArray[Any]
+    label_distributions_: _Floats
+    classes_: npt.NDArray[Any]
+    cut_: float
+    objective_: float
+    n_iter_: int
+
+    def __init__(
+        self,
+        *,
+        eta0: float = 1.0,
+        decay: float = 0.98,
+        max_iter: int = 300,
+        sync: str = "hogwild",
+        n_threads: int = 1,
+        random_state: Any = None,
+    ) -> None:
+        self.eta0 = eta0
+        self.decay = decay
+        self.max_iter = max_iter
+        self.sync = sync
+        self.n_threads = n_threads
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Cut a graph.
+
+        Args:
+            X: weights of the edges, of at least 0; a symmetric matrix of shape (vertices,
+                vertices), sparse or dense.
+            y: integers of shape (vertices,), -1 where there is no label.
+
+        Raises:
+            ValueError: an argument is wrong.
+        """
+        self._check_parameters()
+        edges, y = self._check_graph(X, y)
+        labelled = y != UNLABELLED
+        classes, given = np.unique(y[labelled], return_inverse=True)
+        if len(classes) > _core.CUT_MOST_CLASSES:
+            raise ValueError(
+                f"y: expected at most {_core.CUT_MOST_CLASSES} classes, got {len(classes)}"
+            )
+        random = check_random_state(self.random_state)
+        rows = aligned(len(y), _core.cut_stride(len(classes)))
+        shares = rows[:, : len(classes)]
+        shares[:] = 1 / len(classes)
+        _settle(shares, labelled, given)
+        passes = self._train(edges, rows, labelled, len(classes), random)
+        _mend(shares)
+        found = rounded(edges, shares, random)
+        reached = _reached(edges, labelled)
+        found[~reached] = 0
+        cut, objective = cut_of(edges, found), objective_of(edges, shares)
+        if cut <= objective:
+            objective = cut
+            _settle(shares, reached, found[reached])
+        self.classes_, self.transduction_ = classes, classes[found]
+        self.label_distributions_ = shares.copy()
+        self.cut_, self.objective_, self.n_iter_ = cut, objective, passes
+        return self
+
+    def _check_parameters(self) -> None:
+        real("eta0", self.eta0, 0, open_=True)
+        real("decay", self.decay, 0, 1, open_=True)
+        whole("max_iter", self.max_iter, 1)
+        one_of("sync", self.sync, _core.cut_syncs())
+        whole("n_threads", self.n_threads, 1)
+
+    def _check_graph(self, X: Any, y: Any) -> tuple[Any, _Labels]:
+        """The edges in coordinates, float64, each once, from the lower vertex; and the labels."""
+        X, y = validate_data(
+            self,
+            sound("X", X),
+            y,
+            accept_sparse="csr",
+            accept_large_sparse=True,
+            dtype=[np.float64, np.float32],
+        )
+        if X.shape[0] != X.shape[1] or X.shape[0] >= 2**31:
+            raise ValueError(
+                f"X: expected a square matrix, of less than 2 ** 31 vertices, got {X.shape}"
+            )
+        check_non_negative(X, "GraphCut.fit as X")
+        weights = sparse.coo_array(canonical(X))
+        heaviest = weights.data.max(initial=0)
+        most = np.finfo(np.float64).max / max(weights.nnz, 1)
+        if heaviest > most:
+            raise ValueError(
+                f"X: expected weights of at most {most:g}, so that their sum is finite, "
+                f"got {heaviest:g}; scale them"
+            )
+        _check_symmetric(weights)
+        if y.dtype.kind not in "iuf" or (y != np.floor(y)).any():
+            raise ValueError(
+                f"y: expected integers, {UNLABELLED} where there is no label; got others (Unknown "
+                f"label type: {y.dtype}); number them with sklearn.preprocessing.LabelEncoder"
+            )
+        if (y == UNLABELLED).all():
+            raise ValueError(f"y: expected at least one label other than {UNLABELLED}, got none")
+        tails, heads = weights.coords
+        once = (tails < heads) & (weights.data > 0)
+        values = weights.data[once].astype(np.float64)
+        return sparse.coo_array((values, (tails[once], heads[once])), shape=X.shape), y
+
+    def _train(
+        self,
+        edges: Any,
+        rows: _Floats,
+        labelled: npt.NDArray[np.bool_],
+        classes: int,
+        random: np.random.RandomState,
+    ) -> int:
+        """Move the shares of those not labelled; returns the number of passes."""
+        tails, heads = edges.coords
+        free = ~(labelled[tails] & labelled[heads])
+        weights = edges.data[free]
+        if len(weights):
+            weights = np.minimum(weights / np.median(weights), HEAVIEST)
+        acting = sparse.coo_array((weights, (tails[free], heads[free])), shape=edges.shape)
+        tiles = Tiles.of_edges(acting, rows.strides[0], random)
+        call: dict[str, Any] = {
+            "sync": self.sync,
+            "threads": self.n_threads,
+            "tails": tiles.rows,
+            "heads": tiles.columns,
+            "weights": tiles.values,
+            "begin": tiles.begin,
+            "groups": tiles.groups,
+            "shares": rows,
+            "fixed": labelled.astype(np.uint8),
+            "classes": classes,
+        }
+        done, loss = 0, np.inf
+        while done < self.max_iter and loss > 0:  # else the ends of every edge are and stay alike
+            rate = self.eta0 * self.decay**done
+            loss = _core.train_cut(**call, order=tiles.order(random), rate=rate)
+            done += 1
+        return done
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.pairwise = True
+        tags.input_tags.positive_only = True
+        tags.target_tags.required = True
+        tags.non_deterministic = self.n_threads != 1 and self.sync != "ordered"
+        return tags
+
+
+def _check_symmetric(weights: Any) -> None:
+    difference = abs(weights - weights.T).tocoo()
+    if difference.nnz == 0 or difference.data.max() <= SYMMETRIC * weights.data.max():
+        return
+    worst = difference.data.argmax()
+    i, j = (int(numbers[worst]) for numbers in difference.coords)
+    there = weights.tocsr()
+    raise ValueError(
+        f"X: expected a symmetric matrix, got X[{i}, {j}] = {there[i, j]:g} and "
+        f"X[{j}, {i}] = {there[j, i]:g}; if every edge is there once, pass X + X.T"
+    )
+
+
+def _reached(edges: Any, labelled: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which vertices a path joins to a labelled one."""
+    count, component = sparse.csgraph.connected_components(edges, directed=False)
+    there = np.zeros(count, bool)
+    there[component[labelled]] = True
+    return np.asarray(there[component])
+
+
+def _settle(shares: _Floats, which: npt.NDArray[np.bool_], classes: _Labels) -> None:
+    """Give some vertices to one class each."""
+    shares[which] = 0
+    shares[which, classes] = 1
+
+
+def _mend(shares: _Floats) -> None:
+    """Make rows add up to 1 that threads wrote at the same time, a part each."""
+    sums = shares.sum(axis=1, keepdims=True)
+    np.divide(shares, sums, out=shares, where=sums > 0)
+    shares[sums[:, 0] == 0] = 1 / shares.shape[1]
