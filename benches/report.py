@@ -208,6 +208,9 @@ SUITES: dict[str, Callable[[Sequence[Record]], str]] = {
     "ranking": functools.partial(
         models_table, title="Ranking, seconds per sample", unit="samples", score="area"
     ),
+    "cuts": functools.partial(
+        models_table, title="Graph cuts, seconds per edge", unit="edges", score="cut"
+    ),
     "svmlight": svmlight_tables,
     "contention": contention_tables,
     "workers": workers_table,

@@ -20,8 +20,8 @@ from asyncopt.sparse.tiles import Tiles, aligned
 __all__ = ["GraphCut"]
 
 UNLABELLED = -1
-SYMMETRIC = 1e-6
-"""Of the greatest weight: by so much the two of an edge may differ, as float32 rounds."""
+ROUNDING = 1e-6
+"""Relative: what float32 may have lost."""
 HEAVIEST = 1e30
 """Times the median: an edge that must not be cut may be given any weight."""
 
@@ -30,22 +30,22 @@ _Labels = npt.NDArray[np.int64]
 
 
 class GraphCut(BaseEstimator):  # type: ignore[misc]
-    """Semi-supervised classes by the least cut of a graph, found by several threads at once.
+    """Semi-supervised classification by a multi-way cut of a graph, on several threads.
 
-    Some vertices are labelled. All others get classes so that the weight of the edges between
-    vertices of different classes, the multi-way cut, is small. That is hard for three classes or
-    more; relaxed (Calinescu, Karloff and Rabani, STOC 1998), every vertex has a share in each
-    class, and minimized is the sum over the edges of ``weight * |x_u - x_v|_1 / 2``, by stochastic
-    steps as of Hogwild! (Niu et al., arXiv 1106.5730): the ends of an edge move towards each other,
-    and are projected onto the simplex. Shares are then rounded to classes, by the best of several
-    thresholds. For two classes, the least cut is a maximum flow.
+    Some vertices are labelled. The others are given classes so that little weight is cut: that of
+    the edges between vertices of different classes. For three classes or more the least cut is
+    hard to find; relaxed (Calinescu, Karloff and Rabani, STOC 1998), every vertex has a share in
+    each class, the shares add up to 1, and what an edge costs is ``weight * |x_u - x_v|_1 / 2``.
+    Stochastic steps as of Hogwild! (Niu et al., arXiv 1106.5730) move the ends of one edge after
+    the other towards each other. Then shares are rounded to classes by the best of many thresholds.
 
-    The relaxation closes in slowly, and its rounding is right long before: where the cut is no
-    more than the relaxed weight that was reached, it is the better solution of the relaxation, too,
-    and `label_distributions_` are zeros and ones.
+    A cut is a solution of the relaxation, too. Steps approach the optimum slowly, and roundings
+    reach it long before: where the cut costs no more than the shares that were rounded, it takes
+    their place, and `label_distributions_` are zeros and ones. For two classes that is always so;
+    their least cut is a maximum flow, which `scipy.sparse.csgraph.maximum_flow` finds exactly.
 
-    Vertices that no path joins to a labelled one have equal shares, and are given to the first
-    class. Weights of 0, and an edge from a vertex to itself, mean nothing.
+    Vertices that no path joins to a labelled one have equal shares, and get the first class.
+    Weights of 0 and edges from a vertex to itself count for nothing.
 
     Args:
         eta0: the learning rate of the first pass: an edge of the median weight moves the shares of
@@ -62,7 +62,7 @@ class GraphCut(BaseEstimator):  # type: ignore[misc]
         label_distributions_: the shares, float32 of shape (vertices, classes).
         classes_: the labels, sorted.
         cut_: weight of the edges between different classes in ``transduction_``.
-        objective_: that of the relaxation at ``label_distributions_``; at most ``cut_``.
+        objective_: what ``label_distributions_`` cost; at most ``cut_``.
         n_iter_: passes made: ``max_iter``, or fewer if every edge's ends had become alike.
         n_features_in_: vertices.
     """
@@ -121,7 +121,7 @@ class GraphCut(BaseEstimator):  # type: ignore[misc]
         reached = _reached(edges, labelled)
         found[~reached] = 0
         cut, objective = cut_of(edges, found), objective_of(edges, shares)
-        if cut <= objective:
+        if cut <= (1 + ROUNDING) * objective:
             objective = cut
             _settle(shares, reached, found[reached])
         self.classes_, self.transduction_ = classes, classes[found]
@@ -185,7 +185,8 @@ class GraphCut(BaseEstimator):  # type: ignore[misc]
         free = ~(labelled[tails] & labelled[heads])
         weights = edges.data[free]
         if len(weights):
-            weights = np.minimum(weights / np.median(weights), HEAVIEST)
+            with np.errstate(over="ignore"):
+                weights = np.minimum(weights / np.median(weights), HEAVIEST)
         acting = sparse.coo_array((weights, (tails[free], heads[free])), shape=edges.shape)
         tiles = Tiles.of_edges(acting, rows.strides[0], random)
         call: dict[str, Any] = {
@@ -219,7 +220,7 @@ class GraphCut(BaseEstimator):  # type: ignore[misc]
 
 def _check_symmetric(weights: Any) -> None:
     difference = abs(weights - weights.T).tocoo()
-    if difference.nnz == 0 or difference.data.max() <= SYMMETRIC * weights.data.max():
+    if difference.nnz == 0 or difference.data.max() <= ROUNDING * weights.data.max():
         return
     worst = difference.data.argmax()
     i, j = (int(numbers[worst]) for numbers in difference.coords)
