@@ -349,7 +349,7 @@ def test_bad_input_is_named() -> None:
         (X * np.inf, "Input X contains infinity"),
         (X * np.nan, "Input X contains NaN"),
         (X * 1e306, r"X: expected weights of at most .*, so that their sum is finite, got 1e\+308"),
-        (outside, "X: axis 1 index 10 exceeds matrix dimension 10"),
+        (outside, r"X: expected column indices in \[0, 10\), got 10"),
         (sparse.csr_array((0, 0)), "0 sample"),
     )
     for bad, message in graphs:

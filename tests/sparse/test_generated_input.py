@@ -297,6 +297,7 @@ def test_other_forms_of_the_same_matrix(kind: str) -> None:
     check()
 
 
+@pytest.mark.filterwarnings("ignore:sync=.ordered.:RuntimeWarning")
 @pytest.mark.parametrize("kind", MODELS)
 def test_threads(kind: str) -> None:
     @generated
@@ -337,6 +338,7 @@ def state(model: Any) -> list[bytes]:
     return [np.asarray(getattr(model, name, 0)).tobytes() for name in names]
 
 
+@pytest.mark.filterwarnings("ignore:sync=.ordered.:RuntimeWarning")
 @pytest.mark.parametrize("kind", MODELS)
 def test_indices_outside(kind: str, tmp_path: Path) -> None:
     """Are refused by whatever takes a matrix, before anything is read or written there."""
