@@ -142,6 +142,23 @@ void racy_loop(const void* coef, const Span& span) {
   }
 }
 
+// Replaces the bits that were `seen` by those of next(). If others are there by now, they are in
+// `seen` then, and either compute() looks at them and it is tried again, or this update is dropped
+// and counted as lost.
+template <bool Retry, class T, class Next, class Compute>
+ASYNCOPT_INLINE void commit(bits_t<T>* at, bits_t<T>& seen, std::uint64_t& lost,
+                            std::uint64_t& retries, Next next, Compute compute) {
+  while (!__atomic_compare_exchange_n(at, &seen, __builtin_bit_cast(bits_t<T>, next()), false,
+                                      __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    if constexpr (!Retry) {
+      ++lost;
+      return;
+    }
+    ++retries;
+    compute();
+  }
+}
+
 // The same by compare-exchange; see exact_loop.
 template <class Rule, class T, class S, bool Retry, class Coef, class C>
 ASYNCOPT_INLINE void exact_begin_row(const Coef& c, const Span& span, C* r, Tally& tally) {
@@ -157,18 +174,9 @@ ASYNCOPT_INLINE void exact_begin_row(const Coef& c, const Span& span, C* r, Tall
   };
   compute();
   for (std::size_t k = 0; k < R; ++k)
-    for (;;) {
-      const S next = narrow<S>(r[k], row_draw(span.seed, k));
-      if (__atomic_compare_exchange_n(at(k), &seen[k], __builtin_bit_cast(bits_t<S>, next), false,
-                                      __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-        break;
-      if constexpr (!Retry) {
-        ++tally.lost_state_updates;
-        break;
-      }
-      ++tally.retries;
-      compute();
-    }
+    commit<Retry, S>(
+        at(k), seen[k], tally.lost_state_updates, tally.retries,
+        [&] { return narrow<S>(r[k], row_draw(span.seed, k)); }, compute);
 }
 
 // One element by compare-exchange, slots first, the parameter last. On a conflict either the value
@@ -203,33 +211,13 @@ void exact_loop(const void* coef, const Span& span, Tally& tally) {
       apply_rule<Rule>(c, x, gradient, s, r);
     };
     compute();
-    for (std::size_t k = 0; k < K; ++k) {
-      bits_t<S>* const slot = static_cast<bits_t<S>*>(span.slots[k]) + i;
-      for (;;) {
-        const S next = narrow<S>(s[k], draws.slot(k));
-        if (__atomic_compare_exchange_n(slot, &seen_slots[k], __builtin_bit_cast(bits_t<S>, next),
-                                        false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-          break;
-        if constexpr (!Retry) {
-          ++tally.lost_state_updates;
-          break;
-        }
-        ++tally.retries;
-        compute();
-      }
-    }
-    for (;;) {
-      const T next = narrow<T>(x, draws.param());
-      if (__atomic_compare_exchange_n(at, &seen, __builtin_bit_cast(bits_t<T>, next), false,
-                                      __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-        break;
-      if constexpr (!Retry) {
-        ++tally.lost_updates;
-        break;
-      }
-      ++tally.retries;
-      compute();
-    }
+    for (std::size_t k = 0; k < K; ++k)
+      commit<Retry, S>(
+          static_cast<bits_t<S>*>(span.slots[k]) + i, seen_slots[k], tally.lost_state_updates,
+          tally.retries, [&] { return narrow<S>(s[k], draws.slot(k)); }, compute);
+    commit<Retry, T>(
+        at, seen, tally.lost_updates, tally.retries, [&] { return narrow<T>(x, draws.param()); },
+        compute);
   }
 }
 
