@@ -75,6 +75,8 @@ def syncs() -> list[Contract]: ...
 def isas() -> tuple[str, ...]: ...
 def isa() -> str: ...
 def staleness_floors() -> list[int]: ...
+def book_bytes(kernel: int, rows: int) -> int: ...
+def open_book(at: int, bytes: int, at_rest: bool) -> None: ...
 def prefer_huge_pages(at: int, bytes: int) -> None: ...
 def probe_words(processors: tuple[int, int]) -> WordCosts: ...
 def probe_lines(
@@ -136,6 +138,7 @@ class Plan:
         param_at: int,
         slots_at: list[int],
         scalars_at: int,
+        book_at: int | None,
     ) -> None: ...
     def step(
         self,
@@ -162,6 +165,19 @@ class Plan:
         rows: int,
         row_count: int,
         values: int,
+        /,
+    ) -> int: ...
+    def catch_up(
+        self,
+        groups: list[dict[str, object]],
+        state: dict[torch.Tensor, object],
+        hyper: list[tuple[object, ...]],
+        threads: int,
+        seed: int,
+        audit: bool,
+        skip_nonfinite: bool,
+        index: int | None,
+        rows: tuple[int, int] | None,
         /,
     ) -> int: ...
     def settle(

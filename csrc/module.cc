@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "asyncopt/book.h"
 #include "asyncopt/parallel.h"
 #include "asyncopt/segment.h"
 #include "asyncopt/sync/list.h"
@@ -161,6 +162,19 @@ PYBIND11_MODULE(_core, m) {
   m.attr("MAX_STRIPES") = kMaxStripes;
   m.attr("CACHE_LINE") = kCacheLine;
   m.def("staleness_floors", &staleness_floors, "The smallest staleness of each histogram bucket.");
+  m.def(
+      "book_bytes",
+      [](std::size_t kernel, std::size_t rows) {
+        return Book::bytes(rows, kernels()[kernel].coef_bytes);
+      },
+      py::arg("kernel"), py::arg("rows"), "Bytes of the book of a table of so many rows.");
+  m.def(
+      "open_book",
+      [](std::uintptr_t at, std::size_t bytes, bool at_rest) {
+        Book::open(reinterpret_cast<std::byte*>(at), bytes, at_rest);
+      },
+      py::arg("at"), py::arg("bytes"), py::arg("at_rest"),
+      "Make memory a new book: nothing is owed. At rest: all state is what it starts as.");
   m.def("prefer_huge_pages", &prefer_huge_pages, py::arg("at"), py::arg("bytes"),
         "Ask for large pages under memory that has not been touched yet.");
   bind_segment(m);

@@ -101,7 +101,8 @@ void Plan::add_group() {
 
 void Plan::add_tensor(std::size_t kernel, py::object param, py::object state, py::tuple entry_names,
                       py::tuple entries, std::uintptr_t param_at,
-                      const std::vector<std::uintptr_t>& slots_at, std::uintptr_t scalars_at) {
+                      const std::vector<std::uintptr_t>& slots_at, std::uintptr_t scalars_at,
+                      std::optional<std::uintptr_t> book_at) {
   dlpack::Tensor t{};
   if (api_->describe(param.ptr(), &t) != 0) throw py::error_already_set();
   const auto code = t.dtype.code, bits = t.dtype.bits;
@@ -115,6 +116,10 @@ void Plan::add_tensor(std::size_t kernel, py::object param, py::object state, py
   block.n = elements(t);
   block.width =
       t.ndim == 0 || block.n == 0 ? block.n : block.n / static_cast<std::size_t>(t.shape[0]);
+  if (book_at) {
+    block.book = *book_at;
+    block.book_rows = block.n / std::max(block.width, std::size_t{1});
+  }
   blocks_.push_back(block);
   pulls_.push_back({param_at, data_of(t), block.n * block.kernel->param_bytes});
   if (target_ != nullptr && target_->replica) {
@@ -341,6 +346,39 @@ int Plan::step_rows(const py::list& groups, const py::dict& state, const py::lis
   return run({{&group, 1}, threads, seed, audit, skip_nonfinite}) ? 1 : kSkipped;
 }
 
+int Plan::catch_up(const py::list& groups, const py::dict& state, const py::list& hyper,
+                   std::size_t threads, std::uint32_t seed, bool audit, bool,
+                   std::optional<std::size_t> index,
+                   std::optional<std::pair<std::uintptr_t, std::size_t>> rows) {
+  const auto lock = one_caller();
+  if (!current(groups, state)) return kStale;
+  read_hyper(hyper);
+  dlpack::Tensor param{};
+  for (std::size_t i = 0; i < tensors_.size(); ++i) {
+    blocks_[i].grad = nullptr;
+    blocks_[i].rows = nullptr;
+    if (blocks_[i].book_rows == 0) continue;
+    if (api_->describe(tensors_[i].param.ptr(), &param) != 0) throw py::error_already_set();
+    if (!locate(i, param)) return kOddGradient;
+  }
+  settled_ = false;  // the blocks have lost their gradients
+  Push request{groups_, threads, seed, audit, false, true};
+  Block block;
+  Group group;
+  if (index) {
+    block = blocks_.at(*index);
+    if (rows) {
+      block.rows = reinterpret_cast<const std::int64_t*>(rows->first);
+      block.row_count = rows->second;
+    }
+    group = groups_[tensors_[*index].group];
+    group.blocks = {&block, 1};
+    request.groups = {&group, 1};
+  }
+  run(request);
+  return 0;
+}
+
 // False if the push was skipped.
 bool Plan::run(const Push& request) {
   const py::gil_scoped_release others_may_run;
@@ -381,9 +419,10 @@ void bind_plan(py::module_& m) {
       .def("add_group", &Plan::add_group)
       .def("add_tensor", &Plan::add_tensor, py::arg("kernel"), py::arg("param"), py::arg("state"),
            py::arg("entry_names"), py::arg("entries"), py::arg("param_at"), py::arg("slots_at"),
-           py::arg("scalars_at"))
+           py::arg("scalars_at"), py::arg("book_at"))
       .def("step", &Plan::step)
       .def("step_rows", &Plan::step_rows)
+      .def("catch_up", &Plan::catch_up)
       .def("settle", &Plan::settle)
       .def("pull", &Plan::pull);
 }

@@ -6,6 +6,8 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "asyncopt/push.h"
@@ -30,9 +32,11 @@ class Plan {
   void add_group();
   // `param_at`, `slots_at`, `scalars_at`: byte offsets into the store, or addresses alone. `state`
   // is the dict that optimizer.state holds for `param`, `entries` the objects that it must hold.
+  // `book_at`: of its book, if it has one.
   void add_tensor(std::size_t kernel, py::object param, py::object state, py::tuple entry_names,
                   py::tuple entries, std::uintptr_t param_at,
-                  const std::vector<std::uintptr_t>& slots_at, std::uintptr_t scalars_at);
+                  const std::vector<std::uintptr_t>& slots_at, std::uintptr_t scalars_at,
+                  std::optional<std::uintptr_t> book_at);
 
   // What a step returns instead of the number of tensors that it updated. In all cases nothing was
   // written. kStale: the optimizer's groups or state are no longer those of the plan.
@@ -52,6 +56,12 @@ class Plan {
                 std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
                 std::size_t index, std::uintptr_t rows, std::size_t row_count,
                 std::uintptr_t values);
+  // No step: rows of tensor `index`, or of all tensors, are paid what they owe. `rows`: address and
+  // number of their indices, if not all. Returns kStale, kOddGradient or 0.
+  int catch_up(const py::list& groups, const py::dict& state, const py::list& hyper,
+               std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
+               std::optional<std::size_t> index,
+               std::optional<std::pair<std::uintptr_t, std::size_t>> rows);
   // For gradients that are kept: checks now what a step checks, and that the parameters' gradients
   // are `grads`. If all is well, the steps that follow check only that they still are, until the
   // next call.

@@ -70,6 +70,11 @@ class Averaging(torch.optim.Optimizer):
                 "optimizer: expected one that is not shared, got one with a store; every worker "
                 "needs its own"
             )
+        if isinstance(optimizer, Optimizer) and optimizer.sparse_updates == "dense":
+            raise ValueError(
+                "optimizer: expected sparse_updates='touched', as the center is read whole, got "
+                "'dense'; use dense gradients"
+            )
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every: expected a number of steps >= 1, got {every!r}")
         params = [p for group in optimizer.param_groups for p in group["params"]]

@@ -9,9 +9,11 @@ from typing import Any, TypedDict
 import torch
 
 from asyncopt import _core
+from asyncopt.optim.catch_up import check_sparse_updates
 from asyncopt.optim.delay import Delay, check_delay_options
 from asyncopt.optim.kernels import syncs
 from asyncopt.optim.sharing import Sharing, alias, layout_of
+from asyncopt.optim.state import BOOK
 from asyncopt.optim.stepping import SteppingOptimizer
 from asyncopt.store import Ledger, Store
 
@@ -27,6 +29,7 @@ class Options(TypedDict, total=False):
     nonfinite: str | None
     staleness_lr: str | None
     delay_compensation: float | tuple[float, float] | None
+    sparse_updates: str
 
 
 class Optimizer(SteppingOptimizer):
@@ -52,6 +55,10 @@ class Optimizer(SteppingOptimizer):
         delay_compensation: corrects gradients for what others pushed since this worker pulled, as
             DC-ASGD (arXiv 1609.08326): the strength lambda, or (lambda_0, m) for the adaptive form.
             Like `staleness_lr`, it acts once the optimizer is shared: alone there is no delay.
+        sparse_updates: what a sparse gradient does to rows that it does not name. ``"touched"``:
+            nothing, as torch.optim.SparseAdam. ``"dense"``: what a gradient of zeros would do, as
+            if it were dense; they are paid what they owe when they are next named, or by
+            :meth:`catch_up`. Not under a sync with replicas.
         **hyper: the namesake's hyperparameters.
 
     Raises:
@@ -69,6 +76,7 @@ class Optimizer(SteppingOptimizer):
         nonfinite: str | None = None,
         staleness_lr: str | None = None,
         delay_compensation: float | tuple[float, float] | None = None,
+        sparse_updates: str = "touched",
         **hyper: Any,
     ) -> None:
         if sync not in syncs():
@@ -80,12 +88,14 @@ class Optimizer(SteppingOptimizer):
         if nonfinite not in (None, "propagate", "skip"):
             raise ValueError(f"nonfinite: expected 'propagate', 'skip' or None, got {nonfinite!r}")
         check_delay_options(staleness_lr, delay_compensation, sync)
+        check_sparse_updates(sparse_updates, sync, delay_compensation)
         self.sync = sync
         self.audit = audit
         self.state_dtype = state_dtype
         self.nonfinite = nonfinite
         self.staleness_lr = staleness_lr
         self.delay_compensation = delay_compensation
+        self.sparse_updates = sparse_updates
         self.rowwise = getattr(self, "rowwise", False)  # rules that know it have set it before
         self._flat_grads = flat_grads
         self._sharing: Sharing | None = None
@@ -143,7 +153,7 @@ class Optimizer(SteppingOptimizer):
             raise ValueError(f"workers: expected 1 to {_core.MAX_WORKERS - 1}, got {workers}")
         self._make_plan()  # allocates and checks all state
         kernels = [self._kernel(p, group) for group in self.param_groups for p in group["params"]]
-        layout = layout_of(self._params, kernels)
+        layout = layout_of(self._params, kernels, self._keeps_books)
         store = Store(layout, sync=self.sync, workers=workers + 1, lock_timeout=lock_timeout)
         sharing = Sharing(store, layout)
         for param, place, kernel in zip(self._params, layout.places, kernels, strict=True):
@@ -153,6 +163,8 @@ class Optimizer(SteppingOptimizer):
                 slot.copy_(self.state[param][name])
             for k, name in enumerate(kernel.scalars):
                 shared.scalars[k] = self.state[param][name]
+            if shared.book is not None:
+                shared.book.copy_(self.state[param][BOOK])
         self._sharing = sharing
         self._join_store()
         return self
@@ -168,11 +180,9 @@ class Optimizer(SteppingOptimizer):
             for param in group["params"]:
                 place = next(places)
                 param.data = param.data.clone() if self.is_replica else sharing.param(place)
-                kernel = self._kernel(param, group)
-                names = (*kernel.slots, *kernel.scalars)
-                if names and not self.is_replica:
-                    own = sharing.state(place)
-                    self.state[param] = dict(zip(names, (*own.slots, *own.scalars), strict=True))
+                entries = sharing.state(place).entries(self._kernel(param, group))
+                if entries and not self.is_replica:
+                    self.state[param] = entries
         self._make_plan()
         self._make_flat_gradients()
         self._refresh()
@@ -207,9 +217,15 @@ class Optimizer(SteppingOptimizer):
             self.pull()
 
     def state_dict(self) -> dict[str, Any]:
-        """As in torch; of a shared optimizer, a copy of what the store holds now."""
+        """As in torch; of a shared optimizer, a copy of what the store holds now.
+
+        Under ``sparse_updates="dense"`` all rows are caught up with before.
+        """
         self._refresh()
+        self.catch_up()
         state = super().state_dict()
+        if self._keeps_books:
+            state["state"] = {index: _torchs(each) for index, each in state["state"].items()}
         if self._sharing is not None:
             state["state"] = {index: _cloned(each) for index, each in state["state"].items()}
         return state
@@ -226,6 +242,7 @@ class Optimizer(SteppingOptimizer):
                 "load_state_dict: expected an optimizer that is not shared yet, as "
                 f"sync={self.sync!r} keeps its state in the store; load before sharing it"
             )
+        self.catch_up()  # what rows owe is a matter of the state that goes
         super().load_state_dict(state_dict)
 
     def _shared_state(self) -> dict[str, Any]:
@@ -290,8 +307,13 @@ class Optimizer(SteppingOptimizer):
 #: Attributes that a copy has from its original.
 _COPIED = (
     *("sync", "audit", "state_dtype", "nonfinite", "staleness_lr", "delay_compensation"),
-    *("rowwise", "_flat_grads", "_seed", "_skipped"),
+    *("sparse_updates", "rowwise", "_flat_grads", "_seed", "_skipped"),
 )
+
+
+def _torchs(entries: dict[str, Any]) -> dict[str, Any]:
+    """Without what torch's optimizers do not have."""
+    return {name: value for name, value in entries.items() if name != BOOK}
 
 
 def _cloned(entries: dict[str, Any]) -> dict[str, Any]:

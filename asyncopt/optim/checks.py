@@ -14,6 +14,7 @@ __all__ = [
     "check_kernel",
     "check_overlap",
     "check_param",
+    "check_range",
     "check_rows",
     "has_layout",
     "is_dense",
@@ -132,7 +133,7 @@ def _checked_rows(
             f"{expected}; got a sparse one for a parameter with strides {param.stride()}; make the "
             "parameter from a .contiguous() tensor"
         )
-    _check_range(f"{name}.grad: expected row indices", grad._indices(), len(param))
+    check_range(f"{name}.grad: expected row indices", grad._indices(), len(param))
     return torch.sparse_coo_tensor(
         grad._indices().contiguous(),
         grad._values().contiguous(),
@@ -169,11 +170,12 @@ def check_rows(
             f"values: expected {param.dtype} on {param.device}, shape {expected}; "
             f"got {_describe(values)}"
         )
-    _check_range("rows: expected indices", rows, len(param))
+    check_range("rows: expected indices", rows, len(param))
     return rows.contiguous(), values.detach().contiguous()
 
 
-def _check_range(expected: str, rows: torch.Tensor, count: int) -> None:
+def check_range(expected: str, rows: torch.Tensor, count: int) -> None:
+    """Raises ValueError, which says `expected` of it, for an index that is not below `count`."""
     if rows.numel():
         low, high = (int(x) for x in torch.aminmax(rows))
         if low < 0 or high >= count:

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["Sharing", "alias", "layout_of", "leaves", "thread_clone"]
 
 
-def layout_of(params: Sequence[torch.Tensor], kernels: Sequence[Kernel]) -> Layout:
+def layout_of(
+    params: Sequence[torch.Tensor], kernels: Sequence[Kernel], with_books: bool = False
+) -> Layout:
     """The layout of a store for these parameters, each updated by its kernel."""
-    return Layout(map(spec_of, params, kernels))
+    return Layout(spec_of(*each, with_books) for each in zip(params, kernels, strict=True))
 
 
 class Sharing:
@@ -58,6 +60,9 @@ class Sharing:
                 for offset, shape in zip(place.slots, spec.slot_shapes, strict=True)
             ),
             self.store.view(place.scalars, torch.float64, (spec.scalars,), (1,)),
+            self.store.view(place.book, torch.uint8, (spec.book_bytes,), (1,))
+            if spec.book_bytes
+            else None,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

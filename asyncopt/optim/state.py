@@ -13,16 +13,19 @@ from asyncopt.optim.checks import has_layout
 from asyncopt.optim.kernels import Kernel
 from asyncopt.store import TensorSpec
 
-__all__ = ["StateTensors", "adopt", "new_state_tensors", "reusable", "spec_of"]
+__all__ = ["BOOK", "StateTensors", "adopt", "new_state_tensors", "reusable", "spec_of"]
 
+#: Name of the state entry that says what the rows of a table owe, where somebody wants to know.
+BOOK = "owed"
 
 #: Bytes from which finding the addresses of rows of 4-KiB pages costs more than the rows: a sparse
 #: step is a fifth faster with large pages, a dense one as fast.
 _LARGE = 8 << 20
 
 
-def spec_of(param: torch.Tensor, kernel: Kernel) -> TensorSpec:
-    """A parameter and the state that its kernel keeps for it."""
+def spec_of(param: torch.Tensor, kernel: Kernel, with_book: bool) -> TensorSpec:
+    """A parameter and the state that its kernel keeps for it, with a book if it has rows."""
+    has_rows = param.ndim > 0 and param.numel() > 0 and param.is_contiguous()
     return TensorSpec(
         tuple(param.shape),
         tuple(param.stride()),
@@ -31,6 +34,7 @@ def spec_of(param: torch.Tensor, kernel: Kernel) -> TensorSpec:
         len(kernel.slots),
         len(kernel.scalars),
         kernel.row_slots,
+        _core.book_bytes(kernel.index, len(param)) if with_book and has_rows else 0,
     )
 
 
@@ -42,25 +46,38 @@ class StateTensors:
         slots: tensors of the parameter's shape and memory order; those of a row-wise rule that
             hold one value per row have the size 1 in all other dimensions.
         scalars: float64, the per-tensor numbers side by side.
+        book: uint8, what the rows of the parameter owe, as the engine keeps it; or None.
     """
 
     slots: tuple[torch.Tensor, ...]
     scalars: torch.Tensor
+    book: torch.Tensor | None
+
+    def entries(self, kernel: Kernel) -> dict[str, torch.Tensor]:
+        """As `optimizer.state` holds them."""
+        names = (*kernel.slots, *kernel.scalars)
+        every = dict(zip(names, (*self.slots, *self.scalars), strict=True))
+        return every if self.book is None else {**every, BOOK: self.book}
 
 
-def new_state_tensors(param: torch.Tensor, kernel: Kernel) -> StateTensors:
+def new_state_tensors(param: torch.Tensor, kernel: Kernel, with_book: bool) -> StateTensors:
     """Private, uninitialized state."""
+    spec = spec_of(param, kernel, with_book)
     slots = tuple(
-        torch.empty_strided(*shape, dtype=kernel.state_dtype)
-        for shape in spec_of(param, kernel).slot_shapes
+        torch.empty_strided(*shape, dtype=kernel.state_dtype) for shape in spec.slot_shapes
     )
     for slot in slots:
         if slot.nbytes >= _LARGE:
             _core.prefer_huge_pages(slot.data_ptr(), slot.nbytes)
-    return StateTensors(
-        slots,
-        torch.zeros(len(kernel.scalars), dtype=torch.float64),
-    )
+    return StateTensors(slots, _new_scalars(kernel), _new_book(spec))
+
+
+def _new_scalars(kernel: Kernel) -> torch.Tensor:
+    return torch.zeros(len(kernel.scalars), dtype=torch.float64)
+
+
+def _new_book(spec: TensorSpec) -> torch.Tensor | None:
+    return torch.empty(spec.book_bytes, dtype=torch.uint8) if spec.book_bytes else None
 
 
 def adopt(
@@ -103,13 +120,25 @@ def adopt(
         old = found.get(name)
         own.scalars[k] = initial_scalar(name) if old is None else float(old)
         entries[name] = own.scalars[k]
+    entries.pop(BOOK, None)
+    if own.book is not None:
+        old = found.get(BOOK)
+        if old is None or old.nbytes != own.book.nbytes:
+            is_new = not any(name in found for name in (*kernel.slots, *kernel.scalars))
+            _core.open_book(own.book.data_ptr(), own.book.nbytes, is_new)
+        elif old.data_ptr() != own.book.data_ptr():
+            own.book.copy_(old)
+        entries[BOOK] = own.book
     return entries
 
 
-def reusable(found: dict[str, Any], param: torch.Tensor, kernel: Kernel) -> StateTensors | None:
-    """The slots in `found` themselves, if the engine can write them as they are."""
+def reusable(
+    found: dict[str, Any], param: torch.Tensor, kernel: Kernel, with_book: bool
+) -> StateTensors | None:
+    """The slots and the book in `found` themselves, if the engine can write them as they are."""
     slots = [found.get(name) for name in kernel.slots]
-    for slot, shape in zip(slots, spec_of(param, kernel).slot_shapes, strict=True):
+    spec = spec_of(param, kernel, with_book)
+    for slot, shape in zip(slots, spec.slot_shapes, strict=True):
         if not (
             isinstance(slot, torch.Tensor)
             and slot.dtype == kernel.state_dtype
@@ -117,4 +146,7 @@ def reusable(found: dict[str, Any], param: torch.Tensor, kernel: Kernel) -> Stat
             and has_layout(slot, *shape)
         ):
             return None
-    return StateTensors(tuple(slots), torch.zeros(len(kernel.scalars), dtype=torch.float64))  # type: ignore[arg-type]
+    book = found.get(BOOK)
+    if book is None or book.nbytes != spec.book_bytes:
+        book = _new_book(spec)
+    return StateTensors(tuple(slots), _new_scalars(kernel), book)  # type: ignore[arg-type]

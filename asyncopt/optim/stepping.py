@@ -8,8 +8,10 @@ from typing import Any, overload
 
 import torch
 from torch.optim import optimizer as torch_optimizer
+from torch.utils.hooks import RemovableHandle
 
 from asyncopt import _core
+from asyncopt.optim.catch_up import CatchUp, checked_rows
 from asyncopt.optim.checks import (
     check_gradient,
     check_kernel,
@@ -30,7 +32,7 @@ class SteppingOptimizer(torch.optim.Optimizer):
     """What :class:`asyncopt.optim.base.Optimizer` does once it is made, alone or shared.
 
     Attributes:
-        sync, audit, state_dtype, nonfinite: see there.
+        sync, audit, state_dtype, nonfinite, sparse_updates: see there.
         rowwise: whether its rule keeps one second moment for a whole row.
         before_push: called first thing in every push of a shared optimizer, before gradients are
             looked at; what it raises ends the push. A run sets it, on the instance; copies start
@@ -43,6 +45,7 @@ class SteppingOptimizer(torch.optim.Optimizer):
     audit: bool
     state_dtype: torch.dtype | None
     nonfinite: str | None
+    sparse_updates: str
     rowwise: bool
     _flat_grads: bool
     _sharing: Sharing | None
@@ -72,6 +75,11 @@ class SteppingOptimizer(torch.optim.Optimizer):
     def is_replica(self) -> bool:
         """True if workers compute on private copies of the parameters under this sync."""
         return bool(syncs()[self.sync]["replica"])
+
+    @property
+    def _keeps_books(self) -> bool:
+        """Whether rows that a gradient does not name owe what it would have done to them."""
+        return self.sparse_updates == "dense"
 
     # --- Parameters and state ------------------------------------------------------------------
 
@@ -166,7 +174,8 @@ class SteppingOptimizer(torch.optim.Optimizer):
                 if sharing is not None and place is not None and not self.is_replica:
                     own = sharing.state(place)
                 else:
-                    own = reusable(found, param, kernel) or new_state_tensors(param, kernel)
+                    how = (param, kernel, self._keeps_books)
+                    own = reusable(found, *how) or new_state_tensors(*how)
                 entries = adopt(
                     found,
                     own,
@@ -176,7 +185,10 @@ class SteppingOptimizer(torch.optim.Optimizer):
                 )
                 if entries:
                     state[param] = entries
-                names = (*kernel.slots, *kernel.scalars)
+                names = tuple(own.entries(kernel))
+                book = None
+                if own.book is not None:
+                    book = place.book if place else own.book.data_ptr()
                 plan.add_tensor(
                     kernel.index,
                     param,
@@ -186,6 +198,7 @@ class SteppingOptimizer(torch.optim.Optimizer):
                     place.param if place else param.data_ptr(),
                     list(place.slots) if place else [slot.data_ptr() for slot in own.slots],
                     place.scalars if place else own.scalars.data_ptr(),
+                    book,
                 )
                 i += 1
         # In the order of the parameters, in which a step compares it with the plan.
@@ -269,9 +282,7 @@ class SteppingOptimizer(torch.optim.Optimizer):
             LockTimeout: a lock was not free in time.
         """
         rows, values = check_rows(param, rows, values)
-        index = next((i for i, p in enumerate(self._all_params()) if p is param), None)
-        if index is None:
-            raise ValueError("param: expected one of this optimizer's parameters, got another one")
+        index = self._index_of(param)
         if values.numel() == 0:
             return
         if self.before_push is not None and self._sharing is not None:
@@ -284,6 +295,61 @@ class SteppingOptimizer(torch.optim.Optimizer):
             self._mark_changed([param])
         elif updated == _core.Plan.SKIPPED:
             self._count_skipped(stacklevel=3)
+
+    def catch_up(self, param: torch.Tensor | None = None, rows: torch.Tensor | None = None) -> None:
+        """Pays rows what they owe under ``sparse_updates="dense"``; else it does nothing.
+
+        Rows that are read without having been named by the last gradient, as in a forward pass,
+        in evaluation or when the model is saved, must be caught up with before. :meth:`step` does
+        so for the rows that its gradient names, and :meth:`state_dict` for all.
+
+        Args:
+            param: one of the optimizer's parameters; default: all of them.
+            rows: integers of any shape, indices into its first dimension; default: all of them.
+
+        Raises:
+            ValueError: an argument has another dtype or device, or an index is out of range.
+            LockTimeout: a lock was not free in time.
+        """
+        index = None if param is None else self._index_of(param)
+        if rows is not None:
+            if param is None:
+                raise ValueError("param: expected the parameter that has these rows, got None")
+            rows = checked_rows(param, rows)
+        if not self._keeps_books or (rows is not None and rows.numel() == 0):
+            return
+        plan = self._plan or self._make_plan()  # a copy has none yet, and may owe
+        where = (index, None if rows is None else (rows.data_ptr(), rows.numel()))
+        if plan.catch_up(*self._how(), *where) == _core.Plan.STALE:
+            self._make_plan().catch_up(*self._how(), *where)
+        self._mark_changed(self._params if param is None else [param])
+
+    def catch_up_before(self, module: torch.nn.Module) -> RemovableHandle:
+        """Catches up with the rows that an embedding looks up, before each of its forward passes.
+
+        Args:
+            module: an ``nn.Embedding`` or ``nn.EmbeddingBag`` whose weight this optimizer trains.
+
+        Returns:
+            A handle whose ``remove()`` ends that.
+
+        Raises:
+            TypeError: `module` is of another kind.
+            ValueError: its weight is not one of the optimizer's parameters.
+        """
+        if not isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag):
+            raise TypeError(
+                f"module: expected nn.Embedding or nn.EmbeddingBag, got {type(module).__name__}; "
+                "call catch_up(param, rows) before its forward pass"
+            )
+        self._index_of(module.weight)
+        return module.register_forward_pre_hook(CatchUp(self), with_kwargs=True)
+
+    def _index_of(self, param: torch.Tensor) -> int:
+        for index, each in enumerate(self._all_params()):
+            if each is param:
+                return index
+        raise ValueError("param: expected one of this optimizer's parameters, got another one")
 
     def _mark_changed(self, params: list[torch.Tensor]) -> None:
         """Lets autograd refuse a backward pass through values that are no longer there."""
@@ -299,18 +365,12 @@ class SteppingOptimizer(torch.optim.Optimizer):
             call: takes the plan, how to push, and the gradients.
             gradients: in the order and layout of the parameters, if not those in ``.grad``.
         """
-        groups = self.param_groups
         plan = self._plan
-        if plan is None or [self._rule(group) for group in groups] != self._rules:
+        if plan is None or [self._rule(group) for group in self.param_groups] != self._rules:
+            if plan is not None:
+                self.catch_up()  # by the rule of before
             plan = self._make_plan()
-        self._seed = seed = (self._seed + 1) & 0x7FFFFFFF
-        threads = torch.get_num_threads() if self._large else 1
-        skip = self.nonfinite == "skip" or (self.nonfinite is None and self._sharing is not None)
-        hyper = [self._hyper(group) for group in groups]
-        if self._delay is not None:
-            scale = self._delay.step_scale()
-            hyper = [(lr * scale, *others) for lr, *others in hyper]
-        how = (groups, self.state, hyper, threads, seed, self.audit, skip)
+        how = self._how(1.0 if self._delay is None else self._delay.step_scale())
         updated = call(plan, how, gradients)
         if updated == _core.Plan.STALE:
             plan = self._make_plan()
@@ -324,6 +384,18 @@ class SteppingOptimizer(torch.optim.Optimizer):
         if self._delay is not None and (self.is_replica or updated != _core.Plan.SKIPPED):
             self._delay.pulled()  # as the engine has it
         return updated
+
+    def _how(
+        self, scale: float = 1.0
+    ) -> tuple[list[dict[str, Any]], Any, list[tuple[Any, ...]], int, int, bool, bool]:
+        """How to push, as the plan's methods take it; learning rates times `scale`."""
+        self._seed = seed = (self._seed + 1) & 0x7FFFFFFF
+        threads = torch.get_num_threads() if self._large else 1
+        skip = self.nonfinite == "skip" or (self.nonfinite is None and self._sharing is not None)
+        hyper = [self._hyper(group) for group in self.param_groups]
+        if scale != 1:
+            hyper = [(lr * scale, *others) for lr, *others in hyper]
+        return self.param_groups, self.state, hyper, threads, seed, self.audit, skip
 
     def _compensated_gradients(self, delay: Delay) -> list[torch.Tensor | None] | None:
         """All gradients, corrected for their delay; None if there is no correction."""

@@ -25,6 +25,7 @@ class TensorSpec:
         scalars: how many float64 numbers the rule keeps for the tensor.
         row_slots: how many of the slots, the last ones, hold one value per row; the others are of
             the parameter's shape.
+        book_bytes: length of the book of what rows owe; 0 if there is none.
     """
 
     shape: tuple[int, ...]
@@ -34,6 +35,7 @@ class TensorSpec:
     slots: int
     scalars: int
     row_slots: int = 0
+    book_bytes: int = 0
 
     @property
     def elements(self) -> int:
@@ -57,10 +59,11 @@ class Place:
     param: int
     slots: tuple[int, ...]
     scalars: int
+    book: int
 
 
 class Layout:
-    """Assigns offsets: all parameters, then all slots, then all scalars.
+    """Assigns offsets: all parameters, then all slots, then all scalars and books.
 
     Every tensor starts a cache line of its own, so that no two tensors share one.
 
@@ -91,7 +94,9 @@ class Layout:
             for s in every
         ]
         scalars = [reserve(8 * s.scalars) for s in every]
+        books = [reserve(s.book_bytes) for s in every]
         self.data_bytes = max(end, _CACHE_LINE)
-        self.places = [Place(*each) for each in zip(every, params, slots, scalars, strict=True)]
+        columns = (every, params, slots, scalars, books)
+        self.places = [Place(*each) for each in zip(*columns, strict=True)]
         digest = hashlib.sha256(repr(self.places).encode()).digest()
         self.hash = int.from_bytes(digest[:8], "little")

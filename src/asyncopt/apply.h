@@ -8,8 +8,10 @@
 #include <deque>
 #include <exception>
 #include <mutex>
+#include <optional>
 #include <vector>
 
+#include "asyncopt/owed.h"
 #include "asyncopt/parallel.h"
 #include "asyncopt/push.h"
 #include "asyncopt/rows.h"
@@ -19,61 +21,56 @@ namespace asyncopt {
 // Chunks large enough that handing one out (about 100 ns) vanishes in updating it (10 us and more).
 inline constexpr std::size_t kChunk = std::size_t{1} << 15;
 
-struct Coefficients {
-  alignas(16) std::byte bytes[kMaxCoef] = {};
-};
-
 // A tensor ready to be updated.
-struct Task {
-  const Loops* loops;
-  const std::byte* coef;
-  std::size_t param_bytes, state_bytes, element_slots, row_slots;
-  std::size_t width;      // elements in a row
+struct Task : Update {
   std::uintptr_t offset;  // of the parameter in the segment's data
   Span span;              // all of it
   const Block* block;
   RowOrder rows;  // of a gradient of some rows only
+  // Of a table with a book.
+  std::optional<Book> book;
+  std::optional<Owed> owed;
+  Book::Range share;        // rows that are only caught up with
+  std::uint64_t now = 0;    // pushes that they are paid
+  bool is_counted = false;  // as a push that rows without a gradient owe
 
   // Whether rows are updated one after the other, not ranges of elements.
-  bool is_by_rows() const { return block->rows != nullptr || row_slots > 0; }
-  // How many of either.
-  std::size_t count() const {
-    if (block->rows != nullptr) return rows.size();
-    return row_slots > 0 ? span.n / width : span.n;
+  bool is_by_rows() const { return has_row_list() || row_slots > 0 || block->grad == nullptr; }
+  bool has_row_list() const { return block->rows != nullptr; }
+  // Rows with a gradient.
+  std::size_t named() const {
+    if (has_row_list()) return rows.size();
+    return block->grad != nullptr ? span.n / width : 0;
   }
+  // Of either.
+  std::size_t count() const { return is_by_rows() ? named() + (share.end - share.begin) : span.n; }
+};
 
-  // Elements [begin, begin + n) of `whole`.
-  Span part(const Span& whole, std::size_t begin, std::size_t n) const {
-    Span some = whole;
-    some.param = static_cast<std::byte*>(whole.param) + begin * param_bytes;
-    some.grad = static_cast<const std::byte*>(whole.grad) + begin * param_bytes;
-    const auto slot = [&](std::size_t k, std::size_t i) {
-      some.slots[k] = static_cast<std::byte*>(whole.slots[k]) + i * state_bytes;
-    };
-    for (std::size_t k = 0; k < element_slots; ++k) slot(k, begin);
-    for (std::size_t k = 0; k < row_slots; ++k) slot(element_slots + k, begin / width);
-    some.n = n;
-    some.seed = noise(whole.seed, static_cast<std::uint32_t>(begin));
-    return some;
-  }
+// What a pass over the tensors of a push is for.
+enum class Pass {
+  catch_up,  // rows are paid what they owe
+  update,    // gradients are applied; rows that they name, and some others, are paid before
 };
 
 // Counts the step and prepares the coefficients. Tensors mostly agree in their scalars, so that the
 // coefficients of the tensor before can be kept: two calls of pow saved per tensor.
 class Preparer {
  public:
-  explicit Preparer(const Push& push) : seed_(push.seed) {}
+  Preparer(const Push& push, Pass pass) : seed_(push.seed), pass_(pass) {}
 
   void operator()(const Group& group, const Block& block, std::byte* base, Task& task) {
     const Kernel& k = *block.kernel;
     const auto at = [base](std::uintptr_t offset) {
       return reinterpret_cast<std::byte*>(base) + offset;
     };
+    const bool counts = pass_ == Pass::update;
     double scalars[kMaxScalars] = {};
     if (!k.scalars.empty()) {
       auto* const shared = reinterpret_cast<double*>(at(block.scalars));
       // Counted by every worker and never lost, so that bias corrections keep their meaning.
-      scalars[0] = std::atomic_ref(shared[0]).fetch_add(1.0, std::memory_order_relaxed) + 1.0;
+      const std::atomic_ref step(shared[0]);
+      scalars[0] = 1.0 + (counts ? step.fetch_add(1.0, std::memory_order_relaxed)
+                                 : step.load(std::memory_order_relaxed));
       for (std::size_t i = 1; i < k.scalars.size(); ++i)
         scalars[i] = std::atomic_ref(shared[i]).load(std::memory_order_relaxed);
     }
@@ -82,14 +79,16 @@ class Preparer {
       kernel_ = &k;
       std::memcpy(before_, scalars, sizeof scalars);
       std::memcpy(after_, scalars, sizeof scalars);
-      k.prepare(group.hyper, after_, coef_.bytes);
+      k.prepare(group.hyper, after_, record_.coef);
+      record_.settles_after = k.idle.settles_after(group.hyper);
     }
-    for (std::size_t i = 1; i < k.scalars.size(); ++i)
-      std::atomic_ref(reinterpret_cast<double*>(at(block.scalars))[i])
-          .store(after_[i], std::memory_order_relaxed);
+    if (counts)
+      for (std::size_t i = 1; i < k.scalars.size(); ++i)
+        std::atomic_ref(reinterpret_cast<double*>(at(block.scalars))[i])
+            .store(after_[i], std::memory_order_relaxed);
 
     task.loops = &k.loops;
-    task.coef = coef_.bytes;
+    task.coef = record_.coef;
     task.param_bytes = k.param_bytes;
     task.state_bytes = k.state_bytes;
     task.row_slots = k.row_slots;
@@ -100,22 +99,52 @@ class Preparer {
     for (std::size_t i = 0; i < k.slots.size(); ++i) task.span.slots[i] = at(block.slots[i]);
     task.block = &block;
     if (block.rows != nullptr) task.rows = RowOrder({block.rows, block.row_count});
+    open_book(group, block, base, task);
   }
 
   // What the task prepared last points to; overwritten by one with other coefficients.
-  const Coefficients& coefficients() const { return coef_; }
+  const Record& record() const { return record_; }
 
  private:
+  void open_book(const Group& group, const Block& block, std::byte* base, Task& task) {
+    task.book.reset();
+    task.owed.reset();
+    task.share = {};
+    task.is_counted = false;
+    if (block.book_rows == 0) return;
+    const Kernel& k = *block.kernel;
+    const Book& book = task.book.emplace(reinterpret_cast<std::byte*>(base) + block.book,
+                                         block.book_rows, k.coef_bytes);
+    task.now = book.finished();
+    if (pass_ == Pass::catch_up) {
+      if (!task.has_row_list()) task.share = {0, book.rows()};
+    } else if (task.has_row_list() && k.idle.owes(group.hyper)) {
+      task.is_counted = true;
+      task.share = book.share(book.start(record_));
+    }
+    if (book.is_paid(task.now) || (pass_ == Pass::update && !task.has_row_list())) {
+      task.share = {};
+      return;
+    }
+    std::uint64_t oldest = task.now;
+    for (std::size_t i = 0; i < task.rows.size(); ++i)
+      oldest = std::min(oldest, book.paid(task.rows.row(i)));
+    for (std::size_t row = task.share.begin; row < task.share.end; ++row)
+      oldest = std::min(oldest, book.paid(row));
+    task.owed.emplace(book, k, oldest, task.now, record_, task.width * task.param_bytes);
+  }
+
   std::uint32_t seed_;
+  Pass pass_;
   std::uint32_t tensor_ = 0;
   const Group* group_ = nullptr;
   const Kernel* kernel_ = nullptr;
   double before_[kMaxScalars] = {};
   double after_[kMaxScalars] = {};
-  Coefficients coef_;
+  Record record_;
 };
 
-// Calls each(task, span, offset, tally) for the elements, or rows, [begin, end) of a task. The
+// Calls each(update, span, offset, tally) for the elements, or rows, [begin, end) of a task. The
 // gradients of a row that is named more than once are added up before.
 template <class Each>
 void apply_range(const Task& task, std::size_t begin, std::size_t end, Tally& tally, Each& each) {
@@ -125,42 +154,71 @@ void apply_range(const Task& task, std::size_t begin, std::size_t end, Tally& ta
     return;
   }
   const std::size_t width = task.width, row_bytes = width * task.param_bytes;
+  const std::size_t named = task.named();
   const auto* const grads = static_cast<const std::byte*>(task.span.grad);
-  const bool is_dense = task.block->rows == nullptr;
   std::vector<std::byte> sum;
   for (std::size_t i = begin; i < end; ++i) {
-    const std::size_t at = (is_dense ? i : task.rows.row(i)) * width;
+    const bool is_named = i < named, is_listed = is_named && task.has_row_list();
+    const std::size_t row =
+        is_listed ? task.rows.row(i) : (is_named ? i : task.share.begin + (i - named));
+    const std::size_t at = row * width;
+    const std::uintptr_t offset = task.offset + at * task.param_bytes;
     Span span = task.part(task.span, at, width);
-    if (!is_dense) span.grad = grads + task.rows.place(i) * row_bytes;
-    if (!is_dense && task.rows.is_repeated(i)) {
+    if (task.owed) task.owed->pay(row, task, span, offset, tally, each);
+    if (!is_named || grads == nullptr) continue;
+    if (is_listed) span.grad = grads + task.rows.place(i) * row_bytes;
+    if (is_listed && task.rows.is_repeated(i)) {
       sum.assign(row_bytes, std::byte{0});
       task.rows.for_each_place(i, [&](std::size_t place) {
         task.loops->add(sum.data(), grads + place * row_bytes, width);
       });
       span.grad = sum.data();
     }
-    each(task, span, task.offset + at * task.param_bytes, tally);
+    if (task.is_counted) task.book->touch(row);
+    each(task, span, offset, tally);
   }
 }
 
-// Updates every tensor of the push that has a gradient, at `base`.
+// What is left to say when all of a task has been applied.
+inline void close_book(const Task& task, Pass pass) {
+  if (!task.book) return;
+  if (task.is_counted) task.book->finish();
+  if (task.has_row_list()) return;
+  if (pass == Pass::catch_up)
+    task.book->set_paid(task.now);
+  else
+    task.book->stir(task.now);
+}
+
+// Whether a pass has something to do with a tensor.
+inline bool concerns(Pass pass, const Push& push, const Block& block, std::byte* base) {
+  if (pass == Pass::update) return block.grad != nullptr;
+  if (block.book_rows == 0 || (!push.catch_up && (block.grad == nullptr || block.rows != nullptr)))
+    return false;
+  const Book book(reinterpret_cast<std::byte*>(base) + block.book, block.book_rows,
+                  block.kernel->coef_bytes);
+  return !book.is_paid(book.finished());
+}
+
 template <class Each>
-void apply(const Push& push, std::byte* base, Tally& tally, Each each) {
+void make_pass(Pass pass, const Push& push, std::byte* base, Tally& tally, Each& each) {
+  const auto for_each_block = [&](auto visit) {
+    for (const Group& group : push.groups)
+      for (const Block& block : group.blocks)
+        if (concerns(pass, push, block, base)) visit(group, block);
+  };
   std::size_t total = 0;
   if (push.threads > 1)
-    for (const Group& group : push.groups)
-      for (const Block& block : group.blocks)
-        if (block.grad != nullptr) total += block.touched();
+    for_each_block([&](const Group&, const Block& block) { total += block.touched(); });
 
-  Preparer prepare(push);
+  Preparer prepare(push, pass);
   if (total < kParallel) {
     Task task;
-    for (const Group& group : push.groups)
-      for (const Block& block : group.blocks)
-        if (block.grad != nullptr) {
-          prepare(group, block, base, task);
-          apply_range(task, 0, task.count(), tally, each);
-        }
+    for_each_block([&](const Group& group, const Block& block) {
+      prepare(group, block, base, task);
+      apply_range(task, 0, task.count(), tally, each);
+      close_book(task, pass);
+    });
     return;
   }
 
@@ -168,19 +226,18 @@ void apply(const Push& push, std::byte* base, Tally& tally, Each each) {
     std::size_t task, begin, end;
   };
   std::deque<Task> tasks;
-  std::deque<Coefficients> coefs;  // a deque: tasks point into it
+  std::deque<Record> records;  // a deque: tasks point into it
   std::vector<Chunk> chunks;
-  for (const Group& group : push.groups)
-    for (const Block& block : group.blocks) {
-      if (block.grad == nullptr) continue;
-      prepare(group, block, base, tasks.emplace_back());
-      tasks.back().coef = coefs.emplace_back(prepare.coefficients()).bytes;
-      const std::size_t n = tasks.back().count();
-      const std::size_t width = tasks.back().is_by_rows() ? tasks.back().width : 1;
-      const std::size_t size = std::max(kChunk / width, std::size_t{1});
-      for (std::size_t begin = 0; begin < n; begin += size)
-        chunks.push_back({tasks.size() - 1, begin, std::min(begin + size, n)});
-    }
+  for_each_block([&](const Group& group, const Block& block) {
+    Task& task = tasks.emplace_back();
+    prepare(group, block, base, task);
+    task.coef = records.emplace_back(prepare.record()).coef;
+    const std::size_t n = task.count();
+    const std::size_t width = task.is_by_rows() ? task.width : 1;
+    const std::size_t size = std::max(kChunk / width, std::size_t{1});
+    for (std::size_t begin = 0; begin < n; begin += size)
+      chunks.push_back({tasks.size() - 1, begin, std::min(begin + size, n)});
+  });
   std::mutex merging;
   std::exception_ptr failure;
   parallel_for(chunks.size(), push.threads, [&](std::size_t i) {
@@ -196,12 +253,21 @@ void apply(const Push& push, std::byte* base, Tally& tally, Each each) {
     if (thrown != nullptr) failure = thrown;
   });
   if (failure != nullptr) std::rethrow_exception(failure);
+  for (const Task& task : tasks) close_book(task, pass);
+}
+
+// Updates every tensor of the push that has a gradient, at `base`. A gradient of all rows finds
+// them all caught up with.
+template <class Each>
+void apply(const Push& push, std::byte* base, Tally& tally, Each each) {
+  make_pass(Pass::catch_up, push, base, tally, each);
+  if (!push.catch_up) make_pass(Pass::update, push, base, tally, each);
 }
 
 // Plain vectorized stores: what a worker does that has the memory to itself, or that races.
 inline void apply_racy(const Push& push, std::byte* base, Tally& tally) {
-  apply(push, base, tally, [](const Task& task, const Span& span, std::uintptr_t, Tally&) {
-    task.loops->racy(task.coef, span);
+  apply(push, base, tally, [](const Update& update, const Span& span, std::uintptr_t, Tally&) {
+    update.loops->racy(update.coef, span);
   });
 }
 

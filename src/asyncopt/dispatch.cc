@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "asyncopt/idle.h"
 #include "asyncopt/kernels.h"
 
 namespace asyncopt {
@@ -83,7 +84,9 @@ Kernel describe(const Loops& loops) {
           Rule::slot_names,
           Rule::scalar_names,
           row_slots_of<Rule>,
+          sizeof(typename Rule::template Coef<arithmetic_t<Param>>),
           &prepare<Rule, arithmetic_t<Param>>,
+          IdleOf<Rule, arithmetic_t<Param>>::steps,
           loops};
 }
 

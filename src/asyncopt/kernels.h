@@ -12,10 +12,12 @@
 
 namespace asyncopt {
 
-inline constexpr std::size_t kMaxSlots = 3;    // state tensors of a rule
-inline constexpr std::size_t kMaxScalars = 3;  // per-tensor scalars of a rule
-inline constexpr std::size_t kMaxHyper = 8;    // hyperparameters of a rule
-inline constexpr std::size_t kMaxCoef = 96;    // bytes of a rule's coefficients
+inline constexpr std::size_t kMaxSlots = 3;               // state tensors of a rule
+inline constexpr std::size_t kMaxScalars = 3;             // per-tensor scalars of a rule
+inline constexpr std::size_t kMaxHyper = 8;               // hyperparameters of a rule
+inline constexpr std::size_t kMaxCoef = 96;               // bytes of a rule's coefficients
+inline constexpr std::size_t kMaxValues = 1 + kMaxSlots;  // of an element: it and its slots
+inline constexpr std::size_t kMaxIdleCoef = kMaxValues * kMaxValues * sizeof(double);
 
 // A range of elements to update: under a row-wise rule a whole row. Pointers are to its first
 // element, and to its value among those of a row.
@@ -33,6 +35,17 @@ struct Loops {
   void (*audit)(const void* coef, const Span&, Tally&);   // drops and counts
   bool (*finite)(const void* values, std::size_t n);
   void (*add)(void* sum, const void* grad, std::size_t n);  // to gradients, of gradients
+  const Loops* settled;  // for a linear map in place of the rule; see idle.h
+};
+
+// What a rule says of steps without a gradient; see idle.h.
+struct IdleSteps {
+  std::size_t values;      // of an element: maps are values x values doubles
+  std::size_t coef_bytes;  // of a map, as its loops take it
+  bool (*owes)(const double* hyper);
+  double (*settles_after)(const double* hyper);
+  void (*compose)(const void* coef, double* map);
+  void (*coefficients)(const double* map, void* coef);
 };
 
 // One rule on one dtype: facts that hold for every instruction set.
@@ -46,7 +59,9 @@ struct Kernel {
   std::span<const char* const> slots;
   std::span<const char* const> scalars;
   std::size_t row_slots;  // of the slots, the last ones: they hold one value per row
+  std::size_t coef_bytes;
   void (*prepare)(const double* hyper, double* scalars, void* coef);
+  IdleSteps idle;
   Loops loops;
 };
 

@@ -90,6 +90,7 @@ PushResult push(const Segment& segment, std::size_t worker, const Push& push) {
   Counting counting{slot, {}};
   const Versions versions =
       kSyncs[segment.header().sync].push(segment, worker, push, counting.tally);
+  if (push.catch_up) return {.version = versions.after};
   slot.pushes.add(1);
   const std::uint64_t pulled = slot.pulled.load(std::memory_order_relaxed);
   const std::uint64_t staleness = versions.before > pulled ? versions.before - pulled : 0;

@@ -24,6 +24,9 @@ struct Block {
   const std::int64_t* rows = nullptr;
   std::size_t row_count = 0;
   std::size_t width = 0;  // 0: the tensor is one row
+  // Where rows that no gradient names shall end as if zero gradients did: their book (book.h).
+  std::uintptr_t book = 0;
+  std::size_t book_rows = 0;  // 0: there is none
 
   std::size_t touched() const { return rows != nullptr ? row_count * width : n; }
 };
@@ -40,6 +43,8 @@ struct Push {
   std::uint32_t seed = 0;       // of the stochastic rounding; another one for every push
   bool audit = false;           // hogwild: count lost updates
   bool skip_nonfinite = false;  // leave everything as it is if any gradient is infinite or NaN
+  // No step: the rows that blocks name, or all, are paid what they owe. Not counted as a push.
+  bool catch_up = false;
 };
 
 struct PushResult {

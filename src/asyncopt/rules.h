@@ -1,16 +1,26 @@
 // The update rules: their maths, hyperparameters and state. A rule knows nothing of threads.
 //
 // A rule is a struct of
+//
 //   name                what the kernel is called
-//   Hyper, hyper_names  its hyperparameters, doubles in the order of the names (booleans are 0 or
-//   1) slot_names          state of the parameter's shape, one element per element scalar_names
-//   state of one double per tensor; the first is `step`, counted by the engine Coef<C> what `apply`
-//   needs, computed once per tensor and push in the arithmetic type C prepare<C>          Hyper and
-//   scalars -> Coef. scalars[0] is this push's step (1, 2, ...); the
-//                       others hold the last push's values and leave with the next push's
+//   Hyper, hyper_names  its hyperparameters, doubles in the order of the names (booleans: 0 or 1)
+//   slot_names          state of the parameter's shape, one element per element
+//   scalar_names        state of one double per tensor; the first is `step`, which the engine
+//   counts Coef<C>             what `apply` needs, numbers of the arithmetic type C prepare<C>
+//   Hyper and scalars -> Coef, once per tensor and push. scalars[0] is this
+//                       push's step (1, 2, ...); the others hold the last push's values and leave
+//                       with the next push's
 //   apply               one element: updates w and its slots s[] from the gradient g. Free of
-//   branches
-//                       on purpose: options are coefficients, so that the loop around it vectorizes
+//                       branches on purpose: options are coefficients, so that the loop around it
+//                       vectorizes
+//
+// and, where rows without a gradient can be caught up in fewer steps than they missed (idle.h), of
+//
+//   owes                whether a step without a gradient changes anything
+//   settles_after       of the steps without a gradient that follow one with it, how many must be
+//                       taken one by one before the others are linear in w and the slots; what is
+//                       below `rounding`, relative to what the slots move w by, is nothing
+//   settled             one such linear step
 //
 // The formulas are those of the torch.optim namesake, in the same order of operations. They are
 // compiled without contraction into fused multiply-adds, so that every instruction set gives the
@@ -19,6 +29,7 @@
 
 #include <array>
 #include <cmath>
+#include <limits>
 
 #include "asyncopt/numbers.h"
 
@@ -41,6 +52,9 @@ ASYNCOPT_HD ASYNCOPT_INLINE C decayed(C g, C w, C sign, C weight_decay) {
   g *= sign;
   return weight_decay != 0 ? g + weight_decay * w : g;
 }
+
+inline constexpr double kNever = std::numeric_limits<double>::infinity();
+
 // Stochastic gradient descent; with momentum: Sutskever et al., ICML 2013, in torch's variant.
 template <bool Momentum>
 struct SGD {
@@ -94,6 +108,13 @@ struct SGD {
     }
     w -= c.lr * g;
   }
+
+  static bool owes(const Hyper& h) { return Momentum || h.weight_decay != 0; }
+  static double settles_after(const Hyper&, double) { return 0; }
+  template <class C>
+  static ASYNCOPT_INLINE void settled(const Coef<C>& c, C& w, C* s) {
+    apply(c, w, C(0), s);
+  }
 };
 
 // Adam: Kingma and Ba, arXiv 1412.6980; AMSGrad: Reddi et al., ICLR 2018; with decoupled weight
@@ -144,6 +165,20 @@ struct Adam {
     if constexpr (Amsgrad) second = s[2] = larger(s[2], s[1]);
     w -= c.step_size * s[0] / (root(second) * c.unbias2 + c.eps);
   }
+
+  static bool owes(const Hyper&) { return true; }
+  // Each step moves w by at most this ratio of what the step before did.
+  static double settles_after(const Hyper& h, double rounding) {
+    const double ratio = h.beta1 / std::sqrt(h.beta2);
+    if ((h.weight_decay != 0 && h.decoupled_weight_decay == 0) || !(ratio < 1)) return kNever;
+    return ratio > 0 ? std::ceil(std::log(rounding) / std::log(ratio)) : 0;
+  }
+  template <class C>
+  static ASYNCOPT_INLINE void settled(const Coef<C>& c, C& w, C* s) {
+    w *= c.shrink;
+    s[0] -= c.fresh1 * s[0];
+    s[1] *= c.beta2;
+  }
 };
 
 // Duchi et al., JMLR 2011.
@@ -171,6 +206,8 @@ struct Adagrad {
     s[0] += g * g;
     w -= c.lr * g / (root(s[0]) + c.eps);
   }
+
+  static bool owes(const Hyper& h) { return h.weight_decay != 0; }
 };
 
 // Row-wise rules keep one second moment for a whole row, of the mean of its squared gradients: an
@@ -255,6 +292,13 @@ struct Adadelta {
     s[1] = c.rho * s[1] + c.fresh * delta * delta;
     w -= c.lr * delta;
   }
+
+  static double settles_after(const Hyper& h, double) { return h.weight_decay != 0 ? kNever : 0; }
+  template <class C>
+  static ASYNCOPT_INLINE void settled(const Coef<C>& c, C&, C* s) {
+    s[0] *= c.rho;
+    s[1] *= c.rho;
+  }
 };
 
 // Tieleman and Hinton, Coursera 2012, lecture 6.5; centered: Graves, arXiv 1308.0850.
@@ -307,6 +351,18 @@ struct RMSprop {
     }
     w -= c.lr * step;
   }
+
+  static double settles_after(const Hyper& h, double) { return h.weight_decay != 0 ? kNever : 0; }
+  template <class C>
+  static ASYNCOPT_INLINE void settled(const Coef<C>& c, C& w, C* s) {
+    s[0] *= c.alpha;
+    if constexpr (Centered) s[1] -= c.fresh * s[1];
+    if constexpr (Momentum) {
+      C& buffer = s[Centered ? 2 : 1];
+      buffer *= c.momentum;
+      w -= c.lr * buffer;
+    }
+  }
 };
 
 // Averaged SGD: Polyak and Juditsky, SIAM J. Control Optim. 1992. As in torch, a push uses the eta
@@ -345,6 +401,12 @@ struct ASGD {
     g = decayed(g, w, c.sign, c.weight_decay);
     w = c.shrink * w - c.eta * g;
     s[0] = c.mu == 1 ? w : s[0] + c.mu * (w - s[0]);
+  }
+
+  static double settles_after(const Hyper&, double) { return 0; }
+  template <class C>
+  static ASYNCOPT_INLINE void settled(const Coef<C>& c, C& w, C* s) {
+    apply(c, w, C(0), s);
   }
 };
 

@@ -1,18 +1,26 @@
 // From the lists to tables of function pointers: nothing is written by hand per rule or dtype.
 #pragma once
 
+#include "asyncopt/idle.h"
 #include "asyncopt/loops.h"
 
 namespace asyncopt::ASYNCOPT_ISA {
 
 template <class Rule, class D>
-inline constexpr Loops loops_of{
-    &racy_loop<Rule, typename D::param, typename D::state>,
-    &exact_loop<Rule, typename D::param, typename D::state, true>,
-    &exact_loop<Rule, typename D::param, typename D::state, false>,
-    &finite_loop<typename D::param>,
-    &add_loop<typename D::param>,
-};
+constexpr Loops make_loops(const Loops* settled) {
+  return {
+      &racy_loop<Rule, typename D::param, typename D::state>,
+      &exact_loop<Rule, typename D::param, typename D::state, true>,
+      &exact_loop<Rule, typename D::param, typename D::state, false>,
+      &finite_loop<typename D::param>,
+      &add_loop<typename D::param>,
+      settled,
+  };
+}
+template <class Map, class D>
+inline constexpr Loops settled_loops = make_loops<Map, D>(nullptr);
+template <class Rule, class D>
+inline constexpr Loops loops_of = make_loops<Rule, D>(&settled_loops<idle_of<Rule>, D>);
 
 template <class RuleList, class DtypeList>
 struct LoopTable;

@@ -57,12 +57,14 @@ Kernel kernel_from(const Loops& loops) {
           Rule::slot_names,
           Rule::scalar_names,
           row_slots_of<Rule>,
+          sizeof(Coef),
           [](const double* hyper, double* scalars, void* coef) {
             typename Rule::Hyper h;
             std::memcpy(&h, hyper, sizeof h);
             const Coef c = Rule::template prepare<C>(h, scalars);
             std::memcpy(coef, &c, sizeof c);
           },
+          IdleOf<Rule, C>::steps,
           loops};
 }
 

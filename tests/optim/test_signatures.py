@@ -21,6 +21,7 @@ OWN = {
     "nonfinite": None,
     "staleness_lr": None,
     "delay_compensation": None,
+    "sparse_updates": "touched",
 }
 
 

@@ -208,10 +208,7 @@ def _parameters(
             else:
                 place = next(places)
                 kernel = opt._kernel(param, group)
-                shared = sharing.state(place)
-                names = (*kernel.slots, *kernel.scalars)
-                values = (*shared.slots, *shared.scalars)
-                yield param, sharing.param(place), dict(zip(names, values, strict=True))
+                yield param, sharing.param(place), sharing.state(place).entries(kernel)
 
 
 def _hyper(group: dict[str, Any]) -> dict[str, Any]:

@@ -24,10 +24,10 @@ struct Atomic {
 
   static Versions push(const Segment& segment, std::size_t, const Push& push, Tally& tally) {
     apply(push, segment.data(), tally,
-          [](const Task& task, const Span& span, std::uintptr_t, Tally& t) {
-            task.loops->atomic(task.coef, span, t);
+          [](const Update& update, const Span& span, std::uintptr_t, Tally& t) {
+            update.loops->atomic(update.coef, span, t);
           });
-    return count_push(segment);
+    return count_push(segment, push);
   }
   static std::uint64_t pull(const Segment& segment, std::size_t, std::span<const PullBlock> blocks,
                             Tally&) {

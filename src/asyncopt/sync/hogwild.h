@@ -28,12 +28,12 @@ struct Hogwild {
   static Versions push(const Segment& segment, std::size_t, const Push& push, Tally& tally) {
     if (push.audit)
       apply(push, segment.data(), tally,
-            [](const Task& task, const Span& span, std::uintptr_t, Tally& t) {
-              task.loops->audit(task.coef, span, t);
+            [](const Update& update, const Span& span, std::uintptr_t, Tally& t) {
+              update.loops->audit(update.coef, span, t);
             });
     else
       apply_racy(push, segment.data(), tally);
-    return count_push(segment);
+    return count_push(segment, push);
   }
   static std::uint64_t pull(const Segment& segment, std::size_t, std::span<const PullBlock> blocks,
                             Tally&) {

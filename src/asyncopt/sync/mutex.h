@@ -23,7 +23,7 @@ struct Mutex {
   static Versions push(const Segment& segment, std::size_t, const Push& push, Tally& tally) {
     const RobustLock lock(segment.header().mutex, segment.timeout_ns(), tally);
     apply_racy(push, segment.data(), tally);
-    return count_push(segment);
+    return count_push(segment, push);
   }
   static std::uint64_t pull(const Segment& segment, std::size_t, std::span<const PullBlock> blocks,
                             Tally& tally) {

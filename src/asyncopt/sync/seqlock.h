@@ -32,7 +32,7 @@ struct Seqlock {
     h.intent.store(h.version.load(std::memory_order_relaxed) + 1, std::memory_order_release);
     begin_write(h);
     apply_racy(push, segment.data(), tally);
-    const Versions versions = count_push(segment);
+    const Versions versions = count_push(segment, push);
     end_write(h);
     return versions;
   }

@@ -24,22 +24,22 @@ struct Striped {
   static Versions push(const Segment& segment, std::size_t, const Push& push, Tally& tally) {
     const std::uint64_t stripe_bytes = segment.header().stripe_bytes;
     apply(push, segment.data(), tally,
-          [&](const Task& task, const Span& span, std::uintptr_t offset, Tally& t) {
-            if (task.row_slots > 0) {  // the lock where it begins stands for a whole row
+          [&](const Update& update, const Span& span, std::uintptr_t offset, Tally& t) {
+            if (update.row_slots > 0) {  // the lock where it begins stands for a whole row
               const RobustLock lock(segment.stripe(offset / stripe_bytes), segment.timeout_ns(), t);
-              task.loops->racy(task.coef, span);
+              update.loops->racy(update.coef, span);
               return;
             }
             for (std::size_t done = 0; done < span.n;) {
-              const std::uintptr_t at = offset + done * task.param_bytes;
+              const std::uintptr_t at = offset + done * update.param_bytes;
               const std::uintptr_t end = (at / stripe_bytes + 1) * stripe_bytes;
-              const std::size_t n = std::min(span.n - done, (end - at) / task.param_bytes);
+              const std::size_t n = std::min(span.n - done, (end - at) / update.param_bytes);
               const RobustLock lock(segment.stripe(at / stripe_bytes), segment.timeout_ns(), t);
-              task.loops->racy(task.coef, task.part(span, done, n));
+              update.loops->racy(update.coef, update.part(span, done, n));
               done += n;
             }
           });
-    return count_push(segment);
+    return count_push(segment, push);
   }
   static std::uint64_t pull(const Segment& segment, std::size_t, std::span<const PullBlock> blocks,
                             Tally&) {

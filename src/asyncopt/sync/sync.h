@@ -25,9 +25,10 @@ struct Versions {
   std::uint64_t before, after;
 };
 
-inline Versions count_push(const Segment& segment) {
-  const std::uint64_t before = segment.header().version.fetch_add(1, std::memory_order_relaxed);
-  return {before, before + 1};
+inline Versions count_push(const Segment& segment, const Push& push) {
+  const std::uint64_t one = push.catch_up ? 0 : 1;
+  const std::uint64_t before = segment.header().version.fetch_add(one, std::memory_order_relaxed);
+  return {before, before + one};
 }
 
 // Reads memory that may be written meanwhile, in atomic words: no byte is read twice or invented.
