@@ -299,9 +299,10 @@ class SteppingOptimizer(torch.optim.Optimizer):
     def catch_up(self, param: torch.Tensor | None = None, rows: torch.Tensor | None = None) -> None:
         """Pays rows what they owe under ``sparse_updates="dense"``; else it does nothing.
 
-        Rows that are read without having been named by the last gradient, as in a forward pass,
-        in evaluation or when the model is saved, must be caught up with before. :meth:`step` does
-        so for the rows that its gradient names, and :meth:`state_dict` for all.
+        Call it before rows are read or replaced that the last gradient did not name: in a forward
+        pass, in evaluation, when the model is saved or loaded, after a run. :meth:`step` does so
+        for the rows that its gradient names, :meth:`state_dict` and :meth:`load_state_dict` for
+        all. What other workers push meanwhile is owed again.
 
         Args:
             param: one of the optimizer's parameters; default: all of them.
@@ -320,7 +321,8 @@ class SteppingOptimizer(torch.optim.Optimizer):
             return
         plan = self._plan or self._make_plan()  # a copy has none yet, and may owe
         where = (index, None if rows is None else (rows.data_ptr(), rows.numel()))
-        if plan.catch_up(*self._how(), *where) == _core.Plan.STALE:
+        if plan.catch_up(*self._how(), *where) != 0:  # state or parameters are others now
+            self._check_params()
             self._make_plan().catch_up(*self._how(), *where)
         self._mark_changed(self._params if param is None else [param])
 

@@ -24,27 +24,35 @@ inline constexpr std::size_t kChunk = std::size_t{1} << 15;
 // A tensor ready to be updated.
 struct Task : Update {
   std::uintptr_t offset;  // of the parameter in the segment's data
-  Span span;              // all of it
-  const Block* block;
-  RowOrder rows;  // of a gradient of some rows only
+  Span span;              // all of it; without a gradient if rows are only caught up with
+  bool has_row_list;
+  RowOrder rows;  // those on the list
   // Of a table with a book.
   std::optional<Book> book;
-  std::optional<Owed> owed;
-  Book::Range share;        // rows that are only caught up with
-  std::uint64_t now = 0;    // pushes that they are paid
-  bool is_counted = false;  // as a push that rows without a gradient owe
+  std::optional<Owed> owed;  // if any of these rows owes anything
+  Book::Range share;         // rows that are only caught up with
+  std::uint64_t now = 0;     // pushes that they are paid
+  bool is_counted = false;   // as a push that rows without a gradient owe
 
   // Whether rows are updated one after the other, not ranges of elements.
-  bool is_by_rows() const { return has_row_list() || row_slots > 0 || block->grad == nullptr; }
-  bool has_row_list() const { return block->rows != nullptr; }
-  // Rows with a gradient.
+  bool is_by_rows() const { return has_row_list || row_slots > 0 || span.grad == nullptr; }
+  // How many rows the gradient, or the list, names. The share comes after them.
   std::size_t named() const {
-    if (has_row_list()) return rows.size();
-    return block->grad != nullptr ? span.n / width : 0;
+    if (has_row_list) return rows.size();
+    return span.grad != nullptr ? span.n / width : 0;
   }
-  // Of either.
+  std::size_t row(std::size_t i) const {
+    if (i >= named()) return share.begin + (i - named());
+    return has_row_list ? rows.row(i) : i;
+  }
+  // How many rows or elements.
   std::size_t count() const { return is_by_rows() ? named() + (share.end - share.begin) : span.n; }
 };
+
+inline Book book_of(const Block& block, std::byte* base) {
+  return {reinterpret_cast<std::byte*>(base) + block.book, block.book_rows,
+          block.kernel->coef_bytes};
+}
 
 // What a pass over the tensors of a push is for.
 enum class Pass {
@@ -80,7 +88,6 @@ class Preparer {
       std::memcpy(before_, scalars, sizeof scalars);
       std::memcpy(after_, scalars, sizeof scalars);
       k.prepare(group.hyper, after_, record_.coef);
-      record_.settles_after = k.idle.settles_after(group.hyper);
     }
     if (counts)
       for (std::size_t i = 1; i < k.scalars.size(); ++i)
@@ -95,10 +102,11 @@ class Preparer {
     task.element_slots = k.slots.size() - k.row_slots;
     task.width = std::max(block.width != 0 ? block.width : block.n, std::size_t{1});
     task.offset = block.param;
-    task.span = {at(block.param), block.grad, {}, block.n, noise(seed_, ++tensor_)};
+    const void* const grad = pass_ == Pass::update ? block.grad : nullptr;
+    task.span = {at(block.param), grad, {}, block.n, noise(seed_, ++tensor_)};
     for (std::size_t i = 0; i < k.slots.size(); ++i) task.span.slots[i] = at(block.slots[i]);
-    task.block = &block;
-    if (block.rows != nullptr) task.rows = RowOrder({block.rows, block.row_count});
+    task.has_row_list = block.rows != nullptr;
+    task.rows = task.has_row_list ? RowOrder({block.rows, block.row_count}) : RowOrder();
     open_book(group, block, base, task);
   }
 
@@ -113,25 +121,24 @@ class Preparer {
     task.is_counted = false;
     if (block.book_rows == 0) return;
     const Kernel& k = *block.kernel;
-    const Book& book = task.book.emplace(reinterpret_cast<std::byte*>(base) + block.book,
-                                         block.book_rows, k.coef_bytes);
+    const Book& book = task.book.emplace(book_of(block, base));
     task.now = book.finished();
+    record_.settles_after = k.idle.settles_after(group.hyper);
     if (pass_ == Pass::catch_up) {
-      if (!task.has_row_list()) task.share = {0, book.rows()};
-    } else if (task.has_row_list() && k.idle.owes(group.hyper)) {
+      if (!task.has_row_list) task.share = {0, book.rows()};
+    } else if (!task.has_row_list) {
+      return;  // a pass before has caught up with all rows
+    } else if (k.idle.owes(group.hyper)) {
       task.is_counted = true;
       task.share = book.share(book.start(record_));
     }
-    if (book.is_paid(task.now) || (pass_ == Pass::update && !task.has_row_list())) {
-      task.share = {};
-      return;
-    }
     std::uint64_t oldest = task.now;
-    for (std::size_t i = 0; i < task.rows.size(); ++i)
-      oldest = std::min(oldest, book.paid(task.rows.row(i)));
-    for (std::size_t row = task.share.begin; row < task.share.end; ++row)
-      oldest = std::min(oldest, book.paid(row));
-    task.owed.emplace(book, k, oldest, task.now, record_, task.width * task.param_bytes);
+    for (std::size_t i = 0; i < task.count(); ++i)
+      oldest = std::min(oldest, book.paid(task.row(i)));
+    if (oldest < task.now)
+      task.owed.emplace(book, k, oldest, task.now, record_, task.width * task.param_bytes);
+    else
+      task.share = {};
   }
 
   std::uint32_t seed_;
@@ -156,18 +163,19 @@ void apply_range(const Task& task, std::size_t begin, std::size_t end, Tally& ta
   const std::size_t width = task.width, row_bytes = width * task.param_bytes;
   const std::size_t named = task.named();
   const auto* const grads = static_cast<const std::byte*>(task.span.grad);
+  Span whole = task.span;
+  if (task.has_row_list) whole.grad = nullptr;  // its gradients lie in the order of the list
   std::vector<std::byte> sum;
   for (std::size_t i = begin; i < end; ++i) {
-    const bool is_named = i < named, is_listed = is_named && task.has_row_list();
-    const std::size_t row =
-        is_listed ? task.rows.row(i) : (is_named ? i : task.share.begin + (i - named));
-    const std::size_t at = row * width;
+    const std::size_t row = task.row(i), at = row * width;
+    const bool is_named = i < named;
+    if (!is_named && task.rows.contains(row)) continue;  // left to whoever applies its gradient
     const std::uintptr_t offset = task.offset + at * task.param_bytes;
-    Span span = task.part(task.span, at, width);
+    Span span = task.part(whole, at, width);
     if (task.owed) task.owed->pay(row, task, span, offset, tally, each);
     if (!is_named || grads == nullptr) continue;
-    if (is_listed) span.grad = grads + task.rows.place(i) * row_bytes;
-    if (is_listed && task.rows.is_repeated(i)) {
+    if (task.has_row_list) span.grad = grads + task.rows.place(i) * row_bytes;
+    if (task.has_row_list && task.rows.is_repeated(i)) {
       sum.assign(row_bytes, std::byte{0});
       task.rows.for_each_place(i, [&](std::size_t place) {
         task.loops->add(sum.data(), grads + place * row_bytes, width);
@@ -183,7 +191,7 @@ void apply_range(const Task& task, std::size_t begin, std::size_t end, Tally& ta
 inline void close_book(const Task& task, Pass pass) {
   if (!task.book) return;
   if (task.is_counted) task.book->finish();
-  if (task.has_row_list()) return;
+  if (task.has_row_list) return;
   if (pass == Pass::catch_up)
     task.book->set_paid(task.now);
   else
@@ -195,8 +203,7 @@ inline bool concerns(Pass pass, const Push& push, const Block& block, std::byte*
   if (pass == Pass::update) return block.grad != nullptr;
   if (block.book_rows == 0 || (!push.catch_up && (block.grad == nullptr || block.rows != nullptr)))
     return false;
-  const Book book(reinterpret_cast<std::byte*>(base) + block.book, block.book_rows,
-                  block.kernel->coef_bytes);
+  const Book book = book_of(block, base);
   return !book.is_paid(book.finished());
 }
 
@@ -207,12 +214,15 @@ void make_pass(Pass pass, const Push& push, std::byte* base, Tally& tally, Each&
       for (const Block& block : group.blocks)
         if (concerns(pass, push, block, base)) visit(group, block);
   };
-  std::size_t total = 0;
-  if (push.threads > 1)
-    for_each_block([&](const Group&, const Block& block) { total += block.touched(); });
+  std::size_t blocks = 0, total = 0;
+  for_each_block([&](const Group&, const Block& block) {
+    ++blocks;
+    total += block.touched();
+  });
+  if (blocks == 0) return;  // as mostly in the pass that catches up
 
   Preparer prepare(push, pass);
-  if (total < kParallel) {
+  if (push.threads <= 1 || total < kParallel) {
     Task task;
     for_each_block([&](const Group& group, const Block& block) {
       prepare(group, block, base, task);

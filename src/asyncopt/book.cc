@@ -83,10 +83,10 @@ Book::Range Book::share(std::uint64_t number) const {
   return {i * rows_ / shares, (i + 1) * rows_ / shares};
 }
 
-void Book::set_paid(std::uint64_t now) const {
-  const auto paid = word(kPaid);
-  std::uint64_t seen = paid.load(std::memory_order_relaxed);
-  while (seen < now && !paid.compare_exchange_weak(seen, now, std::memory_order_relaxed)) {
+void Book::raise(Word which, std::uint64_t value) const {
+  const auto at = word(which);
+  std::uint64_t seen = at.load(std::memory_order_relaxed);
+  while (seen < value && !at.compare_exchange_weak(seen, value, std::memory_order_relaxed)) {
   }
 }
 

@@ -8,7 +8,8 @@
 // between its two counts will pay the rows that it names itself, so that each row is paid once for
 // each push, in whatever order workers come to it, and owes nothing when all is paid and no push is
 // on its way. The payment is claimed by compare-exchange before it is made, so that no two workers
-// make it.
+// make it. A worker that is killed takes with it the payment that it had claimed and not made; the
+// rows that its push had reached stay one ahead.
 //
 // Coefficients are remembered for the last `records` pushes only. Each push therefore also pays a
 // small share of all rows, in turn, so that all have been paid four times in that span.
@@ -61,9 +62,9 @@ class Book {
   bool is_paid(std::uint64_t now) const {
     return word(kPaid).load(std::memory_order_relaxed) >= now;
   }
-  void set_paid(std::uint64_t now) const;
+  void set_paid(std::uint64_t now) const { raise(kPaid, now); }
   // Says that a gradient has just reached all rows, without a push being counted.
-  void stir(std::uint64_t now) const { word(kStirred).store(now + 1, std::memory_order_relaxed); }
+  void stir(std::uint64_t now) const { raise(kStirred, now + 1); }
 
   // What one row owes, and is taken to be paid.
   struct Claim {
@@ -89,6 +90,7 @@ class Book {
   std::atomic_ref<std::uint64_t> word(Word which) const {
     return std::atomic_ref(reinterpret_cast<std::uint64_t*>(at_)[which]);
   }
+  void raise(Word which, std::uint64_t value) const;
   // paid << 16 | kRest - idle, so that a row of a new book is at rest.
   std::atomic_ref<std::uint64_t> row_word(std::size_t row) const {
     return std::atomic_ref(row_words_[row]);

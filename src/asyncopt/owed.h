@@ -21,7 +21,8 @@ struct Update {
   Span part(const Span& whole, std::size_t begin, std::size_t n) const {
     Span some = whole;
     some.param = static_cast<std::byte*>(whole.param) + begin * param_bytes;
-    some.grad = static_cast<const std::byte*>(whole.grad) + begin * param_bytes;
+    if (whole.grad != nullptr)
+      some.grad = static_cast<const std::byte*>(whole.grad) + begin * param_bytes;
     const auto slot = [&](std::size_t k, std::size_t i) {
       some.slots[k] = static_cast<std::byte*>(whole.slots[k]) + i * state_bytes;
     };
@@ -46,8 +47,9 @@ class Owed {
            Each& each) const {
     Book::Claim claim;
     if (!book_.claim(row, now_, claim)) return;
-    const std::uint64_t from = claim.paid > oldest_ ? claim.paid - oldest_ : 0;
+    const std::uint64_t from = claim.paid > oldest_ ? claim.paid - oldest_ : 0;  // in steps
     const std::uint64_t owed = steps_ - from;
+    // Taken one by one; those that the row has been paid since its last gradient count.
     std::uint64_t single = settles_after_ > claim.idle ? settles_after_ - claim.idle : 0;
     if (settles_after_ >= Book::kRest || single > owed) single = owed;
     Update step = update;
@@ -59,6 +61,7 @@ class Owed {
       each(step, span, offset, tally);
     }
     if (single == owed) return;
+    // The others at once, by a linear map.
     step.loops = update.loops->settled;
     step.coef = maps_.data() + (from + single) * map_bytes_;
     span.seed = noise(seed, static_cast<std::uint32_t>(steps_));

@@ -2,6 +2,7 @@
 // all its gradients.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -23,6 +24,9 @@ class RowOrder {
     for (std::size_t e = starts_[i]; e < starts_[i + 1]; ++e) each(entries_[e].place);
   }
   std::size_t place(std::size_t i) const { return entries_[starts_[i]].place; }
+  bool contains(std::size_t row) const {
+    return std::ranges::binary_search(entries_, row, {}, &Entry::row);
+  }
   bool is_repeated(std::size_t i) const { return starts_[i + 1] - starts_[i] > 1; }
 
  private:

@@ -5,22 +5,22 @@
 //   name                what the kernel is called
 //   Hyper, hyper_names  its hyperparameters, doubles in the order of the names (booleans: 0 or 1)
 //   slot_names          state of the parameter's shape, one element per element
-//   scalar_names        state of one double per tensor; the first is `step`, which the engine
-//   counts Coef<C>             what `apply` needs, numbers of the arithmetic type C prepare<C>
-//   Hyper and scalars -> Coef, once per tensor and push. scalars[0] is this
+//   scalar_names        state of one double per tensor; the engine counts the first, `step`
+//   Coef<C>             what `apply` needs: numbers of the arithmetic type C
+//   prepare<C>          Hyper and scalars -> Coef, once per tensor and push. scalars[0] is this
 //                       push's step (1, 2, ...); the others hold the last push's values and leave
 //                       with the next push's
 //   apply               one element: updates w and its slots s[] from the gradient g. Free of
 //                       branches on purpose: options are coefficients, so that the loop around it
 //                       vectorizes
 //
-// and, where rows without a gradient can be caught up in fewer steps than they missed (idle.h), of
+// and, for tables whose rows owe the steps that had no gradient for them (idle.h), of
 //
-//   owes                whether a step without a gradient changes anything
-//   settles_after       of the steps without a gradient that follow one with it, how many must be
-//                       taken one by one before the others are linear in w and the slots; what is
-//                       below `rounding`, relative to what the slots move w by, is nothing
-//   settled             one such linear step
+//   owes                whether such a step changes anything; it does if the rule does not say
+//   settles_after       how many of them that follow one with a gradient must be taken one by one
+//                       before the others are linear in w and the slots. What moves w by less than
+//                       `rounding` of what the first of them does is nothing
+//   settled             one such linear step; without it, all are taken one by one
 //
 // The formulas are those of the torch.optim namesake, in the same order of operations. They are
 // compiled without contraction into fused multiply-adds, so that every instruction set gives the

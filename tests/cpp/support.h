@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "asyncopt/book.h"
 #include "asyncopt/push.h"
 #include "asyncopt/sync/list.h"
 #include "asyncopt/sync/sync.h"
@@ -94,6 +95,7 @@ struct Store {
   struct Tensor {
     const Kernel* kernel;
     std::size_t n;
+    std::size_t book_rows = 0;  // rows of a table with a book
   };
 
   SegmentConfig config;
@@ -147,6 +149,11 @@ struct Store {
       for (std::size_t s = 0; s < k.slots.size(); ++s)
         placed[i].slots[s] = take(tensors[i].n * k.state_bytes);
       placed[i].scalars = take(k.scalars.size() * sizeof(double));
+      if (const std::size_t rows = tensors[i].book_rows; rows > 0) {
+        placed[i].width = tensors[i].n / rows;
+        placed[i].book = take(Book::bytes(rows, k.coef_bytes));
+        placed[i].book_rows = rows;
+      }
     }
     return placed;
   }

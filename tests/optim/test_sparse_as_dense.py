@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 import asyncopt
+from asyncopt.run.checkpoint import resume, save
 
 from .twins import COMBINED, describe, ours, theirs
 
@@ -107,7 +109,8 @@ def test_rows_that_rest_for_long(kind: str) -> None:
 @given(
     kind=st.sampled_from(sorted(DECAYED)),
     steps=st.lists(
-        st.sampled_from(["sparse", "dense", "copy", "state", "catch up", "rule"]), max_size=25
+        st.sampled_from(["sparse", "dense", "copy", "pickle", "state", "catch up", "rule"]),
+        max_size=25,
     ),
 )
 def test_any_order_of_what_can_happen(kind: str, steps: list[str]) -> None:
@@ -115,7 +118,6 @@ def test_any_order_of_what_can_happen(kind: str, steps: list[str]) -> None:
     for t, what in enumerate(steps):
         twins.step(t)
         if what == "dense":
-            twins.ours.catch_up()
             twins.a.grad = torch.randn(
                 twins.a.shape, dtype=torch.float64, generator=twins.generator
             )
@@ -125,6 +127,8 @@ def test_any_order_of_what_can_happen(kind: str, steps: list[str]) -> None:
         elif what == "copy":
             twins.ours = copy.deepcopy(twins.ours)
             (twins.b,) = twins.ours.param_groups[0]["params"]
+        elif what == "pickle":
+            twins.ours, twins.b = pickle.loads(pickle.dumps((twins.ours, twins.b)))
         elif what == "state":
             state = twins.ours.state_dict()
             twins.ours = type(twins.ours)([twins.b], lr=1.0, sparse_updates="dense")
@@ -213,22 +217,88 @@ def test_before_each_forward_pass(bag: bool) -> None:
     assert not layers[1]._forward_pre_hooks
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
+@pytest.mark.parametrize("kind", DECAYED)
+def test_goes_on_from_a_checkpoint(tmp_path: Path, kind: str, shared: bool) -> None:
+    """To the bit, with rows that owed something when it was saved."""
+    unbroken, resumed = (Twins(kind, DECAYED[kind], torch.float32) for _ in range(2))
+    if shared:
+        unbroken.ours.share_memory(workers=1)
+        resumed.ours.share_memory(workers=1)
+    for t in range(30):
+        unbroken.step(t)
+    save(tmp_path, unbroken.ours)
+    found = resume(tmp_path)
+    assert found is not None
+    found.restore(resumed.ours)
+    resumed.a, resumed.torch = copy.deepcopy((unbroken.a, unbroken.torch))
+    resumed.generator.set_state(unbroken.generator.get_state())
+    for each in (unbroken, resumed):
+        for t in range(30, 60):
+            each.step(t)
+        each.check()
+    assert torch.equal(resumed.b, unbroken.b)
+    for name, value in unbroken.ours.state[unbroken.b].items():
+        assert torch.equal(resumed.ours.state[resumed.b][name], value)
+
+
 def decay(worker: Any, optimizer: Any, pushes: int) -> None:
     (p,) = optimizer.param_groups[0]["params"]
     generator = torch.Generator().manual_seed(worker.rank)
-    for _ in range(pushes):
+    for i in range(pushes):
         rows = torch.randint(0, len(p), (2,), generator=generator)
         p.grad = sparse(rows, torch.zeros(2, WIDTH, dtype=p.dtype), p)
         optimizer.step()
+        if i % 10 == 0:
+            optimizer.catch_up()
+        elif i % 5 == 0:
+            optimizer.catch_up(p, rows.flip(0))
 
 
-def test_each_step_is_paid_once_by_two_processes() -> None:
+@pytest.mark.parametrize("mode", ["process", "thread"])
+def test_each_step_is_paid_once_by_two_workers(mode: str) -> None:
     p = Parameter(torch.ones(6, WIDTH, dtype=torch.float64))
     options: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.01, "sparse_updates": "dense"}
     optimizer = asyncopt.SGD([p], sync="atomic", **options)
-    asyncopt.launch(decay, args=(optimizer, 500), workers=2)
+    asyncopt.launch(decay, args=(optimizer, 500), workers=2, mode=mode)
     optimizer.catch_up()
     torch.testing.assert_close(p.detach(), torch.full_like(p, 0.999**1000), rtol=1e-10, atol=0)
+
+
+def train(worker: Any, table: Any, optimizer: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        optimizer.zero_grad()
+        table(torch.randint(0, ROWS, (3,), generator=generator)).square().sum().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("mode", ["process", "thread"])
+def test_before_each_forward_pass_of_a_worker(mode: str) -> None:
+    """The copy of an embedding that a worker gets catches up with the worker's optimizer."""
+    dense = torch.nn.Embedding(ROWS, WIDTH, dtype=torch.float64)
+    table = torch.nn.Embedding(ROWS, WIDTH, dtype=torch.float64, sparse=True)
+    table.load_state_dict(dense.state_dict())
+    options: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.1}
+    train(None, dense, torch.optim.AdamW(dense.parameters(), **options))
+    optimizer = asyncopt.AdamW(table.parameters(), sparse_updates="dense", **options)
+    optimizer.catch_up_before(table)
+    asyncopt.launch(train, args=(table, optimizer), workers=1, mode=mode)
+    optimizer.catch_up()
+    torch.testing.assert_close(table.weight, dense.weight, rtol=1e-10, atol=1e-12)
+
+
+def test_a_table_in_other_memory() -> None:
+    p = Parameter(torch.ones(3, 2, dtype=torch.float64))
+    optimizer = asyncopt.SGD([p], lr=0.1, weight_decay=0.5, sparse_updates="dense")
+    for rows in (3, 5, 2):
+        p.data = torch.ones(rows, 2, dtype=torch.float64)
+        optimizer.catch_up(p, torch.arange(rows))  # another table owes nothing
+        p.grad = sparse(torch.tensor([1]), torch.zeros(1, 2, dtype=torch.float64), p)
+        optimizer.step()
+        p.data = p.data.clone()
+        optimizer.catch_up()
+        assert p[:, 0].tolist() == pytest.approx([0.95] * rows)
 
 
 def test_dense_gradients_and_rules_that_owe_nothing_keep_no_counts() -> None:

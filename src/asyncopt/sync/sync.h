@@ -25,6 +25,7 @@ struct Versions {
   std::uint64_t before, after;
 };
 
+// One that only catches up with rows makes no version.
 inline Versions count_push(const Segment& segment, const Push& push) {
   const std::uint64_t one = push.catch_up ? 0 : 1;
   const std::uint64_t before = segment.header().version.fetch_add(one, std::memory_order_relaxed);

@@ -1,0 +1,318 @@
+// What rows without a gradient owe: counted once, remembered long enough, paid under every sync in
+// place as if each push had updated each row.
+#include <algorithm>
+#include <numeric>
+
+#include "asyncopt/apply.h"
+#include "support.h"
+
+using namespace asyncopt;
+using namespace asyncopt::test;
+
+namespace {
+
+// A book in memory of its own.
+struct OwnBook {
+  Mapping memory;
+  Book book;
+
+  explicit OwnBook(std::size_t rows, bool at_rest = true)
+      : memory(Book::bytes(rows, kMaxCoef)),
+        book(static_cast<std::byte*>(memory.data()), rows, kMaxCoef) {
+    Book::open(static_cast<std::byte*>(memory.data()), memory.size(), at_rest);
+  }
+};
+
+Record record_of(unsigned char value) {
+  Record record;
+  std::fill(std::begin(record.coef), std::end(record.coef), std::byte{value});
+  record.settles_after = value;
+  return record;
+}
+
+void check_records() {
+  const OwnBook own(3);
+  const Book& book = own.book;
+  Record found;
+  CHECK(!book.read(1, found));
+  std::uint64_t ring = 0;  // how many pushes are remembered
+  for (unsigned char i = 1; ring == 0; ++i) {
+    CHECK_EQ(book.start(record_of(i)), i);
+    CHECK(book.read(i, found));
+    CHECK(std::memcmp(found.coef, record_of(i).coef, kMaxCoef) == 0);
+    CHECK_EQ(found.settles_after, i);
+    if (!book.read(1, found)) ring = i - 1u;
+  }
+  CHECK(book.read(2, found));
+  CHECK_EQ(book.oldest(ring), 0u);
+  CHECK_EQ(book.oldest(ring + 1), 1u);
+  CHECK_EQ(book.finished(), 0u);
+  book.finish();
+  CHECK_EQ(book.finished(), 1u);
+}
+
+void check_claims() {
+  const OwnBook own(3);
+  const Book& book = own.book;
+  Book::Claim claim{};
+  CHECK(!book.claim(0, 0, claim));
+
+  book.touch(0);  // the first push, of row 0
+  CHECK_EQ(book.paid(0), 1u);
+  CHECK(!book.claim(0, 1, claim));
+  CHECK(book.claim(0, 5, claim));  // four others
+  CHECK_EQ(claim.paid, 1u);
+  CHECK_EQ(claim.idle, 0u);
+  CHECK(!book.claim(0, 5, claim));  // once
+  CHECK(book.claim(0, 6, claim));
+  CHECK_EQ(claim.paid, 5u);
+  CHECK_EQ(claim.idle, 4u);
+  book.touch(0);
+  CHECK(book.claim(0, 9, claim));
+  CHECK_EQ(claim.idle, 0u);
+
+  CHECK(book.claim(1, 9, claim));  // never had a gradient
+  CHECK_EQ(claim.paid, 0u);
+  CHECK_EQ(claim.idle, Book::kRest);
+  book.stir(9);  // a dense gradient
+  book.stir(8);  // one that was overtaken
+  CHECK(book.claim(1, 12, claim));
+  CHECK_EQ(claim.idle, 0u);
+  CHECK(book.claim(1, 13, claim));
+  CHECK_EQ(claim.idle, 3u);
+
+  CHECK(!book.is_paid(1));
+  book.set_paid(13);
+  book.set_paid(12);
+  CHECK(book.is_paid(13));
+  CHECK(!book.is_paid(14));
+
+  const OwnBook loaded(3, false);  // state that came from elsewhere
+  CHECK(loaded.book.claim(2, 7, claim));
+  CHECK_EQ(claim.idle, 0u);
+  CHECK(loaded.book.claim(2, 8, claim));
+  CHECK_EQ(claim.idle, 7u);
+}
+
+// Threads that count pushes and claim what one row owes: what they claim adds up to all of it.
+void check_claims_of_threads() {
+  constexpr std::size_t threads = 4;
+  const auto pushes = static_cast<std::uint64_t>(count(200000, 20000));  // of each thread
+  const OwnBook own(1);
+  const Book& book = own.book;
+  std::atomic<std::uint64_t> paid{0};
+  const auto claim_all = [&book] {
+    Book::Claim claim{};
+    const std::uint64_t now = book.finished();
+    return book.claim(0, now, claim) ? now - claim.paid : 0;
+  };
+  run_threads(threads, [&](std::size_t thread) {
+    std::uint64_t mine = 0;
+    for (std::uint64_t i = 0; i < pushes; ++i) {
+      const bool is_named = (i + thread) % 3 == 0;
+      mine += claim_all();
+      if (is_named) {
+        book.touch(0);
+        ++mine;
+      }
+      book.finish();
+    }
+    paid.fetch_add(mine);
+  });
+  CHECK_EQ(paid.load() + claim_all(), threads * pushes);
+}
+
+// Every row is paid four times while a record lives.
+void check_shares() {
+  for (const std::size_t rows : {1u, 5u, 16u, 1000u, 100000u}) {
+    const OwnBook own(rows);
+    constexpr std::uint64_t from = 1'000'000;
+    std::vector<int> times(rows);
+    for (std::uint64_t number = own.book.oldest(from); number < from; ++number) {
+      const Book::Range share = own.book.share(number);
+      for (std::size_t row = share.begin; row < share.end; ++row) ++times[row];
+    }
+    CHECK(std::ranges::all_of(times, [](int n) { return n == 4; }));
+  }
+}
+
+// A table of `rows` rows of two float64 elements in a store, and pushes to it.
+struct Table {
+  const Kernel& kernel;
+  Group hyper;
+  std::size_t rows;
+  Store store;
+
+  Table(const SyncInfo& sync, std::size_t workers, const char* rule, Named values, std::size_t n)
+      : kernel(kernel_of(rule, "float64")),
+        hyper(group_of(kernel, values)),
+        rows(n),
+        store(sync.name, workers, {{&kernel, 2 * n, n}}) {}
+
+  PushResult push_rows(std::size_t worker, const std::vector<std::int64_t>& named, double grad) {
+    const std::vector<double> grads(2 * named.size(), grad);
+    Block block = store.blocks[0];
+    block.grad = grads.data();
+    block.rows = named.data();
+    block.row_count = named.size();
+    return send(worker, block, false);
+  }
+  PushResult push_all(double grad) {
+    const std::vector<double> grads(2 * rows, grad);
+    Block block = store.blocks[0];
+    block.grad = grads.data();
+    return send(0, block, false);
+  }
+  void catch_up(std::size_t worker, const std::vector<std::int64_t>& named = {}) {
+    Block block = store.blocks[0];
+    if (!named.empty()) block.rows = named.data();
+    block.row_count = named.size();
+    send(worker, block, true);
+  }
+  void check(const std::vector<double>& expected) const {
+    for (std::size_t row = 0; row < rows; ++row)
+      for (const std::size_t i : {2 * row, 2 * row + 1})
+        CHECK_EQ(store.param<double>()[i], expected[row]);
+  }
+
+ private:
+  PushResult send(std::size_t worker, const Block& block, bool catch_up) {
+    Group group = hyper;
+    group.blocks = {&block, 1};
+    return push(store.segment, worker, {.groups = {&group, 1}, .catch_up = catch_up});
+  }
+};
+
+template <class Body>
+void for_each_sync_in_place(Body body) {
+  for_each_sync([&](const SyncInfo& sync) {
+    if (!sync.contract->replica) body(sync);
+  });
+}
+
+// Momentum 1/2: each step without a gradient halves the buffer and takes it from the row.
+void check_by_hand(const SyncInfo& sync) {
+  Table table(sync, 1, "sgd_momentum", {{"lr", 1}, {"momentum", 0.5}}, 3);
+  table.push_rows(0, {0}, 8);
+  table.push_rows(0, {1}, 8);
+  table.check({-8, -8, 0});
+  table.push_rows(0, {0, 0}, 0);  // row 0 pays the second push, then takes this one
+  table.check({-14, -8, 0});
+  table.catch_up(0, {1, 1});
+  table.check({-14, -12, 0});
+  table.catch_up(0);
+  table.catch_up(0);
+  table.check({-14, -12, 0});
+  CHECK_EQ(table.store.version(), 3u);
+
+  table.push_all(8);  // buffers of 2, 4 and 0 before
+  table.check({-23, -22, -8});
+  table.push_rows(0, {2}, 0);
+  table.check({-23, -22, -12});
+  table.push_all(0);  // rows 0 and 1 pay before: buffers of 4.5 and 5
+  table.check({-29.75, -29.5, -14});
+  CHECK_EQ(table.store.version(), 6u);
+}
+
+// Pushes and payments of several threads; each row ends as if each push had decayed it.
+void check_paid_once(const SyncInfo& sync) {
+  constexpr std::size_t workers = 4, rows = 7;
+  const auto pushes = static_cast<std::size_t>(count(3000, 500));  // of each thread but one
+  Table table(sync, workers, "sgd", {{"lr", 0x1p-6}, {"weight_decay", 0x1p-6}}, rows);
+  std::fill_n(table.store.param<double>(), 2 * rows, 1.0);
+  run_threads(workers, [&](std::size_t worker) {
+    std::mt19937 random(static_cast<std::uint32_t>(worker));
+    const auto row = [&random] { return static_cast<std::int64_t>(random() % rows); };
+    for (std::size_t i = 0; i < pushes; ++i) {
+      const std::vector<std::int64_t> named{row(), row()};
+      if (worker > 0)
+        table.push_rows(worker, named, 0);
+      else if (i % 2 == 0)
+        table.catch_up(worker, named);
+      else
+        table.catch_up(worker);
+    }
+  });
+  table.catch_up(0);
+  const std::size_t total = (workers - 1) * pushes;
+  CHECK_EQ(table.store.version(), total);
+  const Book book(table.store.newest() + table.store.blocks[0].book, rows, table.kernel.coef_bytes);
+  CHECK_EQ(book.finished(), total);
+  const double expected = std::pow(1 - 0x1p-12, static_cast<double>(total));
+  for (std::size_t i = 0; i < 2 * rows; ++i) {
+    CHECK_EQ(book.paid(i / 2), total);
+    const double w = table.store.param<double>()[i];
+    CHECK_LE(expected * (1 - 1e-10), w);
+    CHECK_LE(w, sync.contract->may_lose ? 1 : expected * (1 + 1e-10));
+  }
+}
+
+// The share of a push leaves the rows that it names to the thread that applies their gradients.
+void check_share_has_no_named_rows() {
+  constexpr std::size_t rows = 64;
+  std::vector<std::int64_t> every(rows);
+  std::iota(every.begin(), every.end(), 0);
+  for (const auto& [named, expected] : {std::pair{std::vector<std::int64_t>{0}, 2}, {every, 0}}) {
+    Table table(sync_info(sync_index("mutex")), 1, "sgd_momentum", {{"momentum", 0.5}}, rows);
+    for (int i = 0; i < 20; ++i) table.push_rows(0, {0}, 1);
+    const std::vector<double> grads(2 * named.size(), 1);
+    Block block = table.store.blocks[0];
+    block.grad = grads.data();
+    block.rows = named.data();
+    block.row_count = named.size();
+    Task task;
+    Preparer({}, Pass::update)(table.hyper, block, table.store.newest(), task);
+    int paid = 0;
+    const auto each = [&paid](const Update&, const Span&, std::uintptr_t, Tally&) { ++paid; };
+    Tally tally;
+    apply_range(task, task.named(), task.count(), tally, each);
+    CHECK_EQ(paid, expected);
+  }
+}
+
+// Several threads do for a push what one does, to the bit.
+void check_threads_of_one_push() {
+  const Kernel& kernel = kernel_of("adam", "float32");
+  constexpr std::size_t rows = 4096, width = 64;
+  const auto run = [&](const Store& store, std::size_t threads) {
+    Group group = group_of(
+        kernel, {{"lr", 0.1}, {"beta1", 0.9}, {"beta2", 0.99}, {"eps", 1e-8}, {"weight_decay", 0}});
+    std::mt19937 random(1);
+    std::vector<std::int64_t> named(kParallel / width);
+    std::vector<float> grads(named.size() * width);
+    Numbers numbers(3);
+    for (std::uint32_t t = 0; t < 10; ++t) {
+      for (std::int64_t& row : named) row = random() % rows;
+      for (float& g : grads) g = static_cast<float>(numbers());
+      Block block = store.blocks[0];
+      block.grad = grads.data();
+      block.rows = named.data();
+      block.row_count = named.size();
+      group.blocks = {&block, 1};
+      push(store.segment, 0, {.groups = {&group, 1}, .threads = threads, .seed = t});
+    }
+    group.blocks = store.blocks;
+    push(store.segment, 0, {.groups = {&group, 1}, .threads = threads, .catch_up = true});
+  };
+  const Store alone("mutex", 1, {{&kernel, rows * width, rows}});
+  run(alone, 1);
+  for (const std::size_t threads : {2u, 3u}) {
+    const Store together("mutex", 1, {{&kernel, rows * width, rows}});
+    run(together, threads);
+    CHECK(std::memcmp(alone.newest(), together.newest(), alone.config.data_bytes) == 0);
+  }
+}
+
+}  // namespace
+
+int main() {
+  set_deadline();
+  check_records();
+  check_claims();
+  check_claims_of_threads();
+  check_shares();
+  for_each_sync_in_place(check_by_hand);
+  for_each_sync_in_place(check_paid_once);
+  check_share_has_no_named_rows();
+  check_threads_of_one_push();
+}
