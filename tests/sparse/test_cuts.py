@@ -18,6 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from asyncopt import _core
 from asyncopt.sparse import GraphCut, make_graph_like
+from asyncopt.sparse.cuts import _mend
 
 SYNCS = _core.cut_syncs()
 Labels = npt.NDArray[np.int64]
@@ -230,6 +231,17 @@ def test_vertices_out_of_reach_of_a_label() -> None:
         assert model.transduction_.tolist() == [7, 7, 3, 3, 3, 3, 3]
         assert (model.label_distributions_[2:6] == 0.5).all()
         assert model.cut_ == model.objective_ == 0
+    # With hardly a step made, all shares are equal, and a threshold gives them the second class.
+    apart = graph(5, [(0, 1, 1), (1, 2, 5), (3, 4, 1)])
+    model = GraphCut(eta0=1e-40, random_state=0).fit(apart, labels(5, {0: 0, 2: 1}))
+    assert model.transduction_.tolist() == [0, 1, 1, 0, 0]
+
+
+def test_rows_that_threads_tore_are_mended() -> None:
+    shares = np.array([[0.5, 0.5, 0], [0, 0, 0], [1, 0, 1], [0.25, 0, 0]], np.float32)
+    _mend(shares)
+    third = 1 / np.float32(3)
+    assert shares.tolist() == [[0.5, 0.5, 0], [third] * 3, [0.5, 0, 0.5], [1, 0, 0]]
 
 
 def test_edges_between_labels_count_and_loops_do_not() -> None:
@@ -238,6 +250,8 @@ def test_edges_between_labels_count_and_loops_do_not() -> None:
     model = GraphCut(random_state=0).fit(X, y)
     assert model.transduction_.tolist() == [0, 1, 0]
     assert model.cut_ == model.objective_ == 5
+    alone = GraphCut(random_state=0).fit(X[:2, :2], y[:2])
+    assert (alone.cut_, alone.objective_, alone.n_iter_) == (4, 4, 1)
 
 
 def test_one_class_and_no_edges() -> None:
