@@ -98,7 +98,6 @@ ASYNCOPT_INLINE double step(const Model& m, std::int32_t tail, std::int32_t head
 
 inline double walk(const Edges& edges, std::size_t first, std::size_t last, const Model& m,
                    float rate) {
-  constexpr std::size_t kAhead = 8;  // edges whose rows are on their way
   const std::size_t vectors = stride_of(m.classes) / kLanes;
   const auto row = [&](std::int32_t v) {
     return m.shares + static_cast<std::size_t>(v) * vectors * kLanes;
@@ -106,8 +105,8 @@ inline double walk(const Edges& edges, std::size_t first, std::size_t last, cons
   double losses = 0;
   for (std::size_t k = first; k < last; ++k) {
     const std::size_t later = std::min(k + kAhead, last - 1);
-    __builtin_prefetch(row(edges.tails[later]), 1);
-    __builtin_prefetch(row(edges.heads[later]), 1);
+    prefetch_row(row(edges.tails[later]), vectors * kLanes);
+    prefetch_row(row(edges.heads[later]), vectors * kLanes);
     const std::int32_t tail = edges.tails[k], head = edges.heads[k];
     if (vectors == 1)  // in registers
       losses +=

@@ -32,12 +32,6 @@ struct Exact {
   }
 };
 
-ASYNCOPT_INLINE void prefetch_row(const float* row, std::size_t stride) {
-  for (std::size_t l = 0; l < stride; l += kLanes) __builtin_prefetch(row + l, 1);
-}
-
-inline constexpr std::size_t kAhead = 8;  // entries whose rows are on their way
-
 struct SquaredError {
   static constexpr const char* name = "squared_error";
   static constexpr bool ranks = false;
