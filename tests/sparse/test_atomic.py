@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,8 @@ import pytest
 from numba.core.errors import TypingError
 
 from asyncopt.sparse import atomic
+
+from . import alone
 
 DTYPES = ("float32", "float64", "int32", "int64", "uint32", "uint64")
 THREADS = 4
@@ -256,7 +256,8 @@ def test_orders() -> None:
         assert any(re.search(part, line) for line in instructions), part
 
 
-PROGRAM = """
+def test_prange_and_the_cache_of_another_process(tmp_path: Path) -> None:
+    module = """
 import numba
 import numpy as np
 from asyncopt.sparse import atomic
@@ -272,19 +273,9 @@ histogram(bins, counts)
 assert numba.get_num_threads() == 4
 print(counts[:, 1].tolist(), sum(histogram.stats.cache_hits.values()))
 """
-
-
-def test_prange_and_the_cache_of_another_process(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
+    (tmp_path / "histogram.py").write_text(module)  # numba caches what is in a file
     expected = np.bincount(np.arange(5_000_000) % 3) / 2
+    environment = {"NUMBA_NUM_THREADS": "4", "NUMBA_CACHE_DIR": str(tmp_path)}
     for hits in (0, 1):
-        ended = subprocess.run(
-            [sys.executable, str(program)],
-            env={**os.environ, "NUMBA_NUM_THREADS": "4", "NUMBA_CACHE_DIR": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert ended.stdout == f"{expected.tolist()} {hits}\n", ended.stderr
+        printed = alone.run("import histogram", PYTHONPATH=str(tmp_path), **environment)
+        assert printed == f"{expected.tolist()} {hits}\n"
