@@ -14,7 +14,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -qq -c constraints.txt $(PIP_FLAGS)
 SOURCES := $(shell find src csrc cmake tests/cpp -type f 2>/dev/null)
 CXX_FILES := $(filter %.h %.cc,$(SOURCES))
-SANITIZERS := thread address,undefined
+ADDRESS := address,undefined
+SANITIZERS := thread $(ADDRESS)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -41,7 +42,7 @@ demo: $(VENV)/.cli build ## train real models under every sync; report in build/
 	@$(BIN)/asyncopt compare --out $(OUT)
 
 .PHONY: test
-test: lint types test-cpp test-sanitized wheel-check test-py ## everything that CI runs
+test: lint types test-cpp test-sanitized test-python-address wheel-check test-py ## everything that CI runs
 
 .PHONY: build
 build: $(VENV)/.core ## (re)build the extension in place
@@ -76,6 +77,23 @@ $(SANITIZERS:%=test-%): test-%: $(VENV)/.dev
 	@cmake -S . -B build/$* -G Ninja --log-level=WARNING -DASYNCOPT_SANITIZE=$* \
 		-DASYNCOPT_PYTHON=OFF $(CMAKE_ARGS) >/dev/null
 	@cmake --build build/$* -j 2 -- --quiet && $(call ctest,build/$*)
+
+# The extension with the sanitized engine, in a copy of the tree. The sanitizer's library comes first
+# in the process, and the one whose exceptions it watches at once after it.
+.PHONY: test-python-address
+test-python-address: $(VENV)/.dev ## generated input to the extension under the address sanitizer
+	$(call say,generated input to the extension under the sanitizer $(ADDRESS))
+	@cmake -S . -B build/$(ADDRESS) -G Ninja --log-level=WARNING -DASYNCOPT_SANITIZE=$(ADDRESS) \
+		-DASYNCOPT_PYTHON=ON -DPython_EXECUTABLE=$$(command -v python) $(CMAKE_ARGS) >/dev/null
+	@cmake --build build/$(ADDRESS) --target _core -j 2 -- --quiet
+	@rm -rf build/python-address && mkdir build/python-address
+	@cp -r asyncopt tests pyproject.toml build/python-address
+	@rm -f build/python-address/asyncopt/*.so
+	@cp build/$(ADDRESS)/_core*.so build/python-address/asyncopt
+	@cd build/python-address && ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+		$$(setarch -R true 2>/dev/null && echo setarch -R) \
+		python -m pytest -q tests/sparse/test_generated_input.py
 
 ctest = ctest --test-dir $(1) --output-on-failure --no-tests=error
 
