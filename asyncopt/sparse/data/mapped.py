@@ -133,7 +133,8 @@ def open_csr(path: str | os.PathLike[str]) -> tuple[Any, npt.NDArray[Any]]:
 
     Raises:
         ValueError: the folder is not of that kind, or is damaged. Column indices are looked at by
-            whatever uses them first: `row_blocks` and the estimators refuse those that do not fit.
+            whatever uses them first: `row_blocks` and the estimators refuse those that do not fit;
+            scipy's own products do not look.
         OSError: it cannot be read.
     """
     folder = Path(path)
