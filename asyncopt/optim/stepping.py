@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, overload
@@ -95,7 +96,12 @@ class SteppingOptimizer(torch.optim.Optimizer):
                 "add_param_group: expected an optimizer that is not shared; add all groups before "
                 "share_memory or launch"
             )
-        super().add_param_group(param_group)
+        add = super().add_param_group
+        if "torch._dynamo" not in sys.modules and hasattr(add, "__wrapped__"):
+            # The wrapper, which keeps torch's compiler out, would import it to do so.
+            add.__wrapped__(self, param_group)
+        else:
+            add(param_group)
         params = list(self._all_params())
         first = len(params) - len(self.param_groups[-1]["params"])
         try:
