@@ -167,6 +167,7 @@ optimizer = asyncopt.SGD([weight], lr=0.1)
 weight.sum().backward()
 optimizer.step()
 optimizer.zero_grad()
+optimizer.load_state_dict(optimizer.state_dict())
 print(json.dumps([changed, imported, "torch._dynamo" in sys.modules]))
 """
 

@@ -14,7 +14,7 @@ from asyncopt.optim.delay import Delay, check_delay_options
 from asyncopt.optim.kernels import syncs
 from asyncopt.optim.sharing import Sharing, alias, layout_of
 from asyncopt.optim.state import BOOK
-from asyncopt.optim.stepping import SteppingOptimizer
+from asyncopt.optim.stepping import SteppingOptimizer, unwrapped
 from asyncopt.store import Ledger, Store
 
 __all__ = ["Optimizer", "Options"]
@@ -223,7 +223,7 @@ class Optimizer(SteppingOptimizer):
         """
         self._refresh()
         self.catch_up()
-        state = super().state_dict()
+        state: dict[str, Any] = unwrapped(super().state_dict)()
         if self._keeps_books:
             state["state"] = {index: _torchs(each) for index, each in state["state"].items()}
         if self._sharing is not None:
@@ -243,7 +243,7 @@ class Optimizer(SteppingOptimizer):
                 f"sync={self.sync!r} keeps its state in the store; load before sharing it"
             )
         self.catch_up()  # what rows owe is a matter of the state that goes
-        super().load_state_dict(state_dict)
+        unwrapped(super().load_state_dict)(state_dict)
 
     def _shared_state(self) -> dict[str, Any]:
         """What another worker's copy of a shared optimizer is made from."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,7 +27,17 @@ from asyncopt.optim.kernels import Kernel, find_kernel, syncs
 from asyncopt.optim.sharing import Sharing
 from asyncopt.optim.state import adopt, new_state_tensors, reusable
 
-__all__ = ["SteppingOptimizer"]
+__all__ = ["SteppingOptimizer", "unwrapped"]
+
+
+def unwrapped(method: Any) -> Any:
+    """A bound method of torch's, out of the wrapper that keeps torch's compiler out of it.
+
+    To do so the wrapper imports the compiler, which takes as long as all the rest of torch.
+    """
+    if "torch._dynamo" in sys.modules or not hasattr(method, "__wrapped__"):
+        return method
+    return functools.partial(method.__wrapped__, method.__self__)
 
 
 class SteppingOptimizer(torch.optim.Optimizer):
@@ -96,12 +107,7 @@ class SteppingOptimizer(torch.optim.Optimizer):
                 "add_param_group: expected an optimizer that is not shared; add all groups before "
                 "share_memory or launch"
             )
-        add = super().add_param_group
-        if "torch._dynamo" not in sys.modules and hasattr(add, "__wrapped__"):
-            # The wrapper, which keeps torch's compiler out, would import it to do so.
-            add.__wrapped__(self, param_group)
-        else:
-            add(param_group)
+        unwrapped(super().add_param_group)(param_group)
         params = list(self._all_params())
         first = len(params) - len(self.param_groups[-1]["params"])
         try:
