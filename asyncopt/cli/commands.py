@@ -29,6 +29,10 @@ from asyncopt.cli.plan import (
 )
 from asyncopt.cli.problems import PROBLEMS
 from asyncopt.cli.simulate.command import simulate
+from asyncopt.cli.sparse import command as sparse
+from asyncopt.cli.sparse import study
+from asyncopt.cli.sparse.plan import WORKERS
+from asyncopt.cli.sparse.study import SUBJECTS
 from asyncopt.cli.staleness.command import staleness
 
 cli = typer.Typer(
@@ -60,18 +64,28 @@ def main(
 
 @cli.command()
 def compare(
+    context: typer.Context,
     problem: Annotated[
         list[str] | None,
-        typer.Option(show_default="all", help=f"Repeatable: {', '.join(PROBLEMS)}."),
+        typer.Option(
+            show_default="all dense",
+            help=f"Repeatable. Dense: {', '.join(PROBLEMS)}; sparse, of the Hogwild! paper: "
+            f"{', '.join(SUBJECTS)}.",
+        ),
     ] = None,
     sync: Annotated[
         list[str] | None,
-        typer.Option(show_default="all", help=f"Repeatable: {', '.join(asyncopt.syncs())}."),
+        typer.Option(
+            show_default="all",
+            help=f"Repeatable. Dense: {', '.join(asyncopt.syncs())}; sparse: "
+            f"{', '.join(sparse.SYNCS)}.",
+        ),
     ] = None,
     workers: Annotated[
         str | None,
         typer.Option(
-            show_default="powers of two up to the cores and one more",
+            show_default="powers of two up to the cores and one more; sparse: "
+            + ",".join(map(str, WORKERS)),
             help="Worker counts, like 1,2,4.",
         ),
     ] = None,
@@ -108,9 +122,23 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Train real problems under each sync with 1, 2, 4 ... workers; table, JSON and a report."""
-    counts = QUICK_WORKERS if quick else default_workers(usable_cores())
-    if workers is not None:
-        counts = checked("--workers", lambda: parse_workers(workers))
+    given = None if workers is None else checked("--workers", lambda: parse_workers(workers))
+    if checked("--problem", lambda: sparse.are_sparse(problem or ())):
+        sparse_plan = sparse.make_plan(
+            context,
+            problem or (),
+            sync or (),
+            workers=given,
+            repeats=repeats,
+            epochs=epochs,
+            lr=lr,
+            seed=seed,
+            quick=quick,
+        )
+        with reported(debug):
+            study.run(sparse_plan, out, as_json=as_json)
+        return
+    counts = given or (QUICK_WORKERS if quick else default_workers(usable_cores()))
     if delay is not None:
         checked("--delay", lambda: parse_delay(delay, counts[-1], seed))
     turns = {name: each.takes_turns for name, each in PROBLEMS.items()}

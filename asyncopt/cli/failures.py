@@ -18,12 +18,13 @@ class CommandError(Exception):
     """Something the user can act on; the text is ``what happened; remedy``."""
 
 
-def require(modules: Iterable[str], wanted_by: str) -> None:
-    """Raise `CommandError` with the install line where one of `modules` is not installed."""
+def require(modules: Iterable[str], wanted_by: str, extra: str = "cli") -> None:
+    """Raise `CommandError` where one of `modules` is not installed; `extra` of ours brings them."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise CommandError(
-            f"{wanted_by} needs {', '.join(missing)}; install it with: pip install 'asyncopt[cli]'"
+            f"{wanted_by} needs {', '.join(missing)}; "
+            f"install it with: pip install 'asyncopt[{extra}]'"
         )
 
 

@@ -18,12 +18,15 @@ def findings(rows: Sequence[Row], usable_cores: int) -> list[str]:
     fitting = [count for count in counts if count <= usable_cores] or counts[:1]
     chosen = [row for row in rows if row.workers == fitting[-1]]
     sentences = _contention(chosen) if rows[0].case else _training(chosen, rows)
-    if counts[-1] > usable_cores:
-        sentences.append(
-            f"More workers than the {usable_cores} usable cores show what preemption inside an "
-            "update does, not scaling."
-        )
-    return sentences
+    return [*sentences, *preemption(counts, usable_cores)]
+
+
+def preemption(counts: Sequence[int], usable_cores: int) -> list[str]:
+    """What worker counts beyond the cores mean."""
+    if max(counts) <= usable_cores:
+        return []
+    text = f"More workers than the {usable_cores} usable cores show what preemption inside an "
+    return [text + "update does, not scaling."]
 
 
 def may_block(row: Row) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.padding import Padding
+from rich.text import Text
 
 from asyncopt.cli import machine as machines
 from asyncopt.cli import outputs
@@ -90,7 +91,7 @@ class Session:
             for title, sheet, sentences in tables:
                 print_sheet(console, title, sheet)
                 for sentence in sentences:
-                    console.print(Padding(sentence, (0, 0, 0, 2)), highlight=False)
+                    console.print(Padding(Text(sentence), (0, 0, 0, 2)), highlight=False)
                 console.print()
         for what, name in (("report", outputs.REPORT), ("numbers", outputs.RESULTS)):
             self.progress.print(f"{what}: {self._out / name}", highlight=False, soft_wrap=True)

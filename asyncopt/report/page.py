@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+from asyncopt.report.table import Sheet, sheet_html
 
 CSS = """
 :root { color-scheme: light; }
@@ -47,6 +49,27 @@ def figure_html(picture: Picture) -> str:
     return (
         f"<h3>{html.escape(picture.heading)}</h3><figure>{picture.drawing}"
         f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
+    )
+
+
+def chapter_html(
+    name: str,
+    title: str,
+    about: str,
+    findings: Iterable[str],
+    sheet: Sheet,
+    pictures: Iterable[Picture],
+) -> str:
+    """A problem: what it is, what was found in sentences, the numbers, and pictures of them."""
+    listed = "".join(f"<li>{html.escape(text)}</li>" for text in findings)
+    return "\n".join(
+        [
+            f'<h2 id="{name}">{html.escape(title)}</h2>',
+            f"<p>{html.escape(about)}</p>",
+            f'<ul class="findings">{listed}</ul>',
+            sheet_html(sheet),
+            *map(figure_html, pictures),
+        ]
     )
 
 

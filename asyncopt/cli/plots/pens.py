@@ -29,7 +29,8 @@ class Pens:
         colour = PALETTE[place % len(PALETTE)]
         return {
             "color": colour,
-            "marker": MARKERS[place % len(MARKERS)],
+            # Of more contenders than colours, those of one colour differ in their markers.
+            "marker": MARKERS[(place + place // len(PALETTE)) % len(MARKERS)],
             "markersize": 5,
             "markerfacecolor": "white" if audited else colour,
             "linestyle": (0, (1, 1.5)) if audited else "-",

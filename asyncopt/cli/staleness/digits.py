@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from asyncopt.cli.measures import Measure, three_digits
 from asyncopt.cli.problems.digits import DIGITS
 from asyncopt.cli.problems.training import Split, evaluate
-from asyncopt.cli.staleness.subject import (
-    GAP,
-    NORM,
-    Measure,
-    Subject,
-    norm_of,
-    three_digits,
-)
+from asyncopt.cli.staleness.subject import GAP, NORM, Subject, norm_of
 
 
 def percent(share: float) -> str:

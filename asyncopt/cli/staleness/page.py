@@ -14,8 +14,7 @@ from asyncopt.cli.staleness.plan import SCHEDULES, Plan
 from asyncopt.cli.staleness.results import Row
 from asyncopt.cli.staleness.subject import GAP, Subject
 from asyncopt.cli.staleness.table import study_sheet
-from asyncopt.report.page import Picture, figure_html, page_html
-from asyncopt.report.table import sheet_html
+from asyncopt.report.page import Picture, chapter_html, page_html
 
 LEAD = (
     "What stale gradients do to training: workers that share one set of parameters, slowed down on "
@@ -67,16 +66,14 @@ def _reading(plan: Plan) -> str:
 
 
 def _section(plan: Plan, chapter: Chapter, pens: Pens) -> str:
-    subject, rows, sentences = chapter
-    listed = "".join(f"<li>{html.escape(text)}</li>" for text in sentences)
-    return "\n".join(
-        [
-            f'<h2 id="{subject.name}">{html.escape(subject.title)}</h2>',
-            f"<p>{html.escape(subject.about)}</p>",
-            f'<ul class="findings">{listed}</ul>',
-            sheet_html(study_sheet(subject, rows)),
-            *(figure_html(picture) for picture in _pictures(plan, subject, rows, pens)),
-        ]
+    subject, rows, found = chapter
+    return chapter_html(
+        subject.name,
+        subject.title,
+        subject.about,
+        found,
+        study_sheet(subject, rows),
+        _pictures(plan, subject, rows, pens),
     )
 
 

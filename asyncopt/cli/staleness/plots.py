@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from asyncopt.cli.measures import Measure
 from asyncopt.cli.plots.pens import Pens, quartile_bars
 from asyncopt.cli.staleness.plan import Contender
 from asyncopt.cli.staleness.results import Row, delay_text
-from asyncopt.cli.staleness.subject import Measure
 from asyncopt.report.style import GREY, drawn, legend, panels, plain_log
 
 

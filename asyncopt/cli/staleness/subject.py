@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from asyncopt.cli.measures import Measure, three_digits
 from asyncopt.cli.problems.training import Split
 from asyncopt.cli.staleness.plan import SCALED, Contender, Plan
 from asyncopt.cli.workers.jobs import Recipe
-
-
-class Measure(NamedTuple):
-    """A number that a trained model is judged by: its name in the results, and in tables."""
-
-    name: str
-    heading: str
-    meaning: str
-    text: Callable[[float], str]
-
-
-def three_digits(value: float) -> str:
-    """``0.123``, ``1.2e-05``."""
-    return f"{value:.3g}"
-
 
 GAP = Measure("gap", "gap", "loss on test examples minus loss on training examples", three_digits)
 NORM = Measure("norm", "norm", "Euclidean norm of all weights", three_digits)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from asyncopt.cli.measures import Measure
 from asyncopt.cli.sheets import Column, seconds_text, sheet_of
 from asyncopt.cli.staleness.results import Row, delay_text, times
-from asyncopt.cli.staleness.subject import Measure, Subject
+from asyncopt.cli.staleness.subject import Subject
 from asyncopt.report.table import Sheet
 from asyncopt.report.text import NOTHING, rate_text
 

@@ -8,15 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from asyncopt.cli.measures import Measure, three_digits
 from asyncopt.cli.problems.training import Split
-from asyncopt.cli.staleness.subject import (
-    GAP,
-    NORM,
-    Measure,
-    Subject,
-    norm_of,
-    three_digits,
-)
+from asyncopt.cli.staleness.subject import GAP, NORM, Subject, norm_of
 from asyncopt.cli.workers.jobs import Data
 
 FEATURES = 32

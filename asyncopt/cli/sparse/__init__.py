@@ -1,0 +1,1 @@
+"""``asyncopt compare`` on the sparse problems of the Hogwild! paper, beside other libraries."""

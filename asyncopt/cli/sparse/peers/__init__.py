@@ -1,0 +1,1 @@
+"""Other libraries on the same problems; the only place that imports them."""
