@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import sparse
+from scipy.sparse.csgraph import maximum_flow
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import hinge_loss, log_loss, roc_auc_score
 from sklearn.svm import LinearSVC
@@ -18,6 +19,7 @@ from asyncopt.cli import machine
 from asyncopt.cli.commands import cli
 from asyncopt.cli.results import Spread
 from asyncopt.cli.sparse import factors, linear, study
+from asyncopt.cli.sparse.cuts import Cuts
 from asyncopt.cli.sparse.factors import MatrixCompletion, Ranking, Ratings
 from asyncopt.cli.sparse.findings import findings
 from asyncopt.cli.sparse.linear import LikeRcv1, Split, TextSvm
@@ -239,6 +241,23 @@ def test_factors_of_other_libraries_are_ranked_as_scikit_learn_does(biased: bool
     assert scores["test_area"] == pytest.approx(np.mean(areas))
     areas = [roc_auc_score(seen[user], by_user[user]) for user in range(6)]
     assert scores["train_area"] == pytest.approx(np.mean(areas))
+
+
+def test_the_least_cut_is_exact_and_ours_is_hardly_above() -> None:
+    subject = Cuts()
+    data = subject.load(plan())
+    (library,) = subject.libraries
+    settings = Settings(100, 1.0, 0)
+    _, exact = study._train(subject, data, study.Contender(library, None, 1), settings)
+    network = library.prepare(data)
+    n = len(data.y)
+    assert exact["cut"] == pytest.approx(
+        1e-5 * maximum_flow(network, n, n + 1).flow_value, rel=1e-4
+    )
+    ours = subject.score(data, subject.fit(data, "ordered", 2, settings))
+    assert exact["cut"] <= 1.0001 * ours["cut"] <= 1.01 * exact["cut"]
+    wrong = subject.score(data, np.where(data.truth == 1, 0, 1))
+    assert wrong["test_error"] == 1.0
 
 
 def test_unknown_users_and_items_are_given_the_mean() -> None:

@@ -20,6 +20,7 @@ from asyncopt.cli.progress import Display
 from asyncopt.cli.results import Spread
 from asyncopt.cli.session import Session
 from asyncopt.cli.sparse import page
+from asyncopt.cli.sparse.cuts import Cuts
 from asyncopt.cli.sparse.factors import MatrixCompletion, Ranking
 from asyncopt.cli.sparse.findings import findings
 from asyncopt.cli.sparse.linear import LikeRcv1, TextSvm
@@ -30,7 +31,8 @@ from asyncopt.cli.sparse.table import sheet
 from asyncopt.cli.workers.meter import Meter, Ticker
 
 SUBJECTS: dict[str, Subject] = {
-    subject.name: subject for subject in (LikeRcv1(), TextSvm(), MatrixCompletion(), Ranking())
+    subject.name: subject
+    for subject in (LikeRcv1(), TextSvm(), MatrixCompletion(), Ranking(), Cuts())
 }
 
 
