@@ -311,6 +311,8 @@ class LinearTrainer:
     def weights(self) -> npt.NDArray[np.float32]: ...
     @property
     def squares(self) -> npt.NDArray[np.float32]: ...
+    @property
+    def sums(self) -> npt.NDArray[np.float32]: ...
     def run(
         self,
         *,
@@ -324,6 +326,7 @@ class LinearTrainer:
         block: int,
         pieces: npt.NDArray[np.int64] | None,
         t: int,
+        since: int,
         spacing: npt.NDArray[np.float32],
         curvatures: npt.NDArray[np.float32],
         numbers: list[float],

@@ -110,7 +110,7 @@ class Training {
              const Array<float>& values, const Array<float>& targets,
              const std::optional<Array<float>>& weights, std::optional<Array<float>>& notes,
              const Array<std::int64_t>& order, std::size_t block,
-             const std::optional<Array<std::int64_t>>& pieces, std::uint64_t t,
+             const std::optional<Array<std::int64_t>>& pieces, std::uint64_t t, std::uint64_t since,
              const Array<float>& spacing, const Array<float>& curvatures,
              const std::vector<float>& numbers) {
     const auto rows = begin.size() - 1;
@@ -137,8 +137,8 @@ class Training {
     pass.order = in(order);
     if (pieces) pass.pieces = in(*pieces);
     pass.t = t;
-    pass.settings = {numbers[0], numbers[1],     numbers[2], numbers[3],
-                     numbers[4], spacing.data(), numbers[5], &custom_};
+    pass.settings = {numbers[0],     numbers[1], numbers[2], numbers[3], numbers[4],
+                     spacing.data(), numbers[5], &custom_,   since};
     pass.curvatures = curvatures.data();
     std::optional<double> losses;
     {
@@ -193,16 +193,20 @@ void bind_linear(py::module_& m) {
            py::arg("columns").noconvert(), py::arg("values").noconvert(),
            py::arg("targets").noconvert(), py::arg("weights").noconvert(),
            py::arg("notes").noconvert(), py::arg("order").noconvert(), py::arg("block"),
-           py::arg("pieces").noconvert(), py::arg("t"), py::arg("spacing").noconvert(),
-           py::arg("curvatures").noconvert(), py::arg("numbers"))
+           py::arg("pieces").noconvert(), py::arg("t"), py::arg("since"),
+           py::arg("spacing").noconvert(), py::arg("curvatures").noconvert(), py::arg("numbers"))
       .def_property_readonly("keeps_notes",
                              [](Training& self) { return self.trainer().keeps_notes(); })
       .def_property_readonly("weights",
                              [](const py::object& self) {
                                return view(self.cast<Training&>().trainer().weights(), self);
                              })
-      .def_property_readonly("squares", [](const py::object& self) {
-        return view(self.cast<Training&>().trainer().squares(), self);
+      .def_property_readonly("squares",
+                             [](const py::object& self) {
+                               return view(self.cast<Training&>().trainer().squares(), self);
+                             })
+      .def_property_readonly("sums", [](const py::object& self) {
+        return view(self.cast<Training&>().trainer().sums(), self);
       });
 }
 

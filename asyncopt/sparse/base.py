@@ -65,6 +65,8 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         whole("max_iter", self.max_iter, 1)
         whole("n_iter_no_change", self.n_iter_no_change, 1)
         whole("n_threads", self.n_threads, 1)
+        if not isinstance(self.average, (bool, np.bool_)):
+            whole("average", self.average, 0)
         if self.tol is not None:
             real("tol", self.tol, 0)
         if self.early_stopping:
@@ -215,12 +217,12 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
 
     def _predictions(self, X: Any, state: State) -> npt.NDArray[np.float64]:
         features = self.n_features_in_
-        intercept = state.weights[features] if self.fit_intercept else 0.0
-        return np.asarray(X @ state.weights[:features].astype(np.float64) + intercept)
+        by = state.coefficients
+        return np.asarray(X @ by[:features] + (by[features] if self.fit_intercept else 0.0))
 
     def _publish(self) -> None:
         features = self.n_features_in_
-        every = np.stack([state.weights for state in self._states]).astype(np.float64)
+        every = np.stack([state.coefficients for state in self._states])
         self.coef_ = np.ascontiguousarray(every[:, :features])
         self.intercept_ = every[:, features] if self.fit_intercept else np.zeros(len(every))
 

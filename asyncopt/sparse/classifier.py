@@ -52,6 +52,9 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
             ``"inverse"``: ``eta0 / (1 + alpha * eta0 * t)`` after t examples (Bottou, 2012);
             ``"constant"``.
         eta0: the learning rate at first.
+        average: the model is the mean of the weights after each example (Polyak and Juditsky,
+            1992), from the first one or, given a number, from that one on; of ``"sgd"``. Under
+            ``"hogwild"`` and ``"replicated"`` no change is lost then.
         max_iter: passes over the examples, at most.
         tol: stop after ``n_iter_no_change`` passes in which the mean loss did not fall by this;
             None: never. Other solvers than ``"sgd"``: stop after a pass in which no weight moved by
@@ -97,6 +100,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         l1_ratio: float = 0.15,
         learning_rate: str = "adagrad",
         eta0: float = 0.1,
+        average: bool | int = False,
         max_iter: int = 1000,
         tol: float | None = 1e-3,
         n_iter_no_change: int = 5,
@@ -116,6 +120,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         self.l1_ratio = l1_ratio
         self.learning_rate = learning_rate
         self.eta0 = eta0
+        self.average = average
         self.max_iter = max_iter
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change

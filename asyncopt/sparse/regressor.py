@@ -49,6 +49,7 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
         epsilon: float = 1.35,
         learning_rate: str = "adagrad",
         eta0: float = 0.5,
+        average: bool | int = False,
         max_iter: int = 1000,
         tol: float | None = 1e-3,
         n_iter_no_change: int = 5,
@@ -68,6 +69,7 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
         self.epsilon = epsilon
         self.learning_rate = learning_rate
         self.eta0 = eta0
+        self.average = average
         self.max_iter = max_iter
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change

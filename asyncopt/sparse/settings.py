@@ -60,6 +60,13 @@ class Settings(NamedTuple):
     l1: float
     l2: float
     epsilon: float
+    average: int = 0
+    """The example with which the mean of the weights begins; 0: they are not averaged."""
+
+    @property
+    def of_step(self) -> tuple[float, ...]:
+        """The numbers, in the engine's order."""
+        return self.eta0, self.decay, self.l1, self.l2, self.epsilon
 
     @classmethod
     def of(cls, estimator: Any) -> Settings:
@@ -68,17 +75,20 @@ class Settings(NamedTuple):
         alpha = 0.0 if estimator.penalty is None else estimator.alpha
         return cls(
             loss=estimator.loss,
-            step=_step(estimator.solver, estimator.learning_rate),
+            step=_step(estimator.solver, estimator.learning_rate, bool(estimator.average)),
             eta0=estimator.eta0,
             decay=alpha * estimator.eta0 if estimator.learning_rate == "inverse" else 0.0,
             l1=alpha * l1_ratio,
             l2=alpha * (1 - l1_ratio),
             epsilon=getattr(estimator, "epsilon", 0.0),
+            average=int(estimator.average),
         )
 
 
-def _step(solver: str, learning_rate: str) -> str:
-    return LEARNING_RATES[learning_rate] if solver == "sgd" else solver
+def _step(solver: str, learning_rate: str, average: bool) -> str:
+    if solver != "sgd":
+        return solver
+    return ("averaged_" if average else "") + LEARNING_RATES[learning_rate]
 
 
 def check_solver(estimator: Any) -> None:
@@ -90,6 +100,7 @@ def check_solver(estimator: Any) -> None:
     if solver == "sgd":
         return
     named = f"with solver={solver!r}"
+    one_of("average", bool(estimator.average), (False,), named)
     defined = [loss for loss, step, _ in _core.linear_kernels() if step == solver]
     if isinstance(estimator.loss, str) or "custom" not in defined:
         one_of("loss", estimator.loss, [x for x in defined if x in estimator._losses], named)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ from asyncopt import _core
 from asyncopt.sparse.blocks import Blocks
 from asyncopt.sparse.custom_loss import engine_loss
 from asyncopt.sparse.examples import ColumnSums, Examples
-from asyncopt.sparse.settings import LEARNING_RATES, Settings
+from asyncopt.sparse.settings import SOLVERS, Settings
 
 __all__ = ["Patience", "Rest", "State", "train"]
 
@@ -32,13 +33,40 @@ class State:
     Attributes:
         weights: float32 of shape (features + 1,); the intercept's is the last.
         squares: AdaGrad's sums, of that shape; not used by other steps.
+        sums: the engine's for the mean of the weights, likewise.
+        averaged: examples that the mean is of.
         t: examples seen.
     """
 
     def __init__(self, columns: int) -> None:
         self.weights: _Floats = np.zeros(columns, np.float32)
         self.squares: _Floats = np.zeros(columns, np.float32)
+        self.sums: _Floats = np.zeros(columns, np.float32)
+        self.averaged = 0
         self.t = 0
+
+    @property
+    def coefficients(self) -> npt.NDArray[np.float64]:
+        """What to predict by: the mean of the weights, if there is one."""
+        weights = self.weights.astype(np.float64)
+        return weights - self.sums / self.averaged if self.averaged else weights
+
+    @property
+    def finite(self) -> bool:
+        """Whether all its numbers are."""
+        return all(np.isfinite(each).all() for each in (self.weights, self.squares, self.sums))
+
+    def load(self, trainer: _core.LinearTrainer, columns: npt.NDArray[np.int64]) -> None:
+        """Give the engine what it keeps of these columns."""
+        for name in ("weights", "squares", "sums"):
+            if len(kept := getattr(trainer, name)):
+                kept[:] = getattr(self, name)[columns]
+
+    def save(self, trainer: _core.LinearTrainer, columns: npt.NDArray[np.int64]) -> None:
+        """Take it back."""
+        for name in ("weights", "squares", "sums"):
+            if len(kept := getattr(trainer, name)):
+                getattr(self, name)[columns] = kept
 
 
 class Patience:
@@ -63,7 +91,7 @@ class Patience:
         self._keep_best = keep_best
         self._best = -np.inf
         self._waited = 0
-        self._weights: _Floats | None = None
+        self._kept: State | None = None
 
     @property
     def looks(self) -> bool:
@@ -78,14 +106,14 @@ class Patience:
         if score > self._best:
             self._best = score
             if self._keep_best:
-                self._weights = state.weights.copy()
+                self._kept = copy.deepcopy(state)
         return self._waited >= self._passes
 
     def settle(self, state: State) -> bool:
         """Go back to the best model, if it was kept; returns whether it was."""
-        if self._weights is None:
+        if self._kept is None:
             return False
-        state.weights = self._weights
+        vars(state).update(vars(self._kept), t=state.t)
         return True
 
 
@@ -135,7 +163,7 @@ def train(
     """Train a model; with one thread, the same bits for the same arguments.
 
     Args:
-        state: where it starts, and is left; of no use after an error.
+        state: where it starts, and is left; as it was after an error.
         examples: in the order of the first pass, about.
         sums: of their columns.
         targets: float32 of shape (examples,), in the examples' order; -1 or 1 for classes.
@@ -164,9 +192,13 @@ def train(
         workers=threads,
         custom=custom,
     )
-    trainer.weights[:] = state.weights[columns]
-    if adaptive := len(trainer.squares) > 0:
-        trainer.squares[:] = state.squares[columns]
+    trained = copy.deepcopy(state)
+    if not settings.average:
+        trained.averaged = 0
+    elif not trained.averaged:
+        trained.sums[:] = 0
+    since = state.t - trained.averaged if trained.averaged else max(state.t, settings.average - 1)
+    trained.load(trainer, columns)
     mean_weight = 1.0 if weights is None else float(weights.mean(dtype=np.float64))
     rows = len(examples)
     order = np.arange(-(-rows // blocks.rows))
@@ -185,7 +217,6 @@ def train(
         "spacing": sums.spacing()[columns],
         "curvatures": np.minimum(curvatures[columns], STEEPEST).astype(np.float32),
     }
-    trained = State(len(columns))
     ended = False
     done = 0
     while done < passes and not ended:
@@ -193,23 +224,23 @@ def train(
         numbers = settings._replace(eta0=0.0) if snapshot else settings
         loss = trainer.run(
             **call,
-            numbers=[*numbers[2:], rows],
+            numbers=[*numbers.of_step, rows],
             order=order if random is None else random.permutation(order),
-            t=state.t,
+            t=trained.t,
+            since=since,
         )
         done += 1
         if not np.isfinite(loss):
             break
-        state.t += rows
+        trained.t += rows
+        if settings.average:
+            trained.averaged = max(trained.t - since, 0)
         if patience is not None and patience.looks and not snapshot:
-            trained.weights[columns] = trainer.weights
+            trained.save(trainer, columns)
             ended = patience.ends(trained, loss / rows)
-    trained.weights[columns] = trainer.weights
-    if adaptive:
-        trained.squares[columns] = trainer.squares
+    trained.save(trainer, columns)
     settled = patience is not None and patience.settle(trained)
-    finite = np.isfinite(trained.weights).all() and np.isfinite(trained.squares).all()
-    if not finite or not (settled or np.isfinite(loss)):
+    if not trained.finite or not (settled or np.isfinite(loss)):
         raise ValueError(_not_finite(settings))
     if isinstance(patience, Rest) and patience.looks and not ended:
         warnings.warn(
@@ -218,14 +249,12 @@ def train(
             ConvergenceWarning,
             stacklevel=4,
         )
-    state.weights = trained.weights
-    if adaptive:
-        state.squares = trained.squares
+    vars(state).update(vars(trained))
     return done
 
 
 def _not_finite(settings: Settings) -> str:
-    if settings.step in LEARNING_RATES.values():
+    if settings.step not in SOLVERS:
         return (
             "eta0: expected a learning rate at which weights and losses stay finite, got "
             f"{settings.eta0:g}; lower it, scale the features and targets, or use "

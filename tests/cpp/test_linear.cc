@@ -46,11 +46,11 @@ void check_losses(List<Ls...>) {
 
 // One pass in float64, a column at a time.
 struct Reference {
-  std::vector<double> weights, squares;
+  std::vector<double> weights, squares, mean;
   double losses = 0;
 
   Reference(const Examples& e, const linear::Kernel& kernel, const linear::Settings& s)
-      : weights(e.columns), squares(e.columns) {
+      : weights(e.columns), squares(e.columns), mean(e.columns) {
     for (std::size_t i = 0; i < e.rows(); ++i) {
       const auto begin = static_cast<std::size_t>(e.begin[i]);
       const auto end = static_cast<std::size_t>(e.begin[i + 1]);
@@ -70,6 +70,9 @@ struct Reference {
         const double shrunk = std::fmax(0, std::fabs(w) - eta * s.l1 * gap);
         weights[u] = std::copysign(shrunk / (1 + eta * s.l2 * gap), w);
       }
+      if (i < s.since) continue;
+      const double counted = static_cast<double>(i - s.since) + 1;
+      for (std::size_t u = 0; u < e.columns; ++u) mean[u] += (weights[u] - mean[u]) / counted;
     }
   }
 };
@@ -92,7 +95,8 @@ void check_steps() {
       for (const auto& [l1, l2] : {std::pair{0.0f, 0.0f}, {0.0f, 0.01f}, {0.004f, 0.01f}})
         for (const float decay : {0.0f, 0.1f}) {
           current_case = std::string(kernel.loss) + " " + kernel.step + " " + sync.name;
-          const linear::Settings settings{0.03f, decay, l1, l2, kEpsilon, nullptr};
+          linear::Settings settings{0.03f, decay, l1, l2, kEpsilon, nullptr};
+          settings.since = 11;
           const Reference expected(examples, kernel, settings);
           linear::Trainer trainer(kernel, sync, examples.columns, 1);
           std::vector<std::int64_t> order(examples.rows() / 7 + 1);
@@ -106,6 +110,10 @@ void check_steps() {
             if (kernel.adaptive)
               CHECK_LE(std::fabs(trainer.squares()[u] - expected.squares[u]),
                        1e-4 * (1 + expected.squares[u]));
+            const auto n = static_cast<float>(examples.rows() - settings.since);
+            if (kernel.averages)
+              CHECK_LE(std::fabs(trainer.weights()[u] - trainer.sums()[u] / n - expected.mean[u]),
+                       2e-5);
           }
           CHECK_LE(0.01, largest);
           CHECK_EQ(trainer.squares().size(), kernel.adaptive ? examples.columns : 0);

@@ -58,6 +58,27 @@ void check_counts() {
     }
 }
 
+// What the mean is made of is exact whatever is raced for: the sum, over a column's examples, of
+// the number of examples before.
+void check_means() {
+  const Counting counting;
+  std::vector<float> expected(kColumns);
+  for (std::size_t i = 0; i < counting.examples.rows(); ++i)
+    for (std::int64_t k = counting.examples.begin[i]; k < counting.examples.begin[i + 1]; ++k)
+      expected[static_cast<std::size_t>(counting.examples.column[static_cast<std::size_t>(k)])] +=
+          static_cast<float>(i);
+  for (const linear::Sync& sync : linear::kSyncs) {
+    if (sync.average) continue;
+    current_case = std::string(sync.name) + " mean";
+    linear::Trainer trainer(linear_kernel("huber", "averaged_scaled"), sync, kColumns, kWorkers);
+    CHECK(trainer.run(counting.pass(), kGoOn));
+    for (std::size_t u = 0; u < kColumns; ++u) {
+      CHECK_EQ(trainer.weights()[u], counting.expected[u]);
+      CHECK_EQ(trainer.sums()[u], expected[u]);
+    }
+  }
+}
+
 // All examples go to two copies, whose changes are added up where steps are small; where each copy
 // goes all the way, the sum of two would be twice as far as the optimum, and they are averaged.
 void check_merge_does_not_overshoot() {
@@ -172,6 +193,7 @@ void check_stop() {
 int main() {
   set_deadline();
   check_counts();
+  check_means();
   check_merge_does_not_overshoot();
   check_turns();
   check_ordered();

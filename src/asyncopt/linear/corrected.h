@@ -35,7 +35,7 @@ double corrected(const Rows& rows, std::size_t first, std::size_t last, const Mo
       if constexpr (Moves) {
         const float gap = settings.spacing[u];
         const float mean = racy_load(model.sums + u) * (gap > 0 ? gap : 1);
-        const Step step{settings.eta0, 1, settings.l1, settings.l2};
+        const Step step{settings.eta0, 1, settings.l1, settings.l2, 0};
         Access::change(model.weights + u, [&](float& w) {
           move<Scaled, Penalized>(step, w, 0.0f, change * x + mean, gap);
         });

@@ -16,7 +16,7 @@ constexpr Loops loops_of() {
   } else if constexpr (dual) {
     constexpr Loop plain = &dual_loop<Loss, Plain>, atomic = &dual_loop<Loss, Atomic>;
     return {{plain, plain}, {plain, plain}, {atomic, atomic}};
-  } else if constexpr (Kind::sums) {
+  } else if constexpr (Kind::smooth) {
     return {{&corrected_loop<Loss, Kind, false, Plain, Plain>,
              &corrected_loop<Loss, Kind, true, Plain, Plain>},
             {&corrected_loop<Loss, Kind, false, Plain, Atomic>,
@@ -25,9 +25,10 @@ constexpr Loops loops_of() {
              &corrected_loop<Loss, Kind, true, Atomic, Atomic>}};
   } else {
     constexpr Loop plain = &loop<Loss, Kind, false, Racy>, penal = &loop<Loss, Kind, true, Racy>;
-    return {{plain, penal},
-            {plain, penal},
-            {&loop<Loss, Kind, false, Exact>, &loop<Loss, Kind, true, Exact>}};
+    constexpr Loop atomic = &loop<Loss, Kind, false, Exact>, both = &loop<Loss, Kind, true, Exact>;
+    // A change that was lost from a weight, but not from the sum, would stay in the mean for ever.
+    if (Kind::averages) return {{plain, penal}, {atomic, both}, {atomic, both}};
+    return {{plain, penal}, {plain, penal}, {atomic, both}};
   }
 }
 

@@ -6,6 +6,11 @@
 // nothing is written that the example does not touch, there are no counters of owed decay to share,
 // and the fixed point is that of the whole objective. It is taken as a proximal step (Duchi and
 // Singer, JMLR 2009), stable however rare the column.
+//
+// The mean of the weights after each of n examples (Polyak and Juditsky, 1992) is weights - sums /
+// n, where `sums` adds up every change times the number of examples before it, of those that the
+// mean is of: so it costs no more than the columns that an example has (as Daume's averaged
+// perceptron).
 #pragma once
 
 #include <type_traits>
@@ -81,6 +86,7 @@ struct Row {
 // One example's step in numbers.
 struct Step {
   float eta, derivative, l1, l2;
+  float before;  // examples
 };
 
 // What follows is written once for one coordinate (T: float) and for several (T: Lanes).
@@ -121,8 +127,14 @@ struct ByColumn {
       if constexpr (Kind::adaptive)
         squares = Access::change(m.squares + u, [&](float& sum) { accumulate(s, sum, values[i]); });
       const float gap = Penalized ? spacing[u] : 0;
-      Access::change(m.weights + u,
-                     [&](float& w) { move<Kind, Penalized>(s, w, squares, values[i], gap); });
+      float moved = 0;
+      Access::change(m.weights + u, [&](float& w) {
+        const float from = w;
+        move<Kind, Penalized>(s, w, squares, values[i], gap);
+        moved = w - from;
+      });
+      if constexpr (Kind::averages)
+        Access::change(m.sums + u, [&](float& sum) { sum += s.before * moved; });
     }
   }
 };
@@ -141,8 +153,15 @@ struct ByLanes {
         accumulate(s, squares, x);
         scatter(squares, m.squares, columns + i, n - i);
       }
+      [[maybe_unused]] const Lanes from = w;
       move<Kind, Penalized>(s, w, squares, x, gaps);
       scatter(w, m.weights, columns + i, n - i);
+      if constexpr (Kind::averages) {
+        Lanes sums;
+        gather(sums, m.sums, columns + i);
+        sums += s.before * (w - from);
+        scatter(sums, m.sums, columns + i, n - i);
+      }
     }
   }
 };
@@ -164,10 +183,11 @@ double loop(const Rows& rows, std::size_t first, std::size_t last, std::uint64_t
     const Turn turn(model.seat);
     losses += static_cast<double>(loss.value);
     if (loss.derivative == 0 && !Penalized) continue;
-    const float age = static_cast<float>(t + (i - first));
-    Access<Kind, Penalized>::row(
-        {settings.eta0 / (1 + settings.decay * age), loss.derivative, settings.l1, settings.l2},
-        model, settings.spacing, row.columns, row.values, row.n);
+    const std::uint64_t now = t + (i - first);
+    const float eta = settings.eta0 / (1 + settings.decay * static_cast<float>(now));
+    const float before = now < settings.since ? 0 : static_cast<float>(now - settings.since);
+    Access<Kind, Penalized>::row({eta, loss.derivative, settings.l1, settings.l2, before}, model,
+                                 settings.spacing, row.columns, row.values, row.n);
   }
   return losses;
 }

@@ -1,52 +1,57 @@
-// How the coordinates move for an example. A step is a struct of
-//   name      as Python asks for it
-//   adaptive  whether it keeps a sum of squares for each column
-//   sums      whether it keeps another sum for each column
-//   notes     whether it keeps a number for each example
-//   merges    whether copies of a model that took it may be merged
-//   smooth    whether the loss must have a derivative everywhere
+// How the coordinates move for an example. A step is a struct with its name, as Python asks for it,
+// and what of this is not so of it.
 #pragma once
 
 #include "asyncopt/lists.h"
 
 namespace asyncopt::linear {
 
+struct Usual {
+  static constexpr bool adaptive = false;  // keeps a sum of squares for each column
+  static constexpr bool sums = false;      // keeps another sum for each column
+  static constexpr bool averages = false;  // the sums are those of loops.h, for the mean of weights
+  static constexpr bool notes = false;     // keeps a number for each example
+  static constexpr bool merges = true;     // copies of a model that took it may be merged
+  static constexpr bool smooth = false;    // the loss must have a derivative everywhere
+};
+
 // The learning rate of example t for all coordinates: eta0 / (1 + decay t). Constant where decay is
 // 0; Bottou ("Stochastic Gradient Descent Tricks", 2012) takes alpha eta0.
-struct Scaled {
+struct Scaled : Usual {
   static constexpr const char* name = "scaled";
-  static constexpr bool adaptive = false, sums = false, notes = false, merges = true;
-  static constexpr bool smooth = false;
+};
+struct AveragedScaled : Scaled {
+  static constexpr const char* name = "averaged_scaled";
+  static constexpr bool sums = true, averages = true;
 };
 
 // That of each coordinate is divided by the root of the sum of its squared gradients, this one
 // included: Duchi et al., JMLR 2011. A step so stays bounded whatever others write.
-struct AdaGrad {
+struct AdaGrad : Usual {
   static constexpr const char* name = "adagrad";
-  static constexpr bool adaptive = true, sums = false, notes = false, merges = true;
-  static constexpr bool smooth = false;
+  static constexpr bool adaptive = true;
 };
 inline constexpr float kEps = 1e-10f;
+struct AveragedAdaGrad : AdaGrad {
+  static constexpr const char* name = "averaged_adagrad";
+  static constexpr bool sums = true, averages = true;
+};
 
 // Coordinate ascent in the dual problem, an example at a time: dual.h.
-struct Dual {
+struct Dual : Usual {
   static constexpr const char* name = "dual";
-  static constexpr bool adaptive = false, sums = false, notes = true, merges = false;
-  static constexpr bool smooth = false;
+  static constexpr bool notes = true, merges = false;
 };
 
 // Gradients corrected by those of the examples' last visits, and by those of one pass: corrected.h.
-struct Saga {
+struct Saga : Usual {
   static constexpr const char* name = "saga";
-  static constexpr bool adaptive = false, sums = true, notes = true, merges = false;
-  static constexpr bool smooth = true;
+  static constexpr bool sums = true, notes = true, merges = false, smooth = true;
 };
-struct Svrg {
+struct Svrg : Saga {
   static constexpr const char* name = "svrg";
-  static constexpr bool adaptive = false, sums = true, notes = true, merges = false;
-  static constexpr bool smooth = true;
 };
 
-using Steps = List<Scaled, AdaGrad, Dual, Saga, Svrg>;
+using Steps = List<Scaled, AveragedScaled, AdaGrad, AveragedAdaGrad, Dual, Saga, Svrg>;
 
 }  // namespace asyncopt::linear

@@ -19,10 +19,11 @@ class Trainer::Worker {
       : trainer_(trainer),
         pass_(pass),
         model_{reinterpret_cast<float*>(trainer.weights_.view(rank)),
-               reinterpret_cast<float*>(trainer.squares_.view(rank)), trainer.sums().data(),
-               nullptr},
+               reinterpret_cast<float*>(trainer.squares_.view(rank)),
+               reinterpret_cast<float*>(trainer.sums_.view(rank)), nullptr},
         weights_(trainer.own_),
-        squares_(trainer.kernel_.adaptive ? trainer.own_ : 0) {
+        squares_(trainer.kernel_.adaptive ? trainer.own_ : 0),
+        sums_(trainer.kernel_.sums ? trainer.own_ : 0) {
     const bool penalized = pass.settings.l1 > 0 || pass.settings.l2 > 0;
     const Loops& loops = trainer.kernel_.loops;
     const Sync& sync = trainer.sync_;
@@ -83,6 +84,7 @@ class Trainer::Worker {
       model_.weights[u] = weights_[u] = trainer_.weights()[u];
     for (std::size_t u = 0; u < squares_.size(); ++u)
       model_.squares[u] = squares_[u] = trainer_.squares()[u];
+    for (std::size_t u = 0; u < sums_.size(); ++u) model_.sums[u] = sums_[u] = trainer_.sums()[u];
   }
 
   // What of a copy's change is added. All of it would overshoot where each of W workers has gone
@@ -101,6 +103,8 @@ class Trainer::Worker {
     if (weights_.empty()) return;
     const std::lock_guard lock(trainer_.mutex_);
     const std::span<float> weights = trainer_.weights(), squares = trainer_.squares();
+    for (std::size_t u = 0; u < sums_.size(); ++u)
+      trainer_.sums()[u] += share(u) * (model_.sums[u] - sums_[u]);
     for (std::size_t u = 0; u < weights_.size(); ++u)
       weights[u] += share(u) * (model_.weights[u] - weights_[u]);
     const float part = trainer_.sync_.average ? 1 / static_cast<float>(trainer_.workers_) : 1;
@@ -114,7 +118,7 @@ class Trainer::Worker {
   const Pass& pass_;
   Model model_;
   std::optional<Round::Seat> seat_;
-  std::vector<float> weights_, squares_;  // the own copies as they were when merged last
+  std::vector<float> weights_, squares_, sums_;  // the own copies as they were when merged last
   Loop loop_;
   float eta_ = 0;                // at the block before
   std::size_t since_merge_ = 0;  // examples
@@ -129,7 +133,8 @@ Trainer::Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, st
       weights_(columns * sizeof(float), workers, own_ * sizeof(float)),
       squares_(kernel.adaptive ? columns * sizeof(float) : 0, workers,
                kernel.adaptive ? own_ * sizeof(float) : 0),
-      sums_(kernel.sums ? columns * sizeof(float) : 0, workers, 0),
+      sums_(kernel.sums ? columns * sizeof(float) : 0, workers,
+            kernel.sums ? own_ * sizeof(float) : 0),
       round_(workers) {
   if (own_ > 0 && !kernel.merges)
     throw std::invalid_argument(
