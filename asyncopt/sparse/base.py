@@ -67,6 +67,8 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         whole("n_threads", self.n_threads, 1)
         if not isinstance(self.average, (bool, np.bool_)):
             whole("average", self.average, 0)
+        if self.learning_rate == "ftrl":
+            one_of("average", bool(self.average), (False,), "with learning_rate='ftrl'")
         if self.tol is not None:
             real("tol", self.tol, 0)
         if self.early_stopping:

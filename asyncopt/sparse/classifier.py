@@ -49,12 +49,14 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         alpha: weight of the penalty.
         l1_ratio: the part of ``"elasticnet"`` that is ``"l1"``.
         learning_rate: of ``"sgd"``: ``"adagrad"``: each column's own (Duchi et al., JMLR 2011);
-            ``"inverse"``: ``eta0 / (1 + alpha * eta0 * t)`` after t examples (Bottou, 2012);
-            ``"constant"``.
+            ``"ftrl"``: each column's own, and weights that the l1 penalty keeps exactly 0
+            (FTRL-Proximal, McMahan et al., KDD 2013, with beta = 1 and the penalty counted once
+            for each example so far); ``"inverse"``: ``eta0 / (1 + alpha * eta0 * t)`` after t
+            examples (Bottou, 2012); ``"constant"``.
         eta0: the learning rate at first.
         average: the model is the mean of the weights after each example (Polyak and Juditsky,
-            1992), from the first one or, given a number, from that one on; of ``"sgd"``. Under
-            ``"hogwild"`` and ``"replicated"`` no change is lost then.
+            1992), from the first one or, given a number, from that one on; of ``"sgd"`` but for
+            ``"ftrl"``. Under ``"hogwild"`` and ``"replicated"`` no change is lost then.
         max_iter: passes over the examples, at most.
         tol: stop after ``n_iter_no_change`` passes in which the mean loss did not fall by this;
             None: never. Other solvers than ``"sgd"``: stop after a pass in which no weight moved by

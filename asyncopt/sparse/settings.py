@@ -30,7 +30,7 @@ SOLVERS = ("sgd", "dual", "saga", "svrg")
 UNMERGED = ("hogwild", "atomic", "mutex", "round-robin", "ordered")
 """Syncs without copies: there is no merging what the other solvers keep of the examples."""
 PENALTIES = ("l2", "l1", "elasticnet", None)
-LEARNING_RATES = {"constant": "scaled", "inverse": "scaled", "adagrad": "adagrad"}
+LEARNING_RATES = {"constant": "scaled", "inverse": "scaled", "adagrad": "adagrad", "ftrl": "ftrl"}
 """The compiled step of each."""
 
 

@@ -197,7 +197,10 @@ def train(
         trained.averaged = 0
     elif not trained.averaged:
         trained.sums[:] = 0
-    since = state.t - trained.averaged if trained.averaged else max(state.t, settings.average - 1)
+    since = 0
+    if settings.average:
+        begin = max(state.t, settings.average - 1)
+        since = state.t - trained.averaged if trained.averaged else begin
     trained.load(trainer, columns)
     mean_weight = 1.0 if weights is None else float(weights.mean(dtype=np.float64))
     rows = len(examples)

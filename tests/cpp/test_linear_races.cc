@@ -39,7 +39,7 @@ struct Counting {
 void check_counts() {
   const Counting counting;
   constexpr int passes = 3;
-  for (const char* const step : {"scaled", "adagrad"})
+  for (const char* const step : {"scaled", "adagrad", "ftrl"})
     for (const linear::Sync& sync : linear::kSyncs) {
       current_case = std::string(sync.name) + " " + step;
       linear::Trainer trainer(linear_kernel("huber", step), sync, kColumns, kWorkers);

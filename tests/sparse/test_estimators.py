@@ -22,11 +22,12 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import asyncopt.sparse
-from asyncopt.sparse import LinearClassifier, LinearRegressor
+from asyncopt.sparse import LinearClassifier, LinearRegressor, syncs
+from asyncopt.sparse.settings import LEARNING_RATES
 
 from . import alone
 
-RACING = [sync for sync in asyncopt.sparse.syncs() if sync != "ordered"]
+RACING = [sync for sync in syncs() if sync != "ordered"]
 """Examples here share columns, so that "ordered" would leave them to one thread."""
 WEIGHTED = (
     "the order in which examples come, and so what stochastic gradient descent finds in a few "
@@ -72,7 +73,7 @@ def objective(model: Any, X: Any, y: Any, loss: str, l2: float) -> float:
     return float(each.mean() + l2 / 2 * (model.coef_**2).sum())
 
 
-@pytest.mark.parametrize("learning_rate", ["adagrad", "inverse"])
+@pytest.mark.parametrize("learning_rate", ["adagrad", "ftrl", "inverse"])
 @pytest.mark.parametrize("loss", ["log_loss", "hinge", "squared_hinge"])
 def test_the_optimum_is_scikit_learns(loss: str, learning_rate: str) -> None:
     """The same objective, within 1%, as from solvers that go to the optimum."""
@@ -84,8 +85,8 @@ def test_the_optimum_is_scikit_learns(loss: str, learning_rate: str) -> None:
         "hinge": lambda: SVC(C=C, kernel="linear", tol=1e-6),
         "squared_hinge": lambda: LinearSVC(C=C, intercept_scaling=100, max_iter=100_000),
     }[loss]().fit(X, y)
-    eta0 = {"adagrad": 0.05, "inverse": 0.1 if loss == "log_loss" else 0.02}[learning_rate]
-    passes = {"adagrad": 200, "inverse": 400}[learning_rate]
+    eta0 = {"inverse": 0.1 if loss == "log_loss" else 0.02}.get(learning_rate, 0.05)
+    passes = 400 if learning_rate == "inverse" else 200
     ours = LinearClassifier(
         loss, alpha=l2, learning_rate=learning_rate, eta0=eta0, max_iter=passes, tol=None,
         random_state=0,
@@ -128,6 +129,19 @@ def test_elastic_net(l1_ratio: float) -> None:
     assert (theirs.coef_ == 0).any()
 
 
+@pytest.mark.parametrize(("sync", "threads"), [("hogwild", 1), *((s, 3) for s in syncs())])
+def test_zeros_of_the_l1_penalty(sync: str, threads: int) -> None:
+    """FTRL's are exactly those of coordinate descent, also where the threads merge copies."""
+    X, y = rare_columns()
+    theirs = ElasticNet(alpha=0.2, l1_ratio=0.5).fit(X, y)
+    ours = LinearRegressor(
+        penalty="elasticnet", l1_ratio=0.5, alpha=0.2, learning_rate="ftrl", eta0=0.5, sync=sync,
+        n_threads=threads, max_iter=200, tol=None, random_state=0,
+    ).fit(X, y)  # fmt: skip
+    np.testing.assert_array_equal(ours.coef_ == 0, theirs.coef_ == 0)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=0.05)
+
+
 def test_huber_is_robust() -> None:
     X, y = make_regression(500, 5, noise=1.0, random_state=0)
     y[:50] += 1000
@@ -167,7 +181,7 @@ def test_class_and_sample_weights() -> None:
     assert balanced.score(X, y) > 0.7
 
 
-@pytest.mark.parametrize("sync", RACING)
+@pytest.mark.parametrize("sync", syncs())
 def test_one_thread_is_reproducible(sync: str) -> None:
     """Bit for bit, and every sync gives the same."""
     X, y = classes()
@@ -182,7 +196,7 @@ def test_one_thread_is_reproducible(sync: str) -> None:
     assert (other.coef_ != models[0].coef_).any()
 
 
-@pytest.mark.parametrize("learning_rate", ["constant", "inverse", "adagrad"])
+@pytest.mark.parametrize("learning_rate", list(LEARNING_RATES))
 @pytest.mark.parametrize("sync", RACING)
 def test_threads_reach_the_loss_of_one(sync: str, learning_rate: str) -> None:
     X, y = asyncopt.sparse.make_like("rcv1", rows=6000, columns=3000)
@@ -202,22 +216,25 @@ def test_threads_reach_the_loss_of_one(sync: str, learning_rate: str) -> None:
     assert reached < best + (0.5 if sync == "unshared" else 0.1) * (chance - best)
 
 
+@pytest.mark.parametrize(("learning_rate", "eta0"), [("constant", 0.01), ("ftrl", 0.5)])
 @pytest.mark.parametrize("sync", RACING)
-def test_dense_columns_that_all_threads_change(sync: str) -> None:
+def test_dense_columns_that_all_threads_change(sync: str, learning_rate: str, eta0: float) -> None:
     """Where every example pulls at every weight, merged copies must not overshoot."""
     X, y = rare_columns()
     X, y = np.tile(X, (20, 1)) + 1, np.tile(y, 20)
     model = LinearRegressor(
-        penalty=None, learning_rate="constant", eta0=0.01, n_threads=4, sync=sync, tol=None,
+        penalty=None, learning_rate=learning_rate, eta0=eta0, n_threads=4, sync=sync, tol=None,
         max_iter=20, random_state=0,
     ).fit(X, y)  # fmt: skip
     assert model.score(X, y) > 0.98
 
 
-def test_partial_fit_learns_as_fit_does() -> None:
+@pytest.mark.parametrize("learning_rate", list(LEARNING_RATES))
+def test_partial_fit_learns_as_fit_does(learning_rate: str) -> None:
     X, y = classes()
-    whole = LinearClassifier(max_iter=10, tol=None, shuffle=False).fit(X, y)
-    parts = LinearClassifier(shuffle=False)
+    how: dict[str, Any] = {"shuffle": False, "learning_rate": learning_rate}
+    whole = LinearClassifier(max_iter=10, tol=None, **how).fit(X, y)
+    parts = LinearClassifier(**how)
     for _ in range(10):
         parts.partial_fit(X, y, classes=[0, 1])
     np.testing.assert_array_equal(whole.coef_, parts.coef_)

@@ -3,9 +3,16 @@
 
 #include "asyncopt/linear/corrected.h"
 #include "asyncopt/linear/dual.h"
+#include "asyncopt/linear/ftrl.h"
 #include "asyncopt/linear/loops.h"
 
 namespace asyncopt::ASYNCOPT_ISA::linear {
+
+template <class Kind, bool Penalized>
+using PlainRow = std::conditional_t<Kind::leads, Leader<Penalized, Plain>, Racy<Kind, Penalized>>;
+template <class Kind, bool Penalized>
+using AtomicRow =
+    std::conditional_t<Kind::leads, Leader<Penalized, Atomic>, Exact<Kind, Penalized>>;
 
 // None where the step is not defined for the loss.
 template <class Loss, class Kind>
@@ -24,11 +31,13 @@ constexpr Loops loops_of() {
             {&corrected_loop<Loss, Kind, false, Atomic, Atomic>,
              &corrected_loop<Loss, Kind, true, Atomic, Atomic>}};
   } else {
-    constexpr Loop plain = &loop<Loss, Kind, false, Racy>, penal = &loop<Loss, Kind, true, Racy>;
-    constexpr Loop atomic = &loop<Loss, Kind, false, Exact>, both = &loop<Loss, Kind, true, Exact>;
+    constexpr Loop plain[] = {&loop<Loss, Kind, false, PlainRow>,
+                              &loop<Loss, Kind, true, PlainRow>};
+    constexpr Loop atomic[] = {&loop<Loss, Kind, false, AtomicRow>,
+                               &loop<Loss, Kind, true, AtomicRow>};
     // A change that was lost from a weight, but not from the sum, would stay in the mean for ever.
-    if (Kind::averages) return {{plain, penal}, {atomic, both}, {atomic, both}};
-    return {{plain, penal}, {plain, penal}, {atomic, both}};
+    const Loop* const racy = Kind::averages ? atomic : plain;
+    return {{plain[0], plain[1]}, {racy[0], racy[1]}, {atomic[0], atomic[1]}};
   }
 }
 

@@ -59,8 +59,8 @@ struct Loops {
 struct Kernel {
   const char* loss;
   const char* step;
-  bool adaptive, sums, averages, notes, merges;  // as steps.h says of the step
-  float curvature;                               // of the loss, at most
+  bool adaptive, sums, averages, leads, notes, merges;  // as steps.h says of the step
+  float curvature;                                      // of the loss, at most
   Loops loops;
 };
 

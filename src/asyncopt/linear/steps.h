@@ -3,6 +3,7 @@
 #pragma once
 
 #include "asyncopt/lists.h"
+#include "asyncopt/numbers.h"
 
 namespace asyncopt::linear {
 
@@ -10,6 +11,7 @@ struct Usual {
   static constexpr bool adaptive = false;  // keeps a sum of squares for each column
   static constexpr bool sums = false;      // keeps another sum for each column
   static constexpr bool averages = false;  // the sums are those of loops.h, for the mean of weights
+  static constexpr bool leads = false;     // the weights are what the sums and squares mean
   static constexpr bool notes = false;     // keeps a number for each example
   static constexpr bool merges = true;     // copies of a model that took it may be merged
   static constexpr bool smooth = false;    // the loss must have a derivative everywhere
@@ -37,6 +39,20 @@ struct AveragedAdaGrad : AdaGrad {
   static constexpr bool sums = true, averages = true;
 };
 
+// The best weight for all gradients so far: ftrl.h.
+struct Ftrl : Usual {
+  static constexpr const char* name = "ftrl";
+  static constexpr bool adaptive = true, sums = true, leads = true;
+
+  // `l1` and `l2` are those of all examples so far together; the paper's beta is 1, as there.
+  static ASYNCOPT_INLINE float weight(float sum, float squares, float eta, float l1, float l2) {
+    const float beyond = __builtin_fabsf(sum) - l1;
+    if (beyond <= 0) return 0;
+    const float size = beyond / ((1 + __builtin_sqrtf(squares)) / eta + l2);
+    return sum < 0 ? size : -size;
+  }
+};
+
 // Coordinate ascent in the dual problem, an example at a time: dual.h.
 struct Dual : Usual {
   static constexpr const char* name = "dual";
@@ -52,6 +68,6 @@ struct Svrg : Saga {
   static constexpr const char* name = "svrg";
 };
 
-using Steps = List<Scaled, AveragedScaled, AdaGrad, AveragedAdaGrad, Dual, Saga, Svrg>;
+using Steps = List<Scaled, AveragedScaled, AdaGrad, AveragedAdaGrad, Ftrl, Dual, Saga, Svrg>;
 
 }  // namespace asyncopt::linear

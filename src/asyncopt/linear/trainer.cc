@@ -38,9 +38,12 @@ class Trainer::Worker {
   // Steps on the blocks, or pieces, that the member gets; `losses` are those of each.
   void work(Member& member, std::span<double> losses) {
     while (const auto task = member.take()) {
-      const Range range = rows_of(*task);
+      Range range = rows_of(*task);
+      if (trainer_.kernel_.leads && trainer_.sync_.average)
+        range.t /= trainer_.workers_;  // its own
       eta_ = pass_.settings.eta0 / (1 + pass_.settings.decay * static_cast<float>(range.t));
       losses[*task] = step(range);
+      seen_ = static_cast<float>(range.t + (range.last - range.first));
       since_merge_ += range.last - range.first;
       if (since_merge_ >= trainer_.sync_.merge_every) merge();
     }
@@ -99,19 +102,39 @@ class Trainer::Worker {
     return (1 + s) / (1 + workers * s);
   }
 
+  // Of what is a sum over examples.
+  float part() const {
+    return trainer_.sync_.average ? 1 / static_cast<float>(trainer_.workers_) : 1;
+  }
+
   void merge() {
-    if (weights_.empty()) return;
+    if (weights_.empty() || since_merge_ == 0) return;
     const std::lock_guard lock(trainer_.mutex_);
-    const std::span<float> weights = trainer_.weights(), squares = trainer_.squares();
-    for (std::size_t u = 0; u < sums_.size(); ++u)
-      trainer_.sums()[u] += share(u) * (model_.sums[u] - sums_[u]);
-    for (std::size_t u = 0; u < weights_.size(); ++u)
-      weights[u] += share(u) * (model_.weights[u] - weights_[u]);
-    const float part = trainer_.sync_.average ? 1 / static_cast<float>(trainer_.workers_) : 1;
+    const std::span<float> squares = trainer_.squares();
     for (std::size_t u = 0; u < squares_.size(); ++u)
-      squares[u] += part * (model_.squares[u] - squares_[u]);
+      squares[u] += part() * (model_.squares[u] - squares_[u]);
+    trainer_.kernel_.leads ? merge_leaders() : merge_changes();
     copy();
     since_merge_ = 0;
+  }
+
+  void merge_changes() {
+    const std::span<float> weights = trainer_.weights(), sums = trainer_.sums();
+    for (std::size_t u = 0; u < sums_.size(); ++u)
+      sums[u] += share(u) * (model_.sums[u] - sums_[u]);
+    for (std::size_t u = 0; u < weights_.size(); ++u)
+      weights[u] += share(u) * (model_.weights[u] - weights_[u]);
+  }
+
+  void merge_leaders() {
+    const Settings& settings = pass_.settings;
+    const std::span<float> weights = trainer_.weights(), sums = trainer_.sums();
+    for (std::size_t u = 0; u < weights_.size(); ++u) {
+      sums[u] += part() * (model_.sums[u] - sums_[u]);
+      const float examples = settings.spacing[u] > 0 ? seen_ : 0;
+      weights[u] = Ftrl::weight(sums[u], trainer_.squares()[u], settings.eta0,
+                                settings.l1 * examples, settings.l2 * examples);
+    }
   }
 
   Trainer& trainer_;
@@ -121,6 +144,7 @@ class Trainer::Worker {
   std::vector<float> weights_, squares_, sums_;  // the own copies as they were when merged last
   Loop loop_;
   float eta_ = 0;                // at the block before
+  float seen_ = 0;               // examples since the beginning, at the end of it
   std::size_t since_merge_ = 0;  // examples
 };
 
