@@ -303,7 +303,15 @@ def train_cut(
 
 class LinearTrainer:
     def __init__(
-        self, *, loss: str, step: str, sync: str, columns: int, workers: int, custom: int = 0
+        self,
+        *,
+        loss: str,
+        step: str,
+        sync: str,
+        columns: int,
+        workers: int,
+        examples: int,
+        custom: int = 0,
     ) -> None: ...
     @property
     def keeps_notes(self) -> bool: ...

@@ -96,9 +96,9 @@ const Kernel& kernel_of(const std::string& loss, const std::string& step) {
 class Training {
  public:
   Training(const std::string& loss, const std::string& step, const std::string& sync,
-           std::size_t columns, std::size_t workers, std::uintptr_t custom)
+           std::size_t columns, std::size_t workers, std::size_t examples, std::uintptr_t custom)
       : trainer_(kernel_of(loss, step), sync_of(std::span<const Sync>(kSyncs), sync), columns,
-                 workers),
+                 workers, examples),
         columns_(columns),
         custom_(reinterpret_cast<CustomLoss::Function>(custom)) {
     expect((loss == "custom") == (custom != 0), "custom: expected the address of loss='custom'");
@@ -186,9 +186,9 @@ void bind_linear(py::module_& m) {
   bind_conflicts<std::int64_t>(m);
   py::class_<Training>(m, "LinearTrainer")
       .def(py::init<const std::string&, const std::string&, const std::string&, std::size_t,
-                    std::size_t, std::uintptr_t>(),
+                    std::size_t, std::size_t, std::uintptr_t>(),
            py::kw_only(), py::arg("loss"), py::arg("step"), py::arg("sync"), py::arg("columns"),
-           py::arg("workers"), py::arg("custom") = 0)
+           py::arg("workers"), py::arg("examples"), py::arg("custom") = 0)
       .def("run", &Training::run, py::kw_only(), py::arg("begin").noconvert(),
            py::arg("columns").noconvert(), py::arg("values").noconvert(),
            py::arg("targets").noconvert(), py::arg("weights").noconvert(),

@@ -71,13 +71,13 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         random_state: of all that is random. With one thread, the result is the same bit for bit.
         n_threads: that train.
         sync: how they share the weights, one of `asyncopt.sparse.syncs`: ``"replicated"`` (the
-            columns that most examples have in copies, merged every 512 examples), ``"hogwild"``,
-            ``"atomic"``, ``"mutex"``, ``"round-robin"`` (derivatives at once, changes of weights
-            in turn; Langford et al., NIPS 2009), ``"ordered"`` (the same bits for any number of
-            threads: at once only examples without a common column, in blocks that are sorted by
-            that; Cyclades, Pan et al., NIPS 2016; where most examples have one, and with an
-            intercept all do, one thread trains, with a RuntimeWarning), ``"unshared"`` (a model
-            each, averaged after each pass).
+            columns that most examples have in copies, merged the more often the more have them),
+            ``"hogwild"``, ``"atomic"``, ``"mutex"``, ``"round-robin"`` (derivatives at once,
+            changes of weights in turn; Langford et al., NIPS 2009), ``"ordered"`` (the same bits
+            for any number of threads: at once only examples without a common column, in blocks
+            that are sorted by that; Cyclades, Pan et al., NIPS 2016; where most examples have one,
+            and with an intercept all do, one thread trains, with a RuntimeWarning), ``"unshared"``
+            (a model each, averaged after each pass).
             None: ``"replicated"`` for ``"sgd"``; ``"atomic"`` for other solvers, which miss the
             optimum a little where updates are lost.
 

@@ -190,6 +190,7 @@ def train(
         sync=sync,
         columns=len(columns),
         workers=threads,
+        examples=len(examples),
         custom=custom,
     )
     trained = copy.deepcopy(state)

@@ -14,7 +14,9 @@ using namespace asyncopt::test;
 namespace {
 
 constexpr std::size_t kWorkers = 4;
-constexpr std::size_t kColumns = 3000;  // more than the replicated ones
+constexpr std::size_t kColumns = 3000;
+// More levels than one, and fewer columns than there are.
+constexpr linear::Sync kPartly{.name = "partly replicated", .own = 2000, .merge_every = 64};
 constexpr auto kGoOn = [] { return true; };
 
 // The Huber loss far from its target has the slope -epsilon: with epsilon, eta0 and all values 1 a
@@ -37,10 +39,12 @@ struct Counting {
 };
 
 void check_counts() {
+  std::vector<linear::Sync> syncs(std::begin(linear::kSyncs), std::end(linear::kSyncs));
+  syncs.push_back(kPartly);
   const Counting counting;
   constexpr int passes = 3;
   for (const char* const step : {"scaled", "adagrad", "ftrl"})
-    for (const linear::Sync& sync : linear::kSyncs) {
+    for (const linear::Sync& sync : syncs) {
       current_case = std::string(sync.name) + " " + step;
       linear::Trainer trainer(linear_kernel("huber", step), sync, kColumns, kWorkers);
       for (int pass = 0; pass < passes; ++pass) CHECK(trainer.run(counting.pass(), kGoOn));

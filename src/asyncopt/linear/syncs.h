@@ -13,10 +13,11 @@
 //   ordered    no                 no         for other   examples of a block at once that have no
 //                                            pieces     column in common: the bits of one thread
 //                                                       (Cyclades, arXiv 1605.09721; conflicts.h)
-//   replicated of cold columns    yes        to merge   the most frequent columns in copies of each
-//                                                       worker's own, merged every few hundred
-//                                                       examples (as of arXiv 1606.07822); the
-//                                                       others as under hogwild
+//   replicated of rare columns    yes        to merge   the more frequent columns in copies of each
+//                                                       worker's own, merged the more often the
+//                                                       more frequent they are (as of arXiv
+//                                                       1606.07822; copies.h); the others as under
+//                                                       hogwild
 //   unshared   no                 no         to merge   all weights in copies of each worker's own,
 //                                                       averaged at the end of a run (Zinkevich et
 //                                                       al., NIPS 2010): the floor of all others
@@ -38,7 +39,7 @@ struct Sync {
   bool in_turn = false;
   bool ordered = false;
   std::size_t own = 0;          // columns of which each worker has a copy, at most
-  std::size_t merge_every = 0;  // examples of a worker
+  std::size_t merge_every = 0;  // examples of a worker, for the most frequent columns
   bool average = false;         // the copies' changes, instead of adding them up
 };
 
@@ -50,7 +51,7 @@ inline constexpr Sync kSyncs[] = {
     {.name = "mutex", .locked = true},
     {.name = "round-robin", .in_turn = true},
     {.name = "ordered", .ordered = true},
-    {.name = "replicated", .own = 1024, .merge_every = 512},
+    {.name = "replicated", .own = 65536, .merge_every = 512},
     {.name = "unshared", .own = kAll, .merge_every = kAll, .average = true},
 };
 

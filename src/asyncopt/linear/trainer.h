@@ -7,6 +7,7 @@
 #include <span>
 
 #include "asyncopt/linear/conflicts.h"
+#include "asyncopt/linear/copies.h"
 #include "asyncopt/linear/kernels.h"
 #include "asyncopt/linear/memory.h"
 #include "asyncopt/linear/round.h"
@@ -33,9 +34,11 @@ struct Pass {
 
 class Trainer {
  public:
+  // No more columns are copied than a pass has `examples`, so that it costs little beside them.
   // Throws std::system_error where there is no memory, std::invalid_argument where workers that
   // have copies cannot take the step.
-  Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, std::size_t workers);
+  Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, std::size_t workers,
+          std::size_t examples = kAll);
 
   std::span<float> weights() { return {floats_of(weights_), columns_}; }
   std::span<float> squares() { return {floats_of(squares_), kernel_.adaptive ? columns_ : 0}; }
@@ -58,7 +61,8 @@ class Trainer {
   const Sync& sync_;
   std::size_t columns_, workers_, own_;
   Memory weights_, squares_, sums_;
-  std::mutex mutex_;  // to merge; under the sync `mutex` around each example
+  Levels levels_;
+  std::mutex mutex_;  // around each example, under the sync of that name
   Round round_;       // of the sync `round-robin`
 };
 
