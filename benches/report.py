@@ -182,6 +182,20 @@ def models_table(
     return f"### {title}\n\n" + table(head, rows)
 
 
+def optimum_tables(records: Sequence[Record]) -> str:
+    """One table per loss: solvers by the seconds and passes that they need."""
+    parts = []
+    for entry in records:
+        (ours, *_) = entry["rows"]
+        rows = [
+            [name, seconds(row), str(row["passes"]), ratio(entry["ratios"], ours, [name])]
+            for name, row in entry["rows"].items()
+        ]
+        head = ["contender", "time", "passes", f"{ours} x"]
+        parts.append(f"### To the optimum of {entry['case']['loss']}\n\n" + table(head, rows))
+    return "\n\n".join(parts)
+
+
 def svmlight_tables(records: Sequence[Record]) -> str:
     """One table per text: readers in bytes of it per second."""
     parts = []
@@ -205,6 +219,7 @@ SUITES: dict[str, Callable[[Sequence[Record]], str]] = {
     "embedding": embedding_table,
     "linear": functools.partial(models_table, title="A pass, seconds per nonzero"),
     "linear fit": functools.partial(models_table, title="A fit of ten passes"),
+    "linear optimum": optimum_tables,
     "custom": functools.partial(models_table, title="A loss written in Python"),
     "ranking": functools.partial(
         models_table, title="Ranking, seconds per sample", unit="samples", score="area"
