@@ -148,7 +148,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
                     patience=self._patience(X, target, held_out) if until else None,
                     random=random if self.shuffle else None,
                     threads=threads,
-                    sync=self.sync or ("replicated" if self.solver == "sgd" else "atomic"),
+                    sync=self.sync or self._default_sync(),
                 )
             )
         self._sums, self._states = sums, states
@@ -177,6 +177,11 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
                 stacklevel=4,
             )
         return order, blocks._replace(pieces=None), 1
+
+    def _default_sync(self) -> str:
+        if self.solver == "sgd":
+            return "replicated"
+        return "atomic" if self.n_threads > 1 else "hogwild"  # nobody to lose an update to
 
     def _patience(
         self, X: Any, target: npt.NDArray[Any], held_out: npt.NDArray[np.int64] | None

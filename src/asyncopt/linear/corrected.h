@@ -28,6 +28,7 @@ double corrected(const Rows& rows, std::size_t first, std::size_t last, const Mo
     const Turn turn(model.seat);
     losses += static_cast<double>(loss.value);
     const float change = loss.derivative - rows.notes[i];
+    const float part = change / settings.examples;
     if constexpr (Notes) rows.notes[i] = loss.derivative;
     for (std::size_t k = 0; k < row.n; ++k) {
       const std::int32_t u = row.columns[k];
@@ -41,9 +42,7 @@ double corrected(const Rows& rows, std::size_t first, std::size_t last, const Mo
         });
       }
       if constexpr (Notes)
-        if (change != 0)
-          Means::change(model.sums + u,
-                        [&](float& mean) { mean += change * x / settings.examples; });
+        if (change != 0) Means::change(model.sums + u, [&](float& mean) { mean += part * x; });
     }
   }
   return losses;
