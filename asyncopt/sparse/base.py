@@ -114,15 +114,12 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         targets = narrow("y", targets)
         if weights is not None:
             weights = narrow("sample_weight", weights)
-        if not afresh and self._sums.intercept != bool(self.fit_intercept):
-            raise ValueError(
-                f"fit_intercept: expected {self._sums.intercept} as in the first call, got "
-                f"{self.fit_intercept!r}"
-            )
+        settings = Settings.of(self)
         if afresh:
             sums = ColumnSums(X.shape[1], bool(self.fit_intercept))
             states = [State(len(sums.counts)) for _ in targets]
         else:
+            self._check_goes_on(settings)
             sums, states = copy.deepcopy(self._sums), [copy.copy(each) for each in self._states]
         random = check_random_state(self.random_state)
         fitted, held_out = np.arange(X.shape[0]), None
@@ -132,7 +129,6 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         sums.add(X if held_out is None else X[fitted])
         order, blocks, threads = self._hand_out(X, order)
         examples = Examples(X, sums, order, self.n_threads)
-        settings = Settings.of(self)
         ends = []
         for state, target in zip(states, targets, strict=True):
             ends.append(
@@ -155,6 +151,19 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = max(ends)
         self.t_ = self._states[0].t
         self._publish()
+
+    def _check_goes_on(self, settings: Settings) -> None:
+        """Raises ValueError unless what the last call left means the same to this one."""
+        if self._sums.intercept != bool(self.fit_intercept):
+            raise ValueError(
+                f"fit_intercept: expected {self._sums.intercept} as in the first call, got "
+                f"{self.fit_intercept!r}"
+            )
+        if any(state.t and state.leads != (settings.step == "ftrl") for state in self._states):
+            raise ValueError(
+                "learning_rate: expected 'ftrl' in every call of partial_fit or in none, "
+                f"got {self.learning_rate!r}; call fit"
+            )
 
     def _hand_out(
         self, X: Any, order: npt.NDArray[np.int64]

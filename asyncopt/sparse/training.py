@@ -32,9 +32,10 @@ class State:
 
     Attributes:
         weights: float32 of shape (features + 1,); the intercept's is the last.
-        squares: AdaGrad's sums, of that shape; not used by other steps.
-        sums: the engine's for the mean of the weights, likewise.
+        squares: AdaGrad's and FTRL's sums, of that shape; not used by other steps.
+        sums: the engine's for the mean of the weights or for FTRL, likewise.
         averaged: examples that the mean is of.
+        leads: whether the weights are FTRL's, which follow from the sums.
         t: examples seen.
     """
 
@@ -43,6 +44,7 @@ class State:
         self.squares: _Floats = np.zeros(columns, np.float32)
         self.sums: _Floats = np.zeros(columns, np.float32)
         self.averaged = 0
+        self.leads = False
         self.t = 0
 
     @property
@@ -253,6 +255,7 @@ def train(
             ConvergenceWarning,
             stacklevel=4,
         )
+    trained.leads = settings.step == "ftrl"
     vars(state).update(vars(trained))
     return done
 

@@ -243,6 +243,10 @@ def test_partial_fit_learns_as_fit_does(learning_rate: str) -> None:
     again.partial_fit(X, y)
     parts.partial_fit(X, y)
     np.testing.assert_array_equal(again.coef_, parts.coef_)
+    parts.learning_rate = "adagrad" if learning_rate == "ftrl" else "ftrl"
+    with pytest.raises(ValueError, match="learning_rate: expected 'ftrl' in every call"):
+        parts.partial_fit(X, y)
+    assert parts.fit(X, y).t_ > 0
     regressor = LinearRegressor(shuffle=False)
     for _ in range(30):
         regressor.partial_fit(X, X @ np.arange(20))
