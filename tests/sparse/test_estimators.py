@@ -129,7 +129,7 @@ def test_elastic_net(l1_ratio: float) -> None:
     assert (theirs.coef_ == 0).any()
 
 
-@pytest.mark.parametrize(("sync", "threads"), [("hogwild", 1), *((s, 3) for s in syncs())])
+@pytest.mark.parametrize(("sync", "threads"), [("hogwild", 1), *((s, 3) for s in RACING)])
 def test_zeros_of_the_l1_penalty(sync: str, threads: int) -> None:
     """FTRL's are exactly those of coordinate descent, also where the threads merge copies."""
     X, y = rare_columns()
@@ -139,7 +139,8 @@ def test_zeros_of_the_l1_penalty(sync: str, threads: int) -> None:
         n_threads=threads, max_iter=200, tol=None, random_state=0,
     ).fit(X, y)  # fmt: skip
     np.testing.assert_array_equal(ours.coef_ == 0, theirs.coef_ == 0)
-    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=0.05)
+    loses = sync == "hogwild" and threads > 1
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=0.2 if loses else 0.05)
 
 
 def test_huber_is_robust() -> None:
