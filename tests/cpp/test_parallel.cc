@@ -131,7 +131,7 @@ void check_exceptions_pass_through_apply() {
     for (int round = 0; round < 20; ++round) {
       Tally tally;
       std::atomic<int> ranges{0};
-      const auto fail_once = [&](const Task&, const Span&, std::uintptr_t, Tally& t) {
+      const auto fail_once = [&](const Update&, const Span&, std::uintptr_t, Tally& t) {
         ++t.retries;
         if (ranges.fetch_add(1) == 0) throw Broken("the first range");
       };
