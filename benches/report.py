@@ -219,7 +219,11 @@ SUITES: dict[str, Callable[[Sequence[Record]], str]] = {
     "embedding": embedding_table,
     "linear": functools.partial(models_table, title="A pass, seconds per nonzero"),
     "linear fit": functools.partial(models_table, title="A fit of ten passes"),
+    "linear text": functools.partial(
+        models_table, title="The hinge loss on text, seconds per nonzero"
+    ),
     "linear optimum": optimum_tables,
+    "ordered": functools.partial(models_table, title="Examples that seldom share a column"),
     "custom": functools.partial(models_table, title="A loss written in Python"),
     "ranking": functools.partial(
         models_table, title="Ranking, seconds per sample", unit="samples", score="area"

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.linear_model import SGDClassifier
 
-from asyncopt.sparse import CustomLoss, LinearClassifier, make_like, syncs
+from asyncopt.sparse import CustomLoss, LinearClassifier, bag_of_words, make_like, syncs
 from asyncopt.sparse.blocks import Blocks
 from asyncopt.sparse.examples import ColumnSums, Examples
 from asyncopt.sparse.matrices import canonical
@@ -44,11 +44,14 @@ def data(quick: bool) -> Data:
     return make_like("rcv1", rows=5000 if quick else None)
 
 
-def objective(weights: npt.NDArray[Any], intercept: float, data: Data) -> float:
-    """Mean logistic loss plus the penalty, in float64."""
+def objective(
+    weights: npt.NDArray[Any], intercept: float, data: Data, loss: str = "log_loss"
+) -> float:
+    """Mean loss plus the penalty, in float64."""
     X, y = data
     margins = y * (X @ weights.astype(np.float64) + intercept)
-    return float(np.logaddexp(0, -margins).mean() + ALPHA / 2 * (weights**2).sum())
+    losses = np.maximum(0, 1 - margins) if loss == "hinge" else np.logaddexp(0, -margins)
+    return float(losses.mean() + ALPHA / 2 * (weights**2).sum())
 
 
 class Ours:
@@ -88,16 +91,17 @@ class Ours:
         return float((time.perf_counter() - begin) / self._nonzeros)
 
     def objective(self, data: Data) -> float:
-        return objective(self._state.weights[:-1], float(self._state.weights[-1]), data)
+        weights, loss = self._state.weights, self._settings.loss
+        return objective(weights[:-1], float(weights[-1]), data, str(loss))
 
 
 class Theirs:
     """Passes of scikit-learn's SGDClassifier, each over the rows in an order of its own."""
 
-    def __init__(self, data: Data) -> None:
-        self._data = data
+    def __init__(self, data: Data, loss: str = "log_loss") -> None:
+        self._data, self._loss = data, loss
         self._model = SGDClassifier(
-            loss="log_loss", alpha=ALPHA, learning_rate="constant", eta0=ETA0, random_state=0
+            loss=loss, alpha=ALPHA, learning_rate="constant", eta0=ETA0, random_state=0
         )
 
     def __call__(self) -> float:
@@ -107,7 +111,8 @@ class Theirs:
         return float((time.perf_counter() - begin) / X.nnz)
 
     def objective(self, data: Data) -> float:
-        return objective(self._model.coef_[0], float(self._model.intercept_[0]), data)
+        model = self._model
+        return objective(model.coef_[0], float(model.intercept_[0]), data, self._loss)
 
 
 def prepare(data: Data) -> tuple[ColumnSums, Examples, npt.NDArray[np.float32]]:
@@ -159,6 +164,43 @@ def test_passes(benchmark: Any, data: Data, quick: bool, say: Say) -> None:
     for name, reached in objectives.items():
         if not name.startswith(FLOOR):
             assert reached < objectives[SKLEARN] * (1 + SLACK), name
+
+
+def test_text(benchmark: Any, quick: bool, say: Say) -> None:
+    """The hinge loss, as of the Hogwild! paper's program, on the words of installed packages."""
+    X, labels = bag_of_words(("scipy", "sklearn") if quick else ("scipy", "sklearn", "torch"))
+    data = X, np.where(labels == 0, -1, 1)
+    prepared = prepare(data)
+    contenders: dict[str, Ours | Theirs] = {
+        f"{sync}, {threads} thread{'s' * (threads > 1)}": Ours(
+            data, sync, threads, prepared, loss="hinge"
+        )
+        for threads in (2, 1)
+        for sync in ("replicated", "hogwild")
+    }
+    contenders[SKLEARN] = Theirs(data, "hinge")
+    for contender in contenders.values():
+        contender()  # warm-up
+    comparison = interleave(contenders, 3 if quick else ROUNDS)
+    lines = record(
+        benchmark,
+        comparison,
+        [Pair("replicated, 2 threads", name) for name in list(contenders)[1:]],
+        suite="linear text",
+        case={"rows": X.shape[0], "columns": X.shape[1], "nonzeros": X.nnz},
+        rows={
+            name: {
+                "nonzeros_per_second": 1 / comparison.median(name),
+                "objective": contender.objective(data),
+            }
+            for name, contender in contenders.items()
+        },
+    )
+    for name, contender in contenders.items():
+        speed = 1e-6 / comparison.median(name)
+        say(f"{name}: {speed:,.0f}M nonzeros/s, objective {contender.objective(data):.4f}")
+    for line in lines:
+        say(line)
 
 
 def test_fit(benchmark: Any, data: Data, quick: bool, say: Say) -> None:
