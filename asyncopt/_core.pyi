@@ -232,7 +232,7 @@ def count_columns(
     begin: npt.NDArray[np.int64],
     columns: npt.NDArray[Any],
     values: npt.NDArray[Any],
-    intercept: bool,
+    intercept: float,
     counts: npt.NDArray[np.int64],
     masses: npt.NDArray[np.float64],
 ) -> None: ...
@@ -240,7 +240,7 @@ def arrange_rows(
     begin: npt.NDArray[np.int64],
     columns: npt.NDArray[Any],
     values: npt.NDArray[Any],
-    intercept: bool,
+    intercept: float,
     order: npt.NDArray[np.int64],
     number: npt.NDArray[np.int32],
     new_begin: npt.NDArray[np.int64],

@@ -119,7 +119,7 @@ def prepare(data: Data) -> tuple[ColumnSums, Examples, npt.NDArray[np.float32]]:
     """What fit does before its first pass."""
     X, y = canonical(data[0]), data[1]
     sums = ColumnSums(X.shape[1], intercept=True)
-    sums.add(X)
+    sums.add(X, slow_intercept=True)
     order = np.random.default_rng(0).permutation(X.shape[0])
     return sums, Examples(X, sums, order, threads=2), y[order].astype(np.float32)
 

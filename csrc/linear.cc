@@ -21,7 +21,7 @@ using asyncopt::linear::kernels;
 
 template <class Index, class Value>
 Csr<Index, Value> csr(const Array<std::int64_t>& begin, const Array<Index>& columns,
-                      const Array<Value>& values, bool intercept) {
+                      const Array<Value>& values, float intercept) {
   expect(begin.size() > 0, "begin: expected one entry more than rows, got none");
   return {in(begin), in(columns), in(values), intercept};
 }
@@ -31,7 +31,7 @@ void bind_rows(py::module_& m) {
   m.def(
       "count_columns",
       [](const Array<std::int64_t>& begin, const Array<Index>& columns, const Array<Value>& values,
-         bool intercept, Array<std::int64_t>& counts, Array<double>& masses) {
+         float intercept, Array<std::int64_t>& counts, Array<double>& masses) {
         expect(counts.size() == masses.size(), "masses: expected as many as counts");
         const auto from = csr(begin, columns, values, intercept);
         const ColumnSums to{out(counts), out(masses)};
@@ -43,7 +43,7 @@ void bind_rows(py::module_& m) {
   m.def(
       "arrange_rows",
       [](const Array<std::int64_t>& begin, const Array<Index>& columns, const Array<Value>& values,
-         bool intercept, const Array<std::int64_t>& order, const Array<std::int32_t>& number,
+         float intercept, const Array<std::int64_t>& order, const Array<std::int32_t>& number,
          const Array<std::int64_t>& new_begin, Array<std::int32_t>& new_columns,
          Array<float>& new_values, std::size_t threads) {
         const auto from = csr(begin, columns, values, intercept);

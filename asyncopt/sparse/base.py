@@ -126,7 +126,8 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         if until and self.early_stopping:
             fitted, held_out = self._hold_out(targets, random)
         order = random.permutation(fitted) if self.shuffle else fitted
-        sums.add(X if held_out is None else X[fitted])
+        even = settings.step.endswith("scaled")
+        sums.add(X if held_out is None else X[fitted], slow_intercept=even)
         order, blocks, threads = self._hand_out(X, order)
         examples = Examples(X, sums, order, self.n_threads)
         ends = []

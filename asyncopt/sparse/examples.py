@@ -24,6 +24,7 @@ class ColumnSums:
         masses: sums over these of the geometric mean of ``x ** 2`` and of ``|x|`` times the sum of
             the example's absolute values, float64 of that shape: the column's part in the curvature
             of the loss, between what it is alone and what it is at most beside the others.
+        unit: the value of the intercept's column.
     """
 
     def __init__(self, features: int, intercept: bool) -> None:
@@ -31,16 +32,32 @@ class ColumnSums:
         self.counts = np.zeros(features + intercept, np.int64)
         self.masses = np.zeros(features + intercept)
         self.intercept = intercept
+        self.unit = 1.0
+        self._square, self._entries = 0.0, 0
 
-    def add(self, csr: Any) -> None:
+    def add(self, csr: Any, *, slow_intercept: bool = False) -> None:
         """Count examples, of a canonical matrix.
+
+        Args:
+            csr: the matrix.
+            slow_intercept: its unit is that of a typical entry, for steps that are as long in all
+                columns: the root of the mean square of the entries but zeros, at most 1. It is a
+                power of two, so that float32 multiplies and divides by it without rounding.
 
         Raises:
             ValueError: a column index is not one of the features; nothing was counted.
         """
+        square, entries = self._square, self._entries
+        with np.errstate(over="ignore"):
+            square += float(np.dot(csr.data, csr.data))
+        entries += int(np.count_nonzero(csr.data))
+        unit = 1.0
+        if slow_intercept and 0 < square < entries:
+            unit = float(np.exp2(max(np.round(np.log2(square / entries) / 2), -8)))
         _core.count_columns(
-            *parts(csr), intercept=self.intercept, counts=self.counts, masses=self.masses
+            *parts(csr), intercept=unit * self.intercept, counts=self.counts, masses=self.masses
         )
+        self._square, self._entries, self.unit = square, entries, unit
         self.rows += csr.shape[0]
 
     def spacing(self) -> _Floats:
@@ -70,13 +87,22 @@ class Examples:
 
     Attributes:
         columns_by_frequency: the original column of each, int64 of shape (features + 1,).
+        units: what a weight of 1 adds to a prediction where the original column has a 1: ``unit``
+            for the intercept, else 1; float32 of that shape.
     """
 
     def __init__(
-        self, csr: Any, sums: ColumnSums, order: npt.NDArray[np.int64], threads: int
+        self,
+        csr: Any,
+        sums: ColumnSums,
+        order: npt.NDArray[np.int64],
+        threads: int,
     ) -> None:
         intercept = len(sums.counts) - csr.shape[1]
         self.columns_by_frequency = np.argsort(-sums.counts, kind="stable")
+        self.units = np.ones(len(sums.counts), np.float32)
+        if intercept:
+            self.units[self.columns_by_frequency == csr.shape[1]] = sums.unit
         number = np.empty(len(sums.counts), np.int32)
         number[self.columns_by_frequency] = np.arange(len(number), dtype=np.int32)
         begin, columns, values = parts(csr)
@@ -91,7 +117,7 @@ class Examples:
             begin,
             columns,
             values,
-            intercept=bool(intercept),
+            intercept=sums.unit * intercept,
             order=order,
             number=number,
             new_begin=self.begin,

@@ -58,17 +58,17 @@ class State:
         """Whether all its numbers are."""
         return all(np.isfinite(each).all() for each in (self.weights, self.squares, self.sums))
 
-    def load(self, trainer: _core.LinearTrainer, columns: npt.NDArray[np.int64]) -> None:
-        """Give the engine what it keeps of these columns."""
+    def load(self, trainer: _core.LinearTrainer, examples: Examples) -> None:
+        """Give the engine what it keeps of the examples' columns; units are 1 if it has squares."""
         for name in ("weights", "squares", "sums"):
             if len(kept := getattr(trainer, name)):
-                kept[:] = getattr(self, name)[columns]
+                kept[:] = getattr(self, name)[examples.columns_by_frequency] / examples.units
 
-    def save(self, trainer: _core.LinearTrainer, columns: npt.NDArray[np.int64]) -> None:
+    def save(self, trainer: _core.LinearTrainer, examples: Examples) -> None:
         """Take it back."""
         for name in ("weights", "squares", "sums"):
             if len(kept := getattr(trainer, name)):
-                getattr(self, name)[columns] = kept
+                getattr(self, name)[examples.columns_by_frequency] = kept * examples.units
 
 
 class Patience:
@@ -204,7 +204,7 @@ def train(
     if settings.average:
         begin = max(state.t, settings.average - 1)
         since = state.t - trained.averaged if trained.averaged else begin
-    trained.load(trainer, columns)
+    trained.load(trainer, examples)
     mean_weight = 1.0 if weights is None else float(weights.mean(dtype=np.float64))
     rows = len(examples)
     order = np.arange(-(-rows // blocks.rows))
@@ -242,9 +242,9 @@ def train(
         if settings.average:
             trained.averaged = max(trained.t - since, 0)
         if patience is not None and patience.looks and not snapshot:
-            trained.save(trainer, columns)
+            trained.save(trainer, examples)
             ended = patience.ends(trained, loss / rows)
-    trained.save(trainer, columns)
+    trained.save(trainer, examples)
     settled = patience is not None and patience.settle(trained)
     if not trained.finite or not (settled or np.isfinite(loss)):
         raise ValueError(_not_finite(settings))

@@ -17,7 +17,7 @@ from sklearn.linear_model import (
     SGDClassifier,
     SGDRegressor,
 )
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler, normalize
 from sklearn.svm import SVC, LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -141,6 +141,29 @@ def test_zeros_of_the_l1_penalty(sync: str, threads: int) -> None:
     np.testing.assert_array_equal(ours.coef_ == 0, theirs.coef_ == 0)
     loses = sync == "hogwild" and threads > 1
     np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=0.2 if loses else 0.05)
+
+
+def test_the_intercept_learns_as_small_values_do() -> None:
+    """At a constant rate an intercept that moved ten times as far as they would swing for ever."""
+    random = np.random.default_rng(0)
+    X = sparse.random_array((4000, 2000), density=0.02, rng=random, data_sampler=random.random)
+    X = normalize(X).tocsr()
+    scores = X @ random.standard_normal(2000)
+    y = np.where(scores > np.quantile(scores, 0.6), 1, -1)
+    how: dict[str, Any] = {
+        "loss": "hinge", "alpha": 1e-6, "learning_rate": "constant", "eta0": 0.1, "max_iter": 20,
+        "tol": None, "random_state": 0,
+    }  # fmt: skip
+
+    def hinge(model: Any) -> float:
+        return float(np.maximum(0, 1 - y * model.decision_function(X)).mean())
+
+    ours, theirs = (kind(**how).fit(X, y) for kind in (LinearClassifier, SGDClassifier))
+    assert hinge(ours) < 1.1 * hinge(theirs)
+    before = ours.coef_.copy(), ours.intercept_.copy()
+    ours.set_params(eta0=1e-30).partial_fit(8 * X, y)  # where it has another unit
+    np.testing.assert_array_equal(ours.coef_, before[0])
+    np.testing.assert_array_equal(ours.intercept_, before[1])
 
 
 def test_huber_is_robust() -> None:

@@ -169,7 +169,7 @@ def test_rows_and_columns_of_nothing() -> None:
     y = [0, 1, 0, 1, 1, 1]
     for solver in SOLVERS:
         for intercept in (False, True):
-            model = LinearClassifier(solver=solver, fit_intercept=intercept).fit(X, y)
+            model = LinearClassifier(solver=solver, fit_intercept=intercept, alpha=0.1).fit(X, y)
             assert not model.coef_.any()
             assert (model.intercept_[0] > 0) == intercept
 

@@ -33,11 +33,11 @@ void check(const Csr<Index, Value>& csr, std::size_t columns) {
 
 template <class Index, class Value>
 void count_columns(const Csr<Index, Value>& from, const ColumnSums& to) {
-  check(from, to.counts.size() - (from.intercept ? 1 : 0));
+  check(from, to.counts.size() - (from.intercept != 0 ? 1 : 0));
   for (std::size_t i = 0; i < from.rows(); ++i) {
     const auto first = static_cast<std::size_t>(from.begin[i]);
     const auto last = static_cast<std::size_t>(from.begin[i + 1]);
-    double mass = from.intercept ? 1 : 0;
+    double mass = from.intercept;
     for (std::size_t k = first; k < last; ++k) mass += std::abs(from.values[k]);
     for (std::size_t k = first; k < last; ++k) {
       const auto u = static_cast<std::size_t>(from.columns[k]);
@@ -45,9 +45,9 @@ void count_columns(const Csr<Index, Value>& from, const ColumnSums& to) {
       const double x = std::abs(from.values[k]);
       to.masses[u] += x * std::sqrt(x * mass);
     }
-    if (from.intercept) {
+    if (from.intercept != 0) {
       ++to.counts.back();
-      to.masses.back() += std::sqrt(mass);
+      to.masses.back() += from.intercept * std::sqrt(from.intercept * mass);
     }
   }
 }
@@ -62,9 +62,9 @@ void arrange(const Csr<Index, Value>& from, std::span<const std::int64_t> order,
       const auto source = static_cast<std::size_t>(from.begin[row]);
       auto target = static_cast<std::size_t>(to.begin[i]);
       const auto n = static_cast<std::size_t>(from.begin[row + 1]) - source;
-      if (from.intercept) {
+      if (from.intercept != 0) {
         to.columns[target] = number.back();
-        to.values[target++] = 1;
+        to.values[target++] = from.intercept;
       }
       for (std::size_t k = 0; k < n; ++k) {
         to.columns[target + k] = number[static_cast<std::size_t>(from.columns[source + k])];

@@ -7,13 +7,13 @@
 
 namespace asyncopt::linear {
 
-// Compressed rows as they come. `intercept` adds a last column, of ones.
+// Compressed rows as they come. `intercept` adds a last column, of that value; 0: none.
 template <class Index, class Value>
 struct Csr {
   std::span<const std::int64_t> begin;  // rows + 1
   std::span<const Index> columns;
   std::span<const Value> values;
-  bool intercept;
+  float intercept;
 
   std::size_t rows() const { return begin.size() - 1; }
 };
