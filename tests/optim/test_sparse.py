@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 import asyncopt
+from asyncopt import _core
 
 from .twins import COMBINED, Twins, assert_close, bytes_of, describe, draw, ours
 
@@ -262,9 +263,16 @@ def flags_at(address: int) -> set[str]:
 @pytest.mark.skipif(
     not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="a kernel without large pages"
 )
-def test_state_of_large_tables_asks_for_large_pages() -> None:
+def test_state_of_large_tables_asks_for_large_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def prefer(at: int, size: int, really: Any = _core.prefer_huge_pages) -> None:
+        asked.append(at)
+        really(at, size)
+
+    monkeypatch.setattr(_core, "prefer_huge_pages", prefer)
     large, small = Parameter(torch.zeros(40_000, 64)), Parameter(torch.zeros(400, 64))
     optimizer = asyncopt.Adagrad([large, small])
-    middle = optimizer.state[large]["sum"].data_ptr() + (5 << 20)
-    assert "hg" in flags_at(middle)
-    assert "hg" not in flags_at(optimizer.state[small]["sum"].data_ptr())
+    at = optimizer.state[large]["sum"].data_ptr()
+    assert asked == [at]
+    assert "hg" in flags_at(at + (5 << 20))
