@@ -18,12 +18,12 @@ namespace {
                           "shared memory: cannot allocate " + std::to_string(bytes) + " bytes");
 }
 
-std::size_t whole_pages(std::size_t bytes) {
+}  // namespace
+
+std::size_t Memory::whole_pages(std::size_t bytes) {
   const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   return std::max((bytes + page - 1) / page, std::size_t{1}) * page;
 }
-
-}  // namespace
 
 Memory::Memory(std::size_t bytes, std::size_t views, std::size_t own_bytes)
     : bytes_(whole_pages(bytes)) {

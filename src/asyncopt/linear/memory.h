@@ -11,9 +11,11 @@ namespace asyncopt::linear {
 // pointer reaches both kinds of memory, and loops need not ask which is which.
 class Memory {
  public:
-  // In each of the `views`, `own_bytes` (rounded up to whole pages) are its own; if that is 0, all
-  // views are the shared array itself.
-  // Throws std::system_error where there is no memory.
+  // The bytes in as many pages as hold these.
+  static std::size_t whole_pages(std::size_t bytes);
+
+  // In each of the `views`, `own_bytes` are its own: whole pages, or all; if that is 0, all views
+  // are the shared array itself. Throws std::system_error where there is no memory.
   Memory(std::size_t bytes, std::size_t views, std::size_t own_bytes);
   ~Memory();
   Memory(const Memory&) = delete;

@@ -9,6 +9,19 @@
 #include "asyncopt/crew.h"
 
 namespace asyncopt::linear {
+namespace {
+
+// Columns of which each worker has a copy. Whole pages of them: what else lay on a page of a
+// worker's own would be neither shared nor merged.
+std::size_t copied(const Sync& sync, std::size_t columns, std::size_t workers,
+                   std::size_t examples) {
+  const std::size_t most = std::min(sync.own, sync.average ? kAll : examples);
+  if (workers == 1 || most == 0) return 0;  // one alone shares with nobody
+  if (most >= columns) return columns;
+  return std::min(columns, Memory::whole_pages(most * sizeof(float)) / sizeof(float));
+}
+
+}  // namespace
 
 // One thread's part of a pass.
 class Trainer::Worker {
@@ -100,8 +113,7 @@ Trainer::Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, st
       sync_(sync),
       columns_(columns),
       workers_(workers),
-      // One alone shares with nobody.
-      own_(workers > 1 ? std::min({sync.own, columns, sync.average ? kAll : examples}) : 0),
+      own_(copied(sync, columns, workers, examples)),
       weights_(columns * sizeof(float), workers, own_ * sizeof(float)),
       squares_(kernel.adaptive ? columns * sizeof(float) : 0, workers,
                kernel.adaptive ? own_ * sizeof(float) : 0),
