@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -35,8 +37,6 @@ from asyncopt.sparse.settings import (
 from asyncopt.sparse.training import Patience, Rest, State, train
 
 __all__ = ["LinearModel", "visits_once"]
-
-_Floats = npt.NDArray[np.float32]
 
 
 def visits_once(self: LinearModel) -> bool:
@@ -76,6 +76,17 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
             if self.validation_fraction == 1:
                 raise ValueError("validation_fraction: expected a number below 1, got 1")
         check_solver(self)
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """If what is done in it fails, the attributes are as before."""
+        before = self.__dict__.copy()
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
 
     def _check_data(self, X: Any, y: Any, **how: Any) -> tuple[Any, Any]:
         X, y = validate_data(
@@ -267,5 +278,5 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.non_deterministic = self.n_threads != 1
+        tags.non_deterministic = self.n_threads != 1 and self.sync != "ordered"
         return tags

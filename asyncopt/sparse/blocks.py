@@ -65,7 +65,7 @@ def without_conflicts(
     def find(rows: npt.NDArray[np.int64], size: int) -> Any:
         return _core.find_conflicts(begin, columns, X.shape[1], rows, size, threads)
 
-    sizes = [blocks.rows]
+    sizes = [max(blocks.rows, min(SMALLEST, len(order)), 1)]
     while sizes[-1] // 2 >= SMALLEST:
         sizes.append(sizes[-1] // 2)
     longest = [find(order[: SAMPLED * size], size)[2] for size in sizes]

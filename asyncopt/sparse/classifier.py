@@ -80,8 +80,8 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
             that are sorted by that; Cyclades, Pan et al., NIPS 2016; where most examples have one,
             and with an intercept all do, one thread trains, with a RuntimeWarning), ``"unshared"``
             (a model each, averaged after each pass).
-            None: ``"replicated"`` for ``"sgd"``; ``"atomic"`` for other solvers, which miss the
-            optimum a little where updates are lost.
+            None: ``"replicated"`` for ``"sgd"``; ``"atomic"`` for other solvers on several
+            threads, which miss the optimum a little where updates are lost.
 
     Attributes:
         coef_: float64 of shape (1 or classes, features).
@@ -153,11 +153,11 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
                 ``tol``.
         """
         self._check_parameters()
-        X, y = self._check_data(X, y)
-        check_classification_targets(y)
-        classes = np.unique(y)
-        self._set_classes("y", classes)
-        self._train_classes(X, y, sample_weight, self.max_iter, until=True, afresh=True)
+        with self._all_or_nothing():
+            X, y = self._check_data(X, y)
+            check_classification_targets(y)
+            self._set_classes("y", np.unique(y))
+            self._train_classes(X, y, sample_weight, self.max_iter, until=True, afresh=True)
         return self
 
     @available_if(visits_once)  # type: ignore[untyped-decorator]
@@ -175,29 +175,30 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         """
         self._check_parameters()
         first = not hasattr(self, "_states")
-        X, y = self._check_data(X, y, reset=first)
-        check_classification_targets(y)
-        if first and classes is None:
-            raise ValueError("classes: expected all labels in the first call, got None")
-        if (
-            classes is not None
-            and not first
-            and not np.array_equal(self.classes_, np.unique(classes))
-        ):
-            raise ValueError(
-                f"classes: expected those of the first call, {self.classes_}, got {classes}"
-            )
-        known = np.unique(classes) if first else self.classes_
-        if strangers := set(np.unique(y).tolist()) - set(known.tolist()):
-            raise ValueError(f"y: expected labels among {known}, got {sorted(strangers)}")
-        if self.class_weight == "balanced":
-            raise ValueError(
-                "class_weight: expected a dict or None, for 'balanced' needs all labels at once; "
-                "compute it with sklearn.utils.compute_class_weight"
-            )
-        if first:
-            self._set_classes("classes", known)
-        self._train_classes(X, y, sample_weight, 1, until=False, afresh=first)
+        with self._all_or_nothing():
+            X, y = self._check_data(X, y, reset=first)
+            check_classification_targets(y)
+            if first and classes is None:
+                raise ValueError("classes: expected all labels in the first call, got None")
+            if (
+                classes is not None
+                and not first
+                and not np.array_equal(self.classes_, np.unique(classes))
+            ):
+                raise ValueError(
+                    f"classes: expected those of the first call, {self.classes_}, got {classes}"
+                )
+            known = np.unique(classes) if first else self.classes_
+            if strangers := set(np.unique(y).tolist()) - set(known.tolist()):
+                raise ValueError(f"y: expected labels among {known}, got {sorted(strangers)}")
+            if self.class_weight == "balanced":
+                raise ValueError(
+                    "class_weight: expected a dict or None, for 'balanced' needs all labels at "
+                    "once; compute it with sklearn.utils.compute_class_weight"
+                )
+            if first:
+                self._set_classes("classes", known)
+            self._train_classes(X, y, sample_weight, 1, until=False, afresh=first)
         return self
 
     def decision_function(self, X: Any) -> npt.NDArray[np.float64]:

@@ -93,9 +93,10 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
             ValueError: an argument is wrong, or the weights did not stay finite.
         """
         self._check_parameters()
-        X, y = self._check_data(X, y, y_numeric=True)
-        weights = self._weights(X, sample_weight)
-        self._train(X, y[None], weights, self.max_iter, until=True, afresh=True)
+        with self._all_or_nothing():
+            X, y = self._check_data(X, y, y_numeric=True)
+            weights = self._weights(X, sample_weight)
+            self._train(X, y[None], weights, self.max_iter, until=True, afresh=True)
         return self
 
     @available_if(visits_once)  # type: ignore[untyped-decorator]
@@ -103,9 +104,10 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
         """Train on, with one pass over these examples; arguments and errors as in `fit`."""
         self._check_parameters()
         first = not hasattr(self, "_states")
-        X, y = self._check_data(X, y, y_numeric=True, reset=first)
-        weights = self._weights(X, sample_weight)
-        self._train(X, y[None], weights, 1, until=False, afresh=first)
+        with self._all_or_nothing():
+            X, y = self._check_data(X, y, y_numeric=True, reset=first)
+            weights = self._weights(X, sample_weight)
+            self._train(X, y[None], weights, 1, until=False, afresh=first)
         return self
 
     def predict(self, X: Any) -> npt.NDArray[np.float64]:

@@ -264,8 +264,8 @@ def _not_finite(settings: Settings) -> str:
     if settings.step not in SOLVERS:
         return (
             "eta0: expected a learning rate at which weights and losses stay finite, got "
-            f"{settings.eta0:g}; lower it, scale the features and targets, or use "
-            "learning_rate='adagrad'"
+            f"{settings.eta0:g}; lower it, scale the features and targets"
+            + (", or use learning_rate='adagrad'" if settings.step.endswith("scaled") else "")
         )
     if isinstance(settings.loss, str):
         return "X: expected values for which weights stay finite in float32; scale the features"

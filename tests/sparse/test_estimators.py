@@ -166,6 +166,17 @@ def test_the_intercept_learns_as_small_values_do() -> None:
     np.testing.assert_array_equal(ours.intercept_, before[1])
 
 
+@pytest.mark.parametrize("kind", [LinearClassifier, LinearRegressor])
+def test_a_fit_that_fails_leaves_the_model(kind: type[Any]) -> None:
+    X, y = classes(3)
+    model = kind(random_state=0).fit(X, y)
+    before = model.predict(X)
+    model.set_params(learning_rate="constant", eta0=1e38)
+    with pytest.raises(ValueError, match=r"eta0: expected a learning rate at which .*finite"):
+        model.fit(100 * X[:, :5], y == 1)
+    np.testing.assert_array_equal(model.predict(X), before)
+
+
 def test_huber_is_robust() -> None:
     X, y = make_regression(500, 5, noise=1.0, random_state=0)
     y[:50] += 1000

@@ -93,7 +93,7 @@ float Copies::share(std::size_t u, float examples) const {
   if (merging_.average) return part();
   float eta = eta_;
   if (merging_.kernel.adaptive) eta /= std::sqrt(squares_.mine[u]) + kEps;
-  const float s = eta * merging_.curvatures[u] * examples;
+  const float s = std::min(eta * merging_.curvatures[u] * examples, 1e30f);
   return (1 + s) / (1 + merging_.workers * s);
 }
 

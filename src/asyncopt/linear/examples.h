@@ -20,7 +20,7 @@ struct Csr {
 
 // Of each column: the number of rows that have it, and the sum over them of the geometric mean of
 // x^2 and |x| times the sum of the row's absolute values: of the curvature of the loss along the
-// column alone, and of a bound of it when all columns move at once. Merged copies (trainer.cc)
+// column alone, and of a bound of it when all columns move at once. Merged copies (copies.cc)
 // would overshoot by the first alone, and hardly move by the second.
 struct ColumnSums {
   std::span<std::int64_t> counts;

@@ -41,6 +41,10 @@ class Trainer::Worker {
              static_cast<float>(trainer.workers_),
              trainer.sync_.average},
             model_) {
+    const std::size_t blocks = (pass.count + pass.block - 1) / pass.block;
+    missing_ = blocks * pass.block - pass.count;
+    const auto last = std::ranges::find(pass.order, static_cast<std::int64_t>(blocks) - 1);
+    short_place_ = static_cast<std::size_t>(last - pass.order.begin());
     const bool penalized = pass.settings.l1 > 0 || pass.settings.l2 > 0;
     const Loops& loops = trainer.kernel_.loops;
     const Sync& sync = trainer.sync_;
@@ -75,6 +79,7 @@ class Trainer::Worker {
     const auto block = static_cast<std::size_t>(pass_.order[place]);
     Range range{block * pass_.block, std::min((block + 1) * pass_.block, pass_.count),
                 pass_.t + place * pass_.block};
+    if (place > short_place_) range.t -= missing_;
     if (!pass_.pieces.empty()) {
       const std::int64_t* const piece = &pass_.pieces[block * pieces + task % pieces];
       range.t += static_cast<std::size_t>(piece[0]) - range.first;
@@ -105,6 +110,7 @@ class Trainer::Worker {
   std::optional<Round::Seat> seat_;
   Copies copies_;
   Loop loop_;
+  std::size_t short_place_, missing_;  // that of the last block, and rows that it is short of
 };
 
 Trainer::Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, std::size_t workers,

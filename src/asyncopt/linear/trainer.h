@@ -34,7 +34,8 @@ struct Pass {
 
 class Trainer {
  public:
-  // No more columns are copied than a pass has `examples`, so that it costs little beside them.
+  // No more columns are copied than a pass has `examples` (whole pages), so that it costs little
+  // beside them; but all of them where copies are averaged.
   // Throws std::system_error where there is no memory, std::invalid_argument where workers that
   // have copies cannot take the step.
   Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, std::size_t workers,
