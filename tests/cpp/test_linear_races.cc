@@ -55,7 +55,7 @@ void check_counts() {
         const bool exact = sync.atomic || sync.locked || sync.in_turn || sync.ordered ||
                            (!sync.average && u < sync.own);  // merged copies lose nothing
         if (exact) CHECK_EQ(counted[u], all);
-        CHECK_LE(all > 0 ? 1.0f : 0.0f, counted[u]);  // shared or merged
+        CHECK(all == 0 || counted[u] > 0);  // shared or merged
         CHECK_LE(counted[u], all);
         CHECK_LE(trainer.weights()[u], all);
       }
