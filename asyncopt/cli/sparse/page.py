@@ -40,7 +40,7 @@ def _reading(plan: Plan, chapters: Sequence[Chapter]) -> str:
     """How the numbers were made."""
     meanings = {
         "round-robin": "threads compute at once and update in turns (Langford et al., NIPS 2009)",
-        "replicated": "each keeps copies of the most frequent columns, merged every 512 examples",
+        "replicated": "each keeps copies of columns, the more frequent ones merged more often",
         "ordered": "work is split so that no two threads ever meet, with the bits of one thread",
         "unshared": "each has a model of its own, averaged after a pass: the floor of all others",
     }
