@@ -131,7 +131,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
             states = [State(len(sums.counts)) for _ in targets]
         else:
             self._check_goes_on(settings)
-            sums, states = copy.deepcopy(self._sums), [copy.copy(each) for each in self._states]
+            sums, states = copy.deepcopy((self._sums, self._states))
         random = check_random_state(self.random_state)
         fitted, held_out = np.arange(X.shape[0]), None
         if until and self.early_stopping:

@@ -165,7 +165,7 @@ def train(
     """Train a model; with one thread, the same bits for the same arguments.
 
     Args:
-        state: where it starts, and is left; as it was after an error.
+        state: where it starts, and is left; of no use after an error.
         examples: in the order of the first pass, about.
         sums: of their columns.
         targets: float32 of shape (examples,), in the examples' order; -1 or 1 for classes.
@@ -195,16 +195,15 @@ def train(
         examples=len(examples),
         custom=custom,
     )
-    trained = copy.deepcopy(state)
     if not settings.average:
-        trained.averaged = 0
-    elif not trained.averaged:
-        trained.sums[:] = 0
+        state.averaged = 0
+    elif not state.averaged:
+        state.sums[:] = 0
     since = 0
     if settings.average:
         begin = max(state.t, settings.average - 1)
-        since = state.t - trained.averaged if trained.averaged else begin
-    trained.load(trainer, examples)
+        since = state.t - state.averaged if state.averaged else begin
+    state.load(trainer, examples)
     mean_weight = 1.0 if weights is None else float(weights.mean(dtype=np.float64))
     rows = len(examples)
     order = np.arange(-(-rows // blocks.rows))
@@ -232,21 +231,21 @@ def train(
             **call,
             numbers=[*numbers.of_step, rows],
             order=order if random is None else random.permutation(order),
-            t=trained.t,
+            t=state.t,
             since=since,
         )
         done += 1
         if not np.isfinite(loss):
             break
-        trained.t += rows
+        state.t += rows
         if settings.average:
-            trained.averaged = max(trained.t - since, 0)
+            state.averaged = max(state.t - since, 0)
         if patience is not None and patience.looks and not snapshot:
-            trained.save(trainer, examples)
-            ended = patience.ends(trained, loss / rows)
-    trained.save(trainer, examples)
-    settled = patience is not None and patience.settle(trained)
-    if not trained.finite or not (settled or np.isfinite(loss)):
+            state.save(trainer, examples)
+            ended = patience.ends(state, loss / rows)
+    state.save(trainer, examples)
+    settled = patience is not None and patience.settle(state)
+    if not state.finite or not (settled or np.isfinite(loss)):
         raise ValueError(_not_finite(settings))
     if isinstance(patience, Rest) and patience.looks and not ended:
         warnings.warn(
@@ -255,8 +254,7 @@ def train(
             ConvergenceWarning,
             stacklevel=4,
         )
-    trained.leads = settings.step == "ftrl"
-    vars(state).update(vars(trained))
+    state.leads = settings.step == "ftrl"
     return done
 
 

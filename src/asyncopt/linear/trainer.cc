@@ -119,15 +119,12 @@ Trainer::Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, st
       sync_(sync),
       columns_(columns),
       workers_(workers),
-      own_(copied(sync, columns, workers, examples)),
-      weights_(columns * sizeof(float), workers, own_ * sizeof(float)),
-      squares_(kernel.adaptive ? columns * sizeof(float) : 0, workers,
-               kernel.adaptive ? own_ * sizeof(float) : 0),
-      sums_(kernel.sums ? columns * sizeof(float) : 0, workers,
-            kernel.sums ? own_ * sizeof(float) : 0),
-      levels_(own_, sync.merge_every),
+      levels_(copied(sync, columns, workers, examples), sync.merge_every),
+      weights_(bytes(true), workers, own_bytes(true)),
+      squares_(bytes(kernel.adaptive), workers, own_bytes(kernel.adaptive)),
+      sums_(bytes(kernel.sums), workers, own_bytes(kernel.sums)),
       round_(workers) {
-  if (own_ > 0 && !kernel.merges)
+  if (levels_.columns() > 0 && !kernel.merges)
     throw std::invalid_argument(
         std::string("sync: expected one without copies, which cannot be merged with ") +
         kernel.step + "; got " + sync.name);

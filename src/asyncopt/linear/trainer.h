@@ -54,15 +54,19 @@ class Trainer {
  private:
   class Worker;
 
+  // Of one number for each column, where the step keeps it; of those that a worker copies.
+  std::size_t bytes(bool kept) const { return kept ? columns_ * sizeof(float) : 0; }
+  std::size_t own_bytes(bool kept) const { return kept ? levels_.columns() * sizeof(float) : 0; }
+
   static float* floats_of(const Memory& memory) {
     return reinterpret_cast<float*>(memory.shared());
   }
 
   const Kernel& kernel_;
   const Sync& sync_;
-  std::size_t columns_, workers_, own_;
+  std::size_t columns_, workers_;
+  Levels levels_;  // of the columns that workers copy
   Memory weights_, squares_, sums_;
-  Levels levels_;
   std::mutex mutex_;  // around each example, under the sync of that name
   Round round_;       // of the sync `round-robin`
 };
