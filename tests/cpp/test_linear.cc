@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "asyncopt/linear/losses.h"
+#include "asyncopt/linear/steps.h"
 #include "support.h"
 
 using namespace asyncopt;
@@ -60,6 +61,9 @@ struct Reference {
       const double target = e.target[i];
       losses += textbook_loss(kernel.loss, prediction, target, s.epsilon);
       const double slope = textbook_derivative(kernel.loss, prediction, target, s.epsilon);
+      double l2 = s.l2;
+      if (slope == 0 && s.l1 == 0 && !kernel.leads)
+        l2 *= linear::pays_for_flat_ones(i) ? linear::kFlatOnes : 0;
       for (std::size_t k = begin; k < end; ++k) {
         const std::size_t u = at(k);
         const double gradient = slope * e.value[k], gap = e.spacing[u];
@@ -78,7 +82,7 @@ struct Reference {
         if (kernel.adaptive) eta /= std::sqrt(squares[u]) + 1e-10;
         const double w = weights[u] - eta * gradient;
         const double shrunk = std::fmax(0, std::fabs(w) - eta * s.l1 * gap);
-        weights[u] = std::copysign(shrunk / (1 + eta * s.l2 * gap), w);
+        weights[u] = std::copysign(shrunk / (1 + eta * l2 * gap), w);
       }
       if (i < s.since) continue;
       const double counted = static_cast<double>(i - s.since) + 1;

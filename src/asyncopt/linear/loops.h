@@ -182,11 +182,18 @@ double loop(const Rows& rows, std::size_t first, std::size_t last, std::uint64_t
     const LossAt loss = row.loss<Loss>(model.weights, settings);
     const Turn turn(model.seat);
     losses += static_cast<double>(loss.value);
-    if (loss.derivative == 0 && !Penalized) continue;
     const std::uint64_t now = t + (i - first);
+    float l2 = settings.l2;
+    if (loss.derivative == 0) {
+      if (!Penalized) continue;
+      if (!Kind::leads && settings.l1 == 0) {
+        if (!pays_for_flat_ones(now)) continue;
+        l2 *= kFlatOnes;
+      }
+    }
     const float eta = settings.eta0 / (1 + settings.decay * static_cast<float>(now));
     const float before = now < settings.since ? 0 : static_cast<float>(now - settings.since);
-    Access<Kind, Penalized>::row({eta, loss.derivative, settings.l1, settings.l2, before}, model,
+    Access<Kind, Penalized>::row({eta, loss.derivative, settings.l1, l2, before}, model,
                                  settings.spacing, row.columns, row.values, row.n);
   }
   return losses;

@@ -39,6 +39,14 @@ struct AveragedAdaGrad : AdaGrad {
   static constexpr bool sums = true, averages = true;
 };
 
+// Of the examples at which the loss is flat, as the hinge is beyond its margin, one in so many pays
+// the l2 penalty, for all of them: on the average nothing changes, and the others are only read.
+// Not the l1 penalty, whose zeros would be fewer, nor where each example's is that of all before.
+inline constexpr std::uint32_t kFlatOnes = 4;
+ASYNCOPT_INLINE bool pays_for_flat_ones(std::uint64_t t) {
+  return noise(static_cast<std::uint32_t>(t), 0) % kFlatOnes == 0;
+}
+
 // The best weight for all gradients so far: ftrl.h.
 struct Ftrl : Usual {
   static constexpr const char* name = "ftrl";
