@@ -17,12 +17,13 @@ import torch
 from asyncopt.optim.base import Optimizer
 from asyncopt.optim.rules import SGD
 from asyncopt.optim.sharing import alias
+from asyncopt.optim.wrapper import Wrapper
 from asyncopt.store import Ledger, Store
 
 __all__ = ["Averaging", "ElasticAveraging", "LocalSteps"]
 
 
-class Averaging(torch.optim.Optimizer):
+class Averaging(Wrapper):
     """A worker's own optimizer, and a center that it exchanges with.
 
     It is an argument of :func:`asyncopt.launch` like any optimizer of this package: in each worker
@@ -48,8 +49,6 @@ class Averaging(torch.optim.Optimizer):
     #: Attributes that a copy has from its original.
     _COPIED: tuple[str, ...] = ("optimizer", "every", "center", "_weight", "_steps")
 
-    optimizer: torch.optim.Optimizer
-    every: int
     center: Optimizer
     _weight: float
     _steps: int
@@ -60,23 +59,7 @@ class Averaging(torch.optim.Optimizer):
         every: Any,
         center: Callable[[list[torch.Tensor]], Any],
     ) -> None:
-        if not isinstance(optimizer, torch.optim.Optimizer) or isinstance(optimizer, Averaging):
-            raise TypeError(
-                f"optimizer: expected a torch optimizer, got {type(optimizer).__name__}; pass the "
-                "one that takes the local steps"
-            )
-        if isinstance(optimizer, Optimizer) and optimizer.store is not None:
-            raise ValueError(
-                "optimizer: expected one that is not shared, got one with a store; every worker "
-                "needs its own"
-            )
-        if isinstance(optimizer, Optimizer) and optimizer.sparse_updates == "dense":
-            raise ValueError(
-                "optimizer: expected sparse_updates='touched', as the center is read whole, got "
-                "'dense'; use dense gradients"
-            )
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"every: expected a number of steps >= 1, got {every!r}")
+        self._check(optimizer, every)
         params = [p for group in optimizer.param_groups for p in group["params"]]
         copies = [p.detach().to("cpu", copy=True) for p in params]
         made = center(copies)
@@ -90,27 +73,6 @@ class Averaging(torch.optim.Optimizer):
         )
 
     # --- As a torch optimizer ------------------------------------------------------------------
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """Those of the local optimizer."""
-        return self.optimizer.param_groups
-
-    @property
-    def state(self) -> Any:  # type: ignore[override]
-        """That of the local optimizer."""
-        return self.optimizer.state
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """As the local optimizer's."""
-        self.optimizer.zero_grad(set_to_none)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Refused: the center is made of the parameters that there were at first."""
-        raise RuntimeError(
-            "add_param_group: expected all groups at the start; add them to the local optimizer "
-            "before it is wrapped"
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """The local optimizer's, and as ``"center"`` that of the center's optimizer."""
@@ -200,9 +162,6 @@ class Averaging(torch.optim.Optimizer):
         """Whether the method replaces a worker's replica by the center at this point."""
         raise NotImplementedError
 
-    def _params(self) -> list[torch.Tensor]:
-        return [p for group in self.param_groups for p in group["params"]]
-
     def _center(self) -> list[torch.Tensor]:
         return [p for group in self.center.param_groups for p in group["params"]]
 
@@ -213,7 +172,7 @@ class Averaging(torch.optim.Optimizer):
         return {name: self.__dict__[name] for name in self._COPIED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({**state, "defaults": state["optimizer"].defaults})
+        super().__setstate__(state)
         self._in_worker = self.store is not None
         if self._in_worker:
             self._join()
