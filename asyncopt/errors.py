@@ -14,6 +14,7 @@ __all__ = [
     "CheckpointError",
     "DownloadError",
     "LockTimeout",
+    "PeerError",
     "RunTimeout",
     "SegmentError",
     "TaskError",
@@ -39,6 +40,22 @@ class SegmentError(AsyncoptError, RuntimeError):
 
 class LockTimeout(AsyncoptError, TimeoutError):
     """A lock of the store was not free within its deadline; the message names its owner."""
+
+
+class PeerError(AsyncoptError, RuntimeError):
+    """An exchange between the ranks of a process group failed.
+
+    Args:
+        message: what was being exchanged, with whom, and what the backend said.
+        ranks: the ranks of the group, as the default group counts them.
+    """
+
+    def __init__(self, message: str, ranks: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.ranks = ranks
+
+    def __reduce__(self) -> tuple[type[PeerError], tuple[str, tuple[int, ...]]]:
+        return PeerError, (str(self), self.ranks)
 
 
 class RunTimeout(AsyncoptError, TimeoutError):

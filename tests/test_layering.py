@@ -24,6 +24,7 @@ LAYERS = (
     "cli",
     "methods",
     "run",
+    "distributed",
     "optim",
     "sparse",
     "store",

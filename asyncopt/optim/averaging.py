@@ -17,7 +17,7 @@ import torch
 from asyncopt.optim.base import Optimizer
 from asyncopt.optim.rules import SGD
 from asyncopt.optim.sharing import alias
-from asyncopt.optim.wrapper import Wrapper
+from asyncopt.optim.wrapper import Wrapper, holds
 from asyncopt.store import Ledger, Store
 
 __all__ = ["Averaging", "ElasticAveraging", "LocalSteps"]
@@ -63,7 +63,7 @@ class Averaging(Wrapper):
         params = [p for group in optimizer.param_groups for p in group["params"]]
         copies = [p.detach().to("cpu", copy=True) for p in params]
         made = center(copies)
-        if not isinstance(made, Optimizer) or not _holds(made, copies):
+        if not isinstance(made, Optimizer) or not holds(made, copies):
             raise TypeError(
                 "outer: expected a function of a list of parameters that makes an asyncopt "
                 f"optimizer of them all, got one that makes {made!r}"
@@ -200,11 +200,6 @@ class Averaging(Wrapper):
             }
         )
         return clone
-
-
-def _holds(optimizer: Optimizer, params: list[torch.Tensor]) -> bool:
-    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
-    return held == [id(p) for p in params]
 
 
 class ElasticAveraging(Averaging):

@@ -8,7 +8,7 @@ import torch
 
 from asyncopt.optim.base import Optimizer
 
-__all__ = ["Wrapper"]
+__all__ = ["Wrapper", "holds"]
 
 
 class Wrapper(torch.optim.Optimizer):
@@ -72,3 +72,11 @@ class Wrapper(torch.optim.Optimizer):
 
     def _params(self) -> list[torch.Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
+
+
+def holds(optimizer: object, params: list[torch.Tensor]) -> bool:
+    """Whether it is an optimizer of exactly these parameters, in this order."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        return False
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    return held == [id(p) for p in params]

@@ -1,0 +1,98 @@
+"""The ranks of a process group: what they must agree on, and what becomes of one that is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from asyncopt.errors import PeerError
+
+__all__ = ["Ranks"]
+
+
+class Ranks:
+    """A process group that this process is in.
+
+    Args:
+        group: of torch.distributed; None for the default one.
+
+    Attributes:
+        size: number of ranks.
+
+    Raises:
+        RuntimeError: there is no process group yet.
+        TypeError, ValueError: `group` is none, or this process is not in it.
+    """
+
+    def __init__(self, group: Any) -> None:
+        if not dist.is_initialized():
+            raise RuntimeError(
+                "group: expected a process group, got none; call "
+                "torch.distributed.init_process_group first"
+            )
+        if group == dist.GroupMember.NON_GROUP_MEMBER:
+            raise ValueError(
+                "group: expected one that this rank is in, got one of others; make the optimizer "
+                "on its ranks only"
+            )
+        if group is not None and not isinstance(group, dist.ProcessGroup):
+            raise TypeError(f"group: expected a process group or None, got {type(group).__name__}")
+        self._group = group
+        self.size = dist.get_world_size(group)
+
+    def check_device(self, name: str, tensor: torch.Tensor) -> None:
+        """Raises ValueError where the group has no backend for the tensor's device."""
+        config = dist.get_backend_config(self._group)  # such as "cpu:gloo,cuda:nccl"
+        backends = dict(entry.split(":") for entry in config.split(","))
+        if tensor.device.type not in backends:
+            raise ValueError(
+                f"{name}: expected a device of the process group, {' or '.join(backends)}; got "
+                f"{tensor.device}; move the model first, or name a backend for it in "
+                "init_process_group"
+            )
+
+    def agree(self, facts: Mapping[str, object]) -> None:
+        """Returns if all ranks have called it with the same facts; raises ValueError on all if not.
+
+        A rank that does not call it at all is waited for as long as the group's timeout says.
+        """
+        everyone: list[Any] = [None] * self.size
+        with self.meeting("agreeing on what to exchange"):
+            dist.all_gather_object(everyone, dict(facts), group=self._group)
+        for name in facts:
+            said: dict[object, list[int]] = {}
+            for rank, theirs in enumerate(everyone):
+                said.setdefault(theirs.get(name), []).append(rank)
+            if len(said) > 1:
+                listed = ", ".join(f"{value} on rank {_listed(who)}" for value, who in said.items())
+                raise ValueError(f"{name}: expected the same on all ranks, got {listed}")
+
+    def broadcast(self, tensor: torch.Tensor) -> None:
+        """Gives all ranks the first one's values."""
+        dist.broadcast(tensor, group=self._group, group_src=0)
+
+    def begin_sum(self, tensor: torch.Tensor) -> dist.Work:
+        """Begins to replace the tensor by its sum over all ranks, with the same bits on each."""
+        work: dist.Work = dist.all_reduce(tensor, group=self._group, async_op=True)
+        return work
+
+    @contextmanager
+    def meeting(self, what: str) -> Iterator[None]:
+        """Says of an error of the process group what was being done, and with whom."""
+        try:
+            yield
+        except RuntimeError as error:
+            ranks = tuple(dist.get_process_group_ranks(self._group))
+            raise PeerError(
+                f"{what}: expected ranks {_listed(ranks)} to take part, got: {error}; a rank has "
+                "ended, stands still or has taken fewer steps; start all again from a checkpoint",
+                ranks,
+            ) from error
+
+
+def _listed(ranks: tuple[int, ...] | list[int]) -> str:
+    return ", ".join(map(str, ranks))
