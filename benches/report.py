@@ -234,6 +234,7 @@ SUITES: dict[str, Callable[[Sequence[Record]], str]] = {
     "svmlight": svmlight_tables,
     "contention": contention_tables,
     "workers": workers_table,
+    "averaging": functools.partial(workers_table, title="Averaging between ranks"),
     "folds": folds_tables,
     "telemetry": functools.partial(workers_table, title="Telemetry"),
 }

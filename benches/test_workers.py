@@ -37,14 +37,15 @@ class Program(NamedTuple):
 OURS, CEILING = "asyncopt hogwild, 2 workers", "2 independent processes"
 SINGLE = "1 process, 1 thread"
 HOGWILD, DDP = "mnist_hogwild, 2 processes", "DDP gloo, 2 processes"
+HOGWILD_STORE = Program("benches.peers.asyncopt_workers", 2, ("hogwild", "2"))
 PROGRAMS = {
-    OURS: Program("benches.peers.asyncopt_workers", 2, ("hogwild", "2")),
+    OURS: HOGWILD_STORE,
     CEILING: Program("benches.peers.independent", 2, ("2",)),
     SINGLE: Program("benches.peers.single", 1, ("1",)),
     "1 process, 2 threads": Program("benches.peers.single", 1, ("2",)),
     HOGWILD: Program("benches.peers.mnist_hogwild", 2, ("2",)),
     "mnist_hogwild, fused SGD": Program("benches.peers.mnist_hogwild", 2, ("2", "fused")),
-    DDP: Program("benches.peers.ddp_gloo", 2, ("2",)),
+    DDP: Program("benches.peers.ddp", 2, ("2", "cpu")),
 }
 GOALS = {CEILING: 0.95, HOGWILD: 1.0, DDP: 1.0}
 

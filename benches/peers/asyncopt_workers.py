@@ -14,7 +14,16 @@ from typing import Any
 from torch import nn
 
 import asyncopt
-from benches.peers.training import BATCH, EPOCHS_PER_TURN, LR, Batches, data, model, take_turns
+from benches.peers.training import (
+    BATCH,
+    EPOCHS_PER_TURN,
+    LR,
+    Batches,
+    data,
+    ignore,
+    model,
+    take_turns,
+)
 
 
 def work(
@@ -27,8 +36,8 @@ def work(
     def batches(turn: int) -> Batches:
         return worker.batches(data(), BATCH, EPOCHS_PER_TURN, seed=turn, drop_last=True)
 
-    seen = {"seen": worker.log} if logging else {}
-    take_turns(address, worker.rank, network, opt, batches, **seen)
+    seen = worker.log if logging else ignore
+    take_turns(address, worker.rank, network, opt, batches, seen)
 
 
 def pretend_terminal() -> None:

@@ -52,7 +52,7 @@ def data() -> tuple[Tensor, Tensor]:
     return mnist.load(SEED).train
 
 
-def shard(rank: int, workers: int) -> Callable[[int], Batches]:
+def shard(rank: int, workers: int, device: torch.device | str = "cpu") -> Callable[[int], Batches]:
     """Batches of worker `rank` in a turn: what `Worker.batches` gives with the turn as seed.
 
     `drop_last`: with two workers both have 31 batches an epoch, which DDP needs.
@@ -62,9 +62,14 @@ def shard(rank: int, workers: int) -> Callable[[int], Batches]:
         supply = check_supply(data(), BATCH, shuffle=True, drop_last=True)
         numbered = NumberedBatches(supply, EPOCHS_PER_TURN, seed=turn, every=workers)
         numbers = range(rank, numbered.total, workers)
-        return (numbered.fetch(number) for number in numbers if not numbered.is_empty(number))
+        taken = (numbered.fetch(number) for number in numbers if not numbered.is_empty(number))
+        return (tuple(tensor.to(device) for tensor in batch) for batch in taken)
 
     return batches
+
+
+def ignore(loss: Tensor) -> None:
+    """What is done with a loss that nobody watches."""
 
 
 def take_turns(
@@ -73,11 +78,12 @@ def take_turns(
     network: nn.Module,
     opt: torch.optim.Optimizer,
     batches: Callable[[int], Batches],
-    seen: Callable[[Tensor], object] = lambda loss: None,
+    seen: Callable[[Tensor], object] = ignore,
+    settle: Callable[[], object] = lambda: None,
 ) -> None:
     """A worker's life: train when told to "train", evaluate when told to "score".
 
-    `seen` gets the loss of every batch.
+    `seen` gets the loss of every batch; `settle` is called before a score.
     """
     turns = Turns(address, rank)
     taken = 0
@@ -86,6 +92,7 @@ def take_turns(
             turns.reply(train(network, opt, batches(taken), seen))
             taken += 1
         else:
+            settle()
             turns.reply(score(network))
 
 
@@ -105,6 +112,8 @@ def train(
         opt.step()
         seen(loss)
         images += len(x)
+    if loss.is_cuda:
+        torch.cuda.synchronize()
     return Trained(begin, time.perf_counter(), images)
 
 
@@ -113,9 +122,11 @@ def score(network: nn.Module) -> Score:
     if isinstance(network, nn.parallel.DistributedDataParallel):
         network = network.module
     split = mnist.load(SEED)
+    device = next(network.parameters()).device
+    images, labels, test_images, test_labels = (t.to(device) for t in (*split.train, *split.test))
     with torch.inference_mode():
-        loss = nn.functional.cross_entropy(network(split.train[0]), split.train[1])
-        right = network(split.test[0]).argmax(dim=1) == split.test[1]
+        loss = nn.functional.cross_entropy(network(images), labels)
+        right = network(test_images).argmax(dim=1) == test_labels
     return Score(float(loss), float(right.float().mean()))
 
 

@@ -218,7 +218,7 @@ def left_alone(
     its parameters are those of its local steps."""
     heard = []
     for how in ("stands still", "dies"):
-        with group(worker, place, os.path.join(folder, how), seconds=3.0) as device:
+        with group(worker, place, os.path.join(folder, how), seconds=5.0) as device:
             network, x, y = placed(0, device)
             opt = LocalSteps(torch.optim.SGD(network.parameters(), lr=0.1), 2)
             if worker.rank == 1:
