@@ -4,15 +4,17 @@ Where devices reach each other directly (NCCL between GPUs, gloo between hosts),
 store between them. Every rank trains its own model with any torch optimizer and meets the others
 every so many steps; what they exchange travels while the next steps are taken::
 
-    torch.distributed.init_process_group("nccl")       # under torchrun
+    from asyncopt.distributed import LocalSteps
+
+    torch.distributed.init_process_group("nccl")     # under torchrun
     model = Net().to(device)
     local = torch.optim.SGD(model.parameters(), lr=0.1)
-    optimizer = asyncopt.distributed.LocalSteps(local, every=8, buffers=model.buffers())
-    for x, y in batches:                               # as many on every rank
+    optimizer = LocalSteps(local, every=8, buffers=model.buffers())
+    for x, y in batches:                             # as many on every rank
         optimizer.zero_grad()
         loss_fn(model(x), y).backward()
         optimizer.step()
-    optimizer.pull()                                   # from here on all ranks have one model
+    optimizer.pull()                                 # from here on all ranks have one model
 
 ``every=1, overlap=0`` is synchronous data parallelism, of which
 ``torch.nn.parallel.DistributedDataParallel`` is the faster form. :class:`asyncopt.LocalSteps` and
@@ -24,6 +26,7 @@ after ``init_process_group("gloo", f"file://{path}", rank=worker.rank,
 world_size=worker.world_size)`` with the ``path`` of a new file. A worker cannot be replaced then.
 """
 
-from asyncopt.distributed.averaging import ElasticAveraging, LocalSteps, PeerAveraging
+from asyncopt.distributed.averaging import PeerAveraging
+from asyncopt.distributed.methods import ElasticAveraging, LocalSteps
 
 __all__ = ["ElasticAveraging", "LocalSteps", "PeerAveraging"]

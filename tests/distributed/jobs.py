@@ -48,9 +48,10 @@ def everything(worker: Worker, place: Place, path: str) -> dict[str, Any]:
             "histories": histories(worker.rank, device),
             "torch averager": averager(worker.rank, device),
             "data parallel": data_parallel(worker.rank, device),
-            "bfloat16": bfloat16(device),
+            "bfloat16": [bfloat16(device, overlap) for overlap in (0, 1)],
             "buffers": buffers(worker.rank, device),
             "disagreements": disagreements(worker.rank, device),
+            "uneven": uneven(worker.rank, device),
             "later": went_on_alone(worker, device),
         }
         for case in ("outer optimizer, overlapped", "elastic, overlapped"):
@@ -96,7 +97,8 @@ def histories(rank: int, device: torch.device) -> dict[tuple[str, str], Any]:
 def averager(rank: int, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
     """The parameters of local SGD, ours and torch's."""
     network, x, y = placed(rank, device)
-    opt = LocalSteps(torch.optim.SGD(network.parameters(), lr=0.1), 4, overlap=0)
+    local = torch.optim.SGD(network.parameters(), lr=0.1)
+    opt = LocalSteps(local, 4, overlap=0, group=dist.new_group())
     ours = train(network, opt, x, y, STEPS)
 
     network, x, y = placed(0, device)[0], x, y
@@ -120,11 +122,11 @@ def data_parallel(rank: int, device: torch.device) -> tuple[list[Tensor], list[T
     return ours, train(network, local(network.parameters()), x, y, STEPS)
 
 
-def bfloat16(device: torch.device) -> float:
-    """A parameter of 1 and 40 outer steps, each too small for bfloat16."""
+def bfloat16(device: torch.device, overlap: int) -> float:
+    """A parameter of 1 after 40 outer steps, each too small for bfloat16."""
     weight = nn.Parameter(torch.ones(5, dtype=torch.bfloat16, device=device))
     outer = functools.partial(torch.optim.SGD, lr=2.0**-4)
-    opt = LocalSteps(torch.optim.SGD([weight], lr=1.0), 1, outer, overlap=0)
+    opt = LocalSteps(torch.optim.SGD([weight], lr=1.0), 1, outer, overlap=overlap)
     for _ in range(40):
         weight.grad = torch.full_like(weight, 2.0**-7)
         opt.step()
@@ -196,6 +198,20 @@ def disagreements(rank: int, device: torch.device) -> list[str]:
             said.append("")
     assert all((weight == rank).all() for weight in [*weights, other, double])
     return said
+
+
+def uneven(rank: int, device: torch.device) -> str:
+    """What is said when the ranks come to a pull after different numbers of steps."""
+    network, x, y = placed(rank, device)
+    opt = ElasticAveraging(torch.optim.SGD(network.parameters(), lr=0.1), 8)
+    train(network, opt, x, y, 3 + rank)
+    before = flat(network)
+    try:
+        opt.pull()
+    except ValueError as error:
+        assert torch.equal(flat(network), before)
+        return str(error)
+    return ""
 
 
 def went_on_alone(worker: Worker, device: torch.device) -> bool:

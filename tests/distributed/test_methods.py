@@ -59,14 +59,23 @@ def test_every_step_is_data_parallelism(results: Any) -> None:
             assert_close(ours, theirs)
 
 
-def test_bfloat16_is_averaged_in_float32(results: Any) -> None:
+@pytest.mark.parametrize("overlap", [0, 1])
+def test_bfloat16_is_averaged_in_float32(results: Any, overlap: int) -> None:
+    def rounded(value: float) -> float:
+        return float(torch.tensor(value, dtype=torch.bfloat16))
+
     center = weight = 1.0
+    sent = None
     for _ in range(40):
-        local = float(torch.tensor(weight - 2.0**-7, dtype=torch.bfloat16))
-        center -= 2.0**-4 * (center - local)
-        weight = float(torch.tensor(center, dtype=torch.bfloat16))
+        weight = rounded(weight - 2.0**-7)
+        if overlap == 0:
+            sent = weight
+        if sent is not None:
+            center -= 2.0**-4 * (center - sent)
+            weight = rounded(weight + (center - sent))
+        sent = weight  # travels during the next step
     assert weight < 1
-    assert [result["bfloat16"] for result in results] == [weight] * RANKS
+    assert [result["bfloat16"][overlap] for result in results] == [weight] * RANKS
 
 
 def test_buffers(results: Any) -> None:
@@ -108,6 +117,11 @@ def test_ranks_that_disagree_all_say_so(results: Any) -> None:
     ]
     for said, start in zip(results[0]["disagreements"], expected, strict=True):
         assert said.startswith(start)
+
+
+def test_ranks_that_took_different_numbers_of_steps_all_say_so(results: Any) -> None:
+    said = "steps: expected the same on all ranks, got 3 on rank 0, 4 on rank 1"
+    assert [result["uneven"] for result in results] == [said] * RANKS
 
 
 def test_a_rank_goes_on_while_an_exchange_is_under_way(results: Any) -> None:
