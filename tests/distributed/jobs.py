@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -227,9 +226,7 @@ def went_on_alone(worker: Worker, device: torch.device) -> bool:
     return True
 
 
-def left_alone(
-    worker: Worker, place: Place, folder: str
-) -> list[tuple[str, tuple[int, ...], bool]]:
+def left_alone(worker: Worker, place: Place, folder: str) -> list[tuple[asyncopt.PeerError, bool]]:
     """Rank 1 first stands still, in the second group it dies; what rank 0 hears of it, and whether
     its parameters are those of its local steps."""
     heard = []
@@ -239,7 +236,6 @@ def left_alone(
             opt = LocalSteps(torch.optim.SGD(network.parameters(), lr=0.1), 2)
             if worker.rank == 1:
                 if how == "dies":
-                    sys.stdout.flush()
                     os._exit(3)
                 worker.barrier(timeout=60)
                 continue
@@ -248,7 +244,7 @@ def left_alone(
             except asyncopt.PeerError as error:
                 alone, _, _ = placed(0, device)
                 train(alone, torch.optim.SGD(alone.parameters(), lr=0.1), x, y, 4)
-                heard.append((str(error), error.ranks, torch.equal(flat(alone), flat(network))))
+                heard.append((error, torch.equal(flat(alone), flat(network))))
             if how == "stands still":
                 worker.barrier(timeout=60)
     return heard

@@ -24,9 +24,9 @@ def test_a_rank_that_stands_still_and_one_that_dies(tmp_path: Path) -> None:
         )
     heard = run.results[0]
     assert len(heard) == 2
-    for message, ranks, untouched in heard:
-        assert message.startswith(
+    for error, untouched in heard:
+        assert str(error).startswith(
             "the exchange after step 2: expected ranks 0, 1 to take part, got: "
         )
-        assert ranks == (0, 1)
+        assert error.ranks == (0, 1)
         assert untouched
