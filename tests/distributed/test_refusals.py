@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # torch.optim imports it late; its defaults would keep a group alive
 from torch.nn import Parameter
 
 import asyncopt
