@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import asyncopt
-from asyncopt.cli import doctor as doctoring
 from asyncopt.cli import measure
 from asyncopt.cli.delays import GRAMMAR, parse_delay
-from asyncopt.cli.failures import FAILED, reported
+from asyncopt.cli.doctor.command import doctor
+from asyncopt.cli.failures import reported
 from asyncopt.cli.options import AsJson, Debug, Epochs, Out, Repeats, checked
 from asyncopt.cli.plan import (
     MODES,
@@ -165,25 +163,6 @@ def compare(
         measure.run(plan, out, as_json=as_json)
 
 
-@cli.command()
-def doctor(
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Warn of what hurts with this many workers.")
-    ] = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Look at machine and build, and warn of what will hurt; exit with 1 if the build is broken."""
-    with reported(debug):
-        diagnosis = doctoring.examine(workers)
-        if as_json:
-            typer.echo(json.dumps(diagnosis.as_json(), indent=1, allow_nan=False))
-        else:
-            doctoring.print_diagnosis(Console(), diagnosis)
-        if not diagnosis.works:
-            typer.echo("error: this build does not work; install asyncopt again", err=True)
-            raise typer.Exit(FAILED)
-
-
+cli.command()(doctor)
 cli.command()(staleness)
 cli.command()(simulate)

@@ -1,4 +1,4 @@
-"""What ``asyncopt doctor`` looks at, warns of, and when it fails."""
+"""What ``asyncopt doctor`` looks at, warns of, and when it fails; its advice: test_modes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ import pytest
 from typer.testing import CliRunner
 
 import asyncopt
-from asyncopt.cli import doctor, machine
+from asyncopt.cli import machine
 from asyncopt.cli.commands import cli
+from asyncopt.cli.doctor import rates, show, troubles
+from asyncopt.cli.doctor.diagnosis import Diagnosis
 from asyncopt.report.text import size_text
 from tests.cli import made_up
 
 runner = CliRunner()
 
 
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured in full takes seconds."""
+    monkeypatch.setattr(rates, "SIZES", (1000, 10_000))
+    monkeypatch.setattr(rates, "BUDGET", 0.0)
+
+
 def warned(workers: int | None = None, isas: tuple[str, ...] = ("a", "b"), **changes: Any) -> str:
     """What a machine that is perfect but for `changes` is warned of."""
-    found = doctor.warnings(made_up.machine(**changes), workers, isas[-1], isas)
+    found = troubles.warnings(made_up.machine(**changes), workers, isas[-1], isas)
     return " ".join(warning.about for warning in found)
 
 
@@ -54,16 +63,17 @@ def test_each_trouble_is_warned_of(changes: dict[str, Any], about: str) -> None:
 
 
 def test_an_overridden_instruction_set_is_warned_of() -> None:
-    found = list(doctor.warnings(made_up.machine(), None, "baseline", ("baseline", "avx2")))
+    found = list(troubles.warnings(made_up.machine(), None, "baseline", ("baseline", "avx2")))
     assert any("unset ASYNCOPT_ISA" in warning.remedy for warning in found)
 
 
 def test_what_the_kernel_hides_is_not_an_error() -> None:
     hidden = ("governor", "hyperthreads", "l1d", "l2", "l3", "memory", "shm_huge_pages", "cuda")
     blind = made_up.machine(**dict.fromkeys(hidden), memory_available=None)
-    assert list(doctor.warnings(blind, None, "a", ("a",))) is not None
-    diagnosis = doctor.Diagnosis(blind, "1", "a", ("a",), (), (), (), ())
-    assert len(list(doctor.fact_lines(diagnosis))) > 15
+    assert list(troubles.warnings(blind, None, "a", ("a",))) is not None
+    nothing = rates.Rates(1, 1.0, 1.0, {}, {}, None)
+    diagnosis = Diagnosis(blind, "1", "a", ("a",), (), (), (), (), nothing, None)
+    assert len(list(show.fact_lines(diagnosis))) > 15
 
 
 def test_this_build_works_and_doctor_says_so() -> None:
@@ -76,15 +86,17 @@ def test_this_build_works_and_doctor_says_so() -> None:
 
 
 def test_doctor_as_json() -> None:
-    result = runner.invoke(cli, ["doctor", "--json", "--workers", "100000"])
+    result = runner.invoke(cli, ["doctor", "--json", "--workers", "256"])
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
-    assert set(facts) == {"works", "build", "machine", "checks", "warnings"}
+    assert set(facts) == {"works", "build", "machine", "checks", "warnings", "rates", "advice"}
     assert facts["works"] is True
     assert facts["build"]["isa"] in facts["build"]["isas"]
     assert facts["machine"]["usable_cores"] >= 1
     assert all(check["passed"] for check in facts["checks"])
     assert "workers" in [warning["about"] for warning in facts["warnings"]]
+    assert facts["rates"]["copy"] > 0
+    assert facts["advice"] is None
 
 
 def test_a_step_that_differs_from_torch_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +114,9 @@ def test_a_push_that_raises_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncopt.SGD, "share_memory", refuse)
     result = runner.invoke(cli, ["doctor", "--json"])
     assert result.exit_code == 1
-    assert not json.loads(result.stdout)["works"]
+    facts = json.loads(result.stdout)
+    assert not facts["works"]
+    assert facts["rates"] is None
 
 
 @pytest.mark.parametrize(

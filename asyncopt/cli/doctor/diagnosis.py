@@ -1,0 +1,111 @@
+"""Everything that ``asyncopt doctor`` finds out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import asyncopt
+from asyncopt import _core
+from asyncopt.cli.doctor.checks import Check, self_checks
+from asyncopt.cli.doctor.findings import findings
+from asyncopt.cli.doctor.modes import Forecast, forecasts
+from asyncopt.cli.doctor.rates import PUSHED, Rates, measure
+from asyncopt.cli.doctor.task import Task
+from asyncopt.cli.doctor.troubles import Warn, warnings
+from asyncopt.cli.machine import Machine, look
+from asyncopt.cli.results import plain
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What a training comes to in every mode, and sentences on it."""
+
+    task: Task
+    modes: tuple[Forecast, ...]
+    findings: tuple[str, ...]
+
+    @classmethod
+    def on(cls, task: Task, rates: Rates) -> Advice:
+        """From what was measured."""
+        modes = forecasts(task, rates)
+        return cls(task, modes, tuple(findings(task, modes)))
+
+    def as_json(self) -> dict[str, Any]:
+        """By name."""
+        return {
+            "task": self.task.as_json(),
+            "modes": [mode.as_json() for mode in self.modes],
+            "findings": list(self.findings),
+        }
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything that ``asyncopt doctor`` says.
+
+    `rates` None: the build does not work, and nothing was measured. `advice` None: nor that, or
+    nobody asked about a training.
+    """
+
+    machine: Machine
+    version: str
+    isa: str
+    isas: tuple[str, ...]
+    syncs: tuple[str, ...]
+    rules: tuple[str, ...]
+    checks: tuple[Check, ...]
+    warnings: tuple[Warn, ...]
+    rates: Rates | None
+    advice: Advice | None
+
+    @property
+    def works(self) -> bool:
+        """Whether every self-check passed."""
+        return all(check.passed for check in self.checks)
+
+    def as_json(self) -> dict[str, Any]:
+        """The diagnosis for ``--json``."""
+        return {
+            "works": self.works,
+            "build": {
+                "asyncopt": self.version,
+                "isa": self.isa,
+                "isas": list(self.isas),
+                "syncs": list(self.syncs),
+                "rules": list(self.rules),
+            },
+            "machine": plain(asdict(self.machine)),
+            "checks": [check._asdict() for check in self.checks],
+            "warnings": [warning._asdict() for warning in self.warnings],
+            "rates": None if self.rates is None else plain(self.rates.as_json()),
+            "advice": None if self.advice is None else plain(self.advice.as_json()),
+        }
+
+
+def examine(workers: int | None, task: Task | None) -> Diagnosis:
+    """Look, check and measure.
+
+    Args:
+        workers: how many are planned, where known.
+        task: what they are to train, where that is asked.
+    """
+    machine = look()
+    isas = tuple(_core.isas())
+    checks = tuple(self_checks())
+    rates = None
+    if all(check.passed for check in checks):
+        asked = () if task is None else (task.rule,)
+        rates = measure(dict.fromkeys((*PUSHED, *asked)), machine.usable_cores)
+    return Diagnosis(
+        machine=machine,
+        version=asyncopt.__version__,
+        isa=_core.isa(),
+        isas=isas,
+        syncs=tuple(asyncopt.syncs()),
+        rules=tuple(asyncopt.rules()),
+        checks=checks,
+        warnings=tuple(warnings(machine, workers, _core.isa(), isas)),
+        rates=rates,
+        advice=None if task is None or rates is None else Advice.on(task, rates),
+    )
