@@ -214,6 +214,21 @@ def svmlight_tables(records: Sequence[Record]) -> str:
     return "\n\n".join(parts)
 
 
+def modes_table(records: Sequence[Record]) -> str:
+    """What was measured of every mode, and how many times faster that was than predicted."""
+    rows = []
+    for entry in records:
+        case = entry["case"]
+        asked = f"{case['parameters'] / 1e6:g}M, {case['compute'] * 1e3:g} ms"
+        for pair in entry["ratios"]:
+            mode = pair["of"].partition(", ")[2]
+            measured, predicted = (seconds(entry["rows"][pair[side]]) for side in ("of", "over"))
+            faster = ratio(entry["ratios"], pair["of"], [pair["over"]])
+            rows.append([asked, str(case["workers"]), mode, measured, predicted, faster])
+    head = ["parameters, computing", "workers", "mode", "a batch, measured", "predicted", "faster"]
+    return "### Modes: Adam on the processor\n\n" + table(head, rows)
+
+
 SUITES: dict[str, Callable[[Sequence[Record]], str]] = {
     "step": step_tables,
     "embedding": embedding_table,
@@ -237,6 +252,7 @@ SUITES: dict[str, Callable[[Sequence[Record]], str]] = {
     "averaging": functools.partial(workers_table, title="Averaging between ranks"),
     "folds": folds_tables,
     "telemetry": functools.partial(workers_table, title="Telemetry"),
+    "modes": modes_table,
 }
 
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from asyncopt.cli.commands import cli
 from asyncopt.cli.doctor import rates, task
 from asyncopt.cli.doctor.findings import best_of, findings
-from asyncopt.cli.doctor.modes import Forecast, forecasts
+from asyncopt.cli.doctor.forecast import Forecast
+from asyncopt.cli.doctor.modes import APART, LATE, OVERLAPPED, forecasts
 from asyncopt.cli.doctor.rates import Link, Push, Rates
 from asyncopt.cli.doctor.task import Task
 
@@ -26,8 +27,6 @@ TASK = Task(parameters=25 * M, compute=30 * MS, workers=2, rule="Adam")
 
 IN_PLACE, LOCKED = "in place, lock-free", "in place, one lock"
 SYNCHRONOUS = "synchronous data parallel"
-APART, OVERLAPPED = "host store, one after the other", "host store, overlapped"
-LATE = "host store, overlapped, one step late"
 
 
 def of(asked: Task, known: Rates = RATES) -> dict[str, Forecast]:
@@ -72,7 +71,7 @@ def test_all_reduce_is_bytes_over_bandwidth() -> None:
     assert found.phases["all-reduce"] == pytest.approx(10 * MS)
     # Both step their copies at once, by 2 threads each: as long as the memory takes for two.
     assert found.phases["step"] == pytest.approx(40 * MS)
-    assert found.updates == 0.5
+    assert found.batches == 2
     assert found.staleness == 0
     assert of(on("cuda:0", "cuda:1"))[SYNCHRONOUS].phases["all-reduce"] == 0  # 1 ms is hidden
     slow = replace(RATES, peer=1e9)

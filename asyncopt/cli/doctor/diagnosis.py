@@ -9,7 +9,8 @@ import asyncopt
 from asyncopt import _core
 from asyncopt.cli.doctor.checks import Check, self_checks
 from asyncopt.cli.doctor.findings import findings
-from asyncopt.cli.doctor.modes import Forecast, forecasts
+from asyncopt.cli.doctor.forecast import Forecast
+from asyncopt.cli.doctor.modes import forecasts
 from asyncopt.cli.doctor.rates import PUSHED, Rates, measure
 from asyncopt.cli.doctor.task import Task
 from asyncopt.cli.doctor.troubles import Warn, warnings

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from asyncopt.cli.doctor.modes import Forecast
+from asyncopt.cli.doctor.forecast import Forecast
+from asyncopt.cli.doctor.modes import APART, OVERLAPPED
 from asyncopt.cli.doctor.task import Task
 
 PAYS = 1.1  # times one worker: less is within what the model leaves out
@@ -45,7 +46,7 @@ def _verdict(task: Task, best: Forecast) -> list[str]:
         return [
             f"No mode pays with {task.workers} workers; the best, {best.mode}, comes to {gained}."
         ]
-    merged = "" if best.updates == 1 else f"; {round(1 / best.updates)} batches make one update"
+    merged = "" if best.batches == 1 else f"; {best.batches} batches make one update"
     return [f"What will pay: {best.mode}, {best.how}: {gained}{merged}."]
 
 
@@ -62,10 +63,10 @@ def _spent(first: Forecast) -> list[str]:
 def _hidden(found: Sequence[Forecast]) -> list[str]:
     """How much of the way to the host and back computing covers."""
     by_mode = {each.mode: each for each in found}
-    apart = by_mode.get("host store, one after the other")
+    apart = by_mode.get(APART)
     if apart is None:
         return []
-    overlapped = by_mode["host store, overlapped"]
+    overlapped = by_mode[OVERLAPPED]
     moved, shown = (each.latency - each.phases["compute"] for each in (apart, overlapped))
     text = f"Of {milliseconds(moved)} for transfers and push, {milliseconds(moved - shown)} can be "
     text += "hidden behind a worker's computing"

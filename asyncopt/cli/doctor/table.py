@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from asyncopt.cli.doctor.findings import best_of, milliseconds
-from asyncopt.cli.doctor.modes import Forecast
+from asyncopt.cli.doctor.forecast import Forecast
 from asyncopt.cli.doctor.rates import Rates
 from asyncopt.cli.sheets import Column, sheet_of
 from asyncopt.report.table import Sheet
@@ -76,7 +76,7 @@ MODES: list[Column[Forecast]] = [
     ),
     Column("batches/s", "of all workers", lambda each: rate_text(each.rate)),
     Column("speed-up", "against one worker by itself", lambda each: f"{each.speedup:.2f}x"),
-    Column("staleness", "pushes that a gradient misses", lambda each: f"{each.staleness:g}"),
+    Column("staleness", "pushes that a gradient misses", lambda each: str(each.staleness)),
     Column("waits for", "what so many workers share", lambda each: each.waits_for or NOTHING),
 ]
 
