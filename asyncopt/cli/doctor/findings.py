@@ -28,9 +28,10 @@ def milliseconds(seconds: float) -> str:
 
 def best_of(found: Sequence[Forecast]) -> Forecast:
     """The fastest, or of those that are hardly slower the one with the least staleness."""
-    fastest = max(each.rate for each in found)
+    usable = [each for each in found if each.how]
+    fastest = max(each.rate for each in usable)
     return min(
-        (each for each in found if each.rate >= ALIKE * fastest), key=lambda each: each.staleness
+        (each for each in usable if each.rate >= ALIKE * fastest), key=lambda each: each.staleness
     )
 
 

@@ -26,7 +26,7 @@ class Forecast:
 
     Attributes:
         mode: its name.
-        how: what to write for it.
+        how: what to write for it; empty: it is shown to compare with.
         phases: seconds of a batch's latency, by what they are spent on.
         places: seconds that a batch keeps what workers share busy, by its name.
         workers: how many.

@@ -13,7 +13,7 @@ SMALL = 0.05  # of a step: an exchange of local steps that costs no more is rare
 MOST_LOCAL = 64  # steps between exchanges; more of them change the training
 COPIES = 4  # of all parameters, in an exchange on the host: the difference, the start, both ways
 
-APART, OVERLAPPED = "host store, one after the other", "host store, overlapped"
+APART, OVERLAPPED = "host store, nothing hidden", "host store, overlapped"
 LATE = "host store, overlapped, one step late"
 
 
@@ -98,10 +98,11 @@ def _on_devices(task: Task, rates: Rates) -> Iterator[Forecast]:
         """What shows of the trip."""
         return {"transfer, not hidden": max(0.0, trip - hidden)}
 
-    how = f"launch(..., devices=[{', '.join(map(repr, task.devices))}])"
-    yield forecast(APART, f"{how}, without overlap", transfer, places)
-    yield forecast(OVERLAPPED, how, beyond(BACKWARD * task.compute), places)
-    yield forecast(LATE, f"{how}, double-buffered", beyond(task.compute), places).later(1)
+    devices = f"devices=[{', '.join(map(repr, task.devices))}]"
+    yield forecast(APART, "", transfer, places)
+    yield forecast(OVERLAPPED, f"launch(..., {devices})", beyond(BACKWARD * task.compute), places)
+    late = beyond(task.compute)
+    yield forecast(LATE, f"launch(..., {devices}, lag=1)", late, places).later(1)
     if task.crowd <= 1:  # NCCL takes one worker per device
         reduce = max(0.0, site.reduce - (0.0 if site.hosts else BACKWARD * task.compute))
         yield forecast(
