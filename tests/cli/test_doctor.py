@@ -24,7 +24,7 @@ runner = CliRunner()
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is measured in full takes seconds."""
     monkeypatch.setattr(rates, "SIZES", (1000, 10_000))
-    monkeypatch.setattr(rates, "BUDGET", 0.0)
+    monkeypatch.setattr(rates, "SAMPLES", 1)
 
 
 def warned(workers: int | None = None, isas: tuple[str, ...] = ("a", "b"), **changes: Any) -> str:
@@ -71,7 +71,7 @@ def test_what_the_kernel_hides_is_not_an_error() -> None:
     hidden = ("governor", "hyperthreads", "l1d", "l2", "l3", "memory", "shm_huge_pages", "cuda")
     blind = made_up.machine(**dict.fromkeys(hidden), memory_available=None)
     assert list(troubles.warnings(blind, None, "a", ("a",))) is not None
-    nothing = rates.Rates(1, 1.0, 1.0, {}, {}, None)
+    nothing = rates.Rates(1, 1.0, 1.0, {}, None, {}, None)
     diagnosis = Diagnosis(blind, "1", "a", ("a",), (), (), (), (), nothing, None)
     assert len(list(show.fact_lines(diagnosis))) > 15
 

@@ -22,7 +22,15 @@ MS = 1e-3
 ADAM = Push((M, 25 * M), (1 * MS, 40 * MS), (0.5 * MS, 20 * MS), 32)
 SGD = Push((M, 25 * M), (0.5 * MS, 20 * MS), (0.25 * MS, 10 * MS), 16)
 GPU = Link(25e9, 20e9, 6e9, 5e9, 1e12)
-RATES = Rates(4, 10e9, 20e9, {"SGD": SGD, "Adam": ADAM}, {"cuda:0": GPU, "cuda:1": GPU}, peer=100e9)
+RATES = Rates(
+    threads=4,
+    copy=10e9,
+    copy_together=20e9,
+    pushes={"SGD": SGD, "Adam": ADAM},
+    reduce=2e9,
+    links={"cuda:0": GPU, "cuda:1": GPU},
+    peer=100e9,
+)
 TASK = Task(parameters=25 * M, compute=30 * MS, workers=2, rule="Adam")
 
 IN_PLACE, LOCKED = "in place, lock-free", "in place, one lock"
@@ -66,9 +74,11 @@ def test_no_more_workers_than_cores() -> None:
 
 
 def test_all_reduce_is_bytes_over_bandwidth() -> None:
-    """2 (N - 1) / N of 100 MB from each of 2 workers: 10 ms at 10 GB/s each, 20 GB/s together."""
+    """2 (N - 1) / N of 100 MB at 2 GB/s between processes, at 100 GB/s between GPUs."""
+    assert of(replace(TASK, workers=1))[SYNCHRONOUS].phases["all-reduce"] == 0
+    assert of(replace(TASK, workers=4))[SYNCHRONOUS].phases["all-reduce"] == pytest.approx(75 * MS)
     found = of(TASK)[SYNCHRONOUS]
-    assert found.phases["all-reduce"] == pytest.approx(10 * MS)
+    assert found.phases["all-reduce"] == pytest.approx(50 * MS)
     # Both step their copies at once, by 2 threads each: as long as the memory takes for two.
     assert found.phases["step"] == pytest.approx(40 * MS)
     assert found.batches == 2
@@ -80,8 +90,9 @@ def test_all_reduce_is_bytes_over_bandwidth() -> None:
     assert found.phases["all-reduce"] == pytest.approx(100 * MS - hidden)
 
 
-def test_one_device_is_no_data_parallel() -> None:
+def test_no_data_parallel_on_one_device_or_without_gloo() -> None:
     assert SYNCHRONOUS not in of(on("cuda:0", "cuda:0"))
+    assert SYNCHRONOUS not in of(TASK, replace(RATES, reduce=None))
 
 
 def test_a_host_store_by_hand() -> None:
@@ -105,6 +116,10 @@ def test_workers_on_one_device_share_it() -> None:
     assert together[OVERLAPPED].waits_for == "device"
     assert together[OVERLAPPED].speedup == pytest.approx(1, rel=0.1)
     assert apart[OVERLAPPED].speedup > 1.7
+    in_place = together["in place, on the device"]
+    assert in_place.phases["step"] == pytest.approx(32 * M / (2 * 1e12))
+    assert in_place.speedup == pytest.approx(1)
+    assert "in place, on the device" not in apart
 
 
 def test_overlap_on_the_host_needs_cores() -> None:
@@ -189,7 +204,7 @@ runner = CliRunner()
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "SIZES", (1000, 10_000))
-    monkeypatch.setattr(rates, "BUDGET", 0.0)
+    monkeypatch.setattr(rates, "SAMPLES", 1)
 
 
 @pytest.mark.usefixtures("small")
@@ -223,6 +238,8 @@ def test_what_is_measured() -> None:
     assert push.traffic == 32  # gradient twice, parameter and two averages both ways
     assert min(push.alone + push.together) > 0
     assert rates.copy_rate(2) > 0
+    reduced = rates.reduce_rate()
+    assert reduced is None or reduced > 0
     assert torch.get_num_threads() == threads
 
 

@@ -52,16 +52,17 @@ def _on_the_host(task: Task, rates: Rates) -> Iterator[Forecast]:
         phases,
         {"memory": memory, "lock": push},
     )
-    # All workers send at once, and then step their copies at once.
-    sent = _ring(workers) * FLOAT * size
-    reduce = max(sent / rates.copy, workers * sent / rates.copy_together)
-    step = max(push, workers * memory)
-    yield forecast(
-        "synchronous data parallel",
-        "torch DistributedDataParallel with gloo",
-        {"compute": task.compute, "all-reduce": reduce, "step": step},
-        {},
-    ).in_step()
+    if rates.reduce is not None:
+        # More workers than cores sum up no faster, and all step their copies at once.
+        crowding = max(1.0, workers / rates.threads)
+        reduce = crowding * _ring(workers) * FLOAT * size / rates.reduce
+        step = max(push, workers * memory)
+        yield forecast(
+            "synchronous data parallel",
+            "torch DistributedDataParallel with gloo",
+            {"compute": task.compute, "all-reduce": reduce, "step": step},
+            {},
+        ).in_step()
     exchange = plain.seconds(size, threads) + COPIES * FLOAT * size / rates.copy
     meanwhile = plain.busy(size) + COPIES * FLOAT * size / rates.copy_together
     every = _every(exchange, task.compute + push)
@@ -103,7 +104,14 @@ def _on_devices(task: Task, rates: Rates) -> Iterator[Forecast]:
     yield forecast(OVERLAPPED, f"launch(..., {devices})", beyond(BACKWARD * task.compute), places)
     late = beyond(task.compute)
     yield forecast(LATE, f"launch(..., {devices}, lag=1)", late, places).later(1)
-    if task.crowd <= 1:  # NCCL takes one worker per device
+    if task.crowd == task.workers:
+        yield forecast(
+            "in place, on the device",
+            f'{task.rule}(..., sync="hogwild") of parameters on {task.devices[0]}',
+            {"step": site.step},
+            site.places(task.compute + site.step, 0.0, 0.0, 0.0),
+        )
+    if task.crowd <= 1:  # NCCL takes one worker per device, and hides behind backward
         reduce = max(0.0, site.reduce - (0.0 if site.hosts else BACKWARD * task.compute))
         yield forecast(
             "synchronous data parallel",
@@ -140,8 +148,8 @@ class _Site:
         self.out = self._data / min(link.from_device for link in links)
         self.back = self._data / min(link.to_device for link in links)
         # Where devices do not reach each other, what is sent goes to the host and comes back.
-        peer = None if self.hosts else rates.peer
-        through = self.out + self.back if peer is None else self._data / peer
+        rate = rates.reduce if self.hosts else rates.peer
+        through = self.out + self.back if rate is None else self._data / rate
         self.reduce = _ring(task.workers) * through
         traffic = rates.pushes[task.rule].traffic * task.parameters
         self.step = traffic / (2 * min(link.copy for link in links))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import torch
+from torch import distributed
 
 import asyncopt
 from asyncopt.cli.machine import available_memory, cache_size
@@ -18,7 +21,8 @@ FLOAT = 4  # bytes
 SIZES = (1_000_000, 5_000_000, 25_000_000)  # parameters that are pushed
 PUSHED = ("SGD", "Adam")  # rules that are measured whatever is asked for
 COPIED = 64 * 2**20  # bytes; more where the last cache is as large
-SAMPLES, BUDGET = 5, 0.1  # at least so many, and for so many seconds
+REDUCED = 16 * 2**20  # bytes that are summed up
+SAMPLES = 9
 ROOM = 64  # bytes of memory per parameter while a push is measured, at most
 
 
@@ -82,6 +86,7 @@ class Rates:
         copy: bytes per second that one thread copies in memory, each read once and written once.
         copy_together: the same for all threads at once.
         pushes: by rule.
+        reduce: bytes per second that two workers sum up by gloo; None: torch has none.
         links: by CUDA device.
         peer: bytes per second from the first CUDA device to the second; None: there are not two.
     """
@@ -90,6 +95,7 @@ class Rates:
     copy: float
     copy_together: float
     pushes: dict[str, Push]
+    reduce: float | None
     links: dict[str, Link]
     peer: float | None
 
@@ -110,6 +116,7 @@ def measure(rules: Iterable[str], threads: int) -> Rates:
         copy=copy,
         copy_together=max(copy, copy_rate(threads)),
         pushes={rule: push_costs(rule, threads) for rule in rules},
+        reduce=reduce_rate(),
         links={device: measure_link(device) for device in cuda_devices()},
         peer=peer_rate("cuda:0", "cuda:1") if len(cuda_devices()) > 1 else None,
     )
@@ -149,6 +156,21 @@ def push_costs(rule: str, threads: int) -> Push:
     return Push(tuple(sizes), tuple(alone), tuple(together), FLOAT * (2 + 2 * (1 + slots)))
 
 
+def reduce_rate() -> float | None:
+    """Bytes per second of an all-reduce by gloo between two threads, which it treats as hosts."""
+    if not (distributed.is_available() and distributed.is_gloo_available()):
+        return None
+    meeting = distributed.HashStore()  # type: ignore[attr-defined] # it is documented to be
+
+    def member(rank: int) -> float:
+        group: Any = distributed.ProcessGroupGloo(meeting, rank, 2, timedelta(seconds=60))
+        summed = torch.zeros(REDUCED, dtype=torch.uint8).view(torch.float32)
+        return least_seconds(lambda: group.allreduce([summed]).wait())
+
+    with ThreadPoolExecutor(2) as threads:
+        return REDUCED / min(threads.map(member, (0, 1)))
+
+
 def measure_link(device: str) -> Link:
     """Transfers of `COPIED` bytes; each ends when they are there."""
     here = torch.empty(COPIED, dtype=torch.uint8, device=device)
@@ -180,11 +202,10 @@ def _transfer_rate(target: torch.Tensor, source: torch.Tensor, *devices: str) ->
 
 
 def least_seconds(call: Callable[[], object]) -> float:
-    """The fastest of several, as other programs only ever add; the first one is not counted."""
-    call()
-    taken: list[float] = []
-    while len(taken) < SAMPLES or sum(taken) < BUDGET:
+    """The fastest of `SAMPLES`, as other programs only ever add; a first call is not counted."""
+    taken = []
+    for _ in range(SAMPLES + 1):
         begun = time.perf_counter()
         call()
         taken.append(time.perf_counter() - begun)
-    return min(taken)
+    return min(taken[1:])

@@ -54,6 +54,8 @@ def _measured(rates: Rates) -> Iterator[Measured]:
                 for taken in (alone, together)
             ]
             yield Measured(f"push of {rule}", rate_text(size), *times)
+    if rates.reduce is not None:
+        yield Measured("all-reduce of two, gloo", NOTHING, bandwidth(rates.reduce), NOTHING)
     for device, link in rates.links.items():
         for way, rate in (
             ("to it, pinned", link.to_device),
