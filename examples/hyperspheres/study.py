@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,24 +84,17 @@ def measure(case: Case, seed: int, options: argparse.Namespace) -> Trained:
     where: dict[str, Any] = {"mode": options.mode, "threads_per_worker": options.threads}
     if options.devices:
         where["devices"] = dealt(options.devices, case.workers)
+    name = f"{case.dimensions}d, batch {case.batch_size}, {case.workers} workers, seed {seed}"
     if options.log_dir is not None:
-        where["log_dir"] = folder(options.log_dir, case, seed)
-    run = asyncopt.launch(
-        train,
-        args=(
-            model,
-            optimizers,
-            schedulers,
-            points,
-            Recipe(case.batch_size, options.epochs, seed),
-        ),
-        workers=case.workers,
-        **where,
-    )
+        where["log_dir"] = options.log_dir / name
+    recipe = Recipe(case.batch_size, options.epochs, seed)
+    args = (model, optimizers, schedulers, points, recipe)
+    run = asyncopt.launch(train, args, workers=case.workers, **where)
     loss, precision = judge(model, held_out)
     trained = Trained(run.elapsed / options.epochs, loss, precision, run.ledger.staleness.mean)
+    print(f"{name}: {trained.seconds:.2f} s/epoch, loss {loss:.3f}", file=sys.stderr, flush=True)
     if options.log_dir is not None:
-        write_summary(folder(options.log_dir, case, seed), case, seed, options, trained)
+        write_summary(options.log_dir / name, case, seed, options, trained)
     return trained
 
 
@@ -117,12 +111,6 @@ def judge(model: nn.Module, points: data.Points) -> tuple[float, float]:
     return contrastive_loss(reduced, points.y).item(), average_precision(reduced, points.y)
 
 
-def folder(log_dir: Path, case: Case, seed: int) -> Path:
-    """Where TensorBoard finds one training."""
-    name = f"{case.dimensions}d, batch {case.batch_size}, {case.workers} workers, seed {seed}"
-    return log_dir / name
-
-
 def write_summary(
     path: Path, case: Case, seed: int, options: argparse.Namespace, trained: Trained
 ) -> None:
@@ -133,7 +121,7 @@ def write_summary(
     with SummaryWriter(str(path)) as writer:
         writer.add_hparams(
             {**case._asdict(), "seed": seed, **how},
-            {f"held_out/{name}": value for name, value in trained._asdict().items()},
+            {f"result/{name}": value for name, value in trained._asdict().items()},
             run_name=".",
         )
 
