@@ -52,8 +52,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         learning_rate: of ``"sgd"``: ``"adagrad"``: each column's own (Duchi et al., JMLR 2011);
             ``"ftrl"``: each column's own, and weights that the l1 penalty keeps exactly 0
             (FTRL-Proximal, McMahan et al., KDD 2013, with beta = 1 and the penalty counted once
-            for each example so far; on dense data ``"replicated"`` may overshoot with more than two
-            threads); ``"inverse"``: ``eta0 / (1 + alpha * eta0 * t)`` after t
+            for each example so far); ``"inverse"``: ``eta0 / (1 + alpha * eta0 * t)`` after t
             examples (Bottou, 2012); ``"constant"``. By the latter two the intercept learns as a
             column of typical values does, if these are below 1; scikit-learn slows it down, too.
         eta0: the learning rate at first.

@@ -254,15 +254,11 @@ def test_threads_reach_the_loss_of_one(sync: str, learning_rate: str) -> None:
 @pytest.mark.parametrize(("learning_rate", "eta0"), [("constant", 0.01), ("ftrl", 0.5)])
 @pytest.mark.parametrize("sync", RACING)
 def test_dense_columns_that_all_threads_change(sync: str, learning_rate: str, eta0: float) -> None:
-    """Where every example pulls at every weight, merged copies must not overshoot.
-
-    Those of FTRL, whose sums are added up, are only promised not to at two threads.
-    """
+    """Where every example pulls at every weight, merged copies must not overshoot."""
     X, y = rare_columns()
     X, y = np.tile(X, (20, 1)) + 1, np.tile(y, 20)
-    threads = 2 if (sync, learning_rate) == ("replicated", "ftrl") else 4
     model = LinearRegressor(
-        penalty=None, learning_rate=learning_rate, eta0=eta0, n_threads=threads, sync=sync,
+        penalty=None, learning_rate=learning_rate, eta0=eta0, n_threads=4, sync=sync,
         tol=None, max_iter=20, random_state=0,
     ).fit(X, y)  # fmt: skip
     assert model.score(X, y) > 0.98
@@ -290,6 +286,20 @@ def test_partial_fit_learns_as_fit_does(learning_rate: str) -> None:
     for _ in range(30):
         regressor.partial_fit(X, X @ np.arange(20))
     assert regressor.score(X, X @ np.arange(20)) > 0.95
+
+
+def test_unshared_leaders_go_on_with_as_many_threads() -> None:
+    """Each counts the penalty for its own examples."""
+    X, y = classes()
+    how: dict[str, Any] = {"learning_rate": "ftrl", "random_state": 0}
+    model = LinearClassifier(sync="unshared", n_threads=3, **how).partial_fit(X, y, classes=[0, 1])
+    model.partial_fit(X, y)
+    for sync, threads in (("unshared", 2), ("hogwild", 3)):
+        model.set_params(sync=sync, n_threads=threads)
+        with pytest.raises(ValueError, match=r"n_threads: expected .* 3 of FTRL's .* got [12]; "):
+            model.partial_fit(X, y)
+    others = LinearClassifier(n_threads=3, **how).partial_fit(X, y, classes=[0, 1])
+    assert others.set_params(n_threads=2, sync="hogwild").partial_fit(X, y).score(X, y) > 0.7
 
 
 def test_early_stopping() -> None:

@@ -50,32 +50,56 @@ void Copies::merge(std::size_t i) {
   if (examples_[i] == 0) return;
   Levels::Level& level = levels_.all()[i];
   const std::lock_guard lock(level.mutex);
-  if (!squares_.before.empty())
-    for (std::size_t u = level.begin; u < level.end; ++u)
-      squares_.shared[u] += part() * squares_.change(u);
+  const auto examples = static_cast<float>(examples_[i]);
   if (merging_.kernel.leads)
-    merge_leaders(level);
+    merge_leaders(level, examples);
   else
-    merge_changes(level, static_cast<float>(examples_[i]));
+    merge_changes(level, examples);
   copy(level);
   examples_[i] = 0;
 }
 
 void Copies::merge_changes(const Levels::Level& level, float examples) {
+  if (!squares_.before.empty())
+    for (std::size_t u = level.begin; u < level.end; ++u)
+      squares_.shared[u] += part() * squares_.change(u);
   if (!sums_.before.empty())
     for (std::size_t u = level.begin; u < level.end; ++u)
-      sums_.shared[u] += share(u, examples) * sums_.change(u);
+      sums_.shared[u] += share(u, rate(u), examples) * sums_.change(u);
   for (std::size_t u = level.begin; u < level.end; ++u)
-    weights_.shared[u] += share(u, examples) * weights_.change(u);
+    weights_.shared[u] += share(u, rate(u), examples) * weights_.change(u);
 }
 
-void Copies::merge_leaders(const Levels::Level& level) {
+// A sum is the part that l1 holds, which is added up, and the weight times its pull. The weights
+// are merged as those of other steps, each as it is now. Were whole sums added up, so would be the
+// pulls to where gradients were taken: they go with the root of the squares, and each copy starts
+// from the same root, so that together they would exceed that of all squares, and dense columns
+// diverge.
+//
+// What keeps a sum where it is while the penalty grows is added in full: to count only a share of
+// it would be to count the penalty more often than the losses.
+void Copies::merge_leaders(const Levels::Level& level, float examples) {
   const Settings& settings = merging_.settings;
   for (std::size_t u = level.begin; u < level.end; ++u) {
-    sums_.shared[u] += part() * sums_.change(u);
-    const float examples = settings.spacing[u] > 0 ? seen_ : 0;
-    weights_.shared[u] = Ftrl::weight(sums_.shared[u], squares_.shared[u], settings.eta0,
-                                      settings.l1 * examples, settings.l2 * examples);
+    const float seen = settings.spacing[u] > 0 ? seen_ : 0;
+    const float l1 = settings.l1 * seen, l2 = settings.l2 * seen;
+    const auto weight = [&](float sum, float squares) {
+      return Ftrl::weight(sum, squares, settings.eta0, l1, l2);
+    };
+    const auto pull = [&](float squares) { return Ftrl::pull(squares, settings.eta0, l2); };
+    const auto held = [&](float sum) { return std::clamp(sum, -l1, l1); };
+    float &sum = sums_.shared[u], &squares = squares_.shared[u];
+    const float mine = sums_.mine[u], before = sums_.before[u];
+    if (mine != before || squares_.change(u) != 0) {
+      const float was = weight(before, squares_.before[u]);
+      const float added = share(u, 1 / pull(squares_.mine[u]), examples);
+      const float merged = weight(sum, squares) + added * (weight(mine, squares_.mine[u]) - was);
+      const float kept = (held(before) - was * l2) * examples / seen_;
+      squares += part() * squares_.change(u);
+      sum = held(sum) + added * (held(mine) - held(before)) + (part() - added) * kept -
+            merged * pull(squares);
+    }
+    weights_.shared[u] = weight(sum, squares);
   }
 }
 
@@ -86,14 +110,16 @@ void Copies::copy(const Levels::Level& level) {
         numbers->mine[u] = numbers->before[u] = numbers->shared[u];
 }
 
+float Copies::rate(std::size_t u) const {
+  return merging_.kernel.adaptive ? eta_ / (std::sqrt(squares_.mine[u]) + kEps) : eta_;
+}
+
 // What of a copy's change is added. All of it would overshoot where each of W workers has gone
 // most of the way to the same optimum: W times as far. After steps that shrink a deviation by
 // 1 / (1 + s), W times as many shrink it by about 1 / (1 + W s), so that is what is aimed at.
-float Copies::share(std::size_t u, float examples) const {
+float Copies::share(std::size_t u, float rate, float examples) const {
   if (merging_.average) return part();
-  float eta = eta_;
-  if (merging_.kernel.adaptive) eta /= std::sqrt(squares_.mine[u]) + kEps;
-  const float s = std::min(eta * merging_.curvatures[u] * examples, 1e30f);
+  const float s = std::min(rate * merging_.curvatures[u] * examples, 1e30f);
   return (1 + s) / (1 + merging_.workers * s);
 }
 

@@ -62,9 +62,10 @@ class Copies {
 
   void merge(std::size_t level);
   void merge_changes(const Levels::Level& level, float examples);
-  void merge_leaders(const Levels::Level& level);
+  void merge_leaders(const Levels::Level& level, float examples);
   void copy(const Levels::Level& level);
-  float share(std::size_t u, float examples) const;
+  float rate(std::size_t u) const;
+  float share(std::size_t u, float rate, float examples) const;
   float part() const { return merging_.average ? 1 / merging_.workers : 1; }
 
   Levels& levels_;

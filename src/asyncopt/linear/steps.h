@@ -56,8 +56,12 @@ struct Ftrl : Usual {
   static ASYNCOPT_INLINE float weight(float sum, float squares, float eta, float l1, float l2) {
     const float beyond = __builtin_fabsf(sum) - l1;
     if (beyond <= 0) return 0;
-    const float size = beyond / ((1 + __builtin_sqrtf(squares)) / eta + l2);
+    const float size = beyond / pull(squares, eta, l2);
     return sum < 0 ? size : -size;
+  }
+  // Of a sum, what a weight of 1 takes beyond l1.
+  static ASYNCOPT_INLINE float pull(float squares, float eta, float l2) {
+    return (1 + __builtin_sqrtf(squares)) / eta + l2;
   }
 };
 
