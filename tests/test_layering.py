@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 #: `run` finds the optimizers in its arguments and clones them for threads; no optimizer knows of
 #: runs. `simulate` is a model of the engine and uses none of it. `report` makes pages and plots of
-#: what it is given. Everything may use `downloads`, `errors` and the version.
+#: what it is given. Everything may use `downloads`, `warn`, `errors` and the version.
 LAYERS = (
     "cli",
     "methods",
@@ -32,6 +32,7 @@ LAYERS = (
     "_core",
     "downloads",
     "simulate",
+    "warn",
     "errors",
     "_version",
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from asyncopt.methods.training import Epoch
 from asyncopt.run.checkpoint.codec import decode, encode
 from asyncopt.run.checkpoint.directory import Directory
 from asyncopt.run.checkpoint.format import MANIFEST, TENSORS, describe, pack, parse, unpack
+from asyncopt.warn import warn_caller
 
 __all__ = ["FoldFiles"]
 
@@ -108,8 +108,6 @@ def _read(directory: Directory) -> Iterator[tuple[Path, dict[str, Any]]]:
             manifest = parse(head)
             yield where, decode(manifest["contents"], unpack(manifest, packed))
         except (CheckpointError, OSError, json.JSONDecodeError) as error:
-            warnings.warn(
-                f"directory: {str(where)!r} cannot be read, and its fold is trained again: {error}",
-                RuntimeWarning,
-                stacklevel=4,
+            warn_caller(
+                f"directory: {str(where)!r} cannot be read, and its fold is trained again: {error}"
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from asyncopt.run.interrupts import Interrupts
 from asyncopt.run.member import KILL_GRACE, dismiss
 from asyncopt.run.outcome import format_traceback, stillborn
 from asyncopt.run.plan import Plan
+from asyncopt.warn import warn_caller
 
 __all__ = ["Ending", "Pool"]
 
 TICK = 0.25  # s between looks at exit codes, deadlines and the processors' use
-EXIT_GRACE = 10.0  # s for a worker to exit by itself after its last task
+EXIT_GRACE = 30.0  # s for a worker to exit by itself after its last task
 
 
 @dataclass(frozen=True)
@@ -188,11 +188,9 @@ class Pool:
             seconds = time.monotonic() - member.since
             self._fail(member, error, RunTimeout(message, (member.rank,)), seconds)
         elif member.ready:
-            warnings.warn(
+            warn_caller(
                 f"worker {member.rank} ended its last task but did not exit within "
-                f"{EXIT_GRACE:g} s and was killed (does fn leave a thread running?)",
-                RuntimeWarning,
-                stacklevel=6,
+                f"{EXIT_GRACE:g} s and was killed (does fn leave a thread running?)"
             )
         else:
             raise RunTimeout(

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from asyncopt.run.board import Board
 from asyncopt.run.optimizers import SharedOptimizer
-from asyncopt.run.warn import warn_caller
+from asyncopt.warn import warn_caller
 
 __all__ = ["Observer", "Observers", "RunView"]
 

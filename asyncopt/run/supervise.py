@@ -20,13 +20,13 @@ from asyncopt.run.outcome import Failure, Outcome, format_traceback, stillborn
 from asyncopt.run.post import Post
 from asyncopt.run.rendezvous import Rendezvous, spell_ranks
 from asyncopt.run.stalls import Stalls, state_of
-from asyncopt.run.warn import warn_caller
+from asyncopt.warn import warn_caller
 
 __all__ = ["supervise"]
 
 TICK = 1.0  # s between looks when nothing wakes the launcher
 BUSY_TICK = 0.02  # s between looks at what wakes nobody
-EXIT_GRACE = 10.0  # s from the last return out of fn to the last exit
+EXIT_GRACE = 30.0  # s from the last return out of fn to the last exit
 FAILED_GRACE = 1.0  # s for a worker that has told of its failure to exit before it is replaced
 PARK_GRACE = 5.0  # s for the workers to reach the end of a batch before the last checkpoint
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,7 +33,8 @@ from asyncopt.sparse.settings import (
     syncs,
     whole,
 )
-from asyncopt.sparse.training import Patience, Rest, State, train
+from asyncopt.sparse.training import Patience, Rest, State, leaders, train
+from asyncopt.warn import warn_caller
 
 __all__ = ["LinearModel", "visits_once"]
 
@@ -126,11 +126,12 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         if weights is not None:
             weights = narrow("sample_weight", weights)
         settings = Settings.of(self)
+        sync = self.sync or self._default_sync()
         if afresh:
             sums = ColumnSums(X.shape[1], bool(self.fit_intercept))
             states = [State(len(sums.counts)) for _ in targets]
         else:
-            self._check_goes_on(settings)
+            self._check_goes_on(settings, sync)
             sums, states = copy.deepcopy((self._sums, self._states))
         random = check_random_state(self.random_state)
         fitted, held_out = np.arange(X.shape[0]), None
@@ -156,7 +157,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
                     patience=self._patience(X, target, held_out) if until else None,
                     random=random if self.shuffle else None,
                     threads=threads,
-                    sync=self.sync or self._default_sync(),
+                    sync=sync,
                 )
             )
         self._sums, self._states = sums, states
@@ -164,18 +165,25 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         self.t_ = self._states[0].t
         self._publish()
 
-    def _check_goes_on(self, settings: Settings) -> None:
+    def _check_goes_on(self, settings: Settings, sync: str) -> None:
         """Raises ValueError unless what the last call left means the same to this one."""
         if self._sums.intercept != bool(self.fit_intercept):
             raise ValueError(
                 f"fit_intercept: expected {self._sums.intercept} as in the first call, got "
                 f"{self.fit_intercept!r}"
             )
-        if any(state.t and state.leads != (settings.step == "ftrl") for state in self._states):
-            raise ValueError(
-                "learning_rate: expected 'ftrl' in every call of partial_fit or in none, "
-                f"got {self.learning_rate!r}; call fit"
-            )
+        now = leaders(settings, self.n_threads, sync)
+        for before in (state.leaders for state in self._states if state.t):
+            if bool(before) != bool(now):
+                raise ValueError(
+                    "learning_rate: expected 'ftrl' in every call of partial_fit or in none, "
+                    f"got {self.learning_rate!r}; call fit"
+                )
+            if before != now:
+                raise ValueError(
+                    f"n_threads: expected examples to go to {before} of FTRL's models as in the "
+                    f"calls before (sync='unshared': one for each thread), got {now}; call fit"
+                )
 
     def _hand_out(
         self, X: Any, order: npt.NDArray[np.int64]
@@ -192,11 +200,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
                 return order, blocks, self.n_threads
             why = f"{together:.0%} of the entries hang together by columns that examples share"
         if self.n_threads > 1:
-            warnings.warn(
-                f"sync='ordered': {why}; one thread trains. For speed take another sync",
-                RuntimeWarning,
-                stacklevel=4,
-            )
+            warn_caller(f"sync='ordered': {why}; one thread trains. For speed take another sync")
         return order, blocks._replace(pieces=None), 1
 
     def _default_sync(self) -> str:

@@ -15,22 +15,23 @@ _Floats = npt.NDArray[np.float32]
 
 
 class ColumnSums:
-    """What is known of each column of the examples seen so far; the intercept's is the last.
+    """What is known of each column; the intercept's is the last.
 
     Attributes:
         intercept: whether there is one.
-        rows: the number of examples.
-        counts: examples that have the column, int64 of shape (features + 1,).
-        masses: sums over these of the geometric mean of ``x ** 2`` and of ``|x|`` times the sum of
-            the example's absolute values, float64 of that shape: the column's part in the curvature
-            of the loss, between what it is alone and what it is at most beside the others.
-        unit: the value of the intercept's column.
+        rows: the number of examples seen so far.
+        counts: those of them that have the column, int64 of shape (features + 1,).
+        curvatures: of the examples added last, means of the geometric mean of ``x ** 2`` and of
+            ``|x|`` times the sum of the example's absolute values, float64 of that shape: each
+            column's part in the curvature of the mean of ``prediction ** 2 / 2``, between what it
+            is alone and what it is at most beside the others.
+        unit: the value of the intercept's column in the examples added last.
     """
 
     def __init__(self, features: int, intercept: bool) -> None:
         self.rows = 0
         self.counts = np.zeros(features + intercept, np.int64)
-        self.masses = np.zeros(features + intercept)
+        self.curvatures = np.zeros(features + intercept)
         self.intercept = intercept
         self.unit = 1.0
         self._square, self._entries = 0.0, 0
@@ -54,10 +55,12 @@ class ColumnSums:
         unit = 1.0
         if slow_intercept and 0 < square < entries:
             unit = float(np.exp2(max(np.round(np.log2(square / entries) / 2), -8)))
+        masses = np.zeros_like(self.curvatures)
         _core.count_columns(
-            *parts(csr), intercept=unit * self.intercept, counts=self.counts, masses=self.masses
+            *parts(csr), intercept=unit * self.intercept, counts=self.counts, masses=masses
         )
         self._square, self._entries, self.unit = square, entries, unit
+        self.curvatures = masses / max(csr.shape[0], 1)
         self.rows += csr.shape[0]
 
     def spacing(self) -> _Floats:
@@ -66,10 +69,6 @@ class ColumnSums:
         if self.intercept:
             spacing[-1] = 0  # is not penalized
         return spacing.astype(np.float32)
-
-    def curvatures(self) -> npt.NDArray[np.float64]:
-        """Each column's part in the curvature of the mean of ``prediction ** 2 / 2``."""
-        return self.masses / max(self.rows, 1)
 
 
 class Examples:

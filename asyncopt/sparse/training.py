@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +15,9 @@ from asyncopt.sparse.blocks import Blocks
 from asyncopt.sparse.custom_loss import engine_loss
 from asyncopt.sparse.examples import ColumnSums, Examples
 from asyncopt.sparse.settings import SOLVERS, Settings
+from asyncopt.warn import warn_caller
 
-__all__ = ["Patience", "Rest", "State", "train"]
+__all__ = ["Patience", "Rest", "State", "leaders", "train"]
 
 PASSES_PER_SNAPSHOT = 2
 """Of ``"svrg"``, besides the one that takes it: Johnson and Zhang's choice for convex losses."""
@@ -35,7 +35,8 @@ class State:
         squares: AdaGrad's and FTRL's sums, of that shape; not used by other steps.
         sums: the engine's for the mean of the weights or for FTRL, likewise.
         averaged: examples that the mean is of.
-        leads: whether the weights are FTRL's, which follow from the sums.
+        leaders: models that FTRL's examples went to, whose weights follow from their sums; 0: the
+            weights are another step's.
         t: examples seen.
     """
 
@@ -44,7 +45,7 @@ class State:
         self.squares: _Floats = np.zeros(columns, np.float32)
         self.sums: _Floats = np.zeros(columns, np.float32)
         self.averaged = 0
-        self.leads = False
+        self.leaders = 0
         self.t = 0
 
     @property
@@ -209,7 +210,7 @@ def train(
     order = np.arange(-(-rows // blocks.rows))
     if settings.step in ("saga", "svrg"):
         settings = settings._replace(eta0=_steady_rate(examples, weights, curvature))
-    curvatures = sums.curvatures() * (curvature * mean_weight)
+    curvatures = sums.curvatures * (curvature * mean_weight)
     call: dict[str, Any] = {
         "begin": examples.begin,
         "columns": examples.columns,
@@ -248,14 +249,20 @@ def train(
     if not state.finite or not (settled or np.isfinite(loss)):
         raise ValueError(_not_finite(settings))
     if isinstance(patience, Rest) and patience.looks and not ended:
-        warnings.warn(
+        warn_caller(
             f"max_iter: expected passes enough for the weights to rest within tol, got {passes}; "
             "raise it, or tol, or scale the features",
             ConvergenceWarning,
-            stacklevel=4,
         )
-    state.leads = settings.step == "ftrl"
+    state.leaders = leaders(settings, threads, sync)
     return done
+
+
+def leaders(settings: Settings, threads: int, sync: str) -> int:
+    """What `State.leaders` is after training: each of several models counts its own examples."""
+    if settings.step != "ftrl":
+        return 0
+    return threads if sync == "unshared" else 1
 
 
 def _not_finite(settings: Settings) -> str:

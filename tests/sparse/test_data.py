@@ -113,7 +113,14 @@ def test_examples_are_a_permutation() -> None:
     assert (np.diff(counts[examples.columns_by_frequency]) <= 0).all()
     mass = np.abs(whole).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(
-        sums.masses, (np.abs(whole) ** 1.5 * mass**0.5).sum(axis=0), rtol=1e-5
+        sums.curvatures, (np.abs(whole) ** 1.5 * mass**0.5).mean(axis=0), rtol=1e-5
+    )
+    sums.add(4 * canonical(X), slow_intercept=True)  # whose intercept has another unit
+    whole[:, -1] = sums.unit / 4
+    assert whole[0, -1] < 1
+    mass = np.abs(whole).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        sums.curvatures, 16 * (np.abs(whole) ** 1.5 * mass**0.5).mean(axis=0), rtol=1e-5
     )
 
 

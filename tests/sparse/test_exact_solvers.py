@@ -155,8 +155,9 @@ def test_a_weight_is_a_repetition(solver: str) -> None:
 def test_passes_that_were_not_enough_are_told_of() -> None:
     X, y = data("log_loss")
     model = estimator("log_loss", solver="saga", max_iter=2, tol=1e-6)
-    with pytest.warns(ConvergenceWarning, match="max_iter: expected passes enough .*got 2"):
+    with pytest.warns(ConvergenceWarning, match="max_iter: expected passes enough .*got 2") as told:
         model.fit(X, y)
+    assert told[0].filename == __file__
     assert model.n_iter_ == 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -80,8 +80,9 @@ def test_examples_that_hang_together_are_left_to_one_thread(shared: str) -> None
         warnings.simplefilter("error")  # one thread is what was asked for
         one = model(LinearClassifier, 1, **how).fit(X, y)
     reason = "share the intercept" if shared == "intercept" else "100% of the entries hang together"
-    with pytest.warns(RuntimeWarning, match=f"sync='ordered': .*{reason}.*one thread trains"):
+    with pytest.warns(RuntimeWarning, match=f"sync='ordered': .*{reason}.*one thread trains") as at:
         two = model(LinearClassifier, 2, **how).fit(X, y)
+    assert at[0].filename == __file__
     np.testing.assert_array_equal(two.coef_, one.coef_)
     np.testing.assert_array_equal(two.intercept_, one.intercept_)
     assert one.score(X, y) > 0.8

@@ -14,8 +14,8 @@ from asyncopt.run.checkpoint.keepsakes import Keepsakes
 from asyncopt.run.checkpoint.ledgers import add_ledgers
 from asyncopt.run.observe import RunView
 from asyncopt.run.rendezvous import spell_ranks
-from asyncopt.run.warn import warn_caller
 from asyncopt.store.ledger import Ledger
+from asyncopt.warn import warn_caller
 
 __all__ = ["CheckpointObserver"]
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from asyncopt.run.warn import warn_caller
+from asyncopt.warn import warn_caller
 
 if TYPE_CHECKING:
     from asyncopt.run.observe import RunView
