@@ -48,20 +48,23 @@ def checked_rows(param: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return rows
 
 
-class _CatchesUp(Protocol):
-    def catch_up(self, param: torch.Tensor, rows: torch.Tensor) -> None: ...
+class _Pays(Protocol):
+    def pay(self, param: torch.Tensor, rows: torch.Tensor) -> bool: ...
 
 
 class CatchUp:
     """A forward pre-hook of an embedding: its optimizer catches up with the rows of the input.
 
+    Autograd is not told that the weight changed: the backward pass of an earlier lookup, which may
+    have saved it, reads no rows but its own, and these owe nothing before the next step.
+
     Args:
         optimizer: the optimizer that trains the embedding. A copy of the module has one of its own.
     """
 
-    def __init__(self, optimizer: _CatchesUp) -> None:
+    def __init__(self, optimizer: _Pays) -> None:
         self.optimizer = optimizer
 
     def __call__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Called with the arguments of the module's forward pass."""
-        self.optimizer.catch_up(module.weight, args[0] if args else kwargs["input"])
+        self.optimizer.pay(module.weight, args[0] if args else kwargs["input"])

@@ -324,19 +324,24 @@ class SteppingOptimizer(torch.optim.Optimizer):
             ValueError: an argument has another dtype or device, or an index is out of range.
             LockTimeout: a lock was not free in time.
         """
+        if self.pay(param, rows):
+            self._mark_changed(self._params if param is None else [param])
+
+    def pay(self, param: torch.Tensor | None, rows: torch.Tensor | None) -> bool:
+        """:meth:`catch_up` without letting autograd know; returns whether anything may be paid."""
         index = None if param is None else self._index_of(param)
         if rows is not None:
             if param is None:
                 raise ValueError("param: expected the parameter that has these rows, got None")
             rows = checked_rows(param, rows)
         if not self._keeps_books or (rows is not None and rows.numel() == 0):
-            return
+            return False
         plan = self._plan or self._make_plan()  # a copy has none yet, and may owe
         where = (index, None if rows is None else (rows.data_ptr(), rows.numel()))
         if plan.catch_up(*self._how(), *where) != 0:  # state or parameters are others now
             self._check_params()
             self._make_plan().catch_up(*self._how(), *where)
-        self._mark_changed(self._params if param is None else [param])
+        return True
 
     def catch_up_before(self, module: torch.nn.Module) -> RemovableHandle:
         """Catches up with the rows that an embedding looks up, before each of its forward passes.

@@ -217,6 +217,30 @@ def test_before_each_forward_pass(bag: bool) -> None:
     assert not layers[1]._forward_pre_hooks
 
 
+def test_two_weighted_lookups_before_one_backward_pass() -> None:
+    """For the gradients of its weights, a lookup keeps the table as it was."""
+    layers = [torch.nn.EmbeddingBag(ROWS, WIDTH, mode="sum", sparse=each) for each in (False, True)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    options: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.1}
+    optimizers: list[Any] = [
+        torch.optim.AdamW(layers[0].parameters(), **options),
+        asyncopt.AdamW(layers[1].parameters(), sparse_updates="dense", **options),
+    ]
+    optimizers[1].catch_up_before(layers[1])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(10):
+        rows = torch.randint(0, ROWS, (2, 2, 3), generator=generator)
+        slopes = []
+        for layer, optimizer in zip(layers, optimizers, strict=True):
+            optimizer.zero_grad()
+            weights = torch.ones(2, 3, requires_grad=True)
+            found = [layer(some, per_sample_weights=weights) for some in rows]
+            torch.stack(found).square().sum().backward()
+            optimizer.step()
+            slopes.append(weights.grad)
+        torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
 @pytest.mark.parametrize("kind", DECAYED)
 def test_goes_on_from_a_checkpoint(tmp_path: Path, kind: str, shared: bool) -> None:
