@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
-from scipy import sparse
 
-from asyncopt.sparse import MatrixFactorization, movielens
+from asyncopt.cli.sparse.factors import Ranking
+from asyncopt.cli.sparse.peers.factors import ImplicitBpr
+from asyncopt.cli.sparse.plan import Plan
+from asyncopt.cli.sparse.subject import Settings
 from benches.conftest import Say
 from benches.interleave import ROUNDS, Pair, interleave, record, replay
 
@@ -25,56 +26,34 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # implicit's, of the conversion of its input
 ]
 
-FACTORS, PASSES = 62, 100
-RATE, REGULARIZATION = 0.05, 0.01
-
-
-def split() -> tuple[Any, Any]:
-    """Entries to learn, and a tenth held out."""
-    ratings = movielens().ratings
-    known = np.random.default_rng(0).random(ratings.nnz) < 0.9
-    parts = []
-    for mine in (known, ~known):
-        coords = tuple(numbers[mine] for numbers in ratings.coords)
-        parts.append(sparse.csr_array((ratings.data[mine], coords), shape=ratings.shape))
-    return parts[0], parts[1]
+PASSES = 100
 
 
 def test_bpr(benchmark: Any, quick: bool, say: Say) -> None:
-    bpr = pytest.importorskip("implicit.bpr", reason="pip install implicit")
-    known, held_out = split()
-    passes = 10 if quick else PASSES
-    samples = passes * known.nnz
+    pytest.importorskip("implicit", reason="pip install implicit")
+    subject, implicit = Ranking(), ImplicitBpr(Ranking.factors, Ranking.regularization)
+    data = subject.load(Plan((subject.name,), (), (), 1, None, None, seed=0, quick=quick))
+    settings = Settings(10 if quick else PASSES, subject.lr, seed=0)
+    samples = settings.epochs * data.known.nnz
+    prepared = implicit.prepare(data)
     areas: dict[str, float] = {}
 
     def ours(name: str, threads: int) -> Callable[[], float]:
         def fit() -> float:
-            model = MatrixFactorization(
-                "bpr", n_factors=FACTORS, regularization=REGULARIZATION, eta0=RATE,
-                max_iter=passes, n_threads=threads, random_state=0,
-            )  # fmt: skip
             begin = time.perf_counter()
-            model.fit(known)
+            model = subject.fit(data, "hogwild", threads, settings)
             seconds = time.perf_counter() - begin
-            areas[name] = model.score(held_out, seen=known)
+            areas[name] = subject.score(data, model)["test_area"]
             return float(seconds / samples)
 
         return fit
 
     def theirs(name: str, threads: int) -> Callable[[], float]:
         def fit() -> float:
-            model = bpr.BayesianPersonalizedRanking(
-                factors=FACTORS, regularization=REGULARIZATION, learning_rate=RATE,
-                iterations=passes, num_threads=threads, random_state=0,
-            )  # fmt: skip
-            matrix = sparse.csr_matrix(known)
             begin = time.perf_counter()
-            model.fit(matrix, show_progress=False)
+            model = implicit.fit(prepared, settings, threads)
             seconds = time.perf_counter() - begin
-            judge = MatrixFactorization("bpr", max_iter=1).fit(known)
-            judge.user_factors_, judge.item_factors_ = model.user_factors, model.item_factors
-            judge.item_biases_ = np.zeros(known.shape[1], np.float32)  # theirs are factors
-            areas[name] = judge.score(held_out, seen=known)
+            areas[name] = subject.score(data, implicit.judged(model, data))["test_area"]
             return float(seconds / samples)
 
         return fit
@@ -96,7 +75,7 @@ def test_bpr(benchmark: Any, quick: bool, say: Say) -> None:
             Pair(one, "implicit, 1 thread"),
         ],
         suite="ranking",
-        case={"data": "MovieLens", "entries": known.nnz, "passes": passes},
+        case={"data": "MovieLens", "entries": data.known.nnz, "passes": settings.epochs},
         rows={
             name: {"samples_per_second": 1 / comparison.median(name), "area": area}
             for name, area in areas.items()
