@@ -16,6 +16,10 @@ import pytest
 
 GRACE = 2.0  # s for a dead child to be reaped and for garbage to be collected
 
+# Tests start hundreds of processes that import torch, each for 1.8 s of a processor's time; for
+# 0.15 s of these it looks through all installed packages for devices of theirs.
+os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+
 #: What the kernel calls the descriptors that carry shared memory and talk between processes.
 KINDS = ("/memfd:", "/dev/shm/", "socket:", "pipe:", "anon_inode:[pidfd]")
 
