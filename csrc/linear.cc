@@ -118,8 +118,9 @@ class Training {
     expect(numbers.size() == 6, "numbers: expected eta0, decay, l1, l2, epsilon, examples");
     expect(targets.size() == rows && (!weights || weights->size() == rows),
            "targets, weights: expected one for each row");
-    expect(trainer_.keeps_notes() == notes.has_value() && (!notes || notes->size() == rows),
-           "notes: expected one for each row where the step keeps them, else None");
+    const auto kept = static_cast<py::ssize_t>(trainer_.notes());
+    expect((kept > 0) == notes.has_value() && (!notes || notes->size() == kept * rows),
+           "notes: expected the trainer's number for each row, None if that is 0");
     expect(spacing.size() == size && curvatures.size() == size,
            "spacing, curvatures: expected one for each column");
     const std::size_t blocks = (static_cast<std::size_t>(rows) + block - 1) / block;
@@ -195,8 +196,7 @@ void bind_linear(py::module_& m) {
            py::arg("notes").noconvert(), py::arg("order").noconvert(), py::arg("block"),
            py::arg("pieces").noconvert(), py::arg("t"), py::arg("since"),
            py::arg("spacing").noconvert(), py::arg("curvatures").noconvert(), py::arg("numbers"))
-      .def_property_readonly("keeps_notes",
-                             [](Training& self) { return self.trainer().keeps_notes(); })
+      .def_property_readonly("notes", [](Training& self) { return self.trainer().notes(); })
       .def_property_readonly("weights",
                              [](const py::object& self) {
                                return view(self.cast<Training&>().trainer().weights(), self);

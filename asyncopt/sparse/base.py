@@ -126,7 +126,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         if weights is not None:
             weights = narrow("sample_weight", weights)
         settings = Settings.of(self)
-        sync = self.sync or self._default_sync()
+        sync = self.sync or "replicated"
         if afresh:
             sums = ColumnSums(X.shape[1], bool(self.fit_intercept))
             states = [State(len(sums.counts)) for _ in targets]
@@ -202,11 +202,6 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         if self.n_threads > 1:
             warn_caller(f"sync='ordered': {why}; one thread trains. For speed take another sync")
         return order, blocks._replace(pieces=None), 1
-
-    def _default_sync(self) -> str:
-        if self.solver == "sgd":
-            return "replicated"
-        return "atomic" if self.n_threads > 1 else "hogwild"  # nobody to lose an update to
 
     def _patience(
         self, X: Any, target: npt.NDArray[Any], held_out: npt.NDArray[np.int64] | None

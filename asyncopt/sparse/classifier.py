@@ -34,8 +34,8 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
     "Hogwild!", arXiv 1106.5730), as a proximal step (Duchi and Singer, JMLR 2009).
 
     Solvers other than ``"sgd"`` have no learning rate and end at the optimum. They keep one more
-    number for each example, go over the same examples again (there is no ``partial_fit``), and
-    their threads have no copies of the weights: the sync is not ``"replicated"`` or ``"unshared"``.
+    number for each example, or two, and go over the same examples again (there is no
+    ``partial_fit``).
 
     Args:
         loss: ``"log_loss"``, ``"hinge"``, ``"squared_hinge"`` or a `CustomLoss`.
@@ -44,8 +44,14 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
             penalty, which includes the intercept then, as in scikit-learn's LinearSVC; ``"saga"``
             (Leblond et al., AISTATS 2017; Pedregosa et al., NIPS 2017) and ``"svrg"`` (Johnson and
             Zhang, NIPS 2013; a third of its passes moves nothing), for smooth losses, so not
-            ``"hinge"``, and all penalties. Where most examples share columns, as in text, one
-            thread is the fastest.
+            ``"hinge"``, and all penalties.
+        nesterov: Nesterov's momentum for ``"dual"``, ``"saga"`` and ``"svrg"``: each pass (three of
+            ``"svrg"``) is on the objective with a pull to a center, which then moves beyond where
+            the pass ended (accelerated proximal points: "Catalyst", Lin et al., arXiv 1506.02186).
+            Takes a fraction of the passes where ``alpha`` times the number of examples is far
+            below the curvature of an example's loss (its squared norm times 0.25 for
+            ``"log_loss"``, 2 for ``"squared_hinge"``), and changes nothing where it is above. For
+            smooth losses, so not ``"hinge"``.
         penalty: ``"l2"`` (half the squared norm), ``"l1"``, ``"elasticnet"`` or None.
         alpha: weight of the penalty.
         l1_ratio: the part of ``"elasticnet"`` that is ``"l1"``.
@@ -80,8 +86,9 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
             that are sorted by that; Cyclades, Pan et al., NIPS 2016; where most examples have one,
             and with an intercept all do, one thread trains, with a RuntimeWarning), ``"unshared"``
             (a model each, averaged after each pass).
-            None: ``"replicated"`` for ``"sgd"``; ``"atomic"`` for other solvers on several
-            threads, which miss the optimum a little where updates are lost.
+            None: ``"replicated"``. Other solvers than ``"sgd"`` then have copies of all columns, as
+            they miss the optimum a little where updates are lost, as under ``"hogwild"``; where
+            all examples have most columns, several threads need more passes than one.
 
     Attributes:
         coef_: float64 of shape (1 or classes, features).
@@ -99,6 +106,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         loss: str | CustomLoss = "log_loss",
         *,
         solver: str = "sgd",
+        nesterov: bool = False,
         penalty: str | None = "l2",
         alpha: float = 1e-4,
         l1_ratio: float = 0.15,
@@ -119,6 +127,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
     ) -> None:
         self.loss = loss
         self.solver = solver
+        self.nesterov = nesterov
         self.penalty = penalty
         self.alpha = alpha
         self.l1_ratio = l1_ratio

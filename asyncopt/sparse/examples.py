@@ -70,6 +70,10 @@ class ColumnSums:
             spacing[-1] = 0  # is not penalized
         return spacing.astype(np.float32)
 
+    def mean_square_norm(self) -> float:
+        """The mean over the rows of the sum of their squares, the intercept's included."""
+        return self._square / max(self.rows, 1) + self.unit**2 * self.intercept
+
 
 class Examples:
     """A copy of some rows of a matrix, in an order of its own.

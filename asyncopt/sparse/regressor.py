@@ -43,6 +43,7 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
         loss: str | CustomLoss = "squared_error",
         *,
         solver: str = "sgd",
+        nesterov: bool = False,
         penalty: str | None = "l2",
         alpha: float = 1e-4,
         l1_ratio: float = 0.15,
@@ -63,6 +64,7 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
     ) -> None:
         self.loss = loss
         self.solver = solver
+        self.nesterov = nesterov
         self.penalty = penalty
         self.alpha = alpha
         self.l1_ratio = l1_ratio

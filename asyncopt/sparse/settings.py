@@ -27,8 +27,6 @@ __all__ = [
 ]
 
 SOLVERS = ("sgd", "dual", "saga", "svrg")
-UNMERGED = ("hogwild", "atomic", "mutex", "round-robin", "ordered")
-"""Syncs without copies: there is no merging what the other solvers keep of the examples."""
 PENALTIES = ("l2", "l1", "elasticnet", None)
 LEARNING_RATES = {"constant": "scaled", "inverse": "scaled", "adagrad": "adagrad", "ftrl": "ftrl"}
 """The compiled step of each."""
@@ -50,7 +48,7 @@ def syncs() -> tuple[str, ...]:
 class Settings(NamedTuple):
     """The numbers of a step: the learning rate of example t is ``eta0 / (1 + decay * t)``.
 
-    Steps other than those of ``"sgd"`` have no use for the first two.
+    `train` finds those of the steps other than ``"sgd"``'s.
     """
 
     loss: str | CustomLoss
@@ -60,6 +58,7 @@ class Settings(NamedTuple):
     l1: float
     l2: float
     epsilon: float
+    nesterov: bool = False
     average: int = 0
     """The example with which the mean of the weights begins; 0: they are not averaged."""
 
@@ -81,6 +80,7 @@ class Settings(NamedTuple):
             l1=alpha * l1_ratio,
             l2=alpha * (1 - l1_ratio),
             epsilon=getattr(estimator, "epsilon", 0.0),
+            nesterov=bool(estimator.nesterov),
             average=int(estimator.average),
         )
 
@@ -97,14 +97,17 @@ def check_solver(estimator: Any) -> None:
     Each of these is one that is known.
     """
     solver = estimator.solver
-    if solver == "sgd":
-        return
     named = f"with solver={solver!r}"
+    if solver == "sgd":
+        one_of("nesterov", bool(estimator.nesterov), (False,), named)
+        return
     one_of("average", bool(estimator.average), (False,), named)
     defined = [loss for loss, step, _ in _core.linear_kernels() if step == solver]
     if isinstance(estimator.loss, str) or "custom" not in defined:
         one_of("loss", estimator.loss, [x for x in defined if x in estimator._losses], named)
-    one_of("sync", estimator.sync, (None, *UNMERGED), named)
+    if estimator.nesterov and estimator.loss == "hinge":
+        smooth = [loss for loss, step, _ in _core.linear_kernels() if step == "saga"]
+        one_of("loss", "hinge", [x for x in smooth if x in estimator._losses], "with nesterov=True")
     if solver == "dual":
         one_of("penalty", estimator.penalty, ("l2",), named)
         real("alpha", estimator.alpha, 0, open_=True)

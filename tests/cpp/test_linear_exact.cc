@@ -35,8 +35,8 @@ double dot(const Examples& e, std::size_t row, std::span<const float> weights) {
 }
 
 // The weights are the sum of the dual numbers times their examples, however many workers there are,
-// where no update is lost.
-void check_weights_follow(const Examples& e, const std::vector<float>& notes,
+// where no update is lost. `each`: notes of an example, of which that number is the first.
+void check_weights_follow(const Examples& e, const std::vector<float>& notes, std::size_t each,
                           std::span<const float> weights, double tolerance) {
   std::vector<double> expected(e.columns);
   const double scale = 1 / (static_cast<double>(kL2) * static_cast<double>(e.rows()));
@@ -44,7 +44,7 @@ void check_weights_follow(const Examples& e, const std::vector<float>& notes,
     for (auto k = static_cast<std::size_t>(e.begin[i]);
          k < static_cast<std::size_t>(e.begin[i + 1]); ++k)
       expected[static_cast<std::size_t>(e.column[k])] +=
-          scale * notes[i] * static_cast<double>(e.value[k]);
+          scale * notes[i * each] * static_cast<double>(e.value[k]);
   for (std::size_t u = 0; u < e.columns; ++u)
     CHECK_LE(std::fabs(weights[u] - expected[u]), tolerance);
 }
@@ -60,7 +60,7 @@ void check_dual_steps() {
     if (std::string_view(kernel.step) != "dual") continue;
     current_case = kernel.loss;
     linear::Trainer trainer(kernel, linear_sync("hogwild"), e.columns, 1);
-    std::vector<float> notes(e.rows(), 0);
+    std::vector<float> notes(e.rows() * trainer.notes(), 0);
     linear::Settings settings{0, 0, 0, kL2, kEpsilon, nullptr};
     for (int pass = 0; pass < 3; ++pass)
       for (std::int64_t i = 0; i < static_cast<std::int64_t>(e.rows()); ++i) {
@@ -69,23 +69,24 @@ void check_dual_steps() {
         one.rows.weights = weights.data();
         one.rows.notes = notes.data();
         CHECK(trainer.run(one, kGoOn));
+        const float note = notes[row * trainer.notes()];
         if (e.begin[row] == e.begin[row + 1] || weights[row] == 0) {
-          CHECK_EQ(notes[row], 0.0f);
+          CHECK_EQ(note, 0.0f);
           continue;
         }
         const double prediction = dot(e, row, trainer.weights()), target = e.target[row];
         const double slope = textbook_derivative(kernel.loss, prediction, target, kEpsilon);
         if (std::string_view(kernel.loss) != "hinge") {
-          CHECK_LE(std::fabs(notes[row] + weights[row] * slope), 1e-4);
+          CHECK_LE(std::fabs(note + weights[row] * slope), 1e-4);
         } else {
-          const double beta = target * notes[row], margin = target * prediction;
+          const double beta = target * note, margin = target * prediction;
           CHECK_LE(-1e-6, beta);
           CHECK_LE(beta, weights[row] + 1e-6);
           if (beta > 1e-6) CHECK_LE(margin, 1 + 1e-4);
           if (beta < weights[row] - 1e-6) CHECK_LE(1 - 1e-4, margin);
         }
       }
-    check_weights_follow(e, notes, trainer.weights(), 1e-5);
+    check_weights_follow(e, notes, trainer.notes(), trainer.weights(), 1e-5);
   }
 }
 
@@ -123,7 +124,7 @@ void check_corrected_steps() {
   const Examples e(61, lengths(42), 4);
   const auto order = in_order(6);
   for (const linear::Kernel& kernel : linear::kernels()) {
-    if (kernel.merges || !kernel.sums) continue;
+    if (kernel.notes == 0 || !kernel.sums) continue;
     const bool svrg = std::string_view(kernel.step) == "svrg";
     for (const char* const sync : {"hogwild", "atomic", "mutex"})
       for (const float l1 : {0.0f, 0.003f}) {
@@ -153,35 +154,54 @@ void check_corrected_steps() {
 void check_workers() {
   const Examples e(200, lengths(often(2100, 420)), 5);
   const auto order = in_order(e.rows() / 7);
-  for (const char* const sync : {"atomic", "mutex", "round-robin", "ordered", "hogwild"}) {
-    current_case = sync;
-    std::vector<float> notes(e.rows(), 0);
-    linear::Trainer dual(linear_kernel("squared_hinge", "dual"), linear_sync(sync), e.columns, 4);
-    linear::Pass pass = e.pass(order, 7, {0, 0, 0, kL2, 0, nullptr});
+  for (const linear::Sync& sync : linear::kSyncs) {
+    current_case = sync.name;
+    linear::Trainer dual(linear_kernel("squared_hinge", "dual"), sync, e.columns, 4);
+    std::vector<float> notes(e.rows() * dual.notes(), 0);
+    linear::Pass pass = e.pass(order, 7, {0.01f, 0, 0, kL2, 0, nullptr});
     pass.rows.notes = notes.data();
     for (int i = 0; i < 5; ++i) CHECK(dual.run(pass, kGoOn));
-    if (current_case != "hogwild") check_weights_follow(e, notes, dual.weights(), 1e-4);
+    if (current_case != "hogwild")
+      check_weights_follow(e, notes, dual.notes(), dual.weights(), 1e-4);
 
     // The mean of the gradients is that of the notes, also where weights are raced for.
-    std::fill(notes.begin(), notes.end(), 0);
-    linear::Trainer saga(linear_kernel("log_loss", "saga"), linear_sync(sync), e.columns, 4);
+    notes.assign(e.rows(), 0);
+    linear::Trainer saga(linear_kernel("log_loss", "saga"), sync, e.columns, 4);
+    pass.rows.notes = notes.data();
     pass.settings.eta0 = 0.05f;
     for (int i = 0; i < 5; ++i) CHECK(saga.run(pass, kGoOn));
     for (float& note : notes) note *= kL2;  // check_weights_follow divides by it
-    check_weights_follow(e, notes, saga.sums(), 1e-5);
+    check_weights_follow(e, notes, saga.notes(), saga.sums(), 1e-5);
   }
 }
 
-// Copies of these models cannot be merged: that is said before anything runs.
-void check_refusals() {
-  for (const char* const step : {"dual", "saga", "svrg"})
-    for (const char* const sync : {"replicated", "unshared"}) {
-      linear::Trainer(linear_kernel("log_loss", step), linear_sync(sync), 3, 1);  // shares nothing
-      CHECK_THROWS(std::invalid_argument, "sync: expected one without copies",
-                   linear::Trainer(linear_kernel("log_loss", step), linear_sync(sync), 3, 2));
-    }
+// Dense examples that each worker could fit by itself: what their copies gain adds up to no more
+// than there is to gain. Where it does, weights end up at 1 to 400.
+void check_copies_do_not_overshoot() {
+  Examples e(6, std::vector<std::size_t>(often(16000, 4000), 6), 6);
+  e.curvature.assign(e.columns, 6);
+  const auto order = in_order((e.rows() + 511) / 512);
+  const auto weights = [&](const char* sync, std::size_t workers) {
+    linear::Trainer trainer(linear_kernel("squared_error", "dual"), linear_sync(sync), e.columns,
+                            workers);
+    std::vector<float> notes(e.rows() * trainer.notes(), 0);
+    linear::Pass pass = e.pass(order, 512, {0.15f, 0, 0, 0.05f, 0, nullptr});
+    pass.rows.notes = notes.data();
+    for (int i = 0; i < 60; ++i) CHECK(trainer.run(pass, kGoOn));
+    return std::vector<float>(trainer.weights().begin(), trainer.weights().end());
+  };
+  const std::vector<float> expected = weights("hogwild", 1);
+  for (const char* const sync : {"unshared", "replicated"}) {
+    current_case = std::string("copies ") + sync;
+    const std::vector<float> found = weights(sync, 4);
+    for (std::size_t u = 0; u < e.columns; ++u) CHECK_LE(std::fabs(found[u] - expected[u]), 0.05);
+  }
+}
+
+// A step that is corrected by gradients needs them everywhere.
+void check_undefined() {
   for (const linear::Kernel& kernel : linear::kernels())
-    CHECK(kernel.loss != std::string_view("hinge") || kernel.merges || !kernel.sums);
+    CHECK(kernel.loss != std::string_view("hinge") || kernel.notes == 0 || !kernel.sums);
 }
 
 }  // namespace
@@ -191,5 +211,6 @@ int main() {
   check_dual_steps();
   check_corrected_steps();
   check_workers();
-  check_refusals();
+  check_copies_do_not_overshoot();
+  check_undefined();
 }

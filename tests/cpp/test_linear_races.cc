@@ -153,7 +153,7 @@ void check_ordered() {
     const auto train = [&](const char* sync, std::size_t workers,
                            std::span<const std::int64_t> pieces) {
       linear::Trainer trainer(kernel, linear_sync(sync), examples.columns, workers);
-      std::vector<float> notes(arranged.rows());
+      std::vector<float> notes(arranged.rows() * trainer.notes());
       linear::Pass pass = arranged.pass(order, block, {0.1f, 0.01f, 0.001f, 0.01f, 1, nullptr});
       pass.rows.notes = notes.data();
       pass.settings.examples = static_cast<float>(arranged.rows());

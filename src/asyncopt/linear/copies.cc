@@ -20,7 +20,10 @@ Levels::Levels(std::size_t columns, std::size_t merge_every) {
 }
 
 Copies::Copies(Levels& levels, const Merging& merging, const Model& mine)
-    : levels_(levels), merging_(merging), examples_(levels.all().size()) {
+    : levels_(levels),
+      merging_(merging),
+      examples_(levels.all().size()),
+      eta_(merging.settings.eta0) {
   const auto numbers = [&](float* shared, float* own, bool kept) {
     return Numbers{shared, own, std::vector<float>(kept ? levels.columns() : 0)};
   };
@@ -31,6 +34,13 @@ Copies::Copies(Levels& levels, const Merging& merging, const Model& mine)
     const std::lock_guard lock(level.mutex);
     copy(level);
   }
+  if (!merging.kernel.strides) return;
+  strides_.reserve(levels.columns());
+  const float most = merging.settings.examples / merging.workers;
+  for (const Levels::Level& level : levels.all())
+    for (std::size_t u = level.begin; u < level.end; ++u)
+      strides_.push_back(
+          1 / sound_share(u, rate(u), std::min(static_cast<float>(level.merge_every), most)));
 }
 
 void Copies::count(std::size_t examples, float eta, float seen) {
@@ -63,9 +73,10 @@ void Copies::merge_changes(const Levels::Level& level, float examples) {
   if (!squares_.before.empty())
     for (std::size_t u = level.begin; u < level.end; ++u)
       squares_.shared[u] += part() * squares_.change(u);
+  const bool follow = merging_.kernel.averages;  // the weights; else they are exact
   if (!sums_.before.empty())
     for (std::size_t u = level.begin; u < level.end; ++u)
-      sums_.shared[u] += share(u, rate(u), examples) * sums_.change(u);
+      sums_.shared[u] += (follow ? share(u, rate(u), examples) : 1) * sums_.change(u);
   for (std::size_t u = level.begin; u < level.end; ++u)
     weights_.shared[u] += share(u, rate(u), examples) * weights_.change(u);
 }
@@ -114,11 +125,16 @@ float Copies::rate(std::size_t u) const {
   return merging_.kernel.adaptive ? eta_ / (std::sqrt(squares_.mine[u]) + kEps) : eta_;
 }
 
-// What of a copy's change is added. All of it would overshoot where each of W workers has gone
-// most of the way to the same optimum: W times as far. After steps that shrink a deviation by
-// 1 / (1 + s), W times as many shrink it by about 1 / (1 + W s), so that is what is aimed at.
+// What of a copy's change is added.
 float Copies::share(std::size_t u, float rate, float examples) const {
-  if (merging_.average) return part();
+  if (!strides_.empty()) return 1 / strides_[u];
+  return merging_.average ? part() : sound_share(u, rate, examples);
+}
+
+// All of it would overshoot where each of W workers has gone most of the way to the same optimum:
+// W times as far. After steps that shrink a deviation by 1 / (1 + s), W times as many shrink it by
+// about 1 / (1 + W s), so that is what is aimed at.
+float Copies::sound_share(std::size_t u, float rate, float examples) const {
   const float s = std::min(rate * merging_.curvatures[u] * examples, 1e30f);
   return (1 + s) / (1 + merging_.workers * s);
 }

@@ -51,6 +51,11 @@ class Copies {
   void count(std::size_t examples, float eta, float seen);
   void merge();  // all
 
+  // Of each column, if the step moves copies by strides: how far it moves the copy for each 1 that
+  // merging it moves the weight. So a worker steps as if the others took steps like its own, which
+  // they do, and what is added up is not too much (CoCoA+, Ma et al., ICML 2015). Else null.
+  const float* strides() const { return strides_.empty() ? nullptr : strides_.data(); }
+
  private:
   // One number of each column.
   struct Numbers {
@@ -66,13 +71,15 @@ class Copies {
   void copy(const Levels::Level& level);
   float rate(std::size_t u) const;
   float share(std::size_t u, float rate, float examples) const;
+  float sound_share(std::size_t u, float rate, float examples) const;
   float part() const { return merging_.average ? 1 / merging_.workers : 1; }
 
   Levels& levels_;
   const Merging merging_;
   Numbers weights_, squares_, sums_;   // `before` is empty where the step has no such numbers
   std::vector<std::size_t> examples_;  // of each level since it was merged
-  float eta_ = 0, seen_ = 0;
+  std::vector<float> strides_;
+  float eta_, seen_ = 0;
 };
 
 }  // namespace asyncopt::linear

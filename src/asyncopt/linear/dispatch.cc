@@ -19,7 +19,7 @@ std::vector<Kernel> join(const Loops* loops, List<Ls...>, List<Ss...> steps) {
       const Loops& found = *loops++;
       if (found.alone[0] == nullptr) return;  // the step is not defined for the loss
       all.push_back({L::name, Step::name, Step::adaptive, Step::sums, Step::averages, Step::leads,
-                     Step::notes, Step::merges, L::curvature, found});
+                     Step::strides, Step::notes, L::curvature, found});
     };
     (add(List<S>{}), ...);
   };

@@ -6,7 +6,11 @@
 // sets the example's to its best value, given all others, and moves w along. No worker but the one
 // that visits the example writes its number. There is no learning rate, and w is the minimum when
 // no step moves it. Under `hogwild` lost updates add up: w then is the minimum of another, nearby
-// problem (PASSCoDe, theorem 3), while the others' is exact.
+// problem (PASSCoDe, theorem 3), while the others' is exact: copies are of all columns, and what is
+// added up of them is every change of a number (strides: copies.h).
+//
+// `notes` are the number and how far the example moves its own prediction, once that is known: the
+// strides, and so eta0 by which they are chosen, are the same in all passes.
 #pragma once
 
 #include "asyncopt/linear/loops.h"
@@ -65,6 +69,19 @@ ASYNCOPT_INLINE double best(Logistic, const DualAt& d) {
   return d.target * d.weight / (1 + __builtin_exp(-z));
 }
 
+// How far an example's prediction moves when it is added to the weights.
+ASYNCOPT_INLINE float reach(const Row& row, const float* strides) {
+  Lanes sums{}, x, stride = Lanes{} + 1;
+  for (std::size_t i = 0; i < row.n; i += kLanes) {
+    load(x, row.values + i);
+    if (strides != nullptr) gather(stride, strides, row.columns + i);
+    Mask mine;
+    first(mine, row.n - i);
+    sums += (Lanes)((Mask)(x * x * stride) & mine);
+  }
+  return sum(sums);
+}
+
 // Whether that is known of a loss.
 template <class Loss>
 concept HasDual = requires(const DualAt& at) { best(Loss{}, at); };
@@ -78,8 +95,10 @@ double dual_loop(const Rows& rows, std::size_t first, std::size_t last, std::uin
     const Row row(rows, i);
     const float prediction = dot(model.weights, row.columns, row.values, row.n);
     losses += static_cast<double>(row.weight * Loss::at(prediction, row.target, settings).value);
-    const double pull = scale * norm(row.values, row.n);
-    float& note = rows.notes[i];
+    float& note = rows.notes[2 * i];
+    float& norm = rows.notes[2 * i + 1];
+    if (norm == 0) norm = reach(row, settings.strides);
+    const double pull = scale * norm;
     float change = 0;
     if (pull != 0 && row.weight != 0) {
       const float next = static_cast<float>(
@@ -89,9 +108,17 @@ double dual_loop(const Rows& rows, std::size_t first, std::size_t last, std::uin
     }
     const Turn turn(model.seat);
     if (change == 0) continue;
-    for (std::size_t k = 0; k < row.n; ++k)
-      Access::change(model.weights + row.columns[k],
-                     [&](float& w) { w += change * row.values[k]; });
+    const auto add = [&](auto stride) __attribute__((always_inline)) {
+      for (std::size_t k = 0; k < row.n; ++k) {
+        const std::int32_t u = row.columns[k];
+        const float moved = change * stride(u) * row.values[k];
+        Access::change(model.weights + u, [&](float& w) { w += moved; });
+      }
+    };
+    if (settings.strides == nullptr)
+      add([](std::int32_t) { return 1.0f; });
+    else
+      add([&](std::int32_t u) { return settings.strides[u]; });
   }
   return losses;
 }

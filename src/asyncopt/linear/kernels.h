@@ -34,13 +34,15 @@ struct Model {
 };
 
 struct Settings {
-  float eta0, decay;      // the learning rate of example t is eta0 / (1 + decay t)
-  float l1, l2;           // the penalty on a weight w is l1 |w| + l2 w^2 / 2
-  float epsilon;          // of the Huber loss
-  const float* spacing;   // of each column: examples for each one that has it; 0: no penalty
-  float examples{};       // of which the mean loss is minimized
-  CustomLoss* custom{};   // the loss of that name
-  std::uint64_t since{};  // the first example that the mean of weights is of
+  float eta0, decay;       // the learning rate of example t is eta0 / (1 + decay t); the dual's is
+                           // only what strides are chosen by
+  float l1, l2;            // the penalty on a weight w is l1 |w| + l2 w^2 / 2
+  float epsilon;           // of the Huber loss
+  const float* spacing;    // of each column: examples for each one that has it; 0: no penalty
+  float examples{};        // of which the mean loss is minimized
+  CustomLoss* custom{};    // the loss of that name
+  std::uint64_t since{};   // the first example that the mean of weights is of
+  const float* strides{};  // of each column in a worker's copy: copies.h; null: all 1
 };
 
 // Steps on the examples [first, last), of which the first is the t-th since the beginning. Returns
@@ -59,8 +61,9 @@ struct Loops {
 struct Kernel {
   const char* loss;
   const char* step;
-  bool adaptive, sums, averages, leads, notes, merges;  // as steps.h says of the step
-  float curvature;                                      // of the loss, at most
+  bool adaptive, sums, averages, leads, strides;  // as steps.h says of the step
+  std::size_t notes;                              // likewise
+  float curvature;                                // of the loss, at most
   Loops loops;
 };
 

@@ -45,23 +45,6 @@ ASYNCOPT_INLINE float dot(const float* w, const std::int32_t* columns, const flo
   return sum(sums);
 }
 
-// The sum of squares.
-ASYNCOPT_INLINE float norm(const float* values, std::size_t n) {
-  Lanes sums{}, x;
-  std::size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    load(x, values + i);
-    sums += x * x;
-  }
-  if (i < n) {
-    Mask mine;
-    first(mine, n - i);
-    load(x, values + i);
-    sums += (Lanes)((Mask)(x * x) & mine);
-  }
-  return sum(sums);
-}
-
 // One example.
 struct Row {
   std::size_t n;

@@ -2,6 +2,8 @@
 // and what of this is not so of it.
 #pragma once
 
+#include <cstddef>
+
 #include "asyncopt/lists.h"
 #include "asyncopt/numbers.h"
 
@@ -12,8 +14,8 @@ struct Usual {
   static constexpr bool sums = false;      // keeps another sum for each column
   static constexpr bool averages = false;  // the sums are those of loops.h, for the mean of weights
   static constexpr bool leads = false;     // the weights are what the sums and squares mean
-  static constexpr bool notes = false;     // keeps a number for each example
-  static constexpr bool merges = true;     // copies of a model that took it may be merged
+  static constexpr std::size_t notes = 0;  // numbers that it keeps for each example
+  static constexpr bool strides = false;   // moves copies by strides: copies.h
   static constexpr bool smooth = false;    // the loss must have a derivative everywhere
 };
 
@@ -68,13 +70,15 @@ struct Ftrl : Usual {
 // Coordinate ascent in the dual problem, an example at a time: dual.h.
 struct Dual : Usual {
   static constexpr const char* name = "dual";
-  static constexpr bool notes = true, merges = false;
+  static constexpr std::size_t notes = 2;
+  static constexpr bool strides = true;
 };
 
 // Gradients corrected by those of the examples' last visits, and by those of one pass: corrected.h.
 struct Saga : Usual {
   static constexpr const char* name = "saga";
-  static constexpr bool sums = true, notes = true, merges = false, smooth = true;
+  static constexpr std::size_t notes = 1;
+  static constexpr bool sums = true, smooth = true;
 };
 struct Svrg : Saga {
   static constexpr const char* name = "svrg";

@@ -17,7 +17,8 @@
 //                                                       worker's own, merged the more often the
 //                                                       more frequent they are (as of arXiv
 //                                                       1606.07822; copies.h); the others as under
-//                                                       hogwild
+//                                                       hogwild, but for steps that keep numbers
+//                                                       of examples: those copy all columns
 //   unshared   no                 no         to merge   all weights in copies of each worker's own,
 //                                                       averaged at the end of a run (Zinkevich et
 //                                                       al., NIPS 2010): the floor of all others

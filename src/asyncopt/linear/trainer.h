@@ -35,16 +35,15 @@ struct Pass {
 class Trainer {
  public:
   // No more columns are copied than a pass has `examples` (whole pages), so that it costs little
-  // beside them; but all of them where copies are averaged.
-  // Throws std::system_error where there is no memory, std::invalid_argument where workers that
-  // have copies cannot take the step.
+  // beside them; but all of them where copies are averaged, or the step keeps numbers of examples.
+  // Throws std::system_error where there is no memory.
   Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, std::size_t workers,
           std::size_t examples = kAll);
 
   std::span<float> weights() { return {floats_of(weights_), columns_}; }
   std::span<float> squares() { return {floats_of(squares_), kernel_.adaptive ? columns_ : 0}; }
   std::span<float> sums() { return {floats_of(sums_), kernel_.sums ? columns_ : 0}; }
-  bool keeps_notes() const { return kernel_.notes; }
+  std::size_t notes() const { return kernel_.notes; }  // numbers kept of each example
 
   // Workers take the blocks (their pieces) in order, each the next one when it is free. Returns the
   // sum of the examples' losses. `go_on` is asked by the calling thread, itself a worker, some 20
