@@ -13,6 +13,7 @@
 
 #include <atomic>
 
+#include "asyncopt/exchange.h"
 #include "asyncopt/kernels.h"
 
 namespace asyncopt::ASYNCOPT_ISA {
@@ -40,24 +41,6 @@ ASYNCOPT_INLINE void racy_store(T* p, C x, std::uint32_t random) {
     *p = value;
 #endif
 }
-
-// 16 random bits for each value of an element that is rounded stochastically: its slots, then its
-// parameter. Two values share one draw.
-template <std::size_t K, class T, class S>
-struct Draws {
-  static constexpr std::size_t slots = sizeof(S) == sizeof(bfloat16) ? K : 0;
-  static constexpr std::size_t values = slots + (sizeof(T) == sizeof(bfloat16) ? 1 : 0);
-  std::uint32_t words[K / 2 + 1];  // zero for what is stored unrounded
-
-  ASYNCOPT_INLINE Draws(std::uint32_t seed, std::size_t i) : words{} {
-    for (std::size_t word = 0; 2 * word < values; ++word)
-      words[word] = noise(seed + static_cast<std::uint32_t>(word), static_cast<std::uint32_t>(i));
-  }
-  ASYNCOPT_INLINE std::uint32_t slot(std::size_t k) const {
-    return k % 2 == 0 ? words[k / 2] : words[k / 2] >> 16;
-  }
-  ASYNCOPT_INLINE std::uint32_t param() const { return slot(slots); }
-};
 
 // Slots of one value per element.
 template <class Rule>
@@ -142,23 +125,6 @@ void racy_loop(const void* coef, const Span& span) {
   }
 }
 
-// Replaces the bits that were `seen` by those of next(). If others are there by now, they are in
-// `seen` then, and either compute() looks at them and it is tried again, or this update is dropped
-// and counted as lost.
-template <bool Retry, class T, class Next, class Compute>
-ASYNCOPT_INLINE void commit(bits_t<T>* at, bits_t<T>& seen, std::uint64_t& lost,
-                            std::uint64_t& retries, Next next, Compute compute) {
-  while (!__atomic_compare_exchange_n(at, &seen, __builtin_bit_cast(bits_t<T>, next()), false,
-                                      __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-    if constexpr (!Retry) {
-      ++lost;
-      return;
-    }
-    ++retries;
-    compute();
-  }
-}
-
 // The same by compare-exchange; see exact_loop.
 template <class Rule, class T, class S, bool Retry, class Coef, class C>
 ASYNCOPT_INLINE void exact_begin_row(const Coef& c, const Span& span, C* r, Tally& tally) {
@@ -179,15 +145,12 @@ ASYNCOPT_INLINE void exact_begin_row(const Coef& c, const Span& span, C* r, Tall
         [&] { return narrow<S>(r[k], row_draw(span.seed, k)); }, compute);
 }
 
-// One element by compare-exchange, slots first, the parameter last. On a conflict either the value
-// is computed again from what was found (nothing is lost), or the update of that value is dropped
-// and counted: exactly what a racing plain store would have cost.
+// Every element by compare-exchange (exchange.h).
 template <class Rule, class T, class S, bool Retry>
 void exact_loop(const void* coef, const Span& span, Tally& tally) {
   using C = arithmetic_t<T>;
   constexpr std::size_t K = element_slots<Rule>;
   const auto c = *static_cast<const typename Rule::template Coef<C>*>(coef);
-  T* const w = static_cast<T*>(span.param);
   const T* const g = static_cast<const T*>(span.grad);
   C r[kMaxSlots] = {};
   if constexpr (row_slots_of<Rule> > 0) {
@@ -198,26 +161,8 @@ void exact_loop(const void* coef, const Span& span, Tally& tally) {
   for (std::size_t i = 0; i < span.n; ++i) {
     const auto gradient = static_cast<C>(widen(g[i]));
     const Draws<K, T, S> draws(span.seed, i);
-    bits_t<T>* const at = reinterpret_cast<bits_t<T>*>(w + i);
-    bits_t<T> seen = __atomic_load_n(at, __ATOMIC_RELAXED);
-    bits_t<S> seen_slots[kMaxSlots] = {};
-    for (std::size_t k = 0; k < K; ++k)
-      seen_slots[k] = __atomic_load_n(static_cast<bits_t<S>*>(span.slots[k]) + i, __ATOMIC_RELAXED);
-
-    C x{}, s[kMaxSlots] = {};
-    const auto compute = [&] {
-      x = widen(__builtin_bit_cast(T, seen));
-      for (std::size_t k = 0; k < K; ++k) s[k] = widen(__builtin_bit_cast(S, seen_slots[k]));
-      apply_rule<Rule>(c, x, gradient, s, r);
-    };
-    compute();
-    for (std::size_t k = 0; k < K; ++k)
-      commit<Retry, S>(
-          static_cast<bits_t<S>*>(span.slots[k]) + i, seen_slots[k], tally.lost_state_updates,
-          tally.retries, [&] { return narrow<S>(s[k], draws.slot(k)); }, compute);
-    commit<Retry, T>(
-        at, seen, tally.lost_updates, tally.retries, [&] { return narrow<T>(x, draws.param()); },
-        compute);
+    commit_element<K, T, S, Retry>(span.param, span.slots, i, draws, tally,
+                                   [&](C& x, C* s) { apply_rule<Rule>(c, x, gradient, s, r); });
   }
 }
 
@@ -229,20 +174,16 @@ void add_loop(void* sum, const void* grad, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) to[i] = nearest<T>(widen(to[i]) + widen(from[i]));
 }
 
-// True if no value is infinite or NaN: all exponent bits set is what both have in common.
+// True if no value is infinite or NaN.
 template <class T>
 bool finite_loop(const void* values, std::size_t n) {
   using Bits = bits_t<T>;
-  constexpr Bits exponent = sizeof(T) == 8   ? static_cast<Bits>(0x7FF0000000000000u)
-                            : sizeof(T) == 4 ? static_cast<Bits>(0x7F800000u)
-                                             : static_cast<Bits>(0x7F80u);
   const auto* const p = static_cast<const T*>(values);
   constexpr std::size_t chunk = 4096;  // how far past a bad value the check may run
   for (std::size_t begin = 0; begin < n; begin += chunk) {
     const std::size_t end = n - begin < chunk ? n : begin + chunk;
     Bits bad = 0;
-    for (std::size_t i = begin; i < end; ++i)
-      bad |= static_cast<Bits>((__builtin_bit_cast(Bits, p[i]) & exponent) == exponent);
+    for (std::size_t i = begin; i < end; ++i) bad |= static_cast<Bits>(!is_finite(p[i]));
     if (bad != 0) return false;
   }
   return true;

@@ -60,6 +60,12 @@ struct BitsOf<8> {
 template <class T>
 using bits_t = typename BitsOf<sizeof(T)>::type;
 
+// A function, because nvcc 13.0 does not take the builtin in larger templates.
+template <class To, class From>
+ASYNCOPT_HD ASYNCOPT_INLINE To cast_bits(From from) {
+  return __builtin_bit_cast(To, from);
+}
+
 // 32 random bits for element `index` of a push: a counter-based generator (a Weyl sequence and one
 // round of xorshift-multiply), so that lanes need no state and vectorize. A second round would be
 // better randomness than 16 bits of rounding can tell, and cost a bfloat16 Adam step a fifth.
@@ -70,7 +76,7 @@ ASYNCOPT_HD ASYNCOPT_INLINE std::uint32_t noise(std::uint32_t seed, std::uint32_
 }
 
 ASYNCOPT_HD ASYNCOPT_INLINE float widen(bfloat16 x) {
-  return __builtin_bit_cast(float, static_cast<std::uint32_t>(x.bits) << 16);
+  return cast_bits<float>(static_cast<std::uint32_t>(x.bits) << 16);
 }
 ASYNCOPT_HD ASYNCOPT_INLINE float widen(float x) { return x; }
 ASYNCOPT_HD ASYNCOPT_INLINE double widen(double x) { return x; }
@@ -81,7 +87,7 @@ ASYNCOPT_HD ASYNCOPT_INLINE double widen(double x) { return x; }
 template <class T, class C>
 ASYNCOPT_HD ASYNCOPT_INLINE T narrow(C x, std::uint32_t random) {
   if constexpr (sizeof(T) == sizeof(bfloat16)) {
-    const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, x) + (random & 0xFFFFu);
+    const std::uint32_t bits = cast_bits<std::uint32_t>(x) + (random & 0xFFFFu);
     const std::uint32_t safe = x == x ? bits : 0x7FC00000u;  // a carry must not turn NaN into zero
     return bfloat16{static_cast<std::uint16_t>(safe >> 16)};
   } else {
@@ -89,12 +95,22 @@ ASYNCOPT_HD ASYNCOPT_INLINE T narrow(C x, std::uint32_t random) {
   }
 }
 
+// All exponent bits set is what infinities and NaNs have in common.
+template <class T>
+ASYNCOPT_HD ASYNCOPT_INLINE bool is_finite(T x) {
+  using Bits = bits_t<T>;
+  constexpr Bits exponent = sizeof(T) == 8   ? static_cast<Bits>(0x7FF0000000000000u)
+                            : sizeof(T) == 4 ? static_cast<Bits>(0x7F800000u)
+                                             : static_cast<Bits>(0x7F80u);
+  return (cast_bits<Bits>(x) & exponent) != exponent;
+}
+
 // Rounds into T to the nearest, ties to even.
 template <class T, class C>
 ASYNCOPT_HD ASYNCOPT_INLINE T nearest(C x) {
   std::uint32_t half = 0;
   if constexpr (sizeof(T) == sizeof(bfloat16))
-    half = 0x7FFFu + (__builtin_bit_cast(std::uint32_t, x) >> 16 & 1u);
+    half = 0x7FFFu + (cast_bits<std::uint32_t>(x) >> 16 & 1u);
   return narrow<T>(x, half);
 }
 

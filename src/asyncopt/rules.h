@@ -22,9 +22,14 @@
 //                       `rounding` of what the first of them does is nothing
 //   settled             one such linear step; without it, all are taken one by one
 //
+// and, of rules that only add a number to w whatever w is, which some memory can do by itself, of
+//
+//   adds                whether they do with these coefficients
+//   addend              that number
+//
 // The formulas are those of the torch.optim namesake, in the same order of operations. They are
 // compiled without contraction into fused multiply-adds, so that every instruction set gives the
-// same bits.
+// same bits. `prepare` and `apply` run on the host and on GPUs.
 #pragma once
 
 #include <array>
@@ -82,7 +87,7 @@ struct SGD {
     C lr, sign, weight_decay, momentum, fresh, nesterov;
   };
   template <class C>
-  static Coef<C> prepare(const Hyper& h, double* scalars) {
+  ASYNCOPT_HD static Coef<C> prepare(const Hyper& h, double* scalars) {
     Coef<C> c{};
     c.lr = static_cast<C>(h.lr);
     c.sign = h.maximize != 0 ? C(-1) : C(1);
@@ -115,6 +120,19 @@ struct SGD {
   static ASYNCOPT_INLINE void settled(const Coef<C>& c, C& w, C* s) {
     apply(c, w, C(0), s);
   }
+
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE bool adds(const Coef<C>& c)
+    requires(!Momentum)
+  {
+    return c.weight_decay == 0;
+  }
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE C addend(const Coef<C>& c, C g)
+    requires(!Momentum)
+  {
+    return -(c.lr * (c.sign * g));
+  }
 };
 
 // Adam: Kingma and Ba, arXiv 1412.6980; AMSGrad: Reddi et al., ICLR 2018; with decoupled weight
@@ -140,7 +158,7 @@ struct Adam {
     C sign, weight_decay, shrink, fresh1, beta2, fresh2, step_size, unbias2, eps;
   };
   template <class C>
-  static Coef<C> prepare(const Hyper& h, double* scalars) {
+  ASYNCOPT_HD static Coef<C> prepare(const Hyper& h, double* scalars) {
     const double step = scalars[0];
     const bool decoupled = h.decoupled_weight_decay != 0;
     Coef<C> c{};
@@ -196,7 +214,7 @@ struct Adagrad {
     C lr, sign, weight_decay, eps;
   };
   template <class C>
-  static Coef<C> prepare(const Hyper& h, double* scalars) {
+  ASYNCOPT_HD static Coef<C> prepare(const Hyper& h, double* scalars) {
     return {static_cast<C>(h.lr / (1 + (scalars[0] - 1) * h.lr_decay)),
             h.maximize != 0 ? C(-1) : C(1), static_cast<C>(h.weight_decay), static_cast<C>(h.eps)};
   }
@@ -280,7 +298,7 @@ struct Adadelta {
     C lr, sign, weight_decay, rho, fresh, eps;
   };
   template <class C>
-  static Coef<C> prepare(const Hyper& h, double*) {
+  ASYNCOPT_HD static Coef<C> prepare(const Hyper& h, double*) {
     return {static_cast<C>(h.lr),  h.maximize != 0 ? C(-1) : C(1), static_cast<C>(h.weight_decay),
             static_cast<C>(h.rho), static_cast<C>(1 - h.rho),      static_cast<C>(h.eps)};
   }
@@ -329,7 +347,7 @@ struct RMSprop {
     C lr, sign, weight_decay, alpha, fresh, eps, momentum;
   };
   template <class C>
-  static Coef<C> prepare(const Hyper& h, double*) {
+  ASYNCOPT_HD static Coef<C> prepare(const Hyper& h, double*) {
     return {static_cast<C>(h.lr),           h.maximize != 0 ? C(-1) : C(1),
             static_cast<C>(h.weight_decay), static_cast<C>(h.alpha),
             static_cast<C>(1 - h.alpha),    static_cast<C>(h.eps),
@@ -380,20 +398,24 @@ struct ASGD {
   struct Coef {
     C sign, weight_decay, shrink, eta, mu;
   };
-  static double to_float32(double x) {
+  ASYNCOPT_HD static double to_float32(double x) {
+#ifdef __CUDA_ARCH__
+    return static_cast<float>(x);
+#else
     volatile float narrow =
         static_cast<float>(x);  // gcc 12 drops a plain conversion there and back
     return narrow;
+#endif
   }
   template <class C>
-  static Coef<C> prepare(const Hyper& h, double* scalars) {
+  ASYNCOPT_HD static Coef<C> prepare(const Hyper& h, double* scalars) {
     const double step = scalars[0];
     const double eta = step == 1 ? to_float32(h.lr) : scalars[1];
     const Coef<C> c{h.maximize != 0 ? C(-1) : C(1), static_cast<C>(h.weight_decay),
                     static_cast<C>(1 - h.lambd * eta), static_cast<C>(eta),
                     static_cast<C>(scalars[2])};
     scalars[1] = to_float32(h.lr / std::pow(1 + h.lambd * h.lr * step, h.alpha));
-    scalars[2] = to_float32(1 / std::fmax(1, step - h.t0));
+    scalars[2] = to_float32(1 / larger(1.0, step - h.t0));
     return c;
   }
   template <class C>

@@ -1,0 +1,26 @@
+// The random bits of one element's rounding, the same in every loop, on the host and on GPUs.
+#pragma once
+
+#include "asyncopt/numbers.h"
+
+namespace asyncopt {
+
+// 16 random bits for each value of an element that is rounded stochastically: its K slots, then its
+// parameter. Two values share one draw.
+template <std::size_t K, class T, class S>
+struct Draws {
+  static constexpr std::size_t slots = sizeof(S) == sizeof(bfloat16) ? K : 0;
+  static constexpr std::size_t values = slots + (sizeof(T) == sizeof(bfloat16) ? 1 : 0);
+  std::uint32_t words[K / 2 + 1];  // zero for what is stored unrounded
+
+  ASYNCOPT_HD ASYNCOPT_INLINE Draws(std::uint32_t seed, std::size_t i) : words{} {
+    for (std::size_t word = 0; 2 * word < values; ++word)
+      words[word] = noise(seed + static_cast<std::uint32_t>(word), static_cast<std::uint32_t>(i));
+  }
+  ASYNCOPT_HD ASYNCOPT_INLINE std::uint32_t slot(std::size_t k) const {
+    return k % 2 == 0 ? words[k / 2] : words[k / 2] >> 16;
+  }
+  ASYNCOPT_HD ASYNCOPT_INLINE std::uint32_t param() const { return slot(slots); }
+};
+
+}  // namespace asyncopt
