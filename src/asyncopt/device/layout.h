@@ -1,0 +1,95 @@
+// What the kernels of a device read and write besides the tensors themselves.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "asyncopt/kernels.h"
+
+namespace asyncopt::device {
+
+inline constexpr unsigned kThreads = 256;  // of a block
+// A thread a tensor: few to a block, as their double precision is slow on most devices.
+inline constexpr unsigned kPrepareThreads = 32;
+inline constexpr std::size_t kChunk = 4096;    // elements that a block takes at a time
+inline constexpr std::size_t kVector = 16;     // bytes that one load or store moves
+inline constexpr std::size_t kMaxGroups = 32;  // groups that one prepare launch takes
+
+// A tensor with a gradient. Written by the host.
+struct Tensor {
+  void* param;
+  const void* grad;
+  void* slots[kMaxSlots];
+  double* scalars;
+  std::uint64_t n;
+  std::uint32_t group;    // among those of the optimizer
+  std::uint32_t ordinal;  // among all tensors with a gradient, from 1: for its random numbers
+  std::uint32_t aligned;  // 1: all its arrays can be read by vectors
+  std::uint32_t unused;   // so that tensors can be compared byte by byte
+};
+
+// Elements [number * kChunk, ...) of a tensor. Written by the host.
+struct Chunk {
+  std::uint32_t tensor, number;
+};
+
+// What `prepare` says to `update` of a tensor.
+struct Record {
+  alignas(16) std::byte coef[kMaxCoef];
+  double unscale;  // factor of the gradients
+  std::uint32_t seed;
+  std::uint32_t skip;  // 1: leave it as it is
+};
+
+// What steps leave to the next one. There is one for an optimizer.
+struct Clock {
+  std::uint32_t pushes;  // so that a step that a graph replays rounds by other random numbers
+  std::uint32_t bad;     // 1: this step has found an infinite or NaN gradient
+  std::uint64_t skipped;
+};
+
+// A learning rate that lies on the device.
+struct Rate {
+  const void* at = nullptr;  // nullptr: the group's own, from the host
+  std::size_t bytes = 0;     // 4: float32, 8: float64
+};
+
+// The tensors of one kernel, and what is made of them.
+struct Part {
+  const Tensor* tensors;
+  Record* records;
+  const Chunk* chunks;
+  Clock* clock;
+  std::uint32_t tensor_count, chunk_count;
+};
+
+// The arguments of the three launches of a step, in their order.
+
+// Sets clock->bad if a gradient is infinite or NaN.
+struct CheckArgs {
+  Part part;
+};
+
+// Counts the step and computes the coefficients of tensors [begin, end), whose groups are from
+// `first_group` on. Hyperparameters travel with the launch: a graph keeps them as they were.
+struct PrepareArgs {
+  Part part;
+  std::uint32_t begin, end;
+  std::uint32_t first_group;
+  std::uint32_t seed;
+  const float* grad_scale;  // what gradients are divided by; nullptr: 1
+  const float* found_inf;   // not 0: no step; nullptr: 0
+  Rate rates[kMaxGroups];
+  double hyper[kMaxGroups][kMaxHyper];
+};
+
+struct UpdateArgs {
+  Part part;
+  std::uint32_t is_last;  // of the step's launches
+};
+
+// A compiler of another build would lay them out in the same way, or this says that it did not.
+inline constexpr std::size_t kLayout =
+    sizeof(Tensor) + 1000 * (sizeof(Record) + 1000 * (sizeof(PrepareArgs) + 10000 * Rules::size));
+
+}  // namespace asyncopt::device

@@ -1,0 +1,235 @@
+#include "asyncopt/device/stepper.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace asyncopt::device {
+namespace {
+
+bool is_aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % kVector == 0; }
+
+Tensor tensor_of(const Block& block, std::size_t group, std::size_t ordinal) {
+  const Kernel& kernel = *block.kernel;
+  Tensor t{};
+  t.param = reinterpret_cast<void*>(block.param);
+  t.grad = block.grad;
+  bool aligned = is_aligned(t.param) && is_aligned(t.grad);
+  for (std::size_t k = 0; k < kernel.slots.size(); ++k) {
+    t.slots[k] = reinterpret_cast<void*>(block.slots[k]);
+    aligned = aligned && is_aligned(t.slots[k]);
+  }
+  t.scalars = reinterpret_cast<double*>(block.scalars);
+  t.n = block.n;
+  t.group = static_cast<std::uint32_t>(group);
+  t.ordinal = static_cast<std::uint32_t>(ordinal);
+  t.aligned = aligned ? 1 : 0;
+  return t;
+}
+
+std::size_t index_of(const Kernel* kernel) {
+  return static_cast<std::size_t>(kernel - kernels().data());
+}
+
+}  // namespace
+
+Stepper::Stepper(Backend& backend) : backend_(backend) {
+  void *device = nullptr, *host = nullptr;
+  check(backend_, backend_.allocate(sizeof(Clock), &device, &host));
+  *static_cast<Clock*>(host) = {};
+  const Status status = backend_.upload_now(device, host, sizeof(Clock));
+  backend_.release(nullptr, host);
+  clock_ = static_cast<Clock*>(device);
+  if (status.code != 0) backend_.release(device, nullptr);
+  check(backend_, status);
+}
+
+Stepper::~Stepper() {
+  for (auto& [stream, lane] : lanes_) {
+    for (Table& table : lane.ring) release(table);
+    for (Table& table : lane.captured) release(table);
+  }
+  backend_.release(clock_, nullptr);
+}
+
+void Stepper::step(const Step& step) {
+  read(step.push.groups);
+  if (tensors_.empty()) return;
+  cut();
+  bool capturing = false;
+  check(backend_, backend_.is_capturing(step.stream, &capturing));
+  Lane& lane = lanes_[step.stream];
+  const Table& table = capturing ? captured_table(lane) : current_table(lane, step.stream);
+  auto* const at = static_cast<std::byte*>(table.device);
+  const auto part_of = [&](const Share& share) {
+    return Part{reinterpret_cast<const Tensor*>(at + table.tensors_at()) + share.first_tensor,
+                reinterpret_cast<Record*>(at) + share.first_tensor,
+                reinterpret_cast<const Chunk*>(at + table.chunks_at()) + share.first_chunk,
+                clock_,
+                static_cast<std::uint32_t>(share.tensors),
+                static_cast<std::uint32_t>(share.chunks)};
+  };
+  if (step.push.skip_nonfinite)
+    for (const Share& share : shares_) {
+      const CheckArgs args{part_of(share)};
+      check(backend_,
+            backend_.launch(Launch::check, share.kernel, &args, share.chunks, step.stream));
+    }
+  for (const Share& share : shares_) prepare(step, share, part_of(share));
+  for (const Share& share : shares_) {
+    const UpdateArgs args{part_of(share), &share == &shares_.back() ? 1u : 0u};
+    // Without elements there is a block still, which ends the step.
+    check(backend_, backend_.launch(step.atomic ? Launch::atomic : Launch::hogwild, share.kernel,
+                                    &args, std::max(share.chunks, std::size_t{1}), step.stream));
+  }
+  if (!capturing) ++steps_;
+}
+
+std::uint64_t Stepper::skipped() {
+  Clock now{};
+  check(backend_, backend_.download(&now, clock_, sizeof now));
+  return now.skipped;
+}
+
+// All tensors that have a gradient, those of one kernel side by side.
+void Stepper::read(std::span<const Group> groups) {
+  tensors_.clear();
+  kernels_.clear();
+  bool is_sorted = true;
+  for (std::size_t g = 0; g < groups.size(); ++g)
+    for (const Block& block : groups[g].blocks) {
+      if (block.grad == nullptr) continue;
+      is_sorted = is_sorted && (kernels_.empty() || kernels_.back() <= block.kernel);
+      tensors_.push_back(tensor_of(block, g, tensors_.size() + 1));
+      kernels_.push_back(block.kernel);
+    }
+  if (is_sorted) return;
+  std::vector<std::size_t> order(tensors_.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::stable_sort(order.begin(), order.end(),
+                   [this](std::size_t a, std::size_t b) { return kernels_[a] < kernels_[b]; });
+  const auto sorted = [&order](const auto& from) {
+    auto to = from;
+    for (std::size_t i = 0; i < order.size(); ++i) to[i] = from[order[i]];
+    return to;
+  };
+  tensors_ = sorted(tensors_);
+  kernels_ = sorted(kernels_);
+}
+
+// The tensors into chunks, and the shares of the kernels.
+void Stepper::cut() {
+  const auto is_same = [this](std::size_t i) {
+    return cut_for_[i].first == kernels_[i] && cut_for_[i].second == tensors_[i].n;
+  };
+  bool is_current = cut_for_.size() == tensors_.size();
+  for (std::size_t i = 0; is_current && i < tensors_.size(); ++i) is_current = is_same(i);
+  if (is_current) return;
+  ++chunking_;
+  cut_for_.clear();
+  shares_.clear();
+  chunks_.clear();
+  for (std::size_t i = 0; i < tensors_.size(); ++i) {
+    if (i == 0 || kernels_[i] != kernels_[i - 1])
+      shares_.push_back({index_of(kernels_[i]), i, 0, chunks_.size(), 0});
+    Share& share = shares_.back();
+    const auto place = static_cast<std::uint32_t>(share.tensors++);
+    const std::size_t count = (tensors_[i].n + kChunk - 1) / kChunk;
+    for (std::size_t c = 0; c < count; ++c)
+      chunks_.push_back({place, static_cast<std::uint32_t>(c)});
+    share.chunks += count;
+    cut_for_.emplace_back(kernels_[i], tensors_[i].n);
+  }
+}
+
+// The table of this step's tensors, on the device by the time that the stream gets there.
+Stepper::Table& Stepper::current_table(Lane& lane, Stream stream) {
+  if (holds(lane.ring[lane.current])) return lane.ring[lane.current];
+  if (Table& left = lane.ring[lane.current]; left.device != nullptr)
+    check(backend_, backend_.mark(stream, &left.last_use));
+  // Gradients may alternate between some sets of addresses.
+  for (std::size_t i = 0; i < lane.ring.size(); ++i)
+    if (holds(lane.ring[i])) return lane.ring[lane.current = i];
+  lane.current = (lane.current + 1) % lane.ring.size();
+  Table& table = lane.ring[lane.current];
+  if (table.last_use != nullptr) check(backend_, backend_.wait(table.last_use));
+  reserve(table);
+  const std::size_t bytes = write(table);
+  const std::size_t at = table.tensors_at();
+  check(backend_, backend_.upload(static_cast<std::byte*>(table.device) + at,
+                                  static_cast<std::byte*>(table.host) + at, bytes, stream));
+  table.chunking = chunking_;
+  return table;
+}
+
+// A graph reads it whenever it is replayed: it is never written again.
+Stepper::Table& Stepper::captured_table(Lane& lane) {
+  for (Table& table : lane.captured)
+    if (holds(table)) return table;
+  Table& table = lane.captured.emplace_back();
+  reserve(table);
+  const std::size_t bytes = write(table);
+  const std::size_t at = table.tensors_at();
+  check(backend_, backend_.upload_now(static_cast<std::byte*>(table.device) + at,
+                                      static_cast<std::byte*>(table.host) + at, bytes));
+  table.chunking = chunking_;
+  return table;
+}
+
+bool Stepper::holds(const Table& table) const {
+  return table.chunking == chunking_ && table.tensors == tensors_.size() &&
+         std::memcmp(static_cast<std::byte*>(table.host) + table.tensors_at(), tensors_.data(),
+                     tensors_.size() * sizeof(Tensor)) == 0;
+}
+
+void Stepper::reserve(Table& table) {
+  const Table wanted{.tensors = tensors_.size(), .chunks = chunks_.size()};
+  if (wanted.bytes() > table.capacity) {
+    const std::size_t capacity = 2 * wanted.bytes();
+    release(table);
+    check(backend_, backend_.allocate(capacity, &table.device, &table.host));
+    table.capacity = capacity;
+  }
+  if (table.tensors != wanted.tensors || table.chunks != wanted.chunks) table.chunking = 0;
+  table.tensors = wanted.tensors;
+  table.chunks = wanted.chunks;
+}
+
+std::size_t Stepper::write(Table& table) {
+  auto* const at = static_cast<std::byte*>(table.host);
+  std::memcpy(at + table.tensors_at(), tensors_.data(), tensors_.size() * sizeof(Tensor));
+  if (std::exchange(table.chunking, 0) == chunking_) return tensors_.size() * sizeof(Tensor);
+  if (!chunks_.empty())
+    std::memcpy(at + table.chunks_at(), chunks_.data(), chunks_.size() * sizeof(Chunk));
+  return table.bytes() - table.tensors_at();
+}
+
+void Stepper::release(Table& table) {
+  if (table.last_use != nullptr) backend_.release_event(table.last_use);
+  if (table.device != nullptr) backend_.release(table.device, table.host);
+  table = {};
+}
+
+// Groups of one kernel lie side by side, as their tensors do.
+void Stepper::prepare(const Step& step, const Share& share, const Part& part) {
+  const Tensor* const tensors = tensors_.data() + share.first_tensor;
+  PrepareArgs args{};
+  args.part = part;
+  args.seed = step.push.seed - steps_;  // the clock adds those, and the replays of graphs
+  args.grad_scale = step.grad_scale;
+  args.found_inf = step.found_inf;
+  for (std::size_t begin = 0, end = 0; begin < share.tensors; begin = end) {
+    const std::size_t first = tensors[begin].group;
+    while (end < share.tensors && tensors[end].group - first < kMaxGroups) ++end;
+    args.begin = static_cast<std::uint32_t>(begin);
+    args.end = static_cast<std::uint32_t>(end);
+    args.first_group = static_cast<std::uint32_t>(first);
+    for (std::size_t g = first; g <= tensors[end - 1].group; ++g) {
+      std::memcpy(args.hyper[g - first], step.push.groups[g].hyper, sizeof args.hyper[0]);
+      args.rates[g - first] = step.rates.empty() ? Rate{} : step.rates[g];
+    }
+    check(backend_,
+          backend_.launch(Launch::prepare, share.kernel, &args, end - begin, step.stream));
+  }
+}
+
+}  // namespace asyncopt::device
