@@ -1,7 +1,9 @@
 """Builds asyncopt._core with CMake; all else about the package is in pyproject.toml.
 
-The CMake build tree, build/cmake-<python>, outlives the build, so that a second `pip install`
-compiles only what changed. The environment variable CMAKE_ARGS adds arguments to the configuration.
+Where CMake finds nvcc, it builds asyncopt._cuda, too; CMAKE_ARGS=-DASYNCOPT_CUDA=ON insists on it,
+=OFF leaves it out. The CMake build tree, build/cmake-<python>, outlives the build, so that a second
+`pip install` compiles only what changed. The environment variable CMAKE_ARGS adds arguments to the
+configuration.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def find_ninja() -> str | None:
 
 
 class CMakeBuild(build_ext):
-    """Builds the one extension by configuring and building the CMake target `_core`."""
+    """Builds an extension by configuring and building the CMake target of its name."""
 
     def build_extension(self, ext: Extension) -> None:
         """Build `ext` and leave it where setuptools expects it."""
@@ -63,16 +65,24 @@ class CMakeBuild(build_ext):
         options += shlex.split(os.environ.get("CMAKE_ARGS", ""))
         jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or str(len(os.sched_getaffinity(0)))
         subprocess.run([cmake, "-S", ROOT, "-B", tree, *options], check=True)
-        subprocess.run([cmake, "--build", tree, "--target", "_core", "-j", jobs], check=True)
+        name = ext.name.rpartition(".")[2]
+        subprocess.run([cmake, "--build", tree, "--target", name, "-j", jobs], check=True)
 
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
+        if ext.optional and not (tree / target.name).exists():
+            for left in (target, ROOT / "asyncopt" / target.name):  # of an earlier build
+                left.unlink(missing_ok=True)
+            return
         # Into place by rename: processes may run the old one, and writing into it would end them.
         shutil.copy2(tree / target.name, target.with_suffix(".new"))
         target.with_suffix(".new").replace(target)
 
 
 setup(
-    ext_modules=[Extension("asyncopt._core", sources=[])],
+    ext_modules=[
+        Extension("asyncopt._core", sources=[]),
+        Extension("asyncopt._cuda", sources=[], optional=True),
+    ],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -6,6 +6,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <set>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "asyncopt/device/backend.h"
@@ -18,7 +21,8 @@ class HostDevice final : public device::Backend {
   static constexpr unsigned kResident = 3;  // blocks at once: they take several chunks each
 
   // What was asked of it.
-  std::size_t launches[4] = {}, uploads = 0, uploaded_bytes = 0, memory = 0, events = 0;
+  std::size_t launches[4] = {}, uploads = 0, uploaded_bytes = 0, events = 0;
+  std::set<void*> memory;  // that is allocated
   // Launches are kept for replay() instead of being run.
   bool capturing = false;
   // The next call of this name fails.
@@ -37,13 +41,17 @@ class HostDevice final : public device::Backend {
     *host = std::malloc(bytes);
     std::memset(*device, 0xA5, bytes);
     std::memset(*host, 0xA5, bytes);
-    memory += 2;
+    memory.insert({*device, *host});
     return {};
   }
   void release(void* device, void* host) override {
-    memory -= (device != nullptr) + (host != nullptr);
-    std::free(device);
-    std::free(host);
+    for (void* const each : {device, host}) {
+      memory.erase(each);
+      std::free(each);
+    }
+  }
+  ~HostDevice() {
+    for (void* const each : memory) std::free(each);
   }
   device::Status upload(void* device, const void* host, std::size_t bytes,
                         device::Stream) override {

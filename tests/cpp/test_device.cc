@@ -135,7 +135,7 @@ void check_every_kernel() {
           CHECK_EQ(device.launches[1], 3u);
           CHECK_EQ(device.launches[atomic ? 3 : 2], 3u);
         }
-        CHECK_EQ(device.memory, 0u);
+        CHECK_EQ(device.memory.size(), 0u);
       }
   }
 }
@@ -349,7 +349,7 @@ void check_errors() {
   device.failing = "upload";
   CHECK_THROWS(device::DeviceError, "host:0: upload: hostErrorMadeUp",
                const device::Stepper made(device));
-  CHECK_EQ(device.memory, 0u);
+  CHECK_EQ(device.memory.size(), 0u);
   device::Stepper stepper(device);
   here.draw(1);
   there.draw(1);

@@ -88,7 +88,7 @@ struct UpdateArgs {
   std::uint32_t is_last;  // of the step's launches
 };
 
-// A compiler of another build would lay them out in the same way, or this says that it did not.
+// Tells builds apart that would read each other's tables wrongly.
 inline constexpr std::size_t kLayout =
     sizeof(Tensor) + 1000 * (sizeof(Record) + 1000 * (sizeof(PrepareArgs) + 10000 * Rules::size));
 

@@ -43,12 +43,14 @@ Stepper::Stepper(Backend& backend) : backend_(backend) {
   check(backend_, status);
 }
 
+// What a graph may still read is left to the end of the process.
 Stepper::~Stepper() {
+  bool is_captured = false;
   for (auto& [stream, lane] : lanes_) {
     for (Table& table : lane.ring) release(table);
-    for (Table& table : lane.captured) release(table);
+    is_captured = is_captured || !lane.captured.empty();
   }
-  backend_.release(clock_, nullptr);
+  if (!is_captured) backend_.release(clock_, nullptr);
 }
 
 void Stepper::step(const Step& step) {

@@ -5,7 +5,7 @@
 // What the launches need to know of the tensors lies in tables on the device. A step compares its
 // tensors with the table of the step before, and writes another one only where an address has
 // changed; the allocator of torch mostly gives gradients the addresses that they had. Tables of
-// captured steps are written once and stay as long as the stepper.
+// captured steps are written once and stay.
 #pragma once
 
 #include <array>

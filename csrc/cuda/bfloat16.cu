@@ -1,0 +1,7 @@
+#include "kernels.cuh"
+
+namespace asyncopt::cuda {
+
+DtypeKernels bfloat16_kernels() { return kernels_of<bfloat16, bfloat16>(Rules{}); }
+
+}  // namespace asyncopt::cuda
