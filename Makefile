@@ -12,8 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -qq -c constraints.txt $(PIP_FLAGS)
-SOURCES := $(shell find src csrc cmake tests/cpp -type f 2>/dev/null)
-CXX_FILES := $(filter %.h %.cc,$(SOURCES))
+SOURCES := $(shell find src csrc cmake tests/cpp tests/gpu -type f ! -name '*.py*' 2>/dev/null)
+CXX_FILES := $(filter %.h %.cc %.cu %.cuh,$(SOURCES))
 ADDRESS := address,undefined
 SANITIZERS := thread $(ADDRESS)
 

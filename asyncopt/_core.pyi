@@ -67,6 +67,7 @@ PARALLEL_FROM: int
 MAX_WORKERS: int
 MAX_STRIPES: int
 CACHE_LINE: int
+DEVICE_LAYOUT: int
 PHASES: tuple[str, ...]
 LINEAR_LANES: int
 
@@ -127,6 +128,9 @@ class Plan:
     ODD_GRADIENT: ClassVar[int]
     SKIPPED: ClassVar[int]
     def __init__(self, segment: Segment | None, worker: int, replica: bool) -> None: ...
+    @staticmethod
+    def on_device(backend: int, type: int, id: int, atomic: bool) -> Plan: ...
+    def skipped(self) -> int: ...
     def add_group(self) -> None: ...
     def add_tensor(
         self,
@@ -150,6 +154,20 @@ class Plan:
         audit: bool,
         skip_nonfinite: bool,
         grads: list[torch.Tensor | None] | None,
+        /,
+    ) -> int: ...
+    def step_scaled(
+        self,
+        groups: list[dict[str, object]],
+        state: dict[torch.Tensor, object],
+        hyper: list[tuple[object, ...]],
+        threads: int,
+        seed: int,
+        audit: bool,
+        skip_nonfinite: bool,
+        grads: list[torch.Tensor | None] | None,
+        grad_scale: torch.Tensor | None,
+        found_inf: torch.Tensor | None,
         /,
     ) -> int: ...
     def step_rows(

@@ -12,6 +12,7 @@ from typing import Any
 __all__ = [
     "AsyncoptError",
     "CheckpointError",
+    "DeviceError",
     "DownloadError",
     "LockTimeout",
     "PeerError",
@@ -28,6 +29,10 @@ class AsyncoptError(Exception):
 
 class CheckpointError(AsyncoptError, RuntimeError):
     """A checkpoint cannot be written, is damaged, or does not fit what it is loaded into."""
+
+
+class DeviceError(AsyncoptError, RuntimeError):
+    """A call of a GPU's runtime failed; the message names the device, the call and its error."""
 
 
 class DownloadError(AsyncoptError, OSError):

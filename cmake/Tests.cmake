@@ -46,3 +46,9 @@ if(TARGET asyncopt_kernels_avx2)
       -P ${CMAKE_CURRENT_SOURCE_DIR}/cmake/check_isa_symbols.cmake)
   endforeach()
 endif()
+
+# The device of tests/cpp/host_device.h for tests/gpu, which find it here.
+add_library(host_device MODULE tests/gpu/host_device.cc)
+target_include_directories(host_device PRIVATE src tests/cpp)
+target_link_libraries(host_device PRIVATE asyncopt_flags)
+set_target_properties(host_device PROPERTIES PREFIX "")

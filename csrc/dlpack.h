@@ -38,7 +38,8 @@ struct ExchangeApi {
   void* managed_to_object;
   // Describes `object` without taking a reference; 0, or -1 with a Python error set.
   int (*describe)(PyObject* object, Tensor* out);
-  void* current_stream;
+  // The stream that torch works on: 0, or -1 with a Python error set.
+  int (*current_stream)(std::int32_t device_type, std::int32_t device_id, void** out);
 };
 
 }  // namespace asyncopt::dlpack

@@ -148,6 +148,8 @@ PYBIND11_MODULE(_core, m) {
       raise("LockTimeout", e);
     } catch (const SegmentError& e) {
       raise("SegmentError", e);
+    } catch (const device::DeviceError& e) {
+      raise("DeviceError", e);
     }
   });
   m.def("kernels", &kernel_list,
@@ -161,6 +163,7 @@ PYBIND11_MODULE(_core, m) {
   m.attr("MAX_WORKERS") = kMaxWorkers;
   m.attr("MAX_STRIPES") = kMaxStripes;
   m.attr("CACHE_LINE") = kCacheLine;
+  m.attr("DEVICE_LAYOUT") = device::kLayout;
   m.def("staleness_floors", &staleness_floors, "The smallest staleness of each histogram bucket.");
   m.def(
       "book_bytes",

@@ -26,6 +26,12 @@ const dlpack::ExchangeApi* exchange_api() {
   return api;
 }
 
+bool is_tensor(PyObject* object) {
+  static PyObject* const type =
+      py::object(py::module_::import("torch").attr("Tensor")).release().ptr();
+  return PyObject_IsInstance(object, type) == 1;
+}
+
 std::size_t elements(const dlpack::Tensor& t) {
   std::size_t n = 1;
   for (int d = 0; d < t.ndim; ++d) n *= static_cast<std::size_t>(t.shape[d]);
@@ -92,11 +98,13 @@ py::object Plan::Tensor::gradient() const {
   return found;
 }
 
-Plan::Plan(std::unique_ptr<Target> target) : target_(std::move(target)), api_(exchange_api()) {}
+Plan::Plan(std::unique_ptr<Target> target, std::unique_ptr<DeviceTarget> device)
+    : target_(std::move(target)), device_(std::move(device)), api_(exchange_api()) {}
 
 void Plan::add_group() {
   groups_.emplace_back();
   group_sizes_.push_back(0);
+  rates_.emplace_back();
 }
 
 void Plan::add_tensor(std::size_t kernel, py::object param, py::object state, py::tuple entry_names,
@@ -178,6 +186,7 @@ void Plan::read_hyper(const py::list& hyper) {
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     PyObject* const values = PyList_GET_ITEM(hyper.ptr(), static_cast<Py_ssize_t>(g));
     for (Py_ssize_t h = 0; h < PyTuple_GET_SIZE(values); ++h) {
+      if (h == 0 && device_ != nullptr && read_rate(g, PyTuple_GET_ITEM(values, h))) continue;
       const double value = PyFloat_AsDouble(PyTuple_GET_ITEM(values, h));
       if (value == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
       groups_[g].hyper[h] = value;
@@ -185,10 +194,40 @@ void Plan::read_hyper(const py::list& hyper) {
   }
 }
 
+// A learning rate on the device is read there, by the step, so that a graph sees it change.
+bool Plan::read_rate(std::size_t group, PyObject* value) {
+  rates_[group] = {};
+  if (PyFloat_CheckExact(value) || !is_tensor(value)) return false;
+  dlpack::Tensor t{};
+  if (api_->describe(value, &t) != 0) throw py::error_already_set();
+  if (!is_here(t) || t.dtype.code != dlpack::kFloat || t.dtype.bits < 32 || elements(t) != 1)
+    return false;
+  rates_[group] = {data_of(t), t.dtype.bits / std::size_t{8}};
+  return true;
+}
+
+const float* Plan::number_at(const py::object& tensor, const char* name) {
+  if (tensor.is_none()) return nullptr;
+  dlpack::Tensor t{};
+  if (is_tensor(tensor.ptr()) && api_->describe(tensor.ptr(), &t) != 0)
+    throw py::error_already_set();
+  if (t.data == nullptr || !is_here(t) || t.dtype.code != dlpack::kFloat || t.dtype.bits != 32 ||
+      elements(t) != 1)
+    throw py::value_error(std::string(name) +
+                          ": expected one float32 number on the device of the parameters");
+  return reinterpret_cast<const float*>(data_of(t));
+}
+
+// On the device that the plan is for.
+bool Plan::is_here(const dlpack::Tensor& tensor) const {
+  if (device_ == nullptr) return tensor.device_type == dlpack::kCpu;
+  return tensor.device_type == device_->type && tensor.device_id == device_->id;
+}
+
 // Follows a parameter whose memory was replaced (param.data = ...), where that is allowed.
 bool Plan::locate(std::size_t i, const dlpack::Tensor& param) {
   const Tensor& t = tensors_[i];
-  if (param.dtype.code != t.code || param.dtype.bits != t.bits ||
+  if (!is_here(param) || param.dtype.code != t.code || param.dtype.bits != t.bits ||
       static_cast<std::size_t>(param.ndim) != t.shape.size() ||
       !std::equal(t.shape.begin(), t.shape.end(), param.shape) ||
       !std::equal(t.strides.begin(), t.strides.end(), param.strides))
@@ -248,8 +287,8 @@ bool Plan::read_gradients(const py::object& grads) {
       ++updated_;
       continue;
     }
-    if (grad.device_type != dlpack::kCpu || grad.dtype.code != t.code ||
-        grad.dtype.bits != t.bits || !same_layout(param, grad))
+    if (!is_here(grad) || grad.dtype.code != t.code || grad.dtype.bits != t.bits ||
+        !same_layout(param, grad))
       return false;
     // Without elements there is no address, and yet a step to count; with elements but no address
     // it is one of autograd's symbolic zeros.
@@ -263,6 +302,7 @@ bool Plan::read_gradients(const py::object& grads) {
 
 // A gradient of some rows: their indices and values, as nn.Embedding(sparse=True) leaves them.
 bool Plan::read_sparse(std::size_t i, const py::object& grad, const dlpack::Tensor& param) {
+  if (device_ != nullptr) return false;
   if (!grad.attr("is_sparse").cast<bool>() || param.ndim == 0 || !row_major(param)) return false;
   dlpack::Tensor t{};
   const auto describe_rows = [&](const char* part) {
@@ -327,6 +367,22 @@ int Plan::step(const py::list& groups, const py::dict& state, const py::list& hy
   return applied ? updated : kSkipped;
 }
 
+int Plan::step_scaled(const py::list& groups, const py::dict& state, const py::list& hyper,
+                      std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
+                      const py::object& grads, const py::object& grad_scale,
+                      const py::object& found_inf) {
+  if (device_ == nullptr) throw std::logic_error("step_scaled: expected a plan on a device");
+  const struct Scaling {
+    Plan& plan;
+    ~Scaling() { plan.grad_scale_ = plan.found_inf_ = nullptr; }
+  } until_the_end{*this};
+  grad_scale_ = number_at(grad_scale, "grad_scale");
+  found_inf_ = number_at(found_inf, "found_inf");
+  return step(groups, state, hyper, threads, seed, audit, skip_nonfinite, grads);
+}
+
+std::uint64_t Plan::skipped() { return device_ == nullptr ? 0 : device_->stepper.skipped(); }
+
 int Plan::step_rows(const py::list& groups, const py::dict& state, const py::list& hyper,
                     std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
                     std::size_t index, std::uintptr_t rows, std::size_t row_count,
@@ -381,6 +437,14 @@ int Plan::catch_up(const py::list& groups, const py::dict& state, const py::list
 
 // False if the push was skipped.
 bool Plan::run(const Push& request) {
+  if (device_ != nullptr) {
+    device::Step step{request, nullptr, device_->atomic, rates_, grad_scale_, found_inf_};
+    if (device_->type != dlpack::kCpu &&
+        api_->current_stream(device_->type, device_->id, &step.stream) != 0)
+      throw py::error_already_set();
+    device_->stepper.step(step);  // in some microseconds: not worth giving the GIL away
+    return true;                  // if it is skipped, that comes out later, on the device
+  }
   const py::gil_scoped_release others_may_run;
   const PushResult result =
       target_ == nullptr ? push_alone(request) : push(target_->segment, target_->worker, request);
@@ -410,6 +474,14 @@ void bind_plan(py::module_& m) {
   plan.attr("STALE") = Plan::kStale;
   plan.attr("ODD_GRADIENT") = Plan::kOddGradient;
   plan.attr("SKIPPED") = Plan::kSkipped;
+  plan.def_static(
+      "on_device",
+      [](std::uintptr_t backend, std::int32_t type, std::int32_t id, bool atomic) {
+        auto* const device = reinterpret_cast<device::Backend*>(backend);
+        return std::make_unique<Plan>(nullptr, std::unique_ptr<DeviceTarget>(new DeviceTarget{
+                                                   device::Stepper(*device), type, id, atomic}));
+      },
+      py::arg("backend"), py::arg("type"), py::arg("id"), py::arg("atomic"));
   plan.def(py::init([](const Segment* segment, std::size_t worker, bool replica) {
              return std::make_unique<Plan>(
                  segment == nullptr ? nullptr
@@ -421,6 +493,8 @@ void bind_plan(py::module_& m) {
            py::arg("entry_names"), py::arg("entries"), py::arg("param_at"), py::arg("slots_at"),
            py::arg("scalars_at"), py::arg("book_at"))
       .def("step", &Plan::step)
+      .def("step_scaled", &Plan::step_scaled)
+      .def("skipped", &Plan::skipped)
       .def("step_rows", &Plan::step_rows)
       .def("catch_up", &Plan::catch_up)
       .def("settle", &Plan::settle)

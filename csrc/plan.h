@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "asyncopt/device/stepper.h"
 #include "asyncopt/push.h"
 #include "dlpack.h"
 
@@ -24,9 +25,17 @@ struct Target {
   bool replica;
 };
 
+// A device that tensors lie on, and the steps there. `type` and `id` are DLPack's.
+struct DeviceTarget {
+  device::Stepper stepper;
+  std::int32_t type, id;
+  bool atomic;
+};
+
 class Plan {
  public:
-  explicit Plan(std::unique_ptr<Target> target);
+  // Over a store, on a device, or, with neither, alone in host memory.
+  explicit Plan(std::unique_ptr<Target> target, std::unique_ptr<DeviceTarget> device = nullptr);
 
   // Starts a group; tensors added next belong to it.
   void add_group();
@@ -50,6 +59,14 @@ class Plan {
   int step(const py::list& groups, const py::dict& state, const py::list& hyper,
            std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
            const py::object& grads);
+  // The same on a device, for GradScaler: gradients are divided by `grad_scale`, and nothing is
+  // done where `found_inf` is not 0. Both are None or a float32 number on the device.
+  int step_scaled(const py::list& groups, const py::dict& state, const py::list& hyper,
+                  std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
+                  const py::object& grads, const py::object& grad_scale,
+                  const py::object& found_inf);
+  // Of steps on a device, those that were skipped. Waits for it.
+  std::uint64_t skipped();
   // A push that touches only some rows of tensor `index`; rows and values are checked by the
   // caller.
   int step_rows(const py::list& groups, const py::dict& state, const py::list& hyper,
@@ -84,6 +101,9 @@ class Plan {
 
   bool current(const py::list& groups, const py::dict& state) const;
   void read_hyper(const py::list& hyper);
+  bool read_rate(std::size_t group, PyObject* value);
+  const float* number_at(const py::object& tensor, const char* name);
+  bool is_here(const dlpack::Tensor& tensor) const;
   bool locate(std::size_t i, const dlpack::Tensor& param);
   std::unique_lock<std::mutex> one_caller();
   bool settled_gradients() const;
@@ -92,6 +112,10 @@ class Plan {
   bool run(const Push& push);
 
   std::unique_ptr<Target> target_;
+  std::unique_ptr<DeviceTarget> device_;
+  std::vector<device::Rate> rates_;  // of the groups
+  const float* grad_scale_ = nullptr;
+  const float* found_inf_ = nullptr;
   const dlpack::ExchangeApi* api_;
   std::vector<Tensor> tensors_;
   std::vector<Block> blocks_;

@@ -39,7 +39,10 @@ class Optimizer(SteppingOptimizer):
     checks the hyperparameters and whose ``isinstance`` tests it passes.
 
     Args:
-        params: dense CPU tensors of float32, float64 or bfloat16, or groups of them.
+        params: dense tensors of float32, float64 or bfloat16, or groups of them, on the CPU or all
+            on one CUDA device. There ``sync`` is ``"hogwild"`` or ``"atomic"``, gradients are
+            dense, a step can be captured in a graph, and ``lr`` may be a tensor on the device,
+            which is read by the step itself.
         sync: how an update reaches memory that other workers write too; see :func:`asyncopt.syncs`.
             It matters once the optimizer is shared: alone, there is nobody to synchronize with.
         audit: count every element update lost to a race (``sync="hogwild"`` only; slower).
@@ -105,11 +108,12 @@ class Optimizer(SteppingOptimizer):
         self._seed = torch.initial_seed() & 0x3FFFFFFF
         self._forget_plan()
         super().__init__(params, **hyper)
-        for flag in ("capturable", "differentiable"):
-            if self.defaults.get(flag):
-                raise ValueError(f"{flag}: expected False on cpu, got True; use torch.optim for it")
-        # torch sets this for fused=True, and GradScaler would leave the unscaling to step().
-        self._step_supports_amp_scaling = False
+        device = self._find_device(list(self._all_params()))
+        if self.defaults.get("capturable") and device is None:
+            raise ValueError("capturable: expected False on cpu, got True; use torch.optim for it")
+        if self.defaults.get("differentiable"):
+            raise ValueError("differentiable: expected False, got True; use torch.optim for it")
+        self._step_supports_amp_scaling = device is not None
         self._make_flat_gradients()
 
     # --- Sharing -------------------------------------------------------------------------------
@@ -123,7 +127,8 @@ class Optimizer(SteppingOptimizer):
         """A snapshot of what all workers did; alone, of the pushes that were skipped."""
         if self._sharing is not None:
             return self._sharing.store.ledger()
-        return Ledger.alone(self._skipped)
+        on_device = 0 if self._plan is None else self._plan.skipped()
+        return Ledger.alone(self._skipped + on_device)
 
     @torch.no_grad()
     def share_memory(self, workers: int = 8, *, lock_timeout: float = 60.0) -> Optimizer:
@@ -149,6 +154,12 @@ class Optimizer(SteppingOptimizer):
         """
         if self._sharing is not None:
             raise RuntimeError("share_memory: expected an optimizer that is not shared yet")
+        self._refuse_device(
+            "share_memory",
+            "a store lies in host memory: pass the model and the optimizer to "
+            "torch.multiprocessing.spawn, which shares tensors of GPUs as they are, or move the "
+            "model to the cpu",
+        )
         if not 1 <= workers < _core.MAX_WORKERS:
             raise ValueError(f"workers: expected 1 to {_core.MAX_WORKERS - 1}, got {workers}")
         self._make_plan()  # allocates and checks all state
@@ -257,15 +268,26 @@ class Optimizer(SteppingOptimizer):
         """
         for param in self._all_params():
             memo.setdefault(id(param), alias(param))
-        state = self._shared_state()
+        state = self._shared_state() if self._sharing is not None else self._state_on_device()
         state["param_groups"] = [
             {**group, "params": [memo[id(p)] for p in group["params"]]}
             for group in self.param_groups
         ]
-        state["_sharing"] = Sharing(state["_sharing"].store, state["_sharing"].layout)
+        if self._sharing is not None:
+            state["_sharing"] = Sharing(self._sharing.store, self._sharing.layout)
+        else:
+            state["state"] = defaultdict(
+                dict, {memo[id(p)]: dict(self.state[p]) for p in self._all_params()}
+            )
         clone = type(self).__new__(type(self))
         clone.__setstate__(state)
         return clone
+
+    def _state_on_device(self) -> dict[str, Any]:
+        """What another worker's optimizer of the same tensors of a GPU is made from."""
+        if self._plan is None:
+            self._make_plan()  # allocates the state, which they share
+        return self._options_state()
 
     def _private_state(self) -> dict[str, Any]:
         """What a copy of its own is made from."""
@@ -287,9 +309,16 @@ class Optimizer(SteppingOptimizer):
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy or pickle is private; only a process that is being spawned gets the store."""
-        shared = self._sharing is not None and get_spawning_popen() is not None
-        return self._shared_state() if shared else self._private_state()
+        """A copy or pickle is private; only a process that is being spawned shares.
+
+        It gets the store, or the tensors of a GPU as torch shares them.
+        """
+        if get_spawning_popen() is not None:
+            if self._sharing is not None:
+                return self._shared_state()
+            if self._step_supports_amp_scaling:
+                return self._state_on_device()
+        return self._private_state()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from asyncopt.gpu import unavailable
 from asyncopt.optim.kernels import Kernel, param_dtypes
 
 __all__ = [
+    "check_device",
     "check_gradient",
     "check_kernel",
     "check_overlap",
@@ -50,8 +52,14 @@ def check_param(param: torch.Tensor, name: str) -> None:
     """Raises ValueError if the engine cannot update this parameter in place."""
     if param.layout != torch.strided:
         raise ValueError(f"{name}: expected a dense tensor, got {param.layout}; call .to_dense()")
-    if param.device.type != "cpu":
-        raise ValueError(f"{name}: expected a tensor on cpu, got {param.device}; call .cpu()")
+    if param.device.type not in ("cpu", "cuda"):
+        raise ValueError(
+            f"{name}: expected a tensor on cpu or cuda, got {param.device}; call .cpu()"
+        )
+    if param.device.type == "cuda" and (reason := unavailable()) is not None:
+        raise ValueError(
+            f"{name}: expected a tensor on cpu, got {param.device}: {reason}, or call .cpu()"
+        )
     if param.dtype not in param_dtypes():
         known = ", ".join(str(d).removeprefix("torch.") for d in param_dtypes())
         got = str(param.dtype).removeprefix("torch.")
@@ -71,6 +79,16 @@ def check_kernel(param: torch.Tensor, kernel: Kernel, name: str) -> None:
             f"{name}: expected a tensor whose rows lie in one piece, as rowwise=True needs it, got "
             f"strides {param.stride()}; make the parameter from a .contiguous() tensor"
         )
+
+
+def check_device(params: Sequence[torch.Tensor]) -> None:
+    """Raises ValueError if the parameters are not all on one device."""
+    for i, param in enumerate(params):
+        if param.device != params[0].device:
+            raise ValueError(
+                f"params[{i}]: expected a tensor on {params[0].device}, as params[0]; got one on "
+                f"{param.device}; make an optimizer for each device"
+            )
 
 
 def check_overlap(params: Iterable[torch.Tensor]) -> None:
@@ -108,7 +126,7 @@ def check_gradient(param: torch.Tensor, grad: torch.Tensor, name: str) -> torch.
     if grad.layout not in (torch.strided, torch.sparse_coo):
         raise ValueError(f"{expected}; got a {grad.layout} one; call .to_dense()")
     if grad.device != param.device:
-        raise ValueError(f"{expected}; got one on {grad.device}; call .cpu()")
+        raise ValueError(f"{expected}; got one on {grad.device}; call .to({str(param.device)!r})")
     if grad.dtype != param.dtype:
         raise ValueError(f"{expected}; got {grad.dtype}; call .to({param.dtype})")
     if grad.shape != param.shape:

@@ -10,7 +10,7 @@ __all__ = ["FlatGradients"]
 
 
 class FlatGradients:
-    """One zeroed buffer per dtype, and every parameter's ``.grad`` a view of it.
+    """One zeroed buffer per dtype and device, and every parameter's ``.grad`` a view of it.
 
     Autograd accumulates into an existing gradient in place, so the views stay. Zeroing them all is
     one pass over contiguous memory.
@@ -27,9 +27,9 @@ class FlatGradients:
         self._buffers: list[torch.Tensor] = []
         self._params = every
         self.views: list[torch.Tensor] = [torch.empty(0)] * len(every)
-        for dtype in dict.fromkeys(p.dtype for p in every):
-            members = [i for i, p in enumerate(every) if p.dtype == dtype]
-            buffer = torch.zeros(sum(every[i].numel() for i in members), dtype=dtype)
+        for dtype, device in dict.fromkeys((p.dtype, p.device) for p in every):
+            members = [i for i, p in enumerate(every) if (p.dtype, p.device) == (dtype, device)]
+            buffer = torch.zeros(sum(every[i].numel() for i in members), dtype=dtype, device=device)
             self._buffers.append(buffer)
             offset = 0
             for i in members:

@@ -64,16 +64,34 @@ def new_state_tensors(param: torch.Tensor, kernel: Kernel, with_book: bool) -> S
     """Private, uninitialized state."""
     spec = spec_of(param, kernel, with_book)
     slots = tuple(
-        torch.empty_strided(*shape, dtype=kernel.state_dtype) for shape in spec.slot_shapes
+        torch.empty_strided(*shape, dtype=kernel.state_dtype, device=param.device)
+        for shape in spec.slot_shapes
     )
     for slot in slots:
-        if slot.nbytes >= _LARGE:
+        if slot.nbytes >= _LARGE and slot.device.type == "cpu":
             _core.prefer_huge_pages(slot.data_ptr(), slot.nbytes)
-    return StateTensors(slots, _new_scalars(kernel), _new_book(spec))
+    return StateTensors(slots, _new_scalars(param, kernel), _new_book(spec))
 
 
-def _new_scalars(kernel: Kernel) -> torch.Tensor:
-    return torch.zeros(len(kernel.scalars), dtype=torch.float64)
+def _new_scalars(param: torch.Tensor, kernel: Kernel) -> torch.Tensor:
+    return torch.zeros(len(kernel.scalars), dtype=torch.float64, device=param.device)
+
+
+def _reusable_scalars(
+    found: dict[str, Any], param: torch.Tensor, kernel: Kernel
+) -> torch.Tensor | None:
+    """The numbers in `found` themselves, if they lie side by side: others may count there, too."""
+    numbers = [found.get(name) for name in kernel.scalars]
+    for k, number in enumerate(numbers):
+        if not (
+            isinstance(number, torch.Tensor)
+            and number.dtype == torch.float64
+            and number.device == param.device
+            and number.shape == ()
+            and number.data_ptr() == numbers[0].data_ptr() + k * number.element_size()  # type: ignore[union-attr]
+        ):
+            return None
+    return numbers[0].as_strided((len(numbers),), (1,)) if numbers else None  # type: ignore[union-attr]
 
 
 def _new_book(spec: TensorSpec) -> torch.Tensor | None:
@@ -118,8 +136,14 @@ def adopt(
         entries[name] = slot
     for k, name in enumerate(kernel.scalars):
         old = found.get(name)
-        own.scalars[k] = initial_scalar(name) if old is None else float(old)
-        entries[name] = own.scalars[k]
+        scalar = own.scalars[k]
+        if old is None:
+            scalar.fill_(initial_scalar(name))
+        elif not isinstance(old, torch.Tensor):
+            scalar.fill_(float(old))
+        elif old.data_ptr() != scalar.data_ptr():
+            scalar.copy_(old.reshape(()))
+        entries[name] = scalar
     entries.pop(BOOK, None)
     if own.book is not None:
         old = found.get(BOOK)
@@ -149,4 +173,7 @@ def reusable(
     book = found.get(BOOK)
     if book is None or book.nbytes != spec.book_bytes:
         book = _new_book(spec)
-    return StateTensors(tuple(slots), _new_scalars(kernel), book)  # type: ignore[arg-type]
+    scalars = _reusable_scalars(found, param, kernel)
+    if scalars is None:
+        scalars = _new_scalars(param, kernel)
+    return StateTensors(tuple(slots), scalars, book)  # type: ignore[arg-type]

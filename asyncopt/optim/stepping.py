@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, overload
 
 import torch
@@ -13,8 +13,10 @@ from torch.optim import optimizer as torch_optimizer
 from torch.utils.hooks import RemovableHandle
 
 from asyncopt import _core
+from asyncopt.gpu import Device, check_options, device_of, refuse_capture
 from asyncopt.optim.catch_up import CatchUp, checked_rows
 from asyncopt.optim.checks import (
+    check_device,
     check_gradient,
     check_kernel,
     check_overlap,
@@ -28,6 +30,9 @@ from asyncopt.optim.sharing import Sharing
 from asyncopt.optim.state import adopt, new_state_tensors, reusable
 
 __all__ = ["SteppingOptimizer", "unwrapped"]
+
+#: How to push, as the plan's methods take it.
+How = tuple[list[dict[str, Any]], Any, list[tuple[Any, ...]], int, int, bool, bool]
 
 
 def unwrapped(method: Any) -> Any:
@@ -64,6 +69,7 @@ class SteppingOptimizer(torch.optim.Optimizer):
     _delay: Delay | None
     _skipped: int
     _seed: int
+    _step_supports_amp_scaling: bool
 
     # --- What a rule defines -------------------------------------------------------------------
 
@@ -99,7 +105,9 @@ class SteppingOptimizer(torch.optim.Optimizer):
         """As in torch; the parameters are checked first.
 
         Raises:
-            ValueError: a parameter is not a dense CPU tensor of a known dtype, or overlaps another.
+            ValueError: a parameter is not a dense tensor of a known dtype, on the CPU or a device
+                that there are kernels for; it is not on the device of the others, or overlaps
+                another; or the optimizer has an option that its device does not have.
             RuntimeError: the optimizer is shared already, and a store never grows.
         """
         if self._sharing is not None:
@@ -115,13 +123,36 @@ class SteppingOptimizer(torch.optim.Optimizer):
                 check_param(param, f"params[{i}]")
                 kernel = self._kernel(param, self.param_groups[-1])
                 check_kernel(param, kernel, f"params[{i}]")
+            check_device(params)
             check_overlap(params)
+            self._find_device(params)
         except ValueError:
             del self.param_groups[-1]
             raise
         self._forget_plan()
         if hasattr(self, "_step_supports_amp_scaling"):  # not in the constructor
             self._make_flat_gradients()
+
+    def _find_device(self, params: Sequence[torch.Tensor]) -> Device | None:
+        """The device that the parameters are on, if the engine needs one there."""
+        device = device_of(params[0].device) if params else None
+        if device is not None:
+            check_options(
+                params[0].device,
+                sync=self.sync,
+                audit=self.audit,
+                rowwise=self.rowwise,
+                sparse_updates=self.sparse_updates,
+            )
+        return device
+
+    def _refuse_device(self, what: str, remedy: str) -> None:
+        """Raises ValueError if the parameters are not in host memory."""
+        param = next(self._all_params(), None)
+        if param is not None and device_of(param.device) is not None:
+            raise ValueError(
+                f"{what}: expected parameters on cpu, got them on {param.device}; {remedy}"
+            )
 
     def _all_params(self) -> Iterator[torch.Tensor]:
         return (param for group in self.param_groups for param in group["params"])
@@ -159,8 +190,12 @@ class SteppingOptimizer(torch.optim.Optimizer):
 
     # --- The plan: what the engine keeps between steps -----------------------------------------
 
+    _plan: _core.Plan | None = None
+
     def _forget_plan(self) -> None:
-        self._plan: _core.Plan | None = None
+        if self._plan is not None:
+            self._skipped += self._plan.skipped()
+        self._plan = None
         self._params: list[torch.Tensor] = []
         self._rules: list[str] = []
         self._large = False
@@ -168,11 +203,18 @@ class SteppingOptimizer(torch.optim.Optimizer):
     @torch.no_grad()
     def _make_plan(self) -> _core.Plan:
         sharing = self._sharing
-        if sharing is None:
+        params = list(self._all_params())
+        check_device(params)
+        device = self._find_device(params)
+        if device is not None:
+            refuse_capture(params[0].device)
+            plan = _core.Plan.on_device(
+                device.backend, device.type, device.index, self.sync == "atomic"
+            )
+        elif sharing is None:
             plan = _core.Plan(None, 0, False)
         else:
             plan = _core.Plan(sharing.store.segment, sharing.worker, self.is_replica)
-        params = list(self._all_params())
         state: dict[torch.Tensor, dict[str, Any]] = {}
         i = 0
         for group in self.param_groups:
@@ -221,6 +263,10 @@ class SteppingOptimizer(torch.optim.Optimizer):
         self._params = params
         self._rules = [self._rule(group) for group in self.param_groups]
         self._large = sum(p.numel() for p in params) >= _core.PARALLEL_FROM
+        # torch sets this for fused=True. GradScaler then leaves the unscaling to step().
+        self._step_supports_amp_scaling = device is not None
+        if self._plan is not None:
+            self._skipped += self._plan.skipped()
         self._plan = plan
         return plan
 
@@ -267,7 +313,7 @@ class SteppingOptimizer(torch.optim.Optimizer):
         if self.before_push is not None and self._sharing is not None:
             self.before_push()
         grads = None if self._delay is None else self._compensated_gradients(self._delay)
-        updated = self._push(lambda plan, how, grads: plan.step(*how, grads), grads)
+        updated = self._push(self._step_on, grads)
         if updated == len(self._params):
             self._mark_changed(self._params)
         elif updated > 0:
@@ -275,6 +321,15 @@ class SteppingOptimizer(torch.optim.Optimizer):
         elif updated == _core.Plan.SKIPPED:
             self._count_skipped(stacklevel=4)
         return loss
+
+    def _step_on(self, plan: _core.Plan, how: How, grads: list[torch.Tensor | None] | None) -> int:
+        """A push of all gradients by `plan`, with what GradScaler has left to it."""
+        if not self._step_supports_amp_scaling:
+            return plan.step(*how, grads)
+        scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        device = self._params[0].device
+        scale, found = (None if t is None else t.to(device, torch.float32) for t in (scale, found))
+        return plan.step_scaled(*how, grads, scale, found)
 
     _hooked_step = torch.optim.Optimizer.profile_hook_step(_step)
 
@@ -293,6 +348,7 @@ class SteppingOptimizer(torch.optim.Optimizer):
             ValueError: an argument has another dtype, shape or device, or an index is out of range.
             LockTimeout: a lock was not free in time.
         """
+        self._refuse_device("step_rows", "leave a dense gradient in .grad and call step")
         rows, values = check_rows(param, rows, values)
         index = self._index_of(param)
         if values.numel() == 0:
@@ -404,9 +460,7 @@ class SteppingOptimizer(torch.optim.Optimizer):
             self._delay.pulled()  # as the engine has it
         return updated
 
-    def _how(
-        self, scale: float = 1.0
-    ) -> tuple[list[dict[str, Any]], Any, list[tuple[Any, ...]], int, int, bool, bool]:
+    def _how(self, scale: float = 1.0) -> How:
         """How to push, as the plan's methods take it; learning rates times `scale`."""
         self._seed = seed = (self._seed + 1) & 0x7FFFFFFF
         threads = torch.get_num_threads() if self._large else 1
@@ -445,11 +499,17 @@ class SteppingOptimizer(torch.optim.Optimizer):
             if param.grad is None:
                 gradients.append(None)
                 continue
+            if param.grad.is_sparse and device_of(param.device) is not None:
+                raise ValueError(
+                    f"{name}.grad: expected a dense gradient on {param.device}, got a sparse one; "
+                    "make the embedding with sparse=False, or move the model to the cpu"
+                )
             gradients.append(check_gradient(param, param.grad, name))
         return gradients
 
     def _check_params(self) -> None:
         """Raises ValueError for a parameter that is no longer what it was when it was shared."""
+        check_device(self._params)
         for i, param in enumerate(self._params):
             check_param(param, f"params[{i}]")
             if self._sharing is None:

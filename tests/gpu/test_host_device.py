@@ -1,0 +1,232 @@
+"""Everything around a device's kernels, by one in host memory: equal to the host's own steps."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+import asyncopt
+from asyncopt.gpu import Device
+from asyncopt.optim import thread_clone
+from tests.optim.twins import RULES, ours, theirs
+
+pytestmark = pytest.mark.usefixtures("host_device")
+
+SHAPES = ((7, 5), (), (0,), (4097,), (64,))
+
+
+def params(dtype: torch.dtype = torch.float32) -> list[Parameter]:
+    torch.manual_seed(3)
+    return [Parameter(torch.randn(shape).to(dtype)) for shape in SHAPES]
+
+
+def fill(params: list[Parameter], seed: int, scale: float = 1.0) -> None:
+    torch.manual_seed(seed)
+    for p in params:
+        p.grad = (torch.randn(p.shape) * scale).to(p.dtype)
+
+
+def assert_equal(actual: list[Any], expected: list[Any], rtol: float = 0.0) -> None:
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e, rtol=rtol, atol=rtol, equal_nan=True)
+
+
+@pytest.mark.parametrize("sync", ["hogwild", "atomic"])
+@pytest.mark.parametrize("rule", RULES)
+def test_equals_torch(rule: str, sync: str) -> None:
+    actual, expected = params(), params()
+    optimizer, reference = ours(rule)(actual, lr=0.02, sync=sync), theirs(rule)(expected, lr=0.02)
+    for step in range(5):
+        fill(actual, step)
+        fill(expected, step)
+        if step == 3:
+            actual[0].grad = expected[0].grad = None
+        optimizer.step()
+        reference.step()
+    assert_equal(actual, expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"state_dtype": torch.bfloat16}], ids=str)
+def test_flat_gradients_and_rounding(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, host_device: Device
+) -> None:
+    """The same random numbers as the host's own steps, whatever the gradients' memory."""
+    dtype = torch.float32 if options else torch.bfloat16
+    results = []
+    for device in (host_device, None):
+        monkeypatch.setattr("asyncopt.optim.stepping.device_of", lambda _, d=device: d)
+        torch.manual_seed(11)
+        mine = params(dtype)
+        optimizer = asyncopt.Adam(mine, lr=0.02, flat_grads=True, **options)
+        for step in range(4):
+            optimizer.zero_grad()
+            torch.manual_seed(step)
+            for p in mine:
+                assert p.grad is not None
+                p.grad.add_(torch.randn(p.shape).to(p.dtype))
+            optimizer.step()
+        results.append([*mine, *(optimizer.state[p]["exp_avg"] for p in mine)])
+    assert_equal(results[0], results[1])
+
+
+def test_grad_scaler() -> None:
+    """Unscaled by the step, left out on overflow, clipped gradients unscaled once."""
+    outcomes: list[tuple[list[Parameter], float]] = []
+    for cls in (asyncopt.Adam, torch.optim.Adam):
+        mine = params()
+        optimizer = cls(mine, lr=0.02)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, growth_interval=3)
+        for step in range(8):
+            torch.manual_seed(step)
+            weight = float("inf") if step == 4 else 1.0
+            optimizer.zero_grad()
+            loss = sum((p * torch.randn(p.shape)).sum() for p in mine)
+            assert isinstance(loss, Tensor)
+            scaler.scale(loss * weight).backward()
+            if step % 2:
+                scaler.unscale_(optimizer)
+                torch.nn.utils.clip_grad_norm_(mine, 1.0)
+            scaler.step(optimizer)
+            scaler.update()
+        outcomes.append((mine, scaler.get_scale()))
+        steps = {float(optimizer.state[p]["step"]) for p in mine}
+        assert steps == {7.0}
+    assert_equal(outcomes[0][0], outcomes[1][0], rtol=2e-6)
+    assert outcomes[0][1] == outcomes[1][1]
+
+
+def test_scaling_ends_with_the_step() -> None:
+    """An error between does not leave the scale to the next step."""
+    (mine,) = [Parameter(torch.ones(3))]
+    optimizer = asyncopt.SGD([mine], lr=1.0)
+    mine.grad = torch.ones(3)
+    optimizer.step()
+    optimizer.grad_scale = torch.ones(2)  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"grad_scale: expected one float32"):
+        optimizer.step()
+    optimizer.grad_scale = torch.tensor(4.0)  # type: ignore[attr-defined]
+    optimizer.step()
+    del optimizer.grad_scale  # type: ignore[attr-defined]
+    optimizer.step()
+    assert_equal([mine.detach()], [torch.full((3,), 1 - 1 - 0.25 - 1)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_learning_rate_on_the_device(dtype: torch.dtype) -> None:
+    """A scheduler that writes into the tensor is heard."""
+    actual, expected = params(), params()
+    rate = torch.tensor(0.5, dtype=dtype)
+    optimizer = asyncopt.Adam(actual, lr=rate, capturable=True)
+    reference = torch.optim.Adam(expected, lr=0.5)
+    for step in range(3):
+        fill(actual, step)
+        fill(expected, step)
+        rate.mul_(0.5)
+        reference.param_groups[0]["lr"] *= 0.5
+        optimizer.step()
+        reference.step()
+    assert_equal(actual, expected, rtol=2e-6)
+
+
+def test_nonfinite_gradients_are_counted() -> None:
+    mine = params()
+    optimizer = asyncopt.SGD(mine, lr=0.1, momentum=0.9, nonfinite="skip")
+    fill(mine, 1)
+    optimizer.step()
+    before = [p.detach().clone() for p in mine]
+    grad = mine[3].grad
+    assert grad is not None
+    grad[4096] = float("nan")
+    optimizer.step()
+    assert_equal(mine, before)
+    assert optimizer.ledger().skipped_nonfinite == 1
+    optimizer.add_param_group({"params": [Parameter(torch.ones(2))]})  # another plan
+    optimizer.step()
+    assert optimizer.ledger().skipped_nonfinite == 2
+    assert_equal(mine, before)
+
+
+def test_several_workers_share_tensors() -> None:
+    """A clone for another thread or stream has the parameters, the state and the step."""
+    mine = params()
+    optimizer = asyncopt.Adam(mine, lr=0.02, sync="atomic")
+    others, clone = thread_clone((mine, optimizer))
+    fill(mine, 1)
+    fill(others, 2)
+    optimizer.step()
+    clone.step()
+    optimizer.step()
+    expected = params()
+    reference = torch.optim.Adam(expected, lr=0.02)
+    for seed in (1, 2, 1):
+        fill(expected, seed)
+        reference.step()
+    assert_equal(mine, expected, rtol=2e-6)
+    assert {float(optimizer.state[p]["step"]) for p in mine} == {3.0}
+    assert all(a.data_ptr() == b.data_ptr() for a, b in zip(mine, others, strict=True))
+
+
+def test_copies_are_private() -> None:
+    mine = params()
+    optimizer = asyncopt.Adam(mine, lr=0.02)
+    fill(mine, 1)
+    optimizer.step()
+    before = [p.detach().clone() for p in mine]
+    for again in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        theirs_now = again.param_groups[0]["params"]
+        assert_equal(theirs_now, mine)
+        fill(theirs_now, 2)
+        again.step()
+        assert {float(again.state[p]["step"]) for p in theirs_now} == {2.0}
+    assert_equal(mine, before)
+    assert {float(optimizer.state[p]["step"]) for p in mine} == {1.0}
+
+
+def test_state_dict_goes_to_torch_and_back() -> None:
+    mine, theirs_ = params(), params()
+    optimizer, reference = asyncopt.Adam(mine, lr=0.02), torch.optim.Adam(theirs_, lr=0.02)
+    for step in range(6):
+        fill(mine, step)
+        fill(theirs_, step)
+        optimizer.step()
+        reference.step()
+        if step == 2:
+            state = copy.deepcopy(optimizer.state_dict())
+            optimizer.load_state_dict(copy.deepcopy(reference.state_dict()))
+            reference.load_state_dict(state)
+    assert_equal(mine, theirs_, rtol=4e-6)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "sync": ({"sync": "mutex"}, r"sync: expected 'hogwild' or 'atomic' .*got 'mutex'.*cpu"),
+    "audit": ({"audit": True}, r"audit: expected False .*cpu"),
+    "rowwise": ({"rowwise": True}, r"rowwise: expected False .*cpu"),
+    "owed rows": ({"sparse_updates": "dense"}, r"sparse_updates: expected 'touched' .*cpu"),
+    "differentiable": ({"differentiable": True}, r"differentiable: expected False"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_options_of_the_cpu_are_refused(case: str) -> None:
+    options, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        asyncopt.Adam(params(), **options)
+
+
+def test_what_needs_the_cpu_is_refused() -> None:
+    table = Parameter(torch.ones(5, 2))
+    optimizer = asyncopt.SGD([table], lr=0.1)
+    with pytest.raises(ValueError, match=r"share_memory: .*torch\.multiprocessing\.spawn"):
+        optimizer.share_memory()
+    with pytest.raises(ValueError, match=r"step_rows: .*dense gradient"):
+        optimizer.step_rows(table, torch.tensor([1]), torch.ones(1, 2))
+    table.grad = torch.eye(5, 2).to_sparse(1)
+    with pytest.raises(ValueError, match=r"params\[0\]\.grad: expected a dense gradient .*sparse="):
+        optimizer.step()
+    assert bool((table == 1).all())
