@@ -13,6 +13,7 @@
 
 #include "asyncopt/device/backend.h"
 #include "asyncopt/device/kernels.h"
+#include "check.h"
 
 namespace asyncopt::test {
 
@@ -86,6 +87,7 @@ class HostDevice final : public device::Backend {
                         std::size_t items, device::Stream) override {
     if (fails("launch")) return {3, "launch"};
     ++launches[static_cast<std::size_t>(launch)];
+    check_alignment(*static_cast<const device::Part*>(args));  // which all arguments begin with
     const auto keep = [&]<class Args>(const Args* given) {
       run_or_capture(
           [this, launch, kernel, items, copy = *given] { run(launch, kernel, &copy, items); });
@@ -129,6 +131,17 @@ class HostDevice final : public device::Backend {
     return all;
   }
 
+  // A GPU would stop at a vector that begins between two.
+  static void check_alignment(const device::Part& part) {
+    for (std::size_t i = 0; i < part.tensor_count; ++i) {
+      const device::Tensor& t = part.tensors[i];
+      if (t.aligned == 0) continue;
+      for (const void* const p :
+           {static_cast<const void*>(t.param), t.grad, static_cast<const void*>(t.slots[0]),
+            static_cast<const void*>(t.slots[1]), static_cast<const void*>(t.slots[2])})
+        CHECK_EQ(reinterpret_cast<std::uintptr_t>(p) % device::kVector, 0u);
+    }
+  }
   void run_or_capture(std::function<void()> work) {
     if (capturing)
       graph_.push_back(std::move(work));

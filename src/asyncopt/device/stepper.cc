@@ -145,14 +145,15 @@ void Stepper::cut() {
 
 // The table of this step's tensors, on the device by the time that the stream gets there.
 Stepper::Table& Stepper::current_table(Lane& lane, Stream stream) {
-  if (holds(lane.ring[lane.current])) return lane.ring[lane.current];
-  if (Table& left = lane.ring[lane.current]; left.device != nullptr)
-    check(backend_, backend_.mark(stream, &left.last_use));
+  Table& before = *lane.current;
+  if (holds(before)) return before;
+  before.left = ++lane.turns;
+  if (before.device != nullptr) check(backend_, backend_.mark(stream, &before.last_use));
   // Gradients may alternate between some sets of addresses.
-  for (std::size_t i = 0; i < lane.ring.size(); ++i)
-    if (holds(lane.ring[i])) return lane.ring[lane.current = i];
-  lane.current = (lane.current + 1) % lane.ring.size();
-  Table& table = lane.ring[lane.current];
+  for (Table& table : lane.ring)
+    if (holds(table)) return *(lane.current = &table);
+  Table& table = *std::min_element(lane.ring.begin(), lane.ring.end(),
+                                   [](auto& a, auto& b) { return a.left < b.left; });
   if (table.last_use != nullptr) check(backend_, backend_.wait(table.last_use));
   reserve(table);
   const std::size_t bytes = write(table);
@@ -160,6 +161,7 @@ Stepper::Table& Stepper::current_table(Lane& lane, Stream stream) {
   check(backend_, backend_.upload(static_cast<std::byte*>(table.device) + at,
                                   static_cast<std::byte*>(table.host) + at, bytes, stream));
   table.chunking = chunking_;
+  lane.current = &table;
   return table;
 }
 

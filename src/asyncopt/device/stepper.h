@@ -52,7 +52,8 @@ class Stepper {
     std::size_t capacity = 0;  // bytes
     std::size_t tensors = 0, chunks = 0;
     std::uint64_t chunking = 0;  // that its chunks are of; 0: its contents are not to be used
-    void* last_use = nullptr;    // event: the stream has left it
+    std::uint64_t left = 0;      // the lane's turn in which it was left for another; 0: never used
+    void* last_use = nullptr;    // event: the stream is done with it
 
     std::size_t tensors_at() const { return tensors * sizeof(Record); }
     std::size_t chunks_at() const { return tensors_at() + tensors * sizeof(Tensor); }
@@ -61,7 +62,8 @@ class Stepper {
   // Each stream has tables of its own: they must not change before it has used them.
   struct Lane {
     std::array<Table, 4> ring;
-    std::size_t current = 0;
+    Table* current = &ring[0];
+    std::uint64_t turns = 0;
     std::deque<Table> captured;
   };
   // The tensors and chunks of one kernel, in all tables.
