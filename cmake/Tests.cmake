@@ -48,7 +48,9 @@ if(TARGET asyncopt_kernels_avx2)
 endif()
 
 # The device of tests/cpp/host_device.h for tests/gpu, which find it here.
-add_library(host_device MODULE tests/gpu/host_device.cc)
-target_include_directories(host_device PRIVATE src tests/cpp)
-target_link_libraries(host_device PRIVATE asyncopt_flags)
-set_target_properties(host_device PROPERTIES PREFIX "")
+if(NOT ASYNCOPT_SANITIZE)
+  add_library(host_device MODULE tests/gpu/host_device.cc)
+  target_include_directories(host_device PRIVATE src tests/cpp)
+  target_link_libraries(host_device PRIVATE asyncopt_flags)
+  set_target_properties(host_device PROPERTIES PREFIX "")
+endif()
