@@ -16,14 +16,18 @@ BUILD = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
 _CPU = 1  # DLPack's number
 
 
+def open_host_device() -> Device:
+    """The device, in this process."""
+    make = ctypes.CDLL(str(BUILD / "host_device.so")).host_device
+    make.restype = ctypes.c_void_p
+    return Device(make(), _CPU, 0)
+
+
 @pytest.fixture
 def host_device(monkeypatch: pytest.MonkeyPatch) -> Device:
     """Optimizers made in the test step on it."""
-    library = BUILD / "host_device.so"
-    if not library.exists():
-        pytest.skip(f"{library} is not there; make test-cpp builds it")
-    make = ctypes.CDLL(str(library)).host_device
-    make.restype = ctypes.c_void_p
-    device = Device(make(), _CPU, 0)
+    if not (BUILD / "host_device.so").exists():
+        pytest.skip(f"{BUILD}/host_device.so is not there; make test-cpp builds it")
+    device = open_host_device()
     monkeypatch.setattr("asyncopt.optim.stepping.device_of", lambda _: device)
     return device

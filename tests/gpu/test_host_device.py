@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import pickle
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
+import torch.multiprocessing
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -15,6 +17,8 @@ import asyncopt
 from asyncopt.gpu import Device
 from asyncopt.optim import thread_clone
 from tests.optim.twins import RULES, ours, theirs
+
+from .conftest import open_host_device
 
 pytestmark = pytest.mark.usefixtures("host_device")
 
@@ -170,6 +174,32 @@ def test_several_workers_share_tensors() -> None:
     assert_equal(mine, expected, rtol=2e-6)
     assert {float(optimizer.state[p]["step"]) for p in mine} == {3.0}
     assert all(a.data_ptr() == b.data_ptr() for a, b in zip(mine, others, strict=True))
+
+
+def _step_there(optimizer: asyncopt.Adam, steps: int) -> None:
+    device = open_host_device()
+    with mock.patch("asyncopt.optim.stepping.device_of", lambda _: device):
+        for step in range(steps):
+            fill(optimizer.param_groups[0]["params"], step)
+            optimizer.step()
+
+
+def test_spawned_processes_share_tensors() -> None:
+    """Parameters, state and count are this process's own, though it has not stepped before."""
+    mine = params()
+    optimizer = asyncopt.Adam(mine, lr=0.02, sync="atomic")
+    context = torch.multiprocessing.get_context("spawn")
+    worker = context.Process(target=_step_there, args=(optimizer, 3))
+    worker.start()
+    worker.join(120)
+    assert worker.exitcode == 0
+    expected = params()
+    reference = torch.optim.Adam(expected, lr=0.02)
+    for step in range(3):
+        fill(expected, step)
+        reference.step()
+    assert_equal(mine, expected, rtol=2e-6)
+    assert {float(optimizer.state[p]["step"]) for p in mine} == {3.0}
 
 
 def test_copies_are_private() -> None:
