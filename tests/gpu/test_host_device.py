@@ -178,7 +178,7 @@ def test_several_workers_share_tensors() -> None:
 
 def _step_there(optimizer: asyncopt.Adam, steps: int) -> None:
     device = open_host_device()
-    with mock.patch("asyncopt.optim.stepping.device_of", lambda _: device):
+    with mock.patch("asyncopt.optim.stepping.device_of", return_value=device):
         for step in range(steps):
             fill(optimizer.param_groups[0]["params"], step)
             optimizer.step()
