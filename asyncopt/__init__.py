@@ -12,6 +12,7 @@ from asyncopt._version import __version__
 from asyncopt.errors import (
     AsyncoptError,
     CheckpointError,
+    DeviceError,
     DownloadError,
     LockTimeout,
     RunTimeout,
@@ -50,6 +51,7 @@ __all__ = [
     "CheckpointError",
     "Checkpoints",
     "Delay",
+    "DeviceError",
     "DownloadError",
     "ElasticAveraging",
     "Ledger",

@@ -12,6 +12,7 @@ from typing import Any
 __all__ = [
     "AsyncoptError",
     "CheckpointError",
+    "DeviceError",
     "DownloadError",
     "LockTimeout",
     "RunTimeout",
@@ -27,6 +28,10 @@ class AsyncoptError(Exception):
 
 class CheckpointError(AsyncoptError, RuntimeError):
     """A checkpoint cannot be written, is damaged, or does not fit what it is loaded into."""
+
+
+class DeviceError(AsyncoptError, RuntimeError):
+    """A device ran out of memory or failed; the message names the device and the call."""
 
 
 class DownloadError(AsyncoptError, OSError):

@@ -50,6 +50,12 @@ class Plan {
   int step(const py::list& groups, const py::dict& state, const py::list& hyper,
            std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
            const py::object& grads);
+  // The same with gradients of the caller's, one per tensor or None; a replica is not refreshed.
+  int push(const py::list& groups, const py::dict& state, const py::list& hyper,
+           std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
+           const py::list& grads, Part part);
+  // Whether gradients as `push` takes them are all finite.
+  bool is_finite(const py::list& grads);
   // A push that touches only some rows of tensor `index`; rows and values are checked by the
   // caller.
   int step_rows(const py::list& groups, const py::dict& state, const py::list& hyper,
@@ -68,6 +74,10 @@ class Plan {
   bool settle(const py::list& groups, const py::dict& state, const py::list& grads);
   // Refreshes a replica's parameters and state from one version; returns that version.
   std::uint64_t pull();
+  // Copies some parameters of one pull to addresses of the caller's, in the tensors' memory order;
+  // returns the version.
+  std::uint64_t pull_to(const std::vector<std::size_t>& indices,
+                        const std::vector<std::uintptr_t>& addresses);
 
  private:
   struct Tensor {
@@ -89,7 +99,7 @@ class Plan {
   bool settled_gradients() const;
   bool read_gradients(const py::object& grads);
   bool read_sparse(std::size_t i, const py::object& grad, const dlpack::Tensor& param);
-  bool run(const Push& push);
+  bool run(const Push& push, bool refresh = true);
 
   std::unique_ptr<Target> target_;
   const dlpack::ExchangeApi* api_;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from multiprocessing.context import get_spawning_popen
 from typing import Any, TypedDict
 
@@ -181,7 +182,7 @@ class Optimizer(SteppingOptimizer):
                 place = next(places)
                 param.data = param.data.clone() if self.is_replica else sharing.param(place)
                 entries = sharing.state(place).entries(self._kernel(param, group))
-                if entries and not self.is_replica:
+                if entries and not self._has_private_state:
                     self.state[param] = entries
         self._make_plan()
         self._make_flat_gradients()
@@ -204,12 +205,28 @@ class Optimizer(SteppingOptimizer):
         """
         if self._sharing is None:
             return
+        if self._replica is not None:
+            self._replica.pull()
+            return
         if self.is_replica:
             (self._plan or self._make_plan()).pull()
         else:
             self._sharing.store.segment.pull_mark(self._sharing.worker)
         if self._delay is not None:
             self._delay.pulled()
+
+    def flush(self) -> None:
+        """Returns when no push of this worker is on its way any more.
+
+        Only workers with a device (``launch(devices=...)``) push in the background. There, call it
+        before parameters are read after :meth:`step` in any other way than by the forward pass of a
+        module: to average or to save them, say. With ``lag=1`` they then still lack the last push.
+
+        Raises:
+            DeviceError, LockTimeout: the push failed.
+        """
+        if self._replica is not None:
+            self._replica.flush()
 
     def _refresh(self) -> None:
         """Brings a replica up to date; in place there is nothing to bring."""
@@ -257,12 +274,25 @@ class Optimizer(SteppingOptimizer):
         """
         for param in self._all_params():
             memo.setdefault(id(param), alias(param))
-        state = self._shared_state()
+        assert self._sharing is not None
+        sharing = Sharing(self._sharing.store, self._sharing.layout)
+        return self._of(lambda param: memo[id(param)], {"_sharing": sharing})
+
+    def _on_host(self) -> Optimizer:
+        """What pushes in place of this one once its parameters are on a device.
+
+        Its parameters are private copies of the store's, whatever the sync, and it has this one's
+        hold on the store.
+        """
+        return self._of(torch.Tensor.detach, {"_is_apart": True, "_flat_grads": False})
+
+    def _of(self, other: Callable[[torch.Tensor], torch.Tensor], more: dict[str, Any]) -> Optimizer:
+        """Another shared optimizer like this one, of other parameters."""
+        state = {**self._shared_state(), **more}
         state["param_groups"] = [
-            {**group, "params": [memo[id(p)] for p in group["params"]]}
+            {**group, "params": [other(param) for param in group["params"]]}
             for group in self.param_groups
         ]
-        state["_sharing"] = Sharing(state["_sharing"].store, state["_sharing"].layout)
         clone = type(self).__new__(type(self))
         clone.__setstate__(state)
         return clone

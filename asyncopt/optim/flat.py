@@ -29,12 +29,14 @@ class FlatGradients:
         self.views: list[torch.Tensor] = [torch.empty(0)] * len(every)
         for dtype in dict.fromkeys(p.dtype for p in every):
             members = [i for i, p in enumerate(every) if p.dtype == dtype]
-            buffer = torch.zeros(sum(every[i].numel() for i in members), dtype=dtype)
+            elements = sum(every[i].numel() for i in members)
+            buffer = torch.zeros(elements, dtype=dtype, device=every[members[0]].device)
             self._buffers.append(buffer)
             offset = 0
             for i in members:
                 param = every[i]
-                view = buffer.as_strided(param.shape, param.stride(), offset)
+                # .data: with a version counter of its own, which tells whether it was written.
+                view = buffer.as_strided(param.shape, param.stride(), offset).data
                 offset += param.numel()
                 if param.grad is not None:
                     view.copy_(param.grad)

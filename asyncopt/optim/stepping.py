@@ -6,7 +6,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import torch
 from torch.optim import optimizer as torch_optimizer
@@ -27,7 +27,7 @@ from asyncopt.optim.kernels import Kernel, find_kernel, syncs
 from asyncopt.optim.sharing import Sharing
 from asyncopt.optim.state import adopt, new_state_tensors, reusable
 
-__all__ = ["SteppingOptimizer", "unwrapped"]
+__all__ = ["How", "Replica", "SteppingOptimizer", "slowed", "unwrapped"]
 
 
 def unwrapped(method: Any) -> Any:
@@ -38,6 +38,30 @@ def unwrapped(method: Any) -> Any:
     if "torch._dynamo" in sys.modules or not hasattr(method, "__wrapped__"):
         return method
     return functools.partial(method.__wrapped__, method.__self__)
+
+
+#: How to push: groups, state, hyperparameters, threads, seed, audit, whether to skip what is not
+#: finite.
+How = tuple[list[dict[str, Any]], Any, list[tuple[Any, ...]], int, int, bool, bool]
+
+
+def slowed(how: How, scale: float) -> How:
+    """The same with learning rates times `scale`."""
+    groups, state, hyper, *others = how
+    return groups, state, [(lr * scale, *rest) for lr, *rest in hyper], *others
+
+
+class Replica(Protocol):
+    """What stands between an optimizer and its store where the parameters are on a device."""
+
+    def step(self) -> None:
+        """Pushes the parameters' gradients, perhaps in the background."""
+
+    def pull(self) -> None:
+        """Refreshes parameters and state from the store."""
+
+    def flush(self) -> None:
+        """Waits for what goes on in the background."""
 
 
 class SteppingOptimizer(torch.optim.Optimizer):
@@ -52,6 +76,11 @@ class SteppingOptimizer(torch.optim.Optimizer):
     """
 
     before_push: Callable[[], None] | None = None
+
+    #: In a worker with a device: its copy of the parameters there, through which it steps.
+    _replica: Replica | None = None
+    #: Whether the parameters are private copies under any sync, as a worker with a device has them.
+    _is_apart = False
 
     sync: str
     audit: bool
@@ -85,7 +114,12 @@ class SteppingOptimizer(torch.optim.Optimizer):
 
     @property
     def is_replica(self) -> bool:
-        """True if workers compute on private copies of the parameters under this sync."""
+        """True if this worker computes on a private copy of the parameters."""
+        return self._is_apart or self._has_private_state
+
+    @property
+    def _has_private_state(self) -> bool:
+        """Whether `state` is a private copy too: where the store's is not to be read in place."""
         return bool(syncs()[self.sync]["replica"])
 
     @property
@@ -183,7 +217,7 @@ class SteppingOptimizer(torch.optim.Optimizer):
                 check_kernel(param, kernel, f"params[{i}]")
                 found = self.state.get(param, {})
                 place = sharing.layout.places[i] if sharing is not None else None
-                if sharing is not None and place is not None and not self.is_replica:
+                if sharing is not None and place is not None and not self._has_private_state:
                     own = sharing.state(place)
                 else:
                     how = (param, kernel, self._keeps_books)
@@ -266,6 +300,9 @@ class SteppingOptimizer(torch.optim.Optimizer):
                 loss = closure()
         if self.before_push is not None and self._sharing is not None:
             self.before_push()
+        if self._replica is not None:
+            self._replica.step()
+            return loss
         grads = None if self._delay is None else self._compensated_gradients(self._delay)
         updated = self._push(lambda plan, how, grads: plan.step(*how, grads), grads)
         if updated == len(self._params):
@@ -292,7 +329,13 @@ class SteppingOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: an argument has another dtype, shape or device, or an index is out of range.
             LockTimeout: a lock was not free in time.
+            RuntimeError: the worker has a device.
         """
+        if self._replica is not None:
+            raise RuntimeError(
+                "step_rows: expected parameters in place, got a worker with a device; give the "
+                "parameter a sparse gradient and call step()"
+            )
         rows, values = check_rows(param, rows, values)
         index = self._index_of(param)
         if values.numel() == 0:
@@ -399,17 +442,14 @@ class SteppingOptimizer(torch.optim.Optimizer):
             self._delay.pulled()  # as the engine has it
         return updated
 
-    def _how(
-        self, scale: float = 1.0
-    ) -> tuple[list[dict[str, Any]], Any, list[tuple[Any, ...]], int, int, bool, bool]:
+    def _how(self, scale: float = 1.0) -> How:
         """How to push, as the plan's methods take it; learning rates times `scale`."""
         self._seed = seed = (self._seed + 1) & 0x7FFFFFFF
         threads = torch.get_num_threads() if self._large else 1
         skip = self.nonfinite == "skip" or (self.nonfinite is None and self._sharing is not None)
         hyper = [self._hyper(group) for group in self.param_groups]
-        if scale != 1:
-            hyper = [(lr * scale, *others) for lr, *others in hyper]
-        return self.param_groups, self.state, hyper, threads, seed, self.audit, skip
+        how = self.param_groups, self.state, hyper, threads, seed, self.audit, skip
+        return how if scale == 1 else slowed(how, scale)
 
     def _compensated_gradients(self, delay: Delay) -> list[torch.Tensor | None] | None:
         """All gradients, corrected for their delay; None if there is no correction."""
