@@ -172,7 +172,6 @@ class Pusher:
                 push.copies[number].finish()
                 if self._in_parts and is_finite:
                     is_finite = self._plan.is_finite(_some(push.grads, self._chunks[number].params))
-        self._segment.pull_mark(self._worker, slot.version)
         if host._delay is not None:
             host._delay.computed_from(slot.params, slot.version)
             push.how = slowed(push.how, host._delay.step_scale())
@@ -192,7 +191,7 @@ class Pusher:
             begin = time.monotonic_ns()
             part = "last" if number == order[-1] else "some"
             how = (groups, state, hyper, threads, (seed + number) & SEEDS, audit, False)
-            self._call(*how, self._corrected(push, params), part)
+            self._call(push.slot, *how, self._corrected(push, params), part)
             if version is None:  # the push is counted with its last part
                 version = self._segment.version + (part == "some")
             self._pull(push.slot, params)
@@ -204,7 +203,7 @@ class Pusher:
     def _push_whole(self, push: Push) -> int:
         params = range(len(push.grads))
         begin = time.monotonic_ns()
-        done = self._call(*push.how, self._corrected(push, params), "whole")
+        done = self._call(push.slot, *push.how, self._corrected(push, params), "whole")
         push.skipped = done == _core.Plan.SKIPPED
         version = self._pull(push.slot, params)
         push.spans.append((begin, time.monotonic_ns()))
@@ -212,7 +211,9 @@ class Pusher:
             self._arrive(push, number)
         return version
 
-    def _call(self, *push: Any) -> int:
+    def _call(self, slot: Slot, *push: Any) -> int:
+        # What the gradient was computed from, and not what was pulled since, tells how stale it is.
+        self._segment.pull_mark(self._worker, slot.version)
         done = self._plan.push(*push)
         if done in (_core.Plan.STALE, _core.Plan.ODD_GRADIENT):
             raise AssertionError("the plan of a replica does not fit it")

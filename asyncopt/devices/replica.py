@@ -9,6 +9,7 @@ al., "PyTorch Distributed", arXiv 2006.15704.)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -137,35 +138,45 @@ class DeviceReplica:
         if slot.push is not None:
             self._stalled(slot.push.finish)  # that used it before
             slot.push = None
-        chunk, out = self._chunks[number], self._lanes.out
-        grads = [self._params[i].grad for i in chunk.params]
-        sparse = {
-            i: check_gradient(self._values[i], grad.detach().to("cpu", copy=True), f"params[{i}]")
-            for i, grad in zip(chunk.params, grads, strict=True)
-            if grad is not None and grad.layout != torch.strided
-        }
-        dense = [
-            i
-            for i, grad in zip(chunk.params, grads, strict=True)
-            if grad is not None and i not in sparse
-        ]
+        dense = self._dense(number)
         if dense:
-            torch._foreach_copy_(
-                [slot.packed_grads[i] for i in dense],
-                [grad for i in dense if (grad := self._params[i].grad) is not None],
-            )
+            torch._foreach_copy_([slot.packed_grads[i] for i in dense], list(dense.values()))
         landed, packed = slot.landed[number], slot.packed[number]
-        ticket = out.submit(lambda: copy(landed, packed), out.moment())
-        stamps = [(grad, _version(grad)) for grad in grads]
-        self._staged[number] = _Staged(stamps, sparse, ticket)
+        out = self._lanes.out
+        ticket = out.submit(partial(copy, landed, packed), out.moment())
+        stamps = {i: (grad, grad._version) for i, grad in dense.items()}
+        self._staged[number] = _Staged(stamps, ticket)
 
-    def _is_staged(self, number: int) -> bool:
-        """Whether what was staged is still the gradient: not clipped, unscaled, another ..."""
-        staged = self._staged.get(number)
-        return staged is not None and all(
-            self._params[i].grad is grad and _version(grad) == version
-            for i, (grad, version) in zip(self._chunks[number].params, staged.stamps, strict=True)
-        )
+    def _dense(self, number: int) -> dict[int, torch.Tensor]:
+        """A chunk's gradients by the numbers of their parameters, but for sparse ones."""
+        return {
+            i: grad
+            for i in self._chunks[number].params
+            if (grad := self._params[i].grad) is not None
+            and grad.layout == torch.strided
+            and grad.numel()
+        }
+
+    def _stage_anew(self) -> None:
+        """Stages what was not yet, or has changed since: clipped, unscaled, replaced, dropped.
+
+        Most changes show in a tensor's version. What does not, as an unscaling GradScaler, an
+        all-reduce or ``grad.data``, shows in the values; to look at them waits for backward.
+        """
+        slot, differ = self._next, []
+        for number in range(len(self._chunks)):
+            staged = self._staged.get(number)
+            now = {i: (grad, grad._version) for i, grad in self._dense(number).items()}
+            if staged is None or not _are_same(staged.stamps, now):
+                self._stage(number)
+            elif now:
+                packed = [slot.packed_grads[i] for i in now]
+                differ.append((number, _differ(packed, [grad for grad, _ in now.values()])))
+        if differ:
+            flags = torch.stack([flag for _, flag in differ]).tolist()
+            for (number, _), flag in zip(differ, flags, strict=True):
+                if flag:
+                    self._stage(number)
 
     # --- Steps ---------------------------------------------------------------------------------
 
@@ -179,9 +190,7 @@ class DeviceReplica:
         self.flush()
         if self._order is not None:
             self._settle(self._order)
-        for number in range(len(self._chunks)):
-            if not self._is_staged(number):
-                self._stage(number)
+        self._stage_anew()
         if self._lag:
             self._land()
         self._push(self._next)
@@ -204,11 +213,7 @@ class DeviceReplica:
     def _push(self, slot: Slot) -> None:
         optimizer, host, lanes = self._optimizer, self._host, self._lanes
         self._take_over_options()
-        grads: list[torch.Tensor | None] = [None] * len(self._params)
-        for number, staged in self._staged.items():
-            for i, (grad, _) in zip(self._chunks[number].params, staged.stamps, strict=True):
-                if grad is not None:
-                    grads[i] = staged.sparse.get(i, slot.grads[i])
+        grads = [self._on_its_way(i, slot) for i in range(len(self._params))]
         _, _, hyper, threads, seed, audit, skip = optimizer._how()
         optimizer._seed += len(self._chunks) - 1  # each may take one
         push = Push(
@@ -230,6 +235,15 @@ class DeviceReplica:
         slot.push = lanes.push.submit(partial(self._pusher.carry_out, push), lanes.push.moment())
         self._running = slot.push
         torch._C._increment_version(self._params)  # autograd refuses values that are there no more
+
+    @torch.no_grad()
+    def _on_its_way(self, number: int, slot: Slot) -> torch.Tensor | None:
+        """A parameter's gradient where it will be on the host."""
+        grad = self._params[number].grad
+        if grad is None or grad.layout == torch.strided:
+            return None if grad is None else slot.grads[number]
+        on_host = grad.detach().to("cpu", copy=True)
+        return check_gradient(self._values[number], on_host, f"params[{number}]")
 
     def _take_over_options(self) -> None:
         """Gives the host's optimizer the options of now, by which it may be of another rule."""
@@ -309,15 +323,27 @@ class _Staged:
     """A chunk's gradients on their way to the host.
 
     Attributes:
-        stamps: of each parameter the gradient and its version, which moves when it is written.
-        sparse: copies on the host of those that are no part of the chunk, by number.
+        stamps: by the numbers of parameters, the gradient and its version, which tells of writes.
         copy: the lane's ticket.
     """
 
-    stamps: list[tuple[torch.Tensor | None, int]]
-    sparse: dict[int, torch.Tensor]
+    stamps: dict[int, tuple[torch.Tensor, int]]
     copy: Ticket
 
 
-def _version(grad: torch.Tensor | None) -> int:
-    return 0 if grad is None else grad._version
+def _are_same(
+    then: dict[int, tuple[torch.Tensor, int]], now: dict[int, tuple[torch.Tensor, int]]
+) -> bool:
+    return then.keys() == now.keys() and all(
+        then[i][0] is grad and then[i][1] == version for i, (grad, version) in now.items()
+    )
+
+
+@torch.no_grad()
+def _differ(ones: list[torch.Tensor], others: list[torch.Tensor]) -> torch.Tensor:
+    """Whether any two tensors differ, or are not finite: a bool on their device."""
+    if ones[0].device.type == "cpu":
+        return torch.tensor(not all(map(torch.equal, ones, others)))
+    gaps = torch._foreach_sub(ones, others)
+    norms = torch._foreach_norm(gaps, math.inf, dtype=torch.float64)
+    return torch.stack(list(norms)).ne(0).any()
