@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import _thread
+import os
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +191,8 @@ class Interrupt:
     def __call__(self, model: nn.Module, optimizer: Any) -> None:
         self.steps += 1
         if self.steps == 7:
-            _thread.interrupt_main()
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)  # for the launcher to hear it
 
 
 @pytest.mark.parametrize("sync", ["hogwild", "seqlock"])
@@ -199,8 +202,8 @@ def test_a_run_goes_on_where_it_was_interrupted(
     expected, model, again = models.mlp(), models.mlp(), models.mlp()
     models.fit(models.alone(), expected, asyncopt.Adam(expected.parameters()), *models.data(), 4)
     options: dict[str, Any] = {"checkpoint": tmp_path / "run"}
+    optimizer = asyncopt.Adam(model.parameters(), sync=sync)
     with pytest.raises(KeyboardInterrupt):
-        optimizer = asyncopt.Adam(model.parameters(), sync=sync)
         on(models.fit, model, optimizer, *models.data(), 4, Interrupt(), **options)
     optimizer = asyncopt.Adam(again.parameters(), sync=sync)
     run = on(models.fit, again, optimizer, *models.data(), 4, resume=True, **options)
