@@ -18,6 +18,7 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from asyncopt.devices import chunks
+from asyncopt.devices.chunks import Chunk
 from asyncopt.devices.forward import Forward
 from asyncopt.devices.lanes import Moment, Ticket
 from asyncopt.devices.push import Arrival, Lanes, Log, Push, Pusher, copy
@@ -66,7 +67,7 @@ class DeviceReplica:
         self._coming: dict[int, Arrival] = {}  # what nobody has waited for
         plan = self._host._plan
         assert plan is not None
-        self._arrange([list(reversed(range(len(self._params))))], plan.pull())
+        self._arrange(self._cut([list(reversed(range(len(self._params))))]), plan.pull())
         for param, value in zip(self._params, self._values, strict=True):
             optimizer.state.pop(param, None)
             if value in self._host.state:
@@ -89,12 +90,16 @@ class DeviceReplica:
 
     # --- Memory --------------------------------------------------------------------------------
 
+    def _cut(self, orders: Iterable[list[int]]) -> list[Chunk]:
+        """Chunks for parameters in some orders, each in chunks of its own."""
+        sizes = [value.numel() * value.element_size() for value in self._values]
+        return [c for order in orders for c in chunks.cut(order, sizes, chunks.CHUNK_BYTES)]
+
     @torch.no_grad()
-    def _arrange(self, orders: Iterable[list[int]], version: int) -> None:
-        """Lays all memory out anew, each order of parameters in chunks of its own."""
+    def _arrange(self, cut: list[Chunk], version: int) -> None:
+        """Lays all memory out anew."""
         device, values = self._lanes.device, self._values
-        sizes = [value.numel() * value.element_size() for value in values]
-        self._chunks = [c for order in orders for c in chunks.cut(order, sizes, chunks.CHUNK_BYTES)]
+        self._chunks = cut
         self._chunk_of = {i: n for n, chunk in enumerate(self._chunks) for i in chunk.params}
         self._slots = [Slot(self._chunks, values, device, version) for _ in range(1 + self._lag)]
         self._home = [torch.empty(c.nbytes, dtype=torch.uint8, device=device) for c in self._chunks]
@@ -123,7 +128,6 @@ class DeviceReplica:
         """After a parameter's gradient was accumulated, in backward."""
         if self._order is not None:
             self._order.append(number)
-            return
         chunk = self._chunk_of[number]
         missing = self._missing[chunk]
         missing.discard(number)
@@ -205,10 +209,13 @@ class DeviceReplica:
     def _settle(self, arrived: list[int]) -> None:
         """The first backward pass has shown in which order gradients arrive, if they do."""
         self._order = None
-        order = list(dict.fromkeys(arrived))
-        others = [i for i in reversed(range(len(self._params))) if i not in set(order)]
-        self._arrange([order, others], self._next.version)
         self._forward.settle()
+        others = set(range(len(self._params))).difference(arrived)
+        cut = self._cut([list(dict.fromkeys(arrived)), sorted(others, reverse=True)])
+        if cut != self._chunks:
+            for staged in self._staged.values():
+                staged.copy.finish()
+            self._arrange(cut, self._next.version)
 
     def _push(self, slot: Slot) -> None:
         optimizer, host, lanes = self._optimizer, self._host, self._lanes
