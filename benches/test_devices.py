@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 import asyncopt
 from benches.conftest import Say
 from benches.interleave import Pair, interleave, record, replay
+from benches.peers.training import spawn
 
 pytestmark = pytest.mark.benchmark(timer=replay)
 
@@ -125,9 +126,7 @@ def ddp(shape: tuple[int, int, int], steps: int) -> Callable[[], float]:
     def sample() -> float:
         with tempfile.TemporaryDirectory() as folder:
             address = os.path.join(folder, "meeting")
-            torch.multiprocessing.spawn(  # type: ignore[no-untyped-call]
-                data_parallel, (address, shape, steps), nprocs=2
-            )
+            spawn(data_parallel, (address, shape, steps), processes=2)
             with open(f"{address}.seconds") as file:
                 return float(file.read())
 

@@ -7,6 +7,7 @@ the same for both.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -188,7 +189,8 @@ class CudaLane:
 
     def close(self) -> None:
         """Waits for the stream."""
-        self._stream.synchronize()
+        with contextlib.suppress(RuntimeError):  # a device that fails has been told of
+            self._stream.synchronize()
 
     def _base(self) -> tuple[torch.cuda.Event, int]:
         event = _recorded(self._stream)

@@ -68,19 +68,7 @@ class DeviceReplica:
         plan = self._host._plan
         assert plan is not None
         self._arrange(self._cut([list(reversed(range(len(self._params))))]), plan.pull())
-        for param, value in zip(self._params, self._values, strict=True):
-            optimizer.state.pop(param, None)
-            if value in self._host.state:
-                optimizer.state[param] = self._host.state[value]
-            param.grad = None
-        optimizer._forget_plan()
-        optimizer._params = self._params
-        optimizer._rules = list(self._host._rules)
-        optimizer._large = self._host._large
-        optimizer._delay = None
-        optimizer._is_apart = True
-        optimizer._replica = self
-        optimizer._make_flat_gradients()
+        optimizer._step_through(self, self._host)
         self._forward = Forward(modules if lag == 0 else (), self._params, self._wait_for)
         self._handles: list[RemovableHandle] = [
             param.register_post_accumulate_grad_hook(partial(self._has_gradient, number))

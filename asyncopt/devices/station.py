@@ -90,11 +90,13 @@ class Station:
                 home.copy_(own)
 
     def bring(self, batch: Any) -> Any:
-        """A batch on the device: the tensors in it, also in lists, tuples and dicts."""
+        """A batch on the device: what has a method ``to``, also in lists, tuples and dicts."""
         if isinstance(batch, torch.Tensor):
             if self.device.type == "cuda" and batch.device.type == "cpu":
                 batch = batch.pin_memory()
             return batch.to(self.device, non_blocking=True)
+        if hasattr(batch, "to"):  # it knows what to move, as a PackedSequence does
+            return batch.to(self.device)
         if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a NamedTuple
             return type(batch)(*map(self.bring, batch))
         if isinstance(batch, list | tuple):

@@ -15,7 +15,7 @@ from asyncopt.optim.delay import Delay, check_delay_options
 from asyncopt.optim.kernels import syncs
 from asyncopt.optim.sharing import Sharing, alias, layout_of
 from asyncopt.optim.state import BOOK
-from asyncopt.optim.stepping import SteppingOptimizer, unwrapped
+from asyncopt.optim.stepping import Replica, SteppingOptimizer, unwrapped
 from asyncopt.store import Ledger, Store
 
 __all__ = ["Optimizer", "Options"]
@@ -285,6 +285,21 @@ class Optimizer(SteppingOptimizer):
         hold on the store.
         """
         return self._of(torch.Tensor.detach, {"_is_apart": True, "_flat_grads": False})
+
+    def _step_through(self, replica: Replica, host: Optimizer) -> None:
+        """Leaves the store to `host`: the parameters are a replica's, elsewhere by now."""
+        for mine, on_host in zip(self._all_params(), host._all_params(), strict=True):
+            mine.grad = None
+            self.state.pop(mine, None)
+            if on_host in host.state:
+                self.state[mine] = host.state[on_host]
+        self._forget_plan()
+        self._params = list(self._all_params())
+        self._large = host._large
+        self._delay = None
+        self._is_apart = True
+        self._replica = replica
+        self._make_flat_gradients()
 
     def _of(self, other: Callable[[torch.Tensor], torch.Tensor], more: dict[str, Any]) -> Optimizer:
         """Another shared optimizer like this one, of other parameters."""

@@ -63,7 +63,8 @@ class Odd(nn.Module):
         x = x + F.linear(x, self.mixed.weight, self.mixed.bias)  # not by its own forward pass
         if self.calls % 3 == 0:
             x = x + self.seldom(x)
-        return self.out(self.frozen(x).mean(dim=1))
+        out: Tensor = self.out(self.frozen(x).mean(dim=1))
+        return out
 
 
 def fit(

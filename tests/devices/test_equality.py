@@ -149,7 +149,8 @@ class Words(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = (x.flatten(1)[:, :7] * 100).long() % 30
-        return self.out(self.table(rows).mean(dim=1))
+        out: torch.Tensor = self.out(self.table(rows).mean(dim=1))
+        return out
 
 
 @pytest.mark.parametrize("sync", ["hogwild", "seqlock"])
@@ -197,7 +198,8 @@ def test_options_that_change(device: str, on: Train) -> None:
 
 
 def test_two_optimizers(device: str, on: Train) -> None:
-    def both(worker: Any, model: Any, first: Any, second: Any, x: Any, y: Any) -> None:
+    def both(worker: Any, made: tuple[Any, Any, Any], x: Any, y: Any) -> None:
+        model, first, second = made
         for xb, yb in worker.batches((x, y), batch_size=8):
             first.zero_grad()
             second.zero_grad()
@@ -211,6 +213,6 @@ def test_two_optimizers(device: str, on: Train) -> None:
         return model, asyncopt.Adam(params[:2]), asyncopt.SGD(params[2:], lr=0.1)
 
     expected, model = made(), made()
-    both(models.alone(), *expected, *models.data())
-    on(both, *model, *models.data())
+    both(models.alone(), expected, *models.data())
+    on(both, model, *models.data())
     assert_same(device, model[0], expected[0])

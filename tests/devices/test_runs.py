@@ -75,7 +75,9 @@ def test_no_staleness_is_serial_training(device: str, on: Train) -> None:
 
 
 def test_mixed_devices() -> None:
-    devices = ["cpu", "cuda:0"] if torch.cuda.is_available() else ["cpu", torch.device("cpu")]
+    devices: list[Any] = (
+        ["cpu", "cuda:0"] if torch.cuda.is_available() else ["cpu", torch.device("cpu")]
+    )
     model = models.mlp()
     optimizer = asyncopt.SGD(model.parameters(), lr=0.01)
     run = asyncopt.launch(models.fit, (model, optimizer, *models.data()), devices=devices)
@@ -85,7 +87,8 @@ def test_mixed_devices() -> None:
 
 
 def test_buffers_are_those_of_worker_0(device: str, on: Train) -> None:
-    expected, model = models.lenet(), models.lenet()
+    expected: Any = models.lenet()
+    model: Any = models.lenet()
     models.fit(
         models.alone(), expected, asyncopt.SGD(expected.parameters(), lr=0.01), *models.data()
     )
@@ -153,7 +156,7 @@ def test_nothing_is_left_of_a_failed_replica(on: Train, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("sync", ["hogwild", "seqlock"])
 def test_checkpoints_have_no_push_in_flight(on: Train, tmp_path: Path, sync: str, lag: int) -> None:
     """Parameters and steps in every checkpoint belong together."""
-    model = models.lenet()
+    model: Any = models.lenet()
     optimizer = asyncopt.Adam(model.parameters(), sync=sync)
     checkpoints = asyncopt.Checkpoints(tmp_path / "run", every=0.02, keep=100)
     on(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 
 import asyncopt
 from asyncopt.devices.lanes import CudaLane
+from asyncopt.devices.push import copy
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine"
@@ -116,7 +118,7 @@ def test_a_lane_waits_for_compute_and_compute_for_a_lane() -> None:
     there = torch.empty(1 << 24, pin_memory=True)
     for i in range(20):
         x.add_(1)
-        ticket = lane.submit(lambda: there.copy_(x, non_blocking=True), lane.moment())
+        ticket = lane.submit(partial(copy, there, x), lane.moment())
         ticket.wait()  # the next addition comes after the copy
         x.add_(1)
         ticket.finish()

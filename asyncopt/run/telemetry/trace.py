@@ -63,8 +63,8 @@ class Trace:
         self._rows = [_Row(view.board, rank, rank, zero) for rank in range(view.workers)]
         names = [f"worker {row.rank}" for row in self._rows]
         if view.transfers is not None:
-            for rank, (row, name) in itertools.product(range(view.workers), enumerate(ROWS)):
-                seat = rank * len(ROWS) + row
+            pairs = itertools.product(range(view.workers), ROWS)
+            for seat, (rank, name) in enumerate(pairs):
                 self._rows.append(_Row(view.transfers.board, seat, rank, zero, tid=len(names)))
                 names.append(f"worker {rank}: {name}")
         self._file = open(self._path, "w", encoding="utf-8")  # noqa: SIM115 - `end` closes it
