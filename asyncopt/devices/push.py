@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from asyncopt.errors import AsyncoptError, DeviceError
 from asyncopt.optim import Optimizer, syncs
 from asyncopt.optim.stepping import How, slowed
 
-__all__ = ["Arrival", "Lanes", "Log", "Push", "Pusher", "copy", "named"]
+__all__ = ["Arrival", "Lanes", "Log", "Push", "Pusher", "copy", "naming"]
 
 
 class Log(Protocol):
@@ -148,14 +149,14 @@ class Pusher:
     def carry_out(self, push: Push) -> None:
         """Does all of it; what fails also reaches those who wait for the arrivals."""
         try:
-            self._push_all(push)
-            self._take_down(push)
-        except BaseException as error:
-            failure = named(error, self._lanes.device, "push in the background")
+            with naming(self._lanes.device, "push in the background"):
+                self._push_all(push)
+                self._take_down(push)
+        except BaseException as failure:
             for arrival in push.arrivals:
                 if not arrival.is_over:
                     arrival.fail(failure)
-            raise failure from error
+            raise
 
     def send(self, slot: Slot, number: int, after: Moment) -> Ticket:
         """Brings one chunk of a slot's parameters to the device."""
@@ -270,11 +271,15 @@ def copy(to: torch.Tensor, source: torch.Tensor) -> None:
     to.copy_(source, non_blocking=True)
 
 
-def named(error: BaseException, device: torch.device, call: str) -> BaseException:
-    """What is to be raised for an error in the background, or of the device.
+@contextlib.contextmanager
+def naming(device: torch.device, call: str) -> Iterator[None]:
+    """Context in which errors of the device become a DeviceError that names it and the call.
 
-    Errors of this package say enough by themselves; any other becomes a DeviceError.
+    They are what torch raises as RuntimeError; those of this package say enough by themselves.
     """
-    if isinstance(error, AsyncoptError):
-        return error
-    return DeviceError(f"{device}: {call}: {type(error).__name__}: {error}")
+    try:
+        yield
+    except AsyncoptError:
+        raise
+    except RuntimeError as error:
+        raise DeviceError(f"{device}: {call}: {type(error).__name__}: {error}") from error

@@ -21,7 +21,7 @@ from asyncopt.devices import chunks
 from asyncopt.devices.chunks import Chunk
 from asyncopt.devices.forward import Forward
 from asyncopt.devices.lanes import Moment, Ticket
-from asyncopt.devices.push import Arrival, Lanes, Log, Push, Pusher, copy
+from asyncopt.devices.push import Arrival, Lanes, Log, Push, Pusher, copy, naming
 from asyncopt.devices.slots import Slot
 from asyncopt.optim import Optimizer
 from asyncopt.optim.checks import check_gradient
@@ -179,15 +179,16 @@ class DeviceReplica:
             DeviceError, LockTimeout: the push before failed.
             ValueError: a sparse gradient names rows that its parameter does not have.
         """
-        self.flush()
-        if self._order is not None:
-            self._settle(self._order)
-        self._stage_anew()
-        if self._lag:
-            self._land()
-        self._push(self._next)
-        if self._forward.nobodys:
-            self._wait_for(self._forward.nobodys)
+        with naming(self._lanes.device, "step"):
+            self.flush()
+            if self._order is not None:
+                self._settle(self._order)
+            self._stage_anew()
+            if self._lag:
+                self._land()
+            self._push(self._next)
+            if self._forward.nobodys:
+                self._wait_for(self._forward.nobodys)
 
     @property
     def _next(self) -> Slot:

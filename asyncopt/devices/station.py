@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 
 from asyncopt.devices.lanes import ThreadLane, lane_of
-from asyncopt.devices.push import Lanes, Log, named
+from asyncopt.devices.push import Lanes, Log, naming
 from asyncopt.devices.replica import DeviceReplica
 from asyncopt.errors import DeviceError
 from asyncopt.optim import Optimizer
@@ -113,19 +113,17 @@ class Station:
             self._contexts.enter_context(torch.cuda.stream(stream))
 
     @contextlib.contextmanager
-    def _on_device(self, what: str) -> Any:
+    def _on_device(self, what: str) -> Iterator[None]:
         """Errors of the device name it and what it was to hold; nothing is left of it then."""
         try:
-            yield
-        except torch.OutOfMemoryError as error:
-            self.close()
-            raise DeviceError(
-                f"{self.device}: expected room for {what}, got: {error}; use fewer workers on "
-                "this device, or a smaller model"
-            ) from error
-        except RuntimeError as error:
-            self.close()
-            raise named(error, self.device, f"making {what}") from error
+            with naming(self.device, f"making {what}"):
+                try:
+                    yield
+                except torch.OutOfMemoryError as error:
+                    raise DeviceError(
+                        f"{self.device}: expected room for {what}, got: {error}; use fewer workers "
+                        "on this device, or a smaller model"
+                    ) from error
         except BaseException:
             self.close()
             raise

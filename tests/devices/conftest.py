@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,9 +10,8 @@ import pytest
 import torch
 
 from asyncopt.devices import chunks
+from asyncopt.devices.lanes import ThreadLane
 from asyncopt.run import Run, launch
-
-from . import models
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 
@@ -38,6 +38,25 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+COPY = 0.004  # s that each copy takes on a slow lane
+
+
+@pytest.fixture
+def slow_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every copy takes as long as through a slow link; pushes are as fast as they are."""
+    submit = ThreadLane.submit
+
+    def slowly(self: ThreadLane, work: Callable[[], None], after: Any = None) -> Any:
+        def work_slowly() -> None:
+            time.sleep(COPY)
+            work()
+
+        is_copy = not self._thread.name.endswith("push")
+        return submit(self, work_slowly if is_copy else work, after)
+
+    monkeypatch.setattr(ThreadLane, "submit", slowly)
+
+
 Train = Callable[..., Run]
 
 
@@ -59,6 +78,3 @@ def assert_same(device: str, a: torch.nn.Module, b: torch.nn.Module) -> None:
             assert torch.equal(one, other), name
         else:
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-
-
-__all__ = ["models"]

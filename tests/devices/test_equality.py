@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -216,3 +218,106 @@ def test_two_optimizers(device: str, on: Train) -> None:
     both(models.alone(), expected, *models.data())
     on(both, model, *models.data())
     assert_same(device, model[0], expected[0])
+
+
+def look_everywhere(worker: Any, model: Any, optimizer: Any, x: Any, y: Any) -> list[Any]:
+    """Whatever reads parameters after a step: evaluation, an average, a state dict."""
+    average = copy.deepcopy(model)
+    seen = []
+    for xb, yb in worker.batches((x, y), batch_size=8):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(xb), yb).backward()
+        optimizer.step()
+        model.eval()
+        with torch.no_grad():
+            seen.append(model(xb).cpu())
+        model.train()
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(xb), yb).backward()
+        optimizer.step()
+        if hasattr(optimizer, "flush"):
+            optimizer.flush()
+        with torch.no_grad():
+            for mean, param in zip(average.parameters(), model.parameters(), strict=True):
+                mean.lerp_(param, 0.5)
+        state = optimizer.state_dict()["state"]
+        now = (state[0]["exp_avg"], *average.parameters())
+        seen += [tensor.detach().to("cpu", copy=True) for tensor in now]
+    return seen
+
+
+@pytest.mark.usefixtures("slow_lanes")
+@pytest.mark.parametrize("sync", ["hogwild", "seqlock"])
+@pytest.mark.parametrize("made", [models.lenet, models.Odd])
+def test_nothing_is_read_before_it_has_come(device: str, on: Train, sync: str, made: Any) -> None:
+    expected, model = made(), made()
+    there = look_everywhere(models.alone(), expected, adam(expected), *models.data(16))
+    run = on(look_everywhere, model, adam(model, sync=sync), *models.data(16))
+    assert_same(device, model, expected)
+    for one, other in zip(run.results[0], there, strict=True):
+        rtol = 0 if device == "cpu" else 1e-4
+        torch.testing.assert_close(one, other, rtol=rtol, atol=rtol / 10)
+
+
+@pytest.mark.usefixtures("slow_lanes")
+@pytest.mark.parametrize("made", [models.lenet, models.Odd])
+def test_every_forward_pass_waits_for_what_it_reads(device: str, on: Train, made: Any) -> None:
+    expected, model = made(), made()
+    alone(expected)
+    on(models.fit, model, adam(model), *models.data())
+    assert_same(device, model, expected)
+
+
+def _apply(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    return nn.functional.linear(x, layer.weight, layer.bias)
+
+
+class Sly(nn.Module):
+    """In evaluation it reads its layers' parameters itself, as nn.TransformerEncoderLayer may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            read = layer if self.training else partial(_apply, layer)
+            x = read(x)
+        return x
+
+
+@pytest.mark.usefixtures("slow_lanes")
+def test_other_ways_through_a_module_in_evaluation(device: str, on: Train) -> None:
+    def train(worker: Any, model: nn.Module, optimizer: Any) -> torch.Tensor:
+        x = torch.linspace(-1, 1, 48, device=worker.device).reshape(3, 16)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model.train()(x).square().sum().backward()
+            optimizer.step()
+        with torch.inference_mode():
+            return model.eval()(x).to("cpu", copy=True)
+
+    expected, model = Sly(), Sly()
+    there = train(models.alone(), expected, adam(expected))
+    run = on(train, model, adam(model))
+    rtol = 0 if device == "cpu" else 1e-4
+    torch.testing.assert_close(run.results[0], there, rtol=rtol, atol=rtol / 10)
+
+
+def test_averaging(device: str, on: Train) -> None:
+    """Its local steps are taken on the device; the center stays where it is."""
+
+    def train(worker: Any, model: Any, optimizer: Any, x: Any, y: Any) -> str:
+        models.fit(worker, model, optimizer, x, y)
+        return str(next(model.parameters()).device)
+
+    def averaging(model: nn.Module) -> Any:
+        return asyncopt.LocalSteps(torch.optim.Adam(model.parameters(), lr=0.01), every=2)
+
+    expected, model = models.mlp(), models.mlp()
+    args = (expected, averaging(expected), *models.data())
+    asyncopt.launch(train, args, workers=1, mode="thread", threads_per_worker=1)
+    run = on(train, model, averaging(model), *models.data())
+    assert run.results == [device]
+    assert_same(device, model, expected)

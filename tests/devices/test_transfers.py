@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,12 @@ import torch
 from torch import Tensor, nn
 
 import asyncopt
-from asyncopt.devices.lanes import ThreadLane
 from asyncopt.run import transfers
 from asyncopt.run.transfers import ROWS, TransferLog, Transfers
 
 from . import models
-from .conftest import Train
+from .conftest import COPY, Train
 
-COPY = 0.004  # s that each copy takes on a slow lane
 COMPUTE = 0.006  # s of each layer, forward and backward
 LAYERS = 30
 STEPS = 4
@@ -57,22 +54,6 @@ def descend(worker: Any, model: nn.Module, optimizer: Any, x: Tensor) -> None:
         optimizer.zero_grad()
         model(batch).square().sum().backward()
         optimizer.step()
-
-
-@pytest.fixture
-def slow_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every copy takes as long as through a slow link; pushes are as fast as they are."""
-    submit = ThreadLane.submit
-
-    def slowly(self: ThreadLane, work: Callable[[], None], after: Any = None) -> Any:
-        def work_slowly() -> None:
-            time.sleep(COPY)
-            work()
-
-        is_copy = not self._thread.name.endswith("push")
-        return submit(self, work_slowly if is_copy else work, after)
-
-    monkeypatch.setattr(ThreadLane, "submit", slowly)
 
 
 def union(spans: list[tuple[float, float]]) -> float:
