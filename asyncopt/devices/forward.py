@@ -18,7 +18,7 @@ class Forward:
     their parameters for them (as ``nn.MultiheadAttention`` those of its ``out_proj``): for these
     the nearest ancestor that is called waits. Which are called is seen in the forward passes until
     :meth:`settle`. Without gradients, as in evaluation, modules may take other ways, so the first
-    one that is called waits for all.
+    one that is called waits for all. So does ``state_dict()``.
 
     Args:
         modules: the outermost modules; parameters of others are nobody's.
@@ -48,8 +48,10 @@ class Forward:
                 if id(module) not in seen and self._below(module):
                     seen.add(id(module))
                     # First of all: others may read parameters, as those of weight norm do.
-                    hook = module.register_forward_pre_hook(self._before, prepend=True)
-                    self._handles.append(hook)
+                    self._handles += [
+                        module.register_forward_pre_hook(self._before, prepend=True),
+                        module.register_state_dict_pre_hook(self._before_state_dict),
+                    ]
 
     def settle(self) -> None:
         """What was called until now is what is called in every forward pass."""
@@ -91,8 +93,12 @@ class Forward:
             self._wait(None)
         else:
             needed = self._needs.get(id(module))
-            # One that is called for the first time may read all that is below it.
-            self._wait(self._below(module) if needed is None else needed)
+            if needed is None:  # one that was never called may read all that is below it
+                needed = self._needs[id(module)] = tuple(self._below(module))
+            self._wait(needed)
+
+    def _before_state_dict(self, module: torch.nn.Module, prefix: str, keep_vars: bool) -> None:
+        self._wait(None)
 
     def _own(self, module: torch.nn.Module) -> list[int]:
         own = (self._numbers.get(id(param)) for param in module.parameters(recurse=False))

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +20,8 @@ from asyncopt.optim import Optimizer, syncs
 from asyncopt.optim.stepping import How, slowed
 
 __all__ = ["Arrival", "Lanes", "Log", "Push", "Pusher", "copy", "naming"]
+
+SEEDS = 0x7FFFFFFF  # what a seed of the stochastic rounding may be
 
 
 class Log(Protocol):
@@ -161,7 +164,7 @@ class Pusher:
     def send(self, slot: Slot, number: int, after: Moment) -> Ticket:
         """Brings one chunk of a slot's parameters to the device."""
         to, pulled = self._to[number], slot.pulled[number]
-        return self._lanes.back.submit(lambda: copy(to, pulled), after)
+        return self._lanes.back.submit(partial(copy, to, pulled), after)
 
     def _push_all(self, push: Push) -> None:
         host, slot = self._host, push.slot
@@ -250,9 +253,6 @@ class Pusher:
             back=_spans(lanes.back, ((a.copy.begin, a.copy.end) for a in push.arrivals)),
             stalled=_spans(lanes.out, push.stalls),
         )
-
-
-SEEDS = 0x7FFFFFFF  # what a seed of the stochastic rounding may be
 
 
 def _some(grads: Sequence[torch.Tensor | None], of: Iterable[int]) -> list[torch.Tensor | None]:

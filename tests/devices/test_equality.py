@@ -228,6 +228,10 @@ def look_everywhere(worker: Any, model: Any, optimizer: Any, x: Any, y: Any) -> 
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(xb), yb).backward()
         optimizer.step()
+        seen += [value.to("cpu", copy=True) for value in model.state_dict().values()]
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(xb), yb).backward()
+        optimizer.step()
         model.eval()
         with torch.no_grad():
             seen.append(model(xb).cpu())
@@ -268,7 +272,7 @@ def test_every_forward_pass_waits_for_what_it_reads(device: str, on: Train, made
     assert_same(device, model, expected)
 
 
-def _apply(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+def _apply(layer: Any, x: torch.Tensor) -> torch.Tensor:
     return nn.functional.linear(x, layer.weight, layer.bias)
 
 
@@ -296,7 +300,8 @@ def test_other_ways_through_a_module_in_evaluation(device: str, on: Train) -> No
             model.train()(x).square().sum().backward()
             optimizer.step()
         with torch.inference_mode():
-            return model.eval()(x).to("cpu", copy=True)
+            out: torch.Tensor = model.eval()(x).to("cpu", copy=True)
+        return out
 
     expected, model = Sly(), Sly()
     there = train(models.alone(), expected, adam(expected))
