@@ -9,9 +9,11 @@ import torch
 
 __all__ = ["CHUNK_BYTES", "Chunk", "cut", "views"]
 
-#: Enough to use a PCIe link well (a few hundred microseconds of it), and little enough that most of
-#: a backward pass is still to come when the first chunk is full.
+#: Bytes of a chunk at most: enough to use a PCIe link well, for a few hundred microseconds.
 CHUNK_BYTES = 4 << 20
+
+_LEAST = 256 << 10  # bytes: below it a copy takes as long to begin as to do
+_PARTS = 8  # into which a smaller model is cut, so that it, too, can travel beside computing
 
 _ALIGNMENT = 64  # bytes: of every tensor in a chunk
 
@@ -31,14 +33,16 @@ class Chunk:
     nbytes: int
 
 
-def cut(order: Iterable[int], sizes: Sequence[int], most: int) -> list[Chunk]:
+def cut(order: Iterable[int], sizes: Sequence[int]) -> list[Chunk]:
     """Cuts parameters into chunks.
+
+    A parameter that is larger than a chunk has one for itself.
 
     Args:
         order: numbers of parameters, in the order in which their gradients arrive.
-        sizes: of all parameters, in bytes.
-        most: bytes of a chunk; a larger parameter has one for itself.
+        sizes: of all parameters of the model, in bytes.
     """
+    most = min(CHUNK_BYTES, max(_LEAST, sum(sizes) // _PARTS))
     chunks: list[Chunk] = []
     params: list[int] = []
     offsets: list[int] = []

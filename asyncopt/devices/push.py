@@ -17,7 +17,7 @@ from asyncopt.devices.lanes import Lane, Moment, Promise, Span, Ticket
 from asyncopt.devices.slots import Slot
 from asyncopt.errors import AsyncoptError, DeviceError
 from asyncopt.optim import Optimizer, syncs
-from asyncopt.optim.stepping import How, slowed
+from asyncopt.optim.apart import How, slowed
 
 __all__ = ["Arrival", "Lanes", "Log", "Push", "Pusher", "copy", "naming"]
 

@@ -81,7 +81,7 @@ class DeviceReplica:
     def _cut(self, orders: Iterable[list[int]]) -> list[Chunk]:
         """Chunks for parameters in some orders, each in chunks of its own."""
         sizes = [value.numel() * value.element_size() for value in self._values]
-        return [c for order in orders for c in chunks.cut(order, sizes, chunks.CHUNK_BYTES)]
+        return [c for order in orders for c in chunks.cut(order, sizes)]
 
     @torch.no_grad()
     def _arrange(self, cut: list[Chunk], version: int) -> None:

@@ -10,12 +10,13 @@ from typing import Any, TypedDict
 import torch
 
 from asyncopt import _core
+from asyncopt.optim.apart import Replica
 from asyncopt.optim.catch_up import check_sparse_updates
 from asyncopt.optim.delay import Delay, check_delay_options
 from asyncopt.optim.kernels import syncs
 from asyncopt.optim.sharing import Sharing, alias, layout_of
 from asyncopt.optim.state import BOOK
-from asyncopt.optim.stepping import Replica, SteppingOptimizer, unwrapped
+from asyncopt.optim.stepping import SteppingOptimizer, unwrapped
 from asyncopt.store import Ledger, Store
 
 __all__ = ["Optimizer", "Options"]

@@ -6,13 +6,14 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, overload
+from typing import Any, overload
 
 import torch
 from torch.optim import optimizer as torch_optimizer
 from torch.utils.hooks import RemovableHandle
 
 from asyncopt import _core
+from asyncopt.optim.apart import How, Replica, slowed
 from asyncopt.optim.catch_up import CatchUp, checked_rows
 from asyncopt.optim.checks import (
     check_gradient,
@@ -27,7 +28,7 @@ from asyncopt.optim.kernels import Kernel, find_kernel, syncs
 from asyncopt.optim.sharing import Sharing
 from asyncopt.optim.state import adopt, new_state_tensors, reusable
 
-__all__ = ["How", "Replica", "SteppingOptimizer", "slowed", "unwrapped"]
+__all__ = ["SteppingOptimizer", "unwrapped"]
 
 
 def unwrapped(method: Any) -> Any:
@@ -38,30 +39,6 @@ def unwrapped(method: Any) -> Any:
     if "torch._dynamo" in sys.modules or not hasattr(method, "__wrapped__"):
         return method
     return functools.partial(method.__wrapped__, method.__self__)
-
-
-#: How to push: groups, state, hyperparameters, threads, seed, audit, whether to skip what is not
-#: finite.
-How = tuple[list[dict[str, Any]], Any, list[tuple[Any, ...]], int, int, bool, bool]
-
-
-def slowed(how: How, scale: float) -> How:
-    """The same with learning rates times `scale`."""
-    groups, state, hyper, *others = how
-    return groups, state, [(lr * scale, *rest) for lr, *rest in hyper], *others
-
-
-class Replica(Protocol):
-    """What stands between an optimizer and its store where the parameters are on a device."""
-
-    def step(self) -> None:
-        """Pushes the parameters' gradients, perhaps in the background."""
-
-    def pull(self) -> None:
-        """Refreshes parameters and state from the store."""
-
-    def flush(self) -> None:
-        """Waits for what goes on in the background."""
 
 
 class SteppingOptimizer(torch.optim.Optimizer):
