@@ -32,7 +32,7 @@ class CheckpointError(AsyncoptError, RuntimeError):
 
 
 class DeviceError(AsyncoptError, RuntimeError):
-    """A call of a GPU's runtime failed; the message names the device, the call and its error."""
+    """A device failed or is out of memory; the message names device, call and error."""
 
 
 class DownloadError(AsyncoptError, OSError):

@@ -214,6 +214,26 @@ def svmlight_tables(records: Sequence[Record]) -> str:
     return "\n\n".join(parts)
 
 
+def devices_tables(records: Sequence[Record]) -> str:
+    """One table per device and model: contenders in steps of one worker."""
+    parts = []
+    for entry in records:
+        (ours, *_) = entry["rows"]
+        rows = [
+            [
+                name,
+                seconds(row),
+                ratio(entry["ratios"], ours, [name]),
+                f"{row['hidden']:.1%}" if "hidden" in row else "",
+            ]
+            for name, row in entry["rows"].items()
+        ]
+        title = f"### {entry['case']['device']}, {entry['case']['shape']}"
+        head = ["contender", "seconds per step and worker", f"{ours} x", "transfers hidden"]
+        parts.append(f"{title}\n\n" + table(head, rows))
+    return "\n\n".join(parts)
+
+
 def modes_table(records: Sequence[Record]) -> str:
     """What was measured of every mode, and how many times faster that was than predicted."""
     rows = []
@@ -249,6 +269,7 @@ SUITES: dict[str, Callable[[Sequence[Record]], str]] = {
     "svmlight": svmlight_tables,
     "contention": contention_tables,
     "workers": workers_table,
+    "devices": devices_tables,
     "averaging": functools.partial(workers_table, title="Averaging between ranks"),
     "folds": folds_tables,
     "telemetry": functools.partial(workers_table, title="Telemetry"),

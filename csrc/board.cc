@@ -98,10 +98,11 @@ py::tuple events_of(const Board& board, std::size_t rank, std::uint64_t after) {
   return py::make_tuple(out, found.lost);
 }
 
-void mark(const Board& board, std::size_t rank, std::uint32_t phase) {
+void mark(const Board& board, std::size_t rank, std::uint32_t phase,
+          std::optional<std::uint64_t> ns) {
   if (phase >= std::size(kPhases))
     throw std::invalid_argument("phase: expected an index of PHASES");
-  board.mark(rank, phase);
+  board.mark(rank, phase, ns.value_or(now_ns()));
 }
 
 }  // namespace
@@ -164,7 +165,7 @@ void bind_board(py::module_& m) {
       .def_property_readonly("parked", &Board::parked)
       .def("beat", &Board::beat)
       .def("log", &Board::log)
-      .def("mark", &mark)
+      .def("mark", &mark, py::arg("rank"), py::arg("phase"), py::arg("ns") = py::none())
       .def("seat", &seat_of)
       .def("events", &events_of);
 }

@@ -47,6 +47,7 @@ py::list sync_list() {
     d["may_tear"] = s.contract->may_tear;
     d["may_block"] = s.contract->may_block;
     d["replica"] = s.contract->replica;
+    d["in_parts"] = s.contract->in_parts;
     out.append(d);
   }
   return out;
@@ -118,7 +119,12 @@ void bind_segment(py::module_& m) {
                                std::uint64_t bytes) { return Segment::attach(pointer(at), bytes); })
       .def("claim_worker", &Segment::claim_worker)
       .def("release_worker", &Segment::release_worker)
-      .def("pull_mark", &Segment::pull_mark)
+      .def(
+          "pull_mark",
+          [](const Segment& s, std::size_t worker, std::optional<std::uint64_t> version) {
+            s.pull_mark(worker, version.value_or(s.version()));
+          },
+          py::arg("worker"), py::arg("version") = py::none())
       .def("restore_version", &Segment::restore_version)
       .def("ledger", &ledger)
       .def_property_readonly("data_offset", &Segment::data_offset)

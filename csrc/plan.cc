@@ -135,12 +135,12 @@ void Plan::add_tensor(std::size_t kernel, py::object param, py::object state, py
     for (std::size_t k = 0; k < entries.size(); ++k) {
       if (api_->describe(PyTuple_GET_ITEM(entries.ptr(), static_cast<Py_ssize_t>(k)), &t) != 0)
         throw py::error_already_set();
-      if (k < slots)
-        state_pulls_.push_back(
-            {block.slots[k], data_of(t), elements(t) * block.kernel->state_bytes});
-      else
-        state_pulls_.push_back(
-            {block.scalars + (k - slots) * sizeof(double), data_of(t), sizeof(double)});
+      const PullBlock pull =
+          k < slots
+              ? PullBlock{block.slots[k], data_of(t), elements(t) * block.kernel->state_bytes}
+              : PullBlock{block.scalars + (k - slots) * sizeof(double), data_of(t), sizeof(double)};
+      // State may be the store's own memory even where parameters are copies.
+      if (pull.replica != target_->segment.data() + pull.param) state_pulls_.push_back(pull);
     }
   }
   const PyGetSetDef* const grad = grad_getter(param.ptr());
@@ -435,8 +435,35 @@ int Plan::catch_up(const py::list& groups, const py::dict& state, const py::list
   return 0;
 }
 
+int Plan::push(const py::list& groups, const py::dict& state, const py::list& hyper,
+               std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
+               const py::list& grads, Part part) {
+  if (target_ == nullptr) throw std::logic_error("push: expected a plan over a store");
+  const auto lock = one_caller();
+  if (!current(groups, state)) return kStale;
+  if (!read_gradients(grads)) return kOddGradient;
+  read_hyper(hyper);
+  const int updated = updated_;
+  const bool applied =
+      run({groups_, threads, seed, audit, skip_nonfinite, false, part}, /*refresh=*/false);
+  held_.clear();
+  return applied ? updated : kSkipped;
+}
+
+bool Plan::is_finite(const py::list& grads) {
+  const auto lock = one_caller();
+  if (!read_gradients(grads))
+    throw py::value_error("grads: expected gradients in the layout of their parameters");
+  const bool finite = [this] {
+    const py::gil_scoped_release others_may_run;
+    return asyncopt::is_finite({.groups = groups_});
+  }();
+  held_.clear();
+  return finite;
+}
+
 // False if the push was skipped.
-bool Plan::run(const Push& request) {
+bool Plan::run(const Push& request, bool refresh) {
   if (device_ != nullptr) {
     device::Step step{request, nullptr, device_->atomic, rates_, grad_scale_, found_inf_};
     if (device_->type != dlpack::kCpu &&
@@ -446,9 +473,10 @@ bool Plan::run(const Push& request) {
     return true;                  // if it is skipped, that comes out later, on the device
   }
   const py::gil_scoped_release others_may_run;
-  const PushResult result =
-      target_ == nullptr ? push_alone(request) : push(target_->segment, target_->worker, request);
-  if (target_ != nullptr && target_->replica)
+  const PushResult result = target_ == nullptr
+                                ? push_alone(request)
+                                : asyncopt::push(target_->segment, target_->worker, request);
+  if (refresh && target_ != nullptr && target_->replica)
     asyncopt::pull(target_->segment, target_->worker, pulls_);
   return !result.skipped;
 }
@@ -467,6 +495,32 @@ std::uint64_t Plan::pull() {
   const py::gil_scoped_release others_may_run;
   return asyncopt::pull(target_->segment, target_->worker, everything);
 }
+
+std::uint64_t Plan::pull_to(const std::vector<std::size_t>& indices,
+                            const std::vector<std::uintptr_t>& addresses) {
+  if (target_ == nullptr) throw std::logic_error("pull_to: expected a plan over a store");
+  if (indices.size() != addresses.size())
+    throw std::invalid_argument("addresses: expected one for each index");
+  std::vector<PullBlock> some;
+  for (std::size_t i = 0; i < indices.size(); ++i) {
+    some.push_back(pulls_.at(indices[i]));
+    some.back().replica = reinterpret_cast<void*>(addresses[i]);
+  }
+  const auto lock = one_caller();
+  const py::gil_scoped_release others_may_run;
+  return asyncopt::pull(target_->segment, target_->worker, some);
+}
+
+namespace {
+
+Part part_of(const std::string& name) {
+  for (const auto& [known, part] :
+       {std::pair("whole", Part::whole), {"some", Part::some}, {"last", Part::last}})
+    if (name == known) return part;
+  throw py::value_error("part: expected 'whole', 'some' or 'last', got '" + name + "'");
+}
+
+}  // namespace
 
 void bind_plan(py::module_& m) {
   py::class_<Plan> plan(
@@ -498,7 +552,16 @@ void bind_plan(py::module_& m) {
       .def("step_rows", &Plan::step_rows)
       .def("catch_up", &Plan::catch_up)
       .def("settle", &Plan::settle)
-      .def("pull", &Plan::pull);
+      .def("push",
+           [](Plan& self, const py::list& groups, const py::dict& state, const py::list& hyper,
+              std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
+              const py::list& grads, const std::string& part) {
+             return self.push(groups, state, hyper, threads, seed, audit, skip_nonfinite, grads,
+                              part_of(part));
+           })
+      .def("is_finite", &Plan::is_finite)
+      .def("pull", &Plan::pull)
+      .def("pull_to", &Plan::pull_to);
 }
 
 }  // namespace asyncopt::python

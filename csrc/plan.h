@@ -59,6 +59,12 @@ class Plan {
   int step(const py::list& groups, const py::dict& state, const py::list& hyper,
            std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
            const py::object& grads);
+  // The same with gradients of the caller's, one per tensor or None; a replica is not refreshed.
+  int push(const py::list& groups, const py::dict& state, const py::list& hyper,
+           std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
+           const py::list& grads, Part part);
+  // Whether gradients as `push` takes them are all finite.
+  bool is_finite(const py::list& grads);
   // The same on a device, for GradScaler: gradients are divided by `grad_scale`, and nothing is
   // done where `found_inf` is not 0. Both are None or a float32 number on the device.
   int step_scaled(const py::list& groups, const py::dict& state, const py::list& hyper,
@@ -85,6 +91,10 @@ class Plan {
   bool settle(const py::list& groups, const py::dict& state, const py::list& grads);
   // Refreshes a replica's parameters and state from one version; returns that version.
   std::uint64_t pull();
+  // Copies some parameters of one pull to addresses of the caller's, in the tensors' memory order;
+  // returns the version.
+  std::uint64_t pull_to(const std::vector<std::size_t>& indices,
+                        const std::vector<std::uintptr_t>& addresses);
 
  private:
   struct Tensor {
@@ -109,7 +119,7 @@ class Plan {
   bool settled_gradients() const;
   bool read_gradients(const py::object& grads);
   bool read_sparse(std::size_t i, const py::object& grad, const dlpack::Tensor& param);
-  bool run(const Push& push);
+  bool run(const Push& push, bool refresh = true);
 
   std::unique_ptr<Target> target_;
   std::unique_ptr<DeviceTarget> device_;

@@ -24,6 +24,7 @@ LAYERS = (
     "cli",
     "methods",
     "run",
+    "devices",
     "distributed",
     "optim",
     "gpu",

@@ -136,6 +136,7 @@ def test_contracts() -> None:
             ("may_lose", "may lose updates"),
             ("may_tear", "may tear"),
             ("may_block", "may block"),
+            ("in_parts", "in parts"),
         ):
             (line,) = (x for x in words.splitlines() if x.startswith(f"//   {phrase}"))
             says_no = line.removeprefix(f"//   {phrase}").strip().startswith("no")
@@ -143,6 +144,7 @@ def test_contracts() -> None:
         assert "killed worker" in words
         # Whole versions are promised exactly where workers compute on replicas.
         assert contract["replica"] == (not contract["may_tear"])
+        assert not (contract["replica"] and contract["in_parts"])
 
 
 def test_unknown_sync() -> None:

@@ -148,6 +148,9 @@ class Averaging(Wrapper):
         if self.store is not None and (not self._in_worker or self._pulls_now()):
             self._take_center()
 
+    def flush(self) -> None:
+        """Returns at once: an exchange is over when :meth:`step` returns."""
+
     @torch.no_grad()
     def _take_center(self) -> None:
         self.center.pull()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from multiprocessing.context import get_spawning_popen
 from typing import Any, TypedDict
 
 import torch
 
 from asyncopt import _core
+from asyncopt.optim.apart import Replica
 from asyncopt.optim.catch_up import check_sparse_updates
 from asyncopt.optim.delay import Delay, check_delay_options
 from asyncopt.optim.kernels import syncs
@@ -192,7 +194,7 @@ class Optimizer(SteppingOptimizer):
                 place = next(places)
                 param.data = param.data.clone() if self.is_replica else sharing.param(place)
                 entries = sharing.state(place).entries(self._kernel(param, group))
-                if entries and not self.is_replica:
+                if entries and not self._has_private_state:
                     self.state[param] = entries
         self._make_plan()
         self._make_flat_gradients()
@@ -215,12 +217,28 @@ class Optimizer(SteppingOptimizer):
         """
         if self._sharing is None:
             return
+        if self._replica is not None:
+            self._replica.pull()
+            return
         if self.is_replica:
             (self._plan or self._make_plan()).pull()
         else:
             self._sharing.store.segment.pull_mark(self._sharing.worker)
         if self._delay is not None:
             self._delay.pulled()
+
+    def flush(self) -> None:
+        """Returns when no push of this worker is on its way any more.
+
+        Only workers with a device (``launch(devices=...)``) push in the background. There, call it
+        before parameters are read after :meth:`step` in any other way than by the forward pass of a
+        module: to average or to save them, say. With ``lag=1`` they then still lack the last push.
+
+        Raises:
+            DeviceError, LockTimeout: the push failed.
+        """
+        if self._replica is not None:
+            self._replica.flush()
 
     def _refresh(self) -> None:
         """Brings a replica up to date; in place there is nothing to bring."""
@@ -268,19 +286,50 @@ class Optimizer(SteppingOptimizer):
         """
         for param in self._all_params():
             memo.setdefault(id(param), alias(param))
-        state = self._shared_state() if self._sharing is not None else self._state_on_device()
-        state["param_groups"] = [
-            {**group, "params": [memo[id(p)] for p in group["params"]]}
-            for group in self.param_groups
-        ]
         if self._sharing is not None:
-            state["_sharing"] = Sharing(self._sharing.store, self._sharing.layout)
+            sharing = Sharing(self._sharing.store, self._sharing.layout)
+            state = {**self._shared_state(), "_sharing": sharing}
         else:
+            state = self._state_on_device()
             state["state"] = defaultdict(
                 dict, {memo[id(p)]: dict(self.state[p]) for p in self._all_params()}
             )
+        return self._of(lambda param: memo[id(param)], state)
+
+    def _on_host(self) -> Optimizer:
+        """What pushes in place of this one once its parameters are on a device.
+
+        Its parameters are private copies of the store's, whatever the sync, and it has this one's
+        hold on the store.
+        """
+        apart = {"_is_apart": True, "_flat_grads": False}
+        return self._of(torch.Tensor.detach, {**self._shared_state(), **apart})
+
+    def _step_through(self, replica: Replica, host: Optimizer) -> None:
+        """Leaves the store to `host`: the parameters are a replica's, elsewhere by now."""
+        for mine, on_host in zip(self._all_params(), host._all_params(), strict=True):
+            mine.grad = None
+            self.state.pop(mine, None)
+            if on_host in host.state:
+                self.state[mine] = host.state[on_host]
+        self._forget_plan()
+        self._params = list(self._all_params())
+        self._large = host._large
+        self._delay = None
+        self._is_apart = True
+        self._replica = replica
+        self._make_flat_gradients()
+
+    def _of(
+        self, other: Callable[[torch.Tensor], torch.Tensor], state: dict[str, Any]
+    ) -> Optimizer:
+        """Another optimizer like this one, of other parameters, made from a state."""
+        groups = [
+            {**group, "params": [other(param) for param in group["params"]]}
+            for group in self.param_groups
+        ]
         clone = type(self).__new__(type(self))
-        clone.__setstate__(state)
+        clone.__setstate__({**state, "param_groups": groups})
         return clone
 
     def _state_on_device(self) -> dict[str, Any]:

@@ -99,6 +99,18 @@ class Delay:
             for pulled, now in zip(self._pulled, self._now, strict=True):
                 pulled.copy_(now)
 
+    def computed_from(self, pulled: Sequence[torch.Tensor], version: int) -> None:
+        """Notes that the next gradient was computed from `pulled`, which was pulled at `version`.
+
+        Args:
+            pulled: on the host, in the order of the parameters; they must stay what they are until
+                the push.
+            version: of the store.
+        """
+        self._version = version
+        if self.compensates:
+            self._pulled = list(pulled)
+
     def step_scale(self) -> float:
         """What the step size of a push made now is to be multiplied by."""
         staleness = max(0, self._segment.version - self._version)

@@ -34,7 +34,8 @@ class FlatGradients:
             offset = 0
             for i in members:
                 param = every[i]
-                view = buffer.as_strided(param.shape, param.stride(), offset)
+                # .data: with a version counter of its own, which tells whether it was written.
+                view = buffer.as_strided(param.shape, param.stride(), offset).data
                 offset += param.numel()
                 if param.grad is not None:
                     view.copy_(param.grad)

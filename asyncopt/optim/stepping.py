@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from asyncopt import _core
 from asyncopt.gpu import Device, check_options, device_of, refuse_capture
+from asyncopt.optim.apart import How, Replica, slowed
 from asyncopt.optim.catch_up import CatchUp, checked_rows
 from asyncopt.optim.checks import (
     check_device,
@@ -30,9 +31,6 @@ from asyncopt.optim.sharing import Sharing
 from asyncopt.optim.state import adopt, new_state_tensors, reusable
 
 __all__ = ["SteppingOptimizer", "unwrapped"]
-
-#: How to push, as the plan's methods take it.
-How = tuple[list[dict[str, Any]], Any, list[tuple[Any, ...]], int, int, bool, bool]
 
 
 def unwrapped(method: Any) -> Any:
@@ -57,6 +55,11 @@ class SteppingOptimizer(torch.optim.Optimizer):
     """
 
     before_push: Callable[[], None] | None = None
+
+    #: In a worker with a device: its copy of the parameters there, through which it steps.
+    _replica: Replica | None = None
+    #: Whether the parameters are private copies under any sync, as a worker with a device has them.
+    _is_apart = False
 
     sync: str
     audit: bool
@@ -91,7 +94,12 @@ class SteppingOptimizer(torch.optim.Optimizer):
 
     @property
     def is_replica(self) -> bool:
-        """True if workers compute on private copies of the parameters under this sync."""
+        """True if this worker computes on a private copy of the parameters."""
+        return self._is_apart or self._has_private_state
+
+    @property
+    def _has_private_state(self) -> bool:
+        """Whether `state` is a private copy too: where the store's is not to be read in place."""
         return bool(syncs()[self.sync]["replica"])
 
     @property
@@ -225,7 +233,7 @@ class SteppingOptimizer(torch.optim.Optimizer):
                 check_kernel(param, kernel, f"params[{i}]")
                 found = self.state.get(param, {})
                 place = sharing.layout.places[i] if sharing is not None else None
-                if sharing is not None and place is not None and not self.is_replica:
+                if sharing is not None and place is not None and not self._has_private_state:
                     own = sharing.state(place)
                 else:
                     how = (param, kernel, self._keeps_books)
@@ -312,6 +320,9 @@ class SteppingOptimizer(torch.optim.Optimizer):
                 loss = closure()
         if self.before_push is not None and self._sharing is not None:
             self.before_push()
+        if self._replica is not None:
+            self._replica.step()
+            return loss
         grads = None if self._delay is None else self._compensated_gradients(self._delay)
         updated = self._push(self._step_on, grads)
         if updated == len(self._params):
@@ -347,7 +358,13 @@ class SteppingOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: an argument has another dtype, shape or device, or an index is out of range.
             LockTimeout: a lock was not free in time.
+            RuntimeError: the worker has a device.
         """
+        if self._replica is not None:
+            raise RuntimeError(
+                "step_rows: expected parameters in place, got a worker with a device; give the "
+                "parameter a sparse gradient and call step()"
+            )
         self._refuse_device("step_rows", "leave a dense gradient in .grad and call step")
         rows, values = check_rows(param, rows, values)
         index = self._index_of(param)
@@ -466,9 +483,8 @@ class SteppingOptimizer(torch.optim.Optimizer):
         threads = torch.get_num_threads() if self._large else 1
         skip = self.nonfinite == "skip" or (self.nonfinite is None and self._sharing is not None)
         hyper = [self._hyper(group) for group in self.param_groups]
-        if scale != 1:
-            hyper = [(lr * scale, *others) for lr, *others in hyper]
-        return self.param_groups, self.state, hyper, threads, seed, self.audit, skip
+        how = self.param_groups, self.state, hyper, threads, seed, self.audit, skip
+        return how if scale == 1 else slowed(how, scale)
 
     def _compensated_gradients(self, delay: Delay) -> list[torch.Tensor | None] | None:
         """All gradients, corrected for their delay; None if there is no correction."""

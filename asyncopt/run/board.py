@@ -248,8 +248,13 @@ class Board:
         """Show the worker's latest loss."""
         self._core.log(rank, loss)
 
-    def mark(self, rank: int, phase: str) -> None:
+    def mark(self, rank: int, phase: str, ns: int | None = None) -> None:
         """The worker enters a phase; the last 4096 such events of a seat are kept.
+
+        Args:
+            rank: the worker.
+            phase: one of :data:`PHASES`.
+            ns: when, on the clock of ``time.monotonic_ns()``; default: now.
 
         Raises:
             ValueError: `phase` is not one of :data:`PHASES`.
@@ -257,7 +262,7 @@ class Board:
         index = _INDEX.get(phase)
         if index is None:
             raise ValueError(f"phase: expected one of {', '.join(PHASES)}; got {phase!r}")
-        self._core.mark(rank, index)
+        self._core.mark(rank, index, ns)
 
     def seat(self, rank: int) -> _core.SeatInfo:
         """What can be seen of a worker.

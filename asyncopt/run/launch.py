@@ -6,17 +6,19 @@ import functools
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from asyncopt.run.board import Board
 from asyncopt.run.checkpoint import save
 from asyncopt.run.checkpoint.keepsakes import Keepsakes
 from asyncopt.run.life import Errand
 from asyncopt.run.observe import Observer
-from asyncopt.run.optimizers import find_optimizers
+from asyncopt.run.optimizers import SharedOptimizer, find_optimizers
 from asyncopt.run.outcome import Loss
 from asyncopt.run.plan import Plan
 from asyncopt.run.processes import ProcessMember
@@ -24,6 +26,7 @@ from asyncopt.run.supervise import supervise
 from asyncopt.run.telemetry.history import History
 from asyncopt.run.telemetry.recorder import Recorder
 from asyncopt.run.threads import ThreadMember, torch_threads
+from asyncopt.run.transfers import TransferLog, Transfers
 from asyncopt.store.ledger import Ledger
 
 __all__ = ["MODES", "Run", "launch"]
@@ -45,6 +48,7 @@ class Run:
         losses: the workers that ended before ``fn`` returned, in the order of their ends.
         history: samples of the run over time.
         args: what the workers trained.
+        transfers: what workers with devices did beside computing; None without devices.
     """
 
     results: list[Any]
@@ -55,6 +59,7 @@ class Run:
     losses: tuple[Loss, ...]
     history: History = field(repr=False)
     args: tuple[Any, ...] = field(repr=False)
+    transfers: Transfers | None = None
 
     @property
     def updates_per_second(self) -> float:
@@ -118,8 +123,10 @@ def _counted(number: int, one: str, many: str = "") -> str:
 def launch(
     fn: Callable[..., Any],
     args: tuple[Any, ...] = (),
-    workers: int = 2,
+    workers: int | None = None,
     *,
+    devices: Sequence[str | torch.device] | None = None,
+    lag: int = 0,
     mode: str = "process",
     threads_per_worker: int | None = None,
     pin: bool = False,
@@ -162,7 +169,16 @@ def launch(
         fn: called with an ``asyncopt.run.Worker`` and ``args``. Processes pickle what it returns by
             value.
         args: arguments for ``fn``. In processes each worker gets its own unpickled copy.
-        workers: number of workers.
+        workers: number of workers; by default one for each of ``devices``, or 2.
+        devices: where each worker computes, "cpu" or "cuda:0"; the same device as often as it has
+            workers. A worker with a device has a replica of the model there, under any sync: its
+            gradients are pushed, and new parameters pulled, beside computing. Code that reads
+            parameters in any other way than by a forward pass or ``state_dict()`` of a module calls
+            ``optimizer.flush()`` before. Buffers are each worker's own; those of worker 0 are kept.
+            None: workers train in place, on the host.
+        lag: with ``devices``, 0: a forward pass waits for the parameters that its worker's last
+            push has brought, each module for its own. 1: it begins at once with those of the push
+            before, so that all of the transfer can be hidden, at the price of one more staleness.
         mode: "process" or "thread".
         threads_per_worker: torch threads for each worker, and in processes also ``OMP_NUM_THREADS``
             of the child's environment (this process's environment stays as it is). By default the
@@ -219,6 +235,8 @@ def launch(
         view=view,
         log_dir=log_dir,
         trace=trace,
+        devices=devices,
+        lag=lag,
     )
     if mode == "process":
         _check_importable(fn)
@@ -229,11 +247,14 @@ def launch(
     observers = [*_observers(plan, keepsakes), recorder]
 
     optimizers = find_optimizers(args)
+    if plan.devices is not None:
+        _check_for_devices(optimizers)
     for optimizer in optimizers:
         if optimizer.store is None:
             optimizer.share_memory(workers=plan.workers)
 
-    errand = Errand(fn, args, Board(plan.workers), plan, keepsakes)
+    transfers = None if plan.devices is None else TransferLog(plan.workers)
+    errand = Errand(fn, args, Board(plan.workers), plan, keepsakes, transfers)
     if mode == "process":
         outcome = supervise(ProcessMember, errand, optimizers, observers)
     else:
@@ -252,6 +273,7 @@ def launch(
         losses=outcome.losses,
         history=recorder.history(),
         args=args,
+        transfers=None if transfers is None else transfers.total(),
     )
 
 
@@ -273,6 +295,16 @@ def _observers(plan: Plan, keepsakes: Keepsakes | None) -> Iterator[Observer]:
         from asyncopt.run.telemetry.live import LiveView
 
         yield LiveView()
+
+
+def _check_for_devices(optimizers: Sequence[SharedOptimizer]) -> None:
+    """Raise ValueError for an optimizer that cannot push from another device."""
+    for i, optimizer in enumerate(optimizers):
+        if getattr(optimizer, "sparse_updates", "touched") != "touched":
+            raise ValueError(
+                f"devices: expected optimizers with sparse_updates='touched', as replicas are not "
+                f"told what their rows owe, got 'dense' in optimizer {i}; use dense gradients"
+            )
 
 
 def _check(fn: object, args: object, mode: object) -> None:

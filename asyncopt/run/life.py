@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
+from asyncopt.devices import Station
 from asyncopt.errors import RunTimeout
 from asyncopt.run.arrays import SharedArrays
 from asyncopt.run.board import Board
@@ -16,6 +17,7 @@ from asyncopt.run.checkpoint.keepsakes import Keepsake, Keepsakes
 from asyncopt.run.optimizers import find_optimizers
 from asyncopt.run.outcome import describe
 from asyncopt.run.plan import Plan
+from asyncopt.run.transfers import TransferLog
 from asyncopt.run.worker import Worker
 
 __all__ = ["Box", "Errand", "Stop", "live"]
@@ -39,6 +41,7 @@ class Errand:
     board: Board
     plan: Plan
     keepsakes: Keepsakes | None = None
+    transfers: TransferLog | None = None
     arrays: SharedArrays = field(default_factory=SharedArrays)
 
 
@@ -84,6 +87,17 @@ class _Line:
             raise RunTimeout(problem)
 
 
+def _station(errand: Errand, rank: int) -> contextlib.AbstractContextManager[Station | None]:
+    """What the worker has on its device; without devices there is nothing."""
+    plan, transfers = errand.plan, errand.transfers
+    if plan.devices is None or transfers is None:
+        return contextlib.nullcontext()
+    # Buffers are those of the first worker, as in data-parallel training.
+    return Station(
+        errand.args, plan.devices[rank], lag=plan.lag, keeps=rank == 0, log=transfers.of(rank)
+    )
+
+
 def live(rank: int, pipe: Connection[Any, Any], box: Box, start_timeout: float) -> None:
     """Take the errand, wait for the start, run it, and report what came of it.
 
@@ -99,26 +113,30 @@ def live(rank: int, pipe: Connection[Any, Any], box: Box, start_timeout: float) 
         try:
             errand: Errand = box.take()
             excuse = ""
-            line.say("ready")
-            line.answer(start_timeout)
-            worker = Worker(
-                rank,
-                errand.plan.workers,
-                line.meet,
-                board=errand.board,
-                optimizers=find_optimizers(errand.args),
-                settings=errand.plan,
-            )
-            if errand.keepsakes is not None:
-                keepsake = Keepsake(errand.keepsakes, rank, errand.args)
-                worker.on_take, worker.on_park = keepsake.at, keepsake.hand_over
-            try:
-                result = errand.fn(worker, *errand.args)
-            except BaseException:
-                worker.retire(returned=False)
-                raise
-            returned = time.monotonic()
-            worker.retire(returned=True)
+            with _station(errand, rank) as station:
+                line.say("ready")
+                line.answer(start_timeout)
+                worker = Worker(
+                    rank,
+                    errand.plan.workers,
+                    line.meet,
+                    board=errand.board,
+                    optimizers=find_optimizers(errand.args),
+                    settings=errand.plan,
+                    station=station,
+                )
+                if errand.keepsakes is not None:
+                    keepsake = Keepsake(errand.keepsakes, rank, errand.args)
+                    worker.on_take, worker.on_park = keepsake.at, keepsake.hand_over
+                try:
+                    result = errand.fn(worker, *errand.args)
+                    if station is not None:
+                        station.rest()  # what it pushed is in the stores
+                except BaseException:
+                    worker.retire(returned=False)
+                    raise
+                returned = time.monotonic()
+                worker.retire(returned=True)
             box.put_result(result)
         except Stop:
             raise

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from asyncopt.run.board import Board
 from asyncopt.run.optimizers import SharedOptimizer
+from asyncopt.run.transfers import TransferLog
 from asyncopt.warn import warn_caller
 
 __all__ = ["Observer", "Observers", "RunView"]
@@ -27,6 +28,7 @@ class RunView:
         restarts: how often each worker was replaced.
         elapsed: seconds since the start barrier; 0 before.
         at_barrier: the ranks that wait at a barrier.
+        transfers: what workers with devices did beside computing; None without devices.
     """
 
     board: Board
@@ -37,6 +39,7 @@ class RunView:
     restarts: Callable[[], list[int]]
     elapsed: Callable[[], float]
     at_barrier: Callable[[], set[int]] = set
+    transfers: TransferLog | None = None
 
 
 class Observer(Protocol):

@@ -7,6 +7,9 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from asyncopt.devices import check_devices
 from asyncopt.run.checkpoint.checkpoint import Checkpoints
 from asyncopt.run.delays import Delay, check_delay
 
@@ -36,6 +39,8 @@ class Plan:
         view: whether to show the run in the terminal.
         log_dir: directory for TensorBoard; None: none.
         trace: file for a Chrome trace; None: none.
+        devices: of the workers in the order of ranks; None: they train in place, on the host.
+        lag: pushes of its own that a worker with a device may be behind.
     """
 
     workers: int
@@ -54,12 +59,14 @@ class Plan:
     view: bool = False
     log_dir: str | None = None
     trace: str | None = None
+    devices: tuple[torch.device, ...] | None = None
+    lag: int = 0
 
     @classmethod
     def check(
         cls,
         *,
-        workers: Any,
+        workers: Any = None,
         threads_per_worker: Any = None,
         pin: bool = False,
         timeout: Any = None,
@@ -74,13 +81,16 @@ class Plan:
         view: Any = False,
         log_dir: Any = None,
         trace: Any = None,
+        devices: Any = None,
+        lag: Any = 0,
     ) -> Plan:
         """Build a plan from what the user passed to ``launch``.
 
         Raises:
             TypeError, ValueError: naming the argument.
         """
-        workers = _count("workers", workers)
+        found = None if devices is None else check_devices(devices)
+        workers = _workers(workers, found)
         allowed = tuple(sorted(os.sched_getaffinity(0)))
         threads = (
             max(1, len(allowed) // workers)
@@ -94,6 +104,7 @@ class Plan:
             raise ValueError(
                 "resume: expected checkpoint= to resume from, got None; name its directory there"
             )
+        _check_lag(lag, found, max_staleness)
         return cls(
             workers=workers,
             threads=threads,
@@ -113,6 +124,8 @@ class Plan:
             view=bool(view),
             log_dir=_path("log_dir", log_dir),
             trace=_path("trace", trace),
+            devices=found,
+            lag=lag,
         )
 
     def cpus(self, rank: int) -> tuple[int, ...]:
@@ -122,6 +135,33 @@ class Plan:
         first = rank * self.threads
         return tuple(
             self.allowed[i % len(self.allowed)] for i in range(first, first + self.threads)
+        )
+
+
+WORKERS = 2  # where nothing says how many
+
+
+def _workers(workers: Any, devices: tuple[torch.device, ...] | None) -> int:
+    if workers is None:
+        return WORKERS if devices is None else len(devices)
+    count = _count("workers", workers)
+    if devices is not None and count != len(devices):
+        raise ValueError(
+            f"devices: expected one for each of {count} workers, got {len(devices)}; leave "
+            "workers= out, or name a device as often as it has workers"
+        )
+    return count
+
+
+def _check_lag(lag: Any, devices: tuple[torch.device, ...] | None, max_staleness: Any) -> None:
+    if isinstance(lag, bool) or not isinstance(lag, int) or lag not in (0, 1):
+        raise ValueError(f"lag: expected 0 or 1, got {lag!r}")
+    if lag and devices is None:
+        raise ValueError("lag: expected devices= with it, as workers in place have none, got None")
+    if lag and max_staleness is not None:
+        raise ValueError(
+            f"lag: expected 0 with max_staleness={max_staleness}, whose turns begin with what the "
+            "store holds then, got 1"
         )
 
 

@@ -1,4 +1,7 @@
-"""The random states of a process as bytes: torch's, numpy's and Python's global generators."""
+"""The random states of a process as bytes: torch's, numpy's and Python's global generators.
+
+Of torch's on CUDA devices, that of the current one, if the process uses any.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,8 @@ def capture() -> bytes:
         "numpy": [algorithm, _text(np.asarray(key)), position, has_gauss, gauss],
         "python": [version, _text(np.asarray(words, dtype=np.uint32)), gauss_next],
     }
+    if torch.cuda.is_initialized():
+        state["cuda"] = _text(torch.cuda.get_rng_state().numpy())
     return json.dumps(state).encode()
 
 
@@ -37,6 +42,7 @@ def restore(data: bytes) -> None:
     try:
         state = json.loads(data)
         torch_state = torch.from_numpy(_array(state["torch"], np.uint8))
+        cuda_state = torch.from_numpy(_array(state.get("cuda", ""), np.uint8))
         algorithm, key, *rest = state["numpy"]
         numpy_state = (algorithm, _array(key, np.uint32), *rest)
         version, words, gauss_next = state["python"]
@@ -51,6 +57,8 @@ def restore(data: bytes) -> None:
             "resume with the versions that wrote the checkpoint"
         ) from error
     torch.set_rng_state(torch_state)
+    if cuda_state.numel() and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(cuda_state)
     np.random.set_state(numpy_state)  # noqa: NPY002
     random.setstate(python_state)
 

@@ -86,6 +86,7 @@ class _Supervisor:
             ],
             restarts=lambda: [post.restarts for post in self._posts],
             at_barrier=lambda: self._rendezvous.waiting,
+            transfers=errand.transfers,
             elapsed=lambda: 0.0 if self._released is None else time.monotonic() - self._released,
         )
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from asyncopt.run.board import Board
 from asyncopt.run.delays import Delay
 from asyncopt.run.optimizers import SharedOptimizer
+
+if TYPE_CHECKING:
+    from asyncopt.devices import Station
 
 __all__ = ["Turns"]
 
@@ -24,6 +28,8 @@ class Turns:
         optimizers: the worker's own; their pushes are led through here.
         max_staleness: turns of others that may end between a pull and its push; None: any.
         delay: to be slept before the first push of each turn.
+        station: the worker's device, if it has one. Under a bound a turn ends when its pushes are
+            in the stores, and none is on its way where a checkpoint may be taken.
     """
 
     def __init__(
@@ -33,6 +39,7 @@ class Turns:
         optimizers: Sequence[SharedOptimizer],
         max_staleness: int | None,
         delay: Delay | None,
+        station: Station | None = None,
     ) -> None:
         self.on_park: Callable[[], None] | None = None  # called before parking
         self.are_bounded = max_staleness is not None
@@ -43,6 +50,7 @@ class Turns:
         self._in_place = [optimizer for optimizer in optimizers if not optimizer.is_replica]
         self._max_staleness = max_staleness
         self._delay = delay
+        self._station = station
         self._number = board.seat(rank)["progress"] - 1  # its predecessors' turns count
         self._open = False
         self._pulled_at = time.monotonic()
@@ -67,6 +75,8 @@ class Turns:
 
     def stand(self) -> None:
         """End the turn for a while in which others go on and a checkpoint may be taken."""
+        if self._station is not None:
+            self._station.rest()
         self.end()
         self._board.mark(self._rank, "wait")
         self._outdated = True
@@ -102,7 +112,11 @@ class Turns:
     def end(self) -> None:
         """End the turn, if one is open."""
         if self._open and self.are_bounded and not self._retired:
-            self._board.end(self._rank)
+            try:
+                if self._station is not None:
+                    self._station.flush()
+            finally:
+                self._board.end(self._rank)
         self._open = False
 
     def retire(self) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
+from asyncopt.devices import Station
 from asyncopt.run.batches import DISPATCHES, Batches
 from asyncopt.run.board import Board
 from asyncopt.run.delays import Delay
@@ -43,6 +44,7 @@ class Worker:
     Attributes:
         rank: this worker's number, 0 to ``world_size - 1``.
         world_size: number of workers in the run.
+        device: where it computes: its own of ``launch(devices=...)``, else the host.
         on_take: called with the number of the loop, from 0, before each batch is taken; set by the
             run.
     """
@@ -56,13 +58,16 @@ class Worker:
         board: Board | None = None,
         optimizers: Sequence[SharedOptimizer] = (),
         settings: Settings | None = None,
+        station: Station | None = None,
     ) -> None:
         self.rank = rank
         self.world_size = world_size
+        self.device = torch.device("cpu") if station is None else station.device
         self.on_take: Callable[[int], None] | None = None
         self._meet = meet
         self._board = Board(world_size) if board is None else board
         self._optimizers = optimizers
+        self._station = station
         self._rounds = 0
         self._broken_off: list[int] = []  # rounds that were left before their end
         self._turns = Turns(
@@ -71,6 +76,7 @@ class Worker:
             optimizers,
             settings.max_staleness if settings is not None else None,
             settings.delay if settings is not None else None,
+            station,
         )
 
     @property
@@ -226,7 +232,8 @@ class Worker:
         ``r + world_size``, ... of each epoch; under ``"dynamic"`` whoever comes next takes the
         next, so that faster workers take more. Workers do not wait for each other, neither between
         batches nor between epochs. A worker that replaces a dead one goes on with the batch that
-        was not finished. All workers call this equally often and in the same order.
+        was not finished. All workers call this equally often and in the same order. A worker with a
+        device gets its batches there.
 
         Args:
             data: examples along dimension 0 of a tensor, a numpy array or a memory map, or of a
@@ -286,6 +293,8 @@ class Worker:
                 if batches.is_empty(index):
                     continue
                 batch = batches.fetch(index)
+                if self._station is not None:
+                    batch = self._station.bring(batch)
                 turns.begin()
                 turns.pull()
                 yield batch
@@ -295,6 +304,8 @@ class Worker:
             raise
         finally:
             turns.end()
+        if self._station is not None:
+            self._station.rest()  # the launcher takes who is done for somebody without pushes
         board.done(rank, number)
         board.mark(rank, "done")
 

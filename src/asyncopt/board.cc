@@ -114,13 +114,13 @@ void Board::log(std::size_t rank, double loss) const {
   sit(rank).loss.store(loss, std::memory_order_relaxed);
 }
 
-void Board::mark(std::size_t rank, std::uint32_t phase) const {
+void Board::mark(std::size_t rank, std::uint32_t phase, std::uint64_t ns) const {
   Seat& mine = sit(rank);
   mine.phase.store(phase, std::memory_order_relaxed);
   const std::uint64_t n = mine.recorded.load(std::memory_order_relaxed);
   // Whoever sees this event, also in the place of an older one, sees that n were recorded; pairs
   // with the acquire in `events`, as the next does.
-  mine.events[n % kEvents].store(now_ns() << 3 | phase, std::memory_order_release);
+  mine.events[n % kEvents].store(ns << 3 | phase, std::memory_order_release);
   mine.recorded.store(n + 1, std::memory_order_release);
 }
 

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "asyncopt/robust_mutex.h"
+#include "asyncopt/wait.h"
 
 namespace asyncopt {
 
@@ -171,7 +172,9 @@ class Board {
 
   void beat(std::size_t rank) const;
   void log(std::size_t rank, double loss) const;
-  void mark(std::size_t rank, std::uint32_t phase) const;
+  void mark(std::size_t rank, std::uint32_t phase) const { mark(rank, phase, now_ns()); }
+  // At a time of the monotonic clock; not before the event before.
+  void mark(std::size_t rank, std::uint32_t phase, std::uint64_t ns) const;
   // Events with a sequence number above `after`.
   Events events(std::size_t rank, std::uint64_t after) const;
 

@@ -1,6 +1,8 @@
 // Where rules and syncs meet.
 #include "asyncopt/push.h"
 
+#include <stdexcept>
+
 #include "asyncopt/sync/atomic.h"
 #include "asyncopt/sync/hogwild.h"
 #include "asyncopt/sync/leashed.h"
@@ -35,8 +37,9 @@ struct Counting {
   ~Counting() { slot.add(tally); }
 };
 
-// Looks at every gradient before anything is written.
-bool all_finite(const Push& push) {
+}  // namespace
+
+bool is_finite(const Push& push) {
   for (const Group& group : push.groups)
     for (const Block& block : group.blocks) {
       if (block.grad == nullptr) continue;
@@ -60,8 +63,6 @@ bool all_finite(const Push& push) {
   return true;
 }
 
-}  // namespace
-
 std::size_t sync_count() { return kSyncs.size(); }
 const SyncInfo& sync_info(std::size_t index) { return kSyncs.at(index).info; }
 
@@ -75,7 +76,7 @@ std::size_t sync_index(std::string_view name) {
 }
 
 PushResult push_alone(const Push& push) {
-  if (push.skip_nonfinite && !all_finite(push)) return {.skipped = true};
+  if (push.skip_nonfinite && !is_finite(push)) return {.skipped = true};
   Tally tally;
   apply_racy(push, nullptr, tally);
   return {};
@@ -83,22 +84,25 @@ PushResult push_alone(const Push& push) {
 
 PushResult push(const Segment& segment, std::size_t worker, const Push& push) {
   WorkerSlot& slot = segment.worker(worker);
-  if (push.skip_nonfinite && !all_finite(push)) {
+  const SyncEntry& sync = kSyncs[segment.header().sync];
+  if (push.part != Part::whole && (!sync.info.contract->in_parts || push.skip_nonfinite))
+    throw std::invalid_argument(
+        "push: expected whole pushes under a sync that promises them, and where non-finite "
+        "gradients are skipped; got a part");
+  if (push.skip_nonfinite && !is_finite(push)) {
     slot.skipped_nonfinite.add(1);
     return {.skipped = true, .version = segment.version()};
   }
   Counting counting{slot, {}};
-  const Versions versions =
-      kSyncs[segment.header().sync].push(segment, worker, push, counting.tally);
-  if (push.catch_up) return {.version = versions.after};
+  const Versions versions = sync.push(segment, worker, push, counting.tally);
+  if (push.catch_up || push.part == Part::some) return {.version = versions.after};
   slot.pushes.add(1);
   const std::uint64_t pulled = slot.pulled.load(std::memory_order_relaxed);
   const std::uint64_t staleness = versions.before > pulled ? versions.before - pulled : 0;
   slot.staleness[staleness_bucket(staleness)].add(1);
   slot.staleness_sum.add(staleness);
   // In place, the next gradient is computed from what is there now.
-  if (!kSyncs[segment.header().sync].info.contract->replica)
-    slot.pulled.store(versions.after, std::memory_order_relaxed);
+  if (!sync.info.contract->replica) slot.pulled.store(versions.after, std::memory_order_relaxed);
   return {.version = versions.after, .staleness = staleness};
 }
 

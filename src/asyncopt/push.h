@@ -37,6 +37,11 @@ struct Group {
   std::span<const Block> blocks;
 };
 
+// A push may come tensor by tensor, as the gradients of a model on another device arrive: under a
+// sync that promises nothing across tensors anyway (Contract::in_parts). With the last it is
+// counted as one; a worker that dies before leaves what any dead one may: part of a push.
+enum class Part { whole, some, last };
+
 struct Push {
   std::span<const Group> groups;
   std::size_t threads = 1;      // that may work on large tensors
@@ -45,6 +50,7 @@ struct Push {
   bool skip_nonfinite = false;  // leave everything as it is if any gradient is infinite or NaN
   // No step: the rows that blocks name, or all, are paid what they owe. Not counted as a push.
   bool catch_up = false;
+  Part part = Part::whole;
 };
 
 struct PushResult {
@@ -60,6 +66,8 @@ struct PullBlock {
   std::size_t bytes = 0;
 };
 
+// Whether no gradient of the push is infinite or NaN.
+bool is_finite(const Push& push);
 // Alone: no store, no other worker.
 PushResult push_alone(const Push& push);
 // Under the segment's sync, as worker `worker`. Throws LockTimeout, SegmentError.

@@ -140,8 +140,8 @@ std::uint64_t Segment::version() const {
                                      : h.version.load(std::memory_order_relaxed);
 }
 
-void Segment::pull_mark(std::size_t worker) const {
-  this->worker(worker).pulled.store(version(), std::memory_order_relaxed);
+void Segment::pull_mark(std::size_t worker, std::uint64_t version) const {
+  this->worker(worker).pulled.store(version, std::memory_order_relaxed);
 }
 
 void Segment::restore_version(std::uint64_t version) const {

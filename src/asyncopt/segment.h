@@ -90,8 +90,10 @@ class Segment {
   std::size_t claim_worker() const;
   void release_worker(std::size_t i) const;
 
-  // The worker computes its next gradient from what is there now: what a pull is in place.
-  void pull_mark(std::size_t worker) const;
+  // The worker computes its next gradient from what is there now, which is what a pull is in place,
+  // or from what `version` was.
+  void pull_mark(std::size_t worker) const { pull_mark(worker, version()); }
+  void pull_mark(std::size_t worker, std::uint64_t version) const;
   // For a store whose first copy was filled from a checkpoint: that copy is the newest version, and
   // `version` the pushes that it has taken. Nobody else may use the store meanwhile.
   void restore_version(std::uint64_t version) const;

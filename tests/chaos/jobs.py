@@ -44,6 +44,42 @@ def descend(
         time.sleep(0.002)  # so that the replacements, too, get a processor
 
 
+class Layers(torch.nn.Module):
+    """Several tensors whose elements are all equal in every whole version."""
+
+    def __init__(self, layers: int, size: int) -> None:
+        super().__init__()
+        self.weights = torch.nn.ParameterList(torch.zeros(size) for _ in range(layers))
+
+    def forward(self) -> torch.Tensor:
+        """Half the squared distance to ``TARGET``."""
+        return torch.stack([(w - TARGET).square().sum() / 2 for w in self.weights]).sum()
+
+    def is_whole(self) -> bool:
+        ends = torch.stack([end for w in self.weights for end in w.detach().aminmax()])
+        return bool((ends == ends[0]).all())
+
+
+def descend_apart(
+    worker: Worker,
+    model: Layers,
+    optimizer: torch.optim.Optimizer,
+    data: torch.Tensor,
+    scene: Scene,
+    torn: torch.Tensor,
+) -> None:
+    """The same with a replica; ``torn`` counts those that were no whole version."""
+    scene.enter(worker.rank)
+    for _ in worker.batches(data, batch_size=1, epochs=10**6, dispatch="dynamic"):
+        optimizer.zero_grad()
+        model().backward()
+        torn[worker.rank] += not model.is_whole()
+        optimizer.step()
+        scene.push(worker.rank)
+        if scene.over:
+            return
+
+
 def push_on(worker: Worker, model: Weights, optimizer: torch.optim.Optimizer, scene: Scene) -> None:
     """Push, and hardly anything else, until it is over."""
     scene.enter(worker.rank)

@@ -15,13 +15,14 @@ import pytest
 import torch
 
 import asyncopt
-from asyncopt.run import launch
+from asyncopt.run import Run, launch
 
 from . import jobs
 from .scene import Scene, dice, now, often, wait_for
 
 WORKERS = 3
 KILLS = often(34, 850)  # under each sync
+KILLS_APART = often(4, 400)  # of workers with a device
 SIZE = 300_000  # elements: so many that a worker is mostly inside a push
 RECOVERY = 5.0  # s from a kill to the replacement's first push, on a machine with time for it
 HANG = 60.0  # s
@@ -30,9 +31,10 @@ HANG = 60.0  # s
 class Killer(threading.Thread):
     """Kills one or two workers at a time, waits for their replacements' pushes, and goes on."""
 
-    def __init__(self, scene: Scene, dice: random.Random) -> None:
+    def __init__(self, scene: Scene, dice: random.Random, kills: int) -> None:
         super().__init__()
-        self._scene = scene
+        self.scene = scene
+        self._most = kills
         self._dice = dice
         self.kills: list[int] = []  # ranks
         self.recoveries: list[float] = []  # s, without what the processor did for others
@@ -41,23 +43,23 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         try:
-            self._await(lambda: bool(self._scene.pusher.all()), "all push")
-            while len(self.kills) < KILLS and not self._scene.over:
+            self._await(lambda: bool(self.scene.pusher.all()), "all push")
+            while len(self.kills) < self._most and not self.scene.over:
                 self._strike(self._dice.sample(range(WORKERS), self._dice.randint(1, 2)))
         except BaseException as problem:
             self.problem = problem
         finally:
-            self._scene.over[0] = 1
+            self.scene.over[0] = 1
 
     def _is_replaced(self, rank: int, process: int) -> bool:
-        return int(self._scene.pusher[rank]) != process
+        return int(self.scene.pusher[rank]) != process
 
     def _await(self, condition: Callable[[], bool], what: str) -> None:
-        wait_for(lambda: condition() or self._scene.over, HANG, what)
+        wait_for(lambda: condition() or self.scene.over, HANG, what)
 
     def _strike(self, victims: list[int]) -> None:
         time.sleep(self._dice.uniform(0, 0.1))
-        scene = self._scene
+        scene = self.scene
         processes = [int(scene.process[rank]) for rank in victims]
         struck = now()
         for process in processes:
@@ -74,6 +76,24 @@ class Killer(threading.Thread):
             self.waits.append(now() - struck)
 
 
+def train_under_fire(killer: Killer, fn: Any, *args: Any, kills: int, **options: Any) -> Run:
+    """A run whose workers are killed; every loss is counted, and nothing else."""
+    options |= {"on_failure": "restart", "restarts": kills, "timeout": HANG * (1 + kills)}
+    killer.start()
+    try:
+        with pytest.warns(RuntimeWarning, match="was killed by SIGKILL"):
+            run = launch(fn, args, WORKERS, **options)
+    finally:
+        killer.scene.over[0] = 1
+        killer.join(60)
+    if killer.problem is not None:
+        raise killer.problem
+    assert sorted(loss.rank for loss in run.losses) == sorted(killer.kills)
+    assert run.restarts == tuple(killer.kills.count(rank) for rank in range(WORKERS))
+    assert all(loss.cause.startswith(f"worker {loss.rank} was killed") for loss in run.losses)
+    return run
+
+
 @pytest.mark.parametrize("sync", asyncopt.syncs())
 def test_survivors_train_on_and_the_dead_are_replaced(
     sync: str, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
@@ -81,28 +101,9 @@ def test_survivors_train_on_and_the_dead_are_replaced(
     model = jobs.Weights(SIZE)
     optimizer = asyncopt.SGD(model.parameters(), lr=0.02, momentum=0.5, sync=sync)
     scene = Scene.of(WORKERS)
-    killer = Killer(scene, dice(request, record_property))
-    options: dict[str, Any] = {
-        "on_failure": "restart",
-        "restarts": KILLS,
-        "timeout": HANG * (1 + KILLS),
-    }
-    killer.start()
-    try:
-        with pytest.warns(RuntimeWarning, match="was killed by SIGKILL"):
-            run = launch(
-                jobs.descend, (model, optimizer, torch.zeros(500), scene), WORKERS, **options
-            )
-    finally:
-        scene.over[0] = 1
-        killer.join(60)
-    if killer.problem is not None:
-        raise killer.problem
-
-    # Every loss is counted, and nothing else.
-    assert sorted(loss.rank for loss in run.losses) == sorted(killer.kills)
-    assert run.restarts == tuple(killer.kills.count(rank) for rank in range(WORKERS))
-    assert all(loss.cause.startswith(f"worker {loss.rank} was killed") for loss in run.losses)
+    killer = Killer(scene, dice(request, record_property), KILLS)
+    data = torch.zeros(500)
+    run = train_under_fire(killer, jobs.descend, model, optimizer, data, scene, kills=KILLS)
     # Each repair follows from a death. Every stripe is a lock of its own, but none is held with
     # another.
     assert run.ledger.repairs <= len(run.losses)
@@ -114,3 +115,32 @@ def test_survivors_train_on_and_the_dead_are_replaced(
     record_property("recovery", worst)
     print(f"recovery: {worst:.2f} s of their own at worst, {max(killer.waits):.2f} s by the clock")
     assert worst < RECOVERY
+
+
+@pytest.mark.parametrize(("sync", "lag"), [("hogwild", 1), ("seqlock", 0)])
+def test_workers_with_a_device_die_in_the_middle_of_a_push(
+    sync: str,
+    lag: int,
+    request: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """The store keeps whole tensors; under seqlock every replica is one whole version."""
+    model = jobs.Layers(3, 4 * SIZE)  # each in a chunk of its own
+    optimizer = asyncopt.SGD(model.parameters(), lr=0.02, sync=sync)
+    scene, torn = Scene.of(WORKERS), torch.zeros(WORKERS, dtype=torch.int64)
+    killer = Killer(scene, dice(request, record_property), KILLS_APART)
+    run = train_under_fire(
+        killer,
+        jobs.descend_apart,
+        *(model, optimizer, torch.zeros(500), scene, torn),
+        kills=KILLS_APART,
+        devices=["cpu"] * WORKERS,
+        lag=lag,
+    )
+    assert run.ledger.repairs <= len(run.losses)
+    for weight in model.parameters():
+        assert float((weight.detach() - jobs.TARGET).abs().max()) < 0.5
+    if sync == "seqlock":
+        assert model.is_whole()
+        assert not torn.any()
+    assert max(killer.recoveries) < RECOVERY

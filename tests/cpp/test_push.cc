@@ -419,6 +419,47 @@ void check_versions_and_staleness() {
   });
 }
 
+// A push that comes in parts is what it is whole, and is counted with the last of them.
+void check_parts() {
+  const Kernel& kernel = kernel_of("adam", "float64");
+  for_each_sync([&](const SyncInfo& sync) {
+    const Store store(sync.name, 2, {{&kernel, 20}, {&kernel, 30}});
+    std::vector<Block> blocks = store.blocks;
+    std::vector<Plain> plain;
+    std::vector<std::byte> grads[2];
+    Numbers numbers(7);
+    Group group = usual_group(kernel);
+    for (std::size_t i = 0; i < 2; ++i) {
+      plain.emplace_back(kernel, blocks[i].n, numbers).copy_to(store, i);
+      grads[i] = gradient(kernel, blocks[i].n, numbers);
+    }
+    const auto part_of = [&](std::size_t i, Part part) {
+      blocks[i].grad = grads[i].data();
+      group.blocks = {&blocks[i], 1};
+      return push(store.segment, 0, {.groups = {&group, 1}, .part = part});
+    };
+    if (!sync.contract->in_parts) {
+      CHECK_THROWS(std::invalid_argument, "got a part", part_of(0, Part::some));
+      CHECK_EQ(store.segment.version(), 0u);
+      return;
+    }
+    for (std::uint64_t t = 0; t < 3; ++t) {
+      CHECK_EQ(part_of(1, Part::some).version, 2 * t);
+      plain[1].step(group, grads[1].data());
+      plain[1].check_equals(store, 1);
+      group.blocks = {};
+      push(store.segment, 1, {.groups = {&group, 1}});  // of another worker, in between
+      CHECK_EQ(store.segment.worker(0).pushes.load_relaxed(), t);
+      const PushResult last = part_of(0, Part::last);
+      CHECK_EQ(last.version, 2 * (t + 1));
+      CHECK_EQ(last.staleness, 1u);
+      plain[0].step(group, grads[0].data());
+    }
+    for (std::size_t i = 0; i < 2; ++i) plain[i].check_equals(store, i);
+    CHECK_EQ(store.segment.worker(0).staleness_sum.load_relaxed(), 3u);
+  });
+}
+
 }  // namespace
 
 int main() {
@@ -430,4 +471,5 @@ int main() {
   check_skips_nonfinite();
   check_pulls();
   check_versions_and_staleness();
+  check_parts();
 }

@@ -7,12 +7,15 @@ format allows.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
+from asyncopt.run.board import Board
+from asyncopt.run.transfers import ROWS
 from asyncopt.warn import warn_caller
 
 if TYPE_CHECKING:
@@ -25,6 +28,9 @@ SPANS = 2_000_000  # about 200 MB, and more than viewers like
 
 class Trace:
     """Writes one span for each start, pull, compute, push and wait of every worker.
+
+    A worker with a device has rows of its own for what it does beside computing: gradients on their
+    way out, pushes, parameters on their way back, and when it stalled for these.
 
     A seat of the board remembers its last 4096 events. In place of those that were overwritten
     before a tick read them stands one span named ``lost`` with their number; the sum is said at the
@@ -54,21 +60,27 @@ class Trace:
         """Open the file and name its rows."""
         self._view = view
         zero = time.monotonic_ns()
-        self._rows = [_Row(rank, zero) for rank in range(view.workers)]
+        self._rows = [_Row(view.board, rank, rank, zero) for rank in range(view.workers)]
+        names = [f"worker {row.rank}" for row in self._rows]
+        if view.transfers is not None:
+            pairs = itertools.product(range(view.workers), ROWS)
+            for seat, (rank, name) in enumerate(pairs):
+                self._rows.append(_Row(view.transfers.board, seat, rank, zero, tid=len(names)))
+                names.append(f"worker {rank}: {name}")
         self._file = open(self._path, "w", encoding="utf-8")  # noqa: SIM115 - `end` closes it
         self._file.write("[\n" + _metadata("process_name", name="run"))
-        for row in self._rows:
-            self._file.write(_metadata("thread_name", tid=row.rank, name=f"worker {row.rank}"))
+        for row, name in zip(self._rows, names, strict=True):
+            self._file.write(_metadata("thread_name", tid=row.tid, name=name))
 
     def tick(self, now: float) -> None:
         """Write the spans that have ended since the last tick."""
         if self._file is None:
             return
         processes = self._view.process_ids()  # first: of a dead worker there are no later events
-        for row, process in zip(self._rows, processes, strict=True):
-            events, lost = self._view.board.events(row.rank, row.after)
+        for row in self._rows:
+            events, lost = row.board.events(row.seat, row.after)
             self._lost += lost
-            for span in row.spans(events, lost, alive=process is not None):
+            for span in row.spans(events, lost, alive=processes[row.rank] is not None):
                 if self._written < self._most:
                     self._file.write(span)
                     self._written += 1
@@ -98,12 +110,25 @@ class Trace:
 
 
 class _Row:
-    """The spans of one worker: each lasts from one event to the next."""
+    """The spans at one seat of a board: each lasts from one event to the next.
 
-    def __init__(self, rank: int, zero: int) -> None:
+    Args:
+        board: where the events are.
+        seat: whose they are.
+        rank: of the worker.
+        zero: nanoseconds of the monotonic clock that are 0 in the file.
+        tid: the row's number in the file; default: the rank.
+    """
+
+    def __init__(
+        self, board: Board, seat: int, rank: int, zero: int, tid: int | None = None
+    ) -> None:
+        self.board = board
+        self.seat = seat
         self.rank = rank
+        self.tid = rank if tid is None else tid
         self.after = 0  # number of the last event
-        self._zero = zero  # ns of the monotonic clock that are 0 in the file
+        self._zero = zero
         self._phase: str | None = None
         self._since = zero
         self._gap = 0  # events lost since then
@@ -131,7 +156,7 @@ class _Row:
     def _span(self, name: str, end: int, more: str = "") -> str:
         begin, length = (self._since - self._zero) / 1e3, (end - self._since) / 1e3  # us
         return (
-            f'{{"name":"{name}","ph":"X","pid":0,"tid":{self.rank},'
+            f'{{"name":"{name}","ph":"X","pid":0,"tid":{self.tid},'
             f'"ts":{begin:.3f},"dur":{length:.3f}{more}}},\n'
         )
 

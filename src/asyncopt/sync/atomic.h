@@ -4,6 +4,7 @@
 //   may lose updates    no
 //   may tear            yes: a reader sees elements of different versions
 //   may block           no: a failed exchange means that another worker's succeeded
+//   in parts            yes
 //   killed worker       leaves at most the part of its last push that it had written
 //   parameter and state no update of a parameter element or of a state element is lost, but an
 //                       element's parameter and state are committed one after the other (state
@@ -17,7 +18,7 @@ namespace asyncopt {
 struct Atomic {
   static constexpr const char* name = "atomic";
   static constexpr Contract contract{
-      .may_lose = false, .may_tear = true, .may_block = false, .replica = false};
+      .may_lose = false, .may_tear = true, .may_block = false, .replica = false, .in_parts = true};
   static constexpr bool striped = false;
   static constexpr bool publishes = false;
   static std::size_t copies(std::size_t) { return 1; }

@@ -3,6 +3,7 @@
 //   may lose updates    yes: of two workers that write an element at once, one is lost
 //   may tear            yes: a reader sees elements of different versions, never half an element
 //   may block           no
+//   in parts            yes
 //   killed worker       leaves at most the part of its last push that it had written
 //   parameter and state each element of each tensor races on its own. The denominators of adaptive
 //                       rules are computed from the worker's own copy of the second moment, which
@@ -20,7 +21,7 @@ namespace asyncopt {
 struct Hogwild {
   static constexpr const char* name = "hogwild";
   static constexpr Contract contract{
-      .may_lose = true, .may_tear = true, .may_block = false, .replica = false};
+      .may_lose = true, .may_tear = true, .may_block = false, .replica = false, .in_parts = true};
   static constexpr bool striped = false;
   static constexpr bool publishes = false;
   static std::size_t copies(std::size_t) { return 1; }

@@ -4,6 +4,7 @@
 //   may lose updates    no
 //   may tear            no: a pull is one whole version
 //   may block           only after kRetries lost races, to let the loser publish
+//   in parts            no: versions are whole
 //   killed worker       leaves nothing of a push that it had not published
 //   parameter and state are one version: parameters, state slots and steps are published together.
 //
@@ -21,7 +22,7 @@ namespace asyncopt {
 struct Leashed {
   static constexpr const char* name = "leashed";
   static constexpr Contract contract{
-      .may_lose = false, .may_tear = false, .may_block = true, .replica = true};
+      .may_lose = false, .may_tear = false, .may_block = true, .replica = true, .in_parts = false};
   static constexpr bool striped = false;
   static constexpr bool publishes = true;
   static constexpr int kRetries = 4;

@@ -3,6 +3,8 @@
 //   may lose updates    no
 //   may tear            yes: workers read their gradients' parameters without the lock
 //   may block           yes, while another worker pushes
+//   in parts            no: a push is one turn of the lock, so that the result stays that of a
+//                       serial order
 //   killed worker       leaves at most the part of its last push that it had written; the lock is
 //                       taken over by the next worker and counted as a repair
 //   parameter and state change together, push by push: the result is that of some serial order.
@@ -15,7 +17,7 @@ namespace asyncopt {
 struct Mutex {
   static constexpr const char* name = "mutex";
   static constexpr Contract contract{
-      .may_lose = false, .may_tear = true, .may_block = true, .replica = false};
+      .may_lose = false, .may_tear = true, .may_block = true, .replica = false, .in_parts = false};
   static constexpr bool striped = false;
   static constexpr bool publishes = false;
   static std::size_t copies(std::size_t) { return 1; }

@@ -3,6 +3,7 @@
 //   may lose updates    no
 //   may tear            no: a pull is one whole version
 //   may block           writers yes; readers retry kTries times and then take the writers' lock
+//   in parts            no: versions are whole
 //   killed worker       leaves nothing of a push that it had not finished: the next owner of the
 //                       lock, reader or writer, restores the version before and counts a repair
 //   parameter and state change together, push by push: the result is that of some serial order.
@@ -19,7 +20,7 @@ namespace asyncopt {
 struct Seqlock {
   static constexpr const char* name = "seqlock";
   static constexpr Contract contract{
-      .may_lose = false, .may_tear = false, .may_block = true, .replica = true};
+      .may_lose = false, .may_tear = false, .may_block = true, .replica = true, .in_parts = false};
   static constexpr bool striped = false;
   static constexpr bool publishes = false;
   static constexpr int kTries = 16;

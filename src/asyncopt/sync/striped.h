@@ -3,6 +3,7 @@
 //   may lose updates    no
 //   may tear            yes: a reader sees stripes of different versions
 //   may block           yes, at a stripe that another worker is updating
+//   in parts            yes
 //   killed worker       leaves at most the part of its last push that it had written; the stripe it
 //                       held is taken over by the next worker and counted as a repair
 //   parameter and state of one element change together, under a row-wise rule those of a row; a
@@ -16,7 +17,7 @@ namespace asyncopt {
 struct Striped {
   static constexpr const char* name = "striped";
   static constexpr Contract contract{
-      .may_lose = false, .may_tear = true, .may_block = true, .replica = false};
+      .may_lose = false, .may_tear = true, .may_block = true, .replica = false, .in_parts = true};
   static constexpr bool striped = true;
   static constexpr bool publishes = false;
   static std::size_t copies(std::size_t) { return 1; }

@@ -18,6 +18,7 @@ struct Contract {
   bool may_tear;   // a reader can see parts of different versions
   bool may_block;  // a worker can wait for another one
   bool replica;    // workers compute on private copies that they pull
+  bool in_parts;   // a push may come tensor by tensor: nothing is promised across tensors
 };
 
 // The store's version as a push found and left it.
@@ -25,9 +26,9 @@ struct Versions {
   std::uint64_t before, after;
 };
 
-// One that only catches up with rows makes no version.
+// One that only catches up with rows makes no version, nor does a part that others follow.
 inline Versions count_push(const Segment& segment, const Push& push) {
-  const std::uint64_t one = push.catch_up ? 0 : 1;
+  const std::uint64_t one = push.catch_up || push.part == Part::some ? 0 : 1;
   const std::uint64_t before = segment.header().version.fetch_add(one, std::memory_order_relaxed);
   return {before, before + one};
 }

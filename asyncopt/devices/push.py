@@ -1,0 +1,285 @@
+"""One push of a replica: carried out in the background, chunk by chunk."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+
+from asyncopt import _core
+from asyncopt.devices.chunks import Chunk
+from asyncopt.devices.lanes import Lane, Moment, Promise, Span, Ticket
+from asyncopt.devices.slots import Slot
+from asyncopt.errors import AsyncoptError, DeviceError
+from asyncopt.optim import Optimizer, syncs
+from asyncopt.optim.apart import How, slowed
+
+__all__ = ["Arrival", "Lanes", "Log", "Push", "Pusher", "copy", "naming"]
+
+SEEDS = 0x7FFFFFFF  # what a seed of the stochastic rounding may be
+
+
+class Log(Protocol):
+    """Takes down what was done in the background, and who waited for it."""
+
+    def __call__(
+        self,
+        out: Sequence[Span],
+        push: Sequence[Span],
+        back: Sequence[Span],
+        stalled: Sequence[Span],
+    ) -> None:
+        """One push.
+
+        Args:
+            out: copies of gradients to the host.
+            push: pushes to the store, and pulls from it.
+            back: copies of parameters to the device.
+            stalled: in which the worker computed nothing because it waited for any of these.
+        """
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """The lanes of a worker, and the device that they lead to.
+
+    Attributes:
+        device: the device.
+        out: for gradients on their way to the host.
+        back: for parameters on their way to the device.
+        push: a thread for what lies between.
+    """
+
+    device: torch.device
+    out: Lane
+    back: Lane
+    push: Lane
+
+    def close(self) -> None:
+        """Ends them when all is done that they were given."""
+        for lane in (self.push, self.out, self.back):
+            lane.close()
+
+
+class Arrival(Promise):
+    """A chunk's new parameters on their way to the device.
+
+    Attributes:
+        copy: the lane's ticket for the last part of the way, once the promise is kept.
+    """
+
+    copy: Ticket
+
+    def wait(self) -> None:
+        """Lets what the calling thread computes next wait."""
+        self.finish()
+        self.copy.wait()
+
+
+@dataclass
+class Push:
+    """What is pushed, and how.
+
+    Attributes:
+        slot: where gradients land and parameters come back.
+        grads: by the numbers of parameters: a view of the slot, or a sparse gradient, or None.
+        copies: the lane's tickets for the copies of the gradients, per chunk.
+        after: the moment from which on the device's parameters may be written.
+        how: as ``Optimizer._how`` has it; the seed is that of the first chunk.
+        maximize: by the numbers of parameters.
+        stalls: begins and ends of the worker's waits before this push.
+        arrivals: one per chunk.
+        skipped: whether a gradient was infinite or NaN, so that nothing was pushed.
+    """
+
+    slot: Slot
+    grads: list[torch.Tensor | None]
+    copies: list[Ticket]
+    after: Moment
+    how: How
+    maximize: Sequence[bool]
+    stalls: list[tuple[Moment, Moment]]
+    arrivals: list[Arrival]
+    skipped: bool = False
+    spans: list[Span] = field(default_factory=list)
+
+
+class Pusher:
+    """Carries pushes out, in the lane that is for them.
+
+    Under a sync that takes pushes in parts, every chunk is pushed by itself and pulled right after.
+    Where non-finite gradients are skipped, that begins when all chunks have landed and been looked
+    at, and those come first that the next forward pass needs first; else they are pushed as they
+    land. Under other syncs there is one push and one pull of everything.
+
+    Args:
+        host: pushes; its parameters are private copies.
+        chunks: in the order in which gradients arrive.
+        to: per chunk, uint8 on the device, where parameters go.
+        lanes: of the worker.
+        log: gets the spans.
+    """
+
+    def __init__(
+        self,
+        host: Optimizer,
+        chunks: Sequence[Chunk],
+        to: Sequence[torch.Tensor],
+        lanes: Lanes,
+        log: Log,
+    ) -> None:
+        self._host = host
+        self._chunks = chunks
+        self._to = to
+        self._lanes = lanes
+        self._log = log
+        assert host._sharing is not None
+        self._segment = host._sharing.store.segment
+        self._worker = host._sharing.worker
+        self._in_parts = syncs()[host.sync]["in_parts"]
+
+    @property
+    def _plan(self) -> _core.Plan:
+        plan = self._host._plan
+        assert plan is not None
+        return plan
+
+    def carry_out(self, push: Push) -> None:
+        """Does all of it; what fails also reaches those who wait for the arrivals."""
+        try:
+            with naming(self._lanes.device, "push in the background"):
+                self._push_all(push)
+                self._take_down(push)
+        except BaseException as failure:
+            for arrival in push.arrivals:
+                if not arrival.is_over:
+                    arrival.fail(failure)
+            raise
+
+    def send(self, slot: Slot, number: int, after: Moment) -> Ticket:
+        """Brings one chunk of a slot's parameters to the device."""
+        to, pulled = self._to[number], slot.pulled[number]
+        return self._lanes.back.submit(partial(copy, to, pulled), after)
+
+    def _push_all(self, push: Push) -> None:
+        host, slot = self._host, push.slot
+        *_, skip = push.how
+        everything = range(len(self._chunks))
+        is_finite = True
+        if skip or not self._in_parts:
+            for number in everything:
+                push.copies[number].finish()
+                if self._in_parts and is_finite:
+                    is_finite = self._plan.is_finite(_some(push.grads, self._chunks[number].params))
+        if host._delay is not None:
+            host._delay.computed_from(slot.params, slot.version)
+            push.how = slowed(push.how, host._delay.step_scale())
+        if self._in_parts and is_finite:
+            order = list(reversed(everything) if skip else everything)
+            slot.version = self._push_in_parts(push, order)
+        else:
+            slot.version = self._push_whole(push)
+
+    def _push_in_parts(self, push: Push, order: Sequence[int]) -> int:
+        """Returns the version that was pulled: it has this push, and none that came meanwhile."""
+        groups, state, hyper, threads, seed, audit, _ = push.how
+        version = None
+        for number in order:
+            push.copies[number].finish()
+            params = self._chunks[number].params
+            begin = time.monotonic_ns()
+            part = "last" if number == order[-1] else "some"
+            how = (groups, state, hyper, threads, (seed + number) & SEEDS, audit, False)
+            self._call(push.slot, *how, self._corrected(push, params), part)
+            if version is None:  # the push is counted with its last part
+                version = self._segment.version + (part == "some")
+            self._pull(push.slot, params)
+            push.spans.append((begin, time.monotonic_ns()))
+            self._arrive(push, number)
+        assert version is not None
+        return version
+
+    def _push_whole(self, push: Push) -> int:
+        params = range(len(push.grads))
+        begin = time.monotonic_ns()
+        done = self._call(push.slot, *push.how, self._corrected(push, params), "whole")
+        push.skipped = done == _core.Plan.SKIPPED
+        version = self._pull(push.slot, params)
+        push.spans.append((begin, time.monotonic_ns()))
+        for number in reversed(range(len(self._chunks))):
+            self._arrive(push, number)
+        return version
+
+    def _call(self, slot: Slot, *push: Any) -> int:
+        # What the gradient was computed from, and not what was pulled since, tells how stale it is.
+        self._segment.pull_mark(self._worker, slot.version)
+        done = self._plan.push(*push)
+        if done in (_core.Plan.STALE, _core.Plan.ODD_GRADIENT):
+            raise AssertionError("the plan of a replica does not fit it")
+        return done
+
+    def _corrected(self, push: Push, params: Sequence[int]) -> list[torch.Tensor | None]:
+        """The gradients of some parameters, corrected for their delay; None for the others."""
+        grads = _some(push.grads, params)
+        delay = self._host._delay
+        if delay is not None and delay.compensates:
+            for i in params:
+                grad = grads[i]
+                if grad is not None:
+                    correct = delay.compensate_rows if grad.is_sparse else delay.compensate
+                    grads[i] = correct(i, grad, push.maximize[i])
+        return grads
+
+    def _pull(self, slot: Slot, params: Sequence[int]) -> int:
+        return self._plan.pull_to(list(params), [slot.params[i].data_ptr() for i in params])
+
+    def _arrive(self, push: Push, number: int) -> None:
+        arrival = push.arrivals[number]
+        arrival.copy = self.send(push.slot, number, push.after)
+        arrival.keep()
+
+    def _take_down(self, push: Push) -> None:
+        lanes = self._lanes
+        for arrival in push.arrivals:
+            arrival.copy.finish()
+        self._log(
+            out=_spans(lanes.out, ((copy.begin, copy.end) for copy in push.copies)),
+            push=push.spans,
+            back=_spans(lanes.back, ((a.copy.begin, a.copy.end) for a in push.arrivals)),
+            stalled=_spans(lanes.out, push.stalls),
+        )
+
+
+def _some(grads: Sequence[torch.Tensor | None], of: Iterable[int]) -> list[torch.Tensor | None]:
+    found: list[torch.Tensor | None] = [None] * len(grads)
+    for i in of:
+        found[i] = grads[i]
+    return found
+
+
+def _spans(lane: Lane, moments: Iterable[tuple[Moment, Moment]]) -> list[Span]:
+    return sorted((lane.ns(begin), lane.ns(end)) for begin, end in moments)
+
+
+def copy(to: torch.Tensor, source: torch.Tensor) -> None:
+    """A copy that a lane does beside compute."""
+    to.copy_(source, non_blocking=True)
+
+
+@contextlib.contextmanager
+def naming(device: torch.device, call: str) -> Iterator[None]:
+    """Context in which errors of the device become a DeviceError that names it and the call.
+
+    They are what torch raises as RuntimeError; those of this package say enough by themselves.
+    """
+    try:
+        yield
+    except AsyncoptError:
+        raise
+    except RuntimeError as error:
+        raise DeviceError(f"{device}: {call}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,345 @@
+"""A replica: one optimizer's parameters on a worker's device, and their way from and to the store.
+
+Compute leaves gradients in a flat buffer on the device, chunk by chunk, as soon as the last of a
+chunk is there; a lane copies them to the host while earlier layers are still in backward; a thread
+pushes them to the store and pulls parameters, which another lane brings back, while the next
+forward pass waits for no more of them than it reads. (Gradients in chunks during backward: Li et
+al., "PyTorch Distributed", arXiv 2006.15704.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch.utils.hooks import RemovableHandle
+
+from asyncopt.devices import chunks
+from asyncopt.devices.chunks import Chunk
+from asyncopt.devices.forward import Forward
+from asyncopt.devices.lanes import Moment, Ticket
+from asyncopt.devices.push import Arrival, Lanes, Log, Push, Pusher, copy, naming
+from asyncopt.devices.slots import Slot
+from asyncopt.optim import Optimizer
+from asyncopt.optim.checks import check_gradient
+
+__all__ = ["DeviceReplica"]
+
+
+class DeviceReplica:
+    """What an optimizer of a worker with a device steps through.
+
+    The optimizer's parameters move to the device. There, gradients are computed and may be changed
+    (clipped, unscaled, accumulated) until :meth:`step`.
+
+    Args:
+        optimizer: shared, with this worker's hold on the store.
+        modules: those that read its parameters, without their submodules.
+        lanes: of the worker.
+        lag: 0: the next forward pass has this worker's own push in it. 1: it begins at once, with
+            the parameters that the push before has brought.
+        log: gets the spans of each push.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        modules: Iterable[torch.nn.Module],
+        lanes: Lanes,
+        lag: int,
+        log: Log,
+    ) -> None:
+        self._optimizer = optimizer
+        self._lanes = lanes
+        self._lag = lag
+        self._log = log
+        self._params = list(optimizer._all_params())
+        self._host = optimizer._on_host()
+        self._values = list(self._host._all_params())  # on the host, those of a slot
+        self._pushes = 0
+        self._order: list[int] | None = []  # in which gradients arrive, until the first step
+        self._stalls: list[tuple[Moment, Moment]] = []
+        self._running: Ticket | None = None  # the last push
+        self._last: Push | None = None  # what it was, until what it brings is in use
+        self._coming: dict[int, Arrival] = {}  # what nobody has waited for
+        plan = self._host._plan
+        assert plan is not None
+        self._arrange(self._cut([list(reversed(range(len(self._params))))]), plan.pull())
+        optimizer._step_through(self, self._host)
+        self._forward = Forward(modules if lag == 0 else (), self._params, self._wait_for)
+        self._handles: list[RemovableHandle] = [
+            param.register_post_accumulate_grad_hook(partial(self._has_gradient, number))
+            for number, param in enumerate(self._params)
+            if param.requires_grad
+        ]
+
+    # --- Memory --------------------------------------------------------------------------------
+
+    def _cut(self, orders: Iterable[list[int]]) -> list[Chunk]:
+        """Chunks for parameters in some orders, each in chunks of its own."""
+        sizes = [value.numel() * value.element_size() for value in self._values]
+        return [c for order in orders for c in chunks.cut(order, sizes)]
+
+    @torch.no_grad()
+    def _arrange(self, cut: list[Chunk], version: int) -> None:
+        """Lays all memory out anew."""
+        device, values = self._lanes.device, self._values
+        self._chunks = cut
+        self._chunk_of = {i: n for n, chunk in enumerate(self._chunks) for i in chunk.params}
+        self._slots = [Slot(self._chunks, values, device, version) for _ in range(1 + self._lag)]
+        self._home = [torch.empty(c.nbytes, dtype=torch.uint8, device=device) for c in self._chunks]
+        for chunk, home in zip(self._chunks, self._home, strict=True):
+            for i, view in zip(chunk.params, chunks.views(home, chunk, values), strict=True):
+                view.copy_(values[i])
+                self._params[i].data = view
+        for value, place in zip(values, self._slots[0].params, strict=True):
+            value.data = place
+        # With a lag, parameters that have come wait beside those in use.
+        self._porch = [torch.empty_like(home) for home in self._home] if self._lag else self._home
+        self._pusher = Pusher(self._host, self._chunks, self._porch, self._lanes, self._log)
+        self._missing = [set(chunk.params) for chunk in self._chunks]
+        self._staged: dict[int, _Staged] = {}
+
+    def close(self) -> None:
+        """Takes the hooks away. The lanes must be closed."""
+        self._forward.remove()
+        for handle in self._handles:
+            handle.remove()
+        self._optimizer._replica = None
+
+    # --- Gradients on their way out ------------------------------------------------------------
+
+    def _has_gradient(self, number: int, param: torch.Tensor) -> None:
+        """After a parameter's gradient was accumulated, in backward."""
+        if self._order is not None:
+            self._order.append(number)
+        chunk = self._chunk_of[number]
+        missing = self._missing[chunk]
+        missing.discard(number)
+        if not missing:
+            self._stage(chunk)
+            missing.update(self._chunks[chunk].params)  # all over again, if gradients accumulate
+
+    @torch.no_grad()
+    def _stage(self, number: int) -> None:
+        """Packs a chunk's gradients, which may then change, and sends them to the host."""
+        slot = self._next
+        if slot.push is not None:
+            self._stalled(slot.push.finish)  # that used it before
+            slot.push = None
+        dense = self._dense(number)
+        if dense:
+            torch._foreach_copy_([slot.packed_grads[i] for i in dense], list(dense.values()))
+        landed, packed = slot.landed[number], slot.packed[number]
+        out = self._lanes.out
+        ticket = out.submit(partial(copy, landed, packed), out.moment())
+        stamps = {i: (grad, grad._version) for i, grad in dense.items()}
+        self._staged[number] = _Staged(stamps, ticket)
+
+    def _dense(self, number: int) -> dict[int, torch.Tensor]:
+        """A chunk's gradients by the numbers of their parameters, but for sparse ones."""
+        return {
+            i: grad
+            for i in self._chunks[number].params
+            if (grad := self._params[i].grad) is not None
+            and grad.layout == torch.strided
+            and grad.numel()
+        }
+
+    def _stage_anew(self) -> None:
+        """Stages what was not yet, or has changed since: clipped, unscaled, replaced, dropped.
+
+        Most changes show in a tensor's version. What does not, as an unscaling GradScaler, an
+        all-reduce or ``grad.data``, shows in the values; to look at them waits for backward.
+        """
+        slot, differ = self._next, []
+        for number in range(len(self._chunks)):
+            staged = self._staged.get(number)
+            now = {i: (grad, grad._version) for i, grad in self._dense(number).items()}
+            if staged is None or not _are_same(staged.stamps, now):
+                self._stage(number)
+            elif now:
+                packed = [slot.packed_grads[i] for i in now]
+                differ.append((number, _differ(packed, [grad for grad, _ in now.values()])))
+        if differ:
+            flags = torch.stack([flag for _, flag in differ]).tolist()
+            for (number, _), flag in zip(differ, flags, strict=True):
+                if flag:
+                    self._stage(number)
+
+    # --- Steps ---------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Pushes the gradients in the background.
+
+        Raises:
+            DeviceError, LockTimeout: the push before failed.
+            ValueError: a sparse gradient names rows that its parameter does not have.
+        """
+        with naming(self._lanes.device, "step"):
+            self.flush()
+            if self._order is not None:
+                self._settle(self._order)
+            self._stage_anew()
+            if self._lag:
+                self._land()
+            self._push(self._next)
+            if self._forward.nobodys:
+                self._wait_for(self._forward.nobodys)
+
+    @property
+    def _next(self) -> Slot:
+        """The slot of the push that comes next."""
+        return self._slots[self._pushes % len(self._slots)]
+
+    def _settle(self, arrived: list[int]) -> None:
+        """The first backward pass has shown in which order gradients arrive, if they do."""
+        self._order = None
+        self._forward.settle()
+        others = set(range(len(self._params))).difference(arrived)
+        cut = self._cut([list(dict.fromkeys(arrived)), sorted(others, reverse=True)])
+        if cut != self._chunks:
+            for staged in self._staged.values():
+                staged.copy.finish()
+            self._arrange(cut, self._next.version)
+
+    def _push(self, slot: Slot) -> None:
+        optimizer, host, lanes = self._optimizer, self._host, self._lanes
+        self._take_over_options()
+        grads = [self._on_its_way(i, slot) for i in range(len(self._params))]
+        _, _, hyper, threads, seed, audit, skip = optimizer._how()
+        optimizer._seed += len(self._chunks) - 1  # each may take one
+        push = Push(
+            slot=slot,
+            grads=grads,
+            copies=[self._staged[number].copy for number in range(len(self._chunks))],
+            after=lanes.back.moment(),
+            how=(host.param_groups, host.state, hyper, threads, seed, audit, skip),
+            maximize=optimizer._maximized(),
+            stalls=self._stalls,
+            arrivals=[Arrival() for _ in self._chunks],
+        )
+        self._stalls = []
+        self._staged = {}
+        self._missing = [set(chunk.params) for chunk in self._chunks]
+        self._pushes += 1
+        self._last = push
+        self._coming = {} if self._lag else dict(enumerate(push.arrivals))
+        slot.push = lanes.push.submit(partial(self._pusher.carry_out, push), lanes.push.moment())
+        self._running = slot.push
+        torch._C._increment_version(self._params)  # autograd refuses values that are there no more
+
+    @torch.no_grad()
+    def _on_its_way(self, number: int, slot: Slot) -> torch.Tensor | None:
+        """A parameter's gradient where it will be on the host."""
+        grad = self._params[number].grad
+        if grad is None or grad.layout == torch.strided:
+            return None if grad is None else slot.grads[number]
+        on_host = grad.detach().to("cpu", copy=True)
+        return check_gradient(self._values[number], on_host, f"params[{number}]")
+
+    def _take_over_options(self) -> None:
+        """Gives the host's optimizer the options of now, by which it may be of another rule."""
+        for here, there in zip(self._optimizer.param_groups, self._host.param_groups, strict=True):
+            there.update({name: value for name, value in here.items() if name != "params"})
+        rules = [self._host._rule(group) for group in self._host.param_groups]
+        if rules != self._host._rules:
+            self._host._make_plan()
+
+    # --- Parameters on their way back ----------------------------------------------------------
+
+    def _wait_for(self, params: Iterable[int] | None) -> None:
+        """Lets compute wait for the newest values of some parameters, or all."""
+        if not self._coming:
+            return
+        wanted = (
+            list(self._coming) if params is None else {self._chunk_of[number] for number in params}
+        )
+        for number in wanted:
+            arrival = self._coming.pop(number, None)
+            if arrival is not None:
+                self._stalled(arrival.wait)
+
+    @torch.no_grad()
+    def _land(self) -> None:
+        """Puts what the last push has brought in use; it has been waited for."""
+        if self._last is None:
+            return
+        for arrival, home, porch in zip(self._last.arrivals, self._home, self._porch, strict=True):
+            self._stalled(arrival.wait)
+            self._stalled(partial(copy, home, porch))
+        self._last = None
+
+    def flush(self) -> None:
+        """Waits until nothing goes on in the background."""
+        running, self._running = self._running, None
+        if running is None:
+            return
+        try:
+            self._wait_for(None)
+            self._stalled(running.finish)
+        except BaseException:
+            self._last = None  # it brings nothing
+            raise
+        finally:
+            self._coming = {}
+        if self._last is not None and self._last.skipped:
+            self._optimizer._count_skipped(stacklevel=5)
+
+    @torch.no_grad()
+    def pull(self) -> None:
+        """Refreshes parameters, on the device too, and state from the store, and waits for it."""
+        self.flush()
+        plan, back = self._host._plan, self._lanes.back
+        assert plan is not None
+        self._slots[0].version = plan.pull()
+        for slot in self._slots[1:]:
+            slot.version = self._slots[0].version
+            for to, pulled in zip(slot.pulled, self._slots[0].pulled, strict=True):
+                to.copy_(pulled)
+        self._last = None  # what it has brought is older
+        after = back.moment()
+        for home, pulled in zip(self._home, self._slots[0].pulled, strict=True):
+            back.submit(partial(copy, home, pulled), after).wait()
+        torch._C._increment_version(self._params)
+
+    def _stalled(self, wait: Callable[[], object]) -> None:
+        """Waits, and notes from when until when compute had nothing to do."""
+        out = self._lanes.out
+        begin = out.moment()
+        wait()
+        self._stalls.append((begin, out.moment()))
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """A chunk's gradients on their way to the host.
+
+    Attributes:
+        stamps: by the numbers of parameters, the gradient and its version, which tells of writes.
+        copy: the lane's ticket.
+    """
+
+    stamps: dict[int, tuple[torch.Tensor, int]]
+    copy: Ticket
+
+
+def _are_same(
+    then: dict[int, tuple[torch.Tensor, int]], now: dict[int, tuple[torch.Tensor, int]]
+) -> bool:
+    return then.keys() == now.keys() and all(
+        then[i][0] is grad and then[i][1] == version for i, (grad, version) in now.items()
+    )
+
+
+@torch.no_grad()
+def _differ(ones: list[torch.Tensor], others: list[torch.Tensor]) -> torch.Tensor:
+    """Whether any two tensors differ, or are not finite: a bool on their device."""
+    if ones[0].device.type == "cpu":
+        return torch.tensor(not all(map(torch.equal, ones, others)))
+    gaps = torch._foreach_sub(ones, others)
+    norms = torch._foreach_norm(gaps, math.inf, dtype=torch.float64)
+    return torch.stack(list(norms)).ne(0).any()

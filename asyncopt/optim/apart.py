@@ -1,0 +1,30 @@
+"""What an optimizer and a replica of its parameters on a device know of each other."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+__all__ = ["How", "Replica", "slowed"]
+
+#: How to push: groups, state, hyperparameters, threads, seed, audit, whether to skip what is not
+#: finite.
+How = tuple[list[dict[str, Any]], Any, list[tuple[Any, ...]], int, int, bool, bool]
+
+
+def slowed(how: How, scale: float) -> How:
+    """The same with learning rates times `scale`."""
+    groups, state, hyper, *others = how
+    return groups, state, [(lr * scale, *rest) for lr, *rest in hyper], *others
+
+
+class Replica(Protocol):
+    """What stands between an optimizer and its store where the parameters are on a device."""
+
+    def step(self) -> None:
+        """Pushes the parameters' gradients, perhaps in the background."""
+
+    def pull(self) -> None:
+        """Refreshes parameters and state from the store."""
+
+    def flush(self) -> None:
+        """Waits for what goes on in the background."""

@@ -1,0 +1,118 @@
+"""What workers with devices copied and pushed beside computing, and how much of it was hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import get_spawning_popen
+from typing import Any
+
+import numpy as np
+import torch
+
+from asyncopt.errors import SegmentError
+from asyncopt.run.board import Board
+from asyncopt.store.memory import map_new_memfd
+
+__all__ = ["ROWS", "TransferLog", "Transfers"]
+
+Span = tuple[int, int]
+
+#: The rows of a worker: what it did beside its computing, and when it waited for that.
+ROWS = ("gradients out", "push", "parameters back", "stalled")
+
+_PHASES = ("push", "push", "pull", "wait")  # how a board calls what is in these rows
+
+
+@dataclass(frozen=True)
+class Transfers:
+    """The background of a run with ``devices``: copies, pushes and pulls, over all workers.
+
+    Attributes:
+        seconds: in which a worker had any of these under way.
+        stalled_seconds: in which a worker computed nothing because it waited for them.
+    """
+
+    seconds: float
+    stalled_seconds: float
+
+    @property
+    def hidden(self) -> float:
+        """The share of ``seconds`` that ran beside computing, 0 to 1; NaN if there were none."""
+        if not self.seconds:
+            return float("nan")
+        return max(0.0, 1 - self.stalled_seconds / self.seconds)
+
+
+class TransferLog:
+    """Shared memory in which workers take their spans down; the launcher reads them at any time.
+
+    Sums are kept for ever, single spans as a board keeps events: the last 2048 of each row.
+
+    Args:
+        workers: of the run.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._open(map_new_memfd(8 * len(_SUMS) * workers), Board(workers * len(ROWS)))
+
+    def _open(self, memory: torch.Tensor, board: Board) -> None:
+        self._memory = memory
+        self.board = board
+        self._sums = memory.view(torch.int64).numpy().reshape(-1, len(_SUMS))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if get_spawning_popen() is None:
+            raise SegmentError("transfers: a log can be sent only to a process being spawned")
+        return _opened, (self._memory, self.board)
+
+    def of(self, rank: int) -> _Writer:
+        """For worker ``rank``, to take its pushes down; one thread at a time."""
+        return _Writer(self.board, rank, self._sums[rank])
+
+    def total(self) -> Transfers:
+        """What all workers have done so far."""
+        busy, stalled = (float(each) * 1e-9 for each in self._sums.sum(axis=0))
+        return Transfers(busy, stalled)
+
+
+_SUMS = ("busy", "stalled")  # ns
+
+
+def _opened(memory: torch.Tensor, board: Board) -> TransferLog:
+    log = TransferLog.__new__(TransferLog)
+    log._open(memory, board)
+    return log
+
+
+class _Writer:
+    """One worker's side; an ``asyncopt.devices.Log``."""
+
+    def __init__(self, board: Board, rank: int, sums: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+        self._board = board
+        self._first = rank * len(ROWS)
+        self._sums = sums
+        self._until = 0  # what was busy before is in the sum
+
+    def __call__(
+        self,
+        out: Sequence[Span],
+        push: Sequence[Span],
+        back: Sequence[Span],
+        stalled: Sequence[Span],
+    ) -> None:
+        rows = zip(_PHASES, (out, push, back, stalled), strict=True)
+        for row, (phase, spans) in enumerate(rows, self._first):
+            for begin, end in spans:
+                self._board.mark(row, phase, begin)
+                self._board.mark(row, "done", end)
+        self._sums[0] += self._cover([*out, *push, *back])
+        self._sums[1] += sum(end - begin for begin, end in stalled)
+
+    def _cover(self, spans: Iterable[Span]) -> int:
+        """Nanoseconds that lie in any of the spans, and in none before."""
+        covered = 0
+        for begin, end in sorted(spans):
+            covered += max(0, end - max(begin, self._until))
+            self._until = max(self._until, end)
+        return covered
