@@ -14,9 +14,10 @@ from asyncopt.optim.apart import Replica
 from asyncopt.optim.catch_up import check_sparse_updates
 from asyncopt.optim.delay import Delay, check_delay_options
 from asyncopt.optim.kernels import syncs
+from asyncopt.optim.planning import unwrapped
 from asyncopt.optim.sharing import Sharing, alias, layout_of
 from asyncopt.optim.state import BOOK
-from asyncopt.optim.stepping import SteppingOptimizer, unwrapped
+from asyncopt.optim.stepping import SteppingOptimizer
 from asyncopt.store import Ledger, Store
 
 __all__ = ["Optimizer", "Options"]

@@ -2,53 +2,29 @@
 
 from __future__ import annotations
 
-import functools
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, overload
+from collections.abc import Callable
+from typing import overload
 
 import torch
 from torch.optim import optimizer as torch_optimizer
 from torch.utils.hooks import RemovableHandle
 
 from asyncopt import _core
-from asyncopt.gpu import Device, check_options, device_of, refuse_capture
 from asyncopt.optim.apart import How, Replica, slowed
 from asyncopt.optim.catch_up import CatchUp, checked_rows
-from asyncopt.optim.checks import (
-    check_device,
-    check_gradient,
-    check_kernel,
-    check_overlap,
-    check_param,
-    check_rows,
-)
+from asyncopt.optim.checks import check_gradient, check_rows
 from asyncopt.optim.delay import Delay
-from asyncopt.optim.flat import FlatGradients
-from asyncopt.optim.kernels import Kernel, find_kernel, syncs
-from asyncopt.optim.sharing import Sharing
-from asyncopt.optim.state import adopt, new_state_tensors, reusable
+from asyncopt.optim.planning import PlanningOptimizer
 
-__all__ = ["SteppingOptimizer", "unwrapped"]
+__all__ = ["SteppingOptimizer"]
 
 
-def unwrapped(method: Any) -> Any:
-    """A bound method of torch's, out of the wrapper that keeps torch's compiler out of it.
-
-    To do so the wrapper imports the compiler, which takes as long as all the rest of torch.
-    """
-    if "torch._dynamo" in sys.modules or not hasattr(method, "__wrapped__"):
-        return method
-    return functools.partial(method.__wrapped__, method.__self__)
-
-
-class SteppingOptimizer(torch.optim.Optimizer):
+class SteppingOptimizer(PlanningOptimizer):
     """What :class:`asyncopt.optim.base.Optimizer` does once it is made, alone or shared.
 
     Attributes:
-        sync, audit, state_dtype, nonfinite, sparse_updates: see there.
-        rowwise: whether its rule keeps one second moment for a whole row.
+        nonfinite: see there.
         before_push: called first thing in every push of a shared optimizer, before gradients are
             looked at; what it raises ends the push. A run sets it, on the instance; copies start
             without.
@@ -58,227 +34,10 @@ class SteppingOptimizer(torch.optim.Optimizer):
 
     #: In a worker with a device: its copy of the parameters there, through which it steps.
     _replica: Replica | None = None
-    #: Whether the parameters are private copies under any sync, as a worker with a device has them.
-    _is_apart = False
 
-    sync: str
-    audit: bool
-    state_dtype: torch.dtype | None
     nonfinite: str | None
-    sparse_updates: str
-    rowwise: bool
-    _flat_grads: bool
-    _sharing: Sharing | None
     _delay: Delay | None
-    _skipped: int
     _seed: int
-    _step_supports_amp_scaling: bool
-
-    # --- What a rule defines -------------------------------------------------------------------
-
-    def _rule(self, group: dict[str, Any]) -> str:
-        """Name of the compiled rule for a parameter group."""
-        raise NotImplementedError
-
-    def _hyper(self, group: dict[str, Any]) -> tuple[Any, ...]:
-        """The rule's hyperparameters from a parameter group, in the kernel's order."""
-        raise NotImplementedError
-
-    def _initial_slot(self, name: str, group: dict[str, Any]) -> float:
-        """What a new state tensor is filled with."""
-        return 0.0
-
-    def _initial_scalar(self, name: str, group: dict[str, Any], found: dict[str, Any]) -> float:
-        """What a per-tensor number starts from when the state `found` lacks it."""
-        return 0.0
-
-    @property
-    def is_replica(self) -> bool:
-        """True if this worker computes on a private copy of the parameters."""
-        return self._is_apart or self._has_private_state
-
-    @property
-    def _has_private_state(self) -> bool:
-        """Whether `state` is a private copy too: where the store's is not to be read in place."""
-        return bool(syncs()[self.sync]["replica"])
-
-    @property
-    def _keeps_books(self) -> bool:
-        """Whether rows that a gradient does not name owe what it would have done to them."""
-        return self.sparse_updates == "dense"
-
-    # --- Parameters and state ------------------------------------------------------------------
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in torch; the parameters are checked first.
-
-        Raises:
-            ValueError: a parameter is not a dense tensor of a known dtype, on the CPU or a device
-                that there are kernels for; it is not on the device of the others, or overlaps
-                another; or the optimizer has an option that its device does not have.
-            RuntimeError: the optimizer is shared already, and a store never grows.
-        """
-        if self._sharing is not None:
-            raise RuntimeError(
-                "add_param_group: expected an optimizer that is not shared; add all groups before "
-                "share_memory or launch"
-            )
-        unwrapped(super().add_param_group)(param_group)
-        params = list(self._all_params())
-        first = len(params) - len(self.param_groups[-1]["params"])
-        try:
-            for i, param in enumerate(params[first:], first):
-                check_param(param, f"params[{i}]")
-                kernel = self._kernel(param, self.param_groups[-1])
-                check_kernel(param, kernel, f"params[{i}]")
-            check_device(params)
-            check_overlap(params)
-            self._find_device(params)
-        except ValueError:
-            del self.param_groups[-1]
-            raise
-        self._forget_plan()
-        if hasattr(self, "_step_supports_amp_scaling"):  # not in the constructor
-            self._make_flat_gradients()
-
-    def _find_device(self, params: Sequence[torch.Tensor]) -> Device | None:
-        """The device that the parameters are on, if the engine needs one there."""
-        device = device_of(params[0].device) if params else None
-        if device is not None:
-            check_options(
-                params[0].device,
-                sync=self.sync,
-                audit=self.audit,
-                rowwise=self.rowwise,
-                sparse_updates=self.sparse_updates,
-            )
-        return device
-
-    def _refuse_device(self, what: str, remedy: str) -> None:
-        """Raises ValueError if the parameters are not in host memory."""
-        param = next(self._all_params(), None)
-        if param is not None and device_of(param.device) is not None:
-            raise ValueError(
-                f"{what}: expected parameters on cpu, got them on {param.device}; {remedy}"
-            )
-
-    def _all_params(self) -> Iterator[torch.Tensor]:
-        return (param for group in self.param_groups for param in group["params"])
-
-    def _kernel(self, param: torch.Tensor, group: dict[str, Any]) -> Kernel:
-        return find_kernel(self._rule(group), param.dtype, self.state_dtype or param.dtype)
-
-    def _make_flat_gradients(self) -> None:
-        self._flat = FlatGradients(self._all_params()) if self._flat_grads else None
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """As in torch; with ``flat_grads`` the gradients are zeroed and stay.
-
-        It then also does for all tensors what would cost the next :meth:`step` most of its time:
-        checks their memory, and tells autograd that the parameters have changed.
-        """
-        if self._flat is None:
-            # torch's own imports its compiler at the first call, which takes more than a second.
-            if set_to_none:
-                for param in self._all_params():
-                    param.grad = None
-                return
-            grads = [p.grad.detach_() for p in self._all_params() if p.grad is not None]
-            if dense := [grad for grad in grads if not grad.is_sparse]:
-                torch._foreach_zero_(dense)
-            for grad in grads:
-                if grad.is_sparse:
-                    grad.zero_()
-            return
-        self._flat.zero()
-        torch._C._increment_version(self._params)
-        plan = self._plan
-        if plan is None or not plan.settle(self.param_groups, self.state, self._flat.views):
-            self._flat.attach()
-
-    # --- The plan: what the engine keeps between steps -----------------------------------------
-
-    _plan: _core.Plan | None = None
-
-    def _forget_plan(self) -> None:
-        if self._plan is not None:
-            self._skipped += self._plan.skipped()
-        self._plan = None
-        self._params: list[torch.Tensor] = []
-        self._rules: list[str] = []
-        self._large = False
-
-    @torch.no_grad()
-    def _make_plan(self) -> _core.Plan:
-        sharing = self._sharing
-        params = list(self._all_params())
-        check_device(params)
-        device = self._find_device(params)
-        if device is not None:
-            refuse_capture(params[0].device)
-            plan = _core.Plan.on_device(
-                device.backend, device.type, device.index, self.sync == "atomic"
-            )
-        elif sharing is None:
-            plan = _core.Plan(None, 0, False)
-        else:
-            plan = _core.Plan(sharing.store.segment, sharing.worker, self.is_replica)
-        state: dict[torch.Tensor, dict[str, Any]] = {}
-        i = 0
-        for group in self.param_groups:
-            plan.add_group()
-            for param in group["params"]:
-                check_param(param, f"params[{i}]")
-                kernel = self._kernel(param, group)
-                check_kernel(param, kernel, f"params[{i}]")
-                found = self.state.get(param, {})
-                place = sharing.layout.places[i] if sharing is not None else None
-                if sharing is not None and place is not None and not self._has_private_state:
-                    own = sharing.state(place)
-                else:
-                    how = (param, kernel, self._keeps_books)
-                    own = reusable(found, *how) or new_state_tensors(*how)
-                entries = adopt(
-                    found,
-                    own,
-                    kernel,
-                    lambda name, g=group: self._initial_slot(name, g),  # type: ignore[misc]
-                    lambda name, g=group, f=found: self._initial_scalar(name, g, f),  # type: ignore[misc]
-                )
-                if entries:
-                    state[param] = entries
-                names = tuple(own.entries(kernel))
-                book = None
-                if own.book is not None:
-                    book = place.book if place else own.book.data_ptr()
-                plan.add_tensor(
-                    kernel.index,
-                    param,
-                    entries if names else None,
-                    names,
-                    tuple(entries[name] for name in names),
-                    place.param if place else param.data_ptr(),
-                    list(place.slots) if place else [slot.data_ptr() for slot in own.slots],
-                    place.scalars if place else own.scalars.data_ptr(),
-                    book,
-                )
-                i += 1
-        # In the order of the parameters, in which a step compares it with the plan.
-        others = {key: value for key, value in self.state.items() if key not in state}
-        self.state.clear()
-        self.state.update(state)
-        self.state.update(others)
-        self._params = params
-        self._rules = [self._rule(group) for group in self.param_groups]
-        self._large = sum(p.numel() for p in params) >= _core.PARALLEL_FROM
-        # torch sets this for fused=True. GradScaler then leaves the unscaling to step().
-        self._step_supports_amp_scaling = device is not None
-        if self._plan is not None:
-            self._skipped += self._plan.skipped()
-        self._plan = plan
-        return plan
-
-    # --- Stepping ------------------------------------------------------------------------------
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -515,34 +274,13 @@ class SteppingOptimizer(torch.optim.Optimizer):
             if param.grad is None:
                 gradients.append(None)
                 continue
-            if param.grad.is_sparse and device_of(param.device) is not None:
+            if param.grad.is_sparse and self._is_on_device:
                 raise ValueError(
                     f"{name}.grad: expected a dense gradient on {param.device}, got a sparse one; "
                     "make the embedding with sparse=False, or move the model to the cpu"
                 )
             gradients.append(check_gradient(param, param.grad, name))
         return gradients
-
-    def _check_params(self) -> None:
-        """Raises ValueError for a parameter that is no longer what it was when it was shared."""
-        check_device(self._params)
-        for i, param in enumerate(self._params):
-            check_param(param, f"params[{i}]")
-            if self._sharing is None:
-                continue
-            place = self._sharing.layout.places[i]
-            moved = (
-                not self.is_replica and param.data_ptr() != self._sharing.param(place).data_ptr()
-            )
-            now = (param.dtype, tuple(param.shape), param.stride())
-            if param.numel() and (
-                moved or now != (place.spec.dtype, place.spec.shape, place.spec.strides)
-            ):
-                raise ValueError(
-                    f"params[{i}]: expected {place.spec.dtype}, shape {place.spec.shape}, as it "
-                    f"was shared; got {param.dtype}, shape {tuple(param.shape)}, in other memory "
-                    "(was .data replaced?); write into it with .copy_() instead"
-                )
 
     def _count_skipped(self, stacklevel: int) -> None:
         if self._skipped == 0:
