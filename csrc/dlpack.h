@@ -42,4 +42,34 @@ struct ExchangeApi {
   int (*current_stream)(std::int32_t device_type, std::int32_t device_id, void** out);
 };
 
+inline std::byte* data_of(const Tensor& t) {
+  return static_cast<std::byte*>(t.data) + t.byte_offset;
+}
+
+inline std::size_t elements(const Tensor& t) {
+  std::size_t n = 1;
+  for (int d = 0; d < t.ndim; ++d) n *= static_cast<std::size_t>(t.shape[d]);
+  return n;
+}
+
+// True if element i of one is element i of the other when both are walked in memory order.
+inline bool same_layout(const Tensor& a, const Tensor& b) {
+  if (a.ndim != b.ndim || a.strides == nullptr || b.strides == nullptr) return false;
+  for (int d = 0; d < a.ndim; ++d)
+    if (a.shape[d] != b.shape[d] || (a.shape[d] != 1 && a.strides[d] != b.strides[d]))
+      return elements(a) == 0 && elements(b) == 0;
+  return true;
+}
+
+// Rows after rows, without gaps.
+inline bool row_major(const Tensor& t) {
+  std::int64_t expected = 1;
+  for (int d = t.ndim - 1; d >= 0; --d) {
+    if (t.strides != nullptr && t.shape[d] != 1 && t.strides[d] != expected)
+      return elements(t) == 0;
+    expected *= t.shape[d];
+  }
+  return true;
+}
+
 }  // namespace asyncopt::dlpack

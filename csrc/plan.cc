@@ -32,71 +32,7 @@ bool is_tensor(PyObject* object) {
   return PyObject_IsInstance(object, type) == 1;
 }
 
-std::size_t elements(const dlpack::Tensor& t) {
-  std::size_t n = 1;
-  for (int d = 0; d < t.ndim; ++d) n *= static_cast<std::size_t>(t.shape[d]);
-  return n;
-}
-
-// True if element i of one is element i of the other when both are walked in memory order.
-bool same_layout(const dlpack::Tensor& a, const dlpack::Tensor& b) {
-  if (a.ndim != b.ndim || a.strides == nullptr || b.strides == nullptr) return false;
-  for (int d = 0; d < a.ndim; ++d)
-    if (a.shape[d] != b.shape[d] || (a.shape[d] != 1 && a.strides[d] != b.strides[d]))
-      return elements(a) == 0 && elements(b) == 0;
-  return true;
-}
-
-PyObject* grad_name() {
-  static PyObject* const name = PyUnicode_InternFromString("grad");
-  return name;
-}
-
-// Calling the getter itself spares a step the attribute's lookup, a third of the cost of .grad.
-const PyGetSetDef* grad_getter(PyObject* param) {
-  const auto found = py::reinterpret_steal<py::object>(
-      PyObject_GetAttr(reinterpret_cast<PyObject*>(Py_TYPE(param)), grad_name()));
-  if (!found) throw py::error_already_set();
-  if (!Py_IS_TYPE(found.ptr(), &PyGetSetDescr_Type)) return nullptr;
-  return reinterpret_cast<PyGetSetDescrObject*>(found.ptr())->d_getset;
-}
-
-std::byte* data_of(const dlpack::Tensor& t) {
-  return static_cast<std::byte*>(t.data) + t.byte_offset;
-}
-
-bool row_major(const dlpack::Tensor& t) {
-  std::int64_t expected = 1;
-  for (int d = t.ndim - 1; d >= 0; --d) {
-    if (t.strides != nullptr && t.shape[d] != 1 && t.strides[d] != expected)
-      return elements(t) == 0;
-    expected *= t.shape[d];
-  }
-  return true;
-}
-
-// Throws ValueError if one of them is not a row of the parameter.
-void check_rows(std::span<const std::int64_t> rows, std::int64_t count, std::size_t param) {
-  std::int64_t low = 0, high = -1;
-  for (const std::int64_t row : rows) {
-    low = std::min(low, row);
-    high = std::max(high, row);
-  }
-  if (low < 0 || high >= count)
-    throw py::value_error("params[" + std::to_string(param) +
-                          "].grad: expected row indices in [0, " + std::to_string(count) +
-                          "), got " + std::to_string(low < 0 ? low : high));
-}
-
 }  // namespace
-
-py::object Plan::Tensor::gradient() const {
-  auto found = py::reinterpret_steal<py::object>(grad != nullptr
-                                                     ? grad->get(param.ptr(), grad->closure)
-                                                     : PyObject_GetAttr(param.ptr(), grad_name()));
-  if (!found) throw py::error_already_set();
-  return found;
-}
 
 Plan::Plan(std::unique_ptr<Target> target, std::unique_ptr<DeviceTarget> device)
     : target_(std::move(target)), device_(std::move(device)), api_(exchange_api()) {}
@@ -121,7 +57,7 @@ void Plan::add_tensor(std::size_t kernel, py::object param, py::object state, py
   block.param = param_at;
   for (std::size_t k = 0; k < slots_at.size() && k < kMaxSlots; ++k) block.slots[k] = slots_at[k];
   block.scalars = scalars_at;
-  block.n = elements(t);
+  block.n = dlpack::elements(t);
   block.width =
       t.ndim == 0 || block.n == 0 ? block.n : block.n / static_cast<std::size_t>(t.shape[0]);
   if (book_at) {
@@ -129,21 +65,21 @@ void Plan::add_tensor(std::size_t kernel, py::object param, py::object state, py
     block.book_rows = block.n / std::max(block.width, std::size_t{1});
   }
   blocks_.push_back(block);
-  pulls_.push_back({param_at, data_of(t), block.n * block.kernel->param_bytes});
+  pulls_.push_back({param_at, dlpack::data_of(t), block.n * block.kernel->param_bytes});
   if (target_ != nullptr && target_->replica) {
     const std::size_t slots = block.kernel->slots.size();
     for (std::size_t k = 0; k < entries.size(); ++k) {
       if (api_->describe(PyTuple_GET_ITEM(entries.ptr(), static_cast<Py_ssize_t>(k)), &t) != 0)
         throw py::error_already_set();
-      const PullBlock pull =
-          k < slots
-              ? PullBlock{block.slots[k], data_of(t), elements(t) * block.kernel->state_bytes}
-              : PullBlock{block.scalars + (k - slots) * sizeof(double), data_of(t), sizeof(double)};
+      const PullBlock pull = k < slots ? PullBlock{block.slots[k], dlpack::data_of(t),
+                                                   dlpack::elements(t) * block.kernel->state_bytes}
+                                       : PullBlock{block.scalars + (k - slots) * sizeof(double),
+                                                   dlpack::data_of(t), sizeof(double)};
       // State may be the store's own memory even where parameters are copies.
       if (pull.replica != target_->segment.data() + pull.param) state_pulls_.push_back(pull);
     }
   }
-  const PyGetSetDef* const grad = grad_getter(param.ptr());
+  const PyGetSetDef* const grad = Tensor::grad_getter(param.ptr());
   tensors_.push_back({std::move(param), std::move(state), std::move(entry_names),
                       std::move(entries), code, bits, std::move(shape), std::move(strides),
                       groups_.size() - 1, grad});
@@ -200,9 +136,10 @@ bool Plan::read_rate(std::size_t group, PyObject* value) {
   if (PyFloat_CheckExact(value) || !is_tensor(value)) return false;
   dlpack::Tensor t{};
   if (api_->describe(value, &t) != 0) throw py::error_already_set();
-  if (!is_here(t) || t.dtype.code != dlpack::kFloat || t.dtype.bits < 32 || elements(t) != 1)
+  if (!is_here(t) || t.dtype.code != dlpack::kFloat || t.dtype.bits < 32 ||
+      dlpack::elements(t) != 1)
     return false;
-  rates_[group] = {data_of(t), t.dtype.bits / std::size_t{8}};
+  rates_[group] = {dlpack::data_of(t), t.dtype.bits / std::size_t{8}};
   return true;
 }
 
@@ -212,10 +149,10 @@ const float* Plan::number_at(const py::object& tensor, const char* name) {
   if (is_tensor(tensor.ptr()) && api_->describe(tensor.ptr(), &t) != 0)
     throw py::error_already_set();
   if (t.data == nullptr || !is_here(t) || t.dtype.code != dlpack::kFloat || t.dtype.bits != 32 ||
-      elements(t) != 1)
+      dlpack::elements(t) != 1)
     throw py::value_error(std::string(name) +
                           ": expected one float32 number on the device of the parameters");
-  return reinterpret_cast<const float*>(data_of(t));
+  return reinterpret_cast<const float*>(dlpack::data_of(t));
 }
 
 // On the device that the plan is for.
@@ -232,7 +169,7 @@ bool Plan::locate(std::size_t i, const dlpack::Tensor& param) {
       !std::equal(t.shape.begin(), t.shape.end(), param.shape) ||
       !std::equal(t.strides.begin(), t.strides.end(), param.strides))
     return false;
-  std::byte* const data = data_of(param);
+  std::byte* const data = dlpack::data_of(param);
   if (target_ == nullptr) {
     blocks_[i].param = reinterpret_cast<std::uintptr_t>(data);
   } else if (target_->replica) {
@@ -251,106 +188,6 @@ std::unique_lock<std::mutex> Plan::one_caller() {
     lock.lock();
   }
   return lock;
-}
-
-// Are the parameters' gradients still the objects that were settled on?
-bool Plan::settled_gradients() const {
-  for (std::size_t i = 0; i < tensors_.size(); ++i)
-    if (tensors_[i].gradient().ptr() != held_[i].ptr()) return false;
-  return true;
-}
-
-// Points the blocks at the gradients. False: a tensor or gradient is not as the kernels need it.
-bool Plan::read_gradients(const py::object& grads) {
-  dlpack::Tensor param{}, grad{};
-  held_.clear();
-  updated_ = 0;
-  settled_ = false;
-  for (std::size_t i = 0; i < tensors_.size(); ++i) {
-    Tensor& t = tensors_[i];
-    blocks_[i].grad = nullptr;
-    blocks_[i].rows = nullptr;
-    auto g = grads.is_none() ? t.gradient()
-                             : py::reinterpret_borrow<py::object>(
-                                   PyList_GetItem(grads.ptr(), static_cast<Py_ssize_t>(i)));
-    if (!g) throw py::error_already_set();
-    if (g.is_none()) continue;
-    if (api_->describe(t.param.ptr(), &param) != 0) throw py::error_already_set();
-    if (!locate(i, param)) return false;
-    // That a gradient is sparse comes out when it cannot be described. That is slow, so it is asked
-    // for where one was sparse before, and nowhere else: asking takes time, too.
-    if (t.sparse) t.sparse = g.attr("is_sparse").cast<bool>();
-    if (t.sparse || api_->describe(g.ptr(), &grad) != 0) {
-      PyErr_Clear();
-      t.sparse = read_sparse(i, g, param);
-      if (!t.sparse) return false;
-      ++updated_;
-      continue;
-    }
-    if (!is_here(grad) || grad.dtype.code != t.code || grad.dtype.bits != t.bits ||
-        !same_layout(param, grad))
-      return false;
-    // Without elements there is no address, and yet a step to count; with elements but no address
-    // it is one of autograd's symbolic zeros.
-    if (grad.data == nullptr && blocks_[i].n != 0) return false;
-    blocks_[i].grad = grad.data != nullptr ? data_of(grad) : reinterpret_cast<std::byte*>(this);
-    held_.push_back(std::move(g));
-    ++updated_;
-  }
-  return true;
-}
-
-// A gradient of some rows: their indices and values, as nn.Embedding(sparse=True) leaves them.
-bool Plan::read_sparse(std::size_t i, const py::object& grad, const dlpack::Tensor& param) {
-  if (device_ != nullptr) return false;
-  if (!grad.attr("is_sparse").cast<bool>() || param.ndim == 0 || !row_major(param)) return false;
-  dlpack::Tensor t{};
-  const auto describe_rows = [&](const char* part) {
-    py::object found = grad.attr(part)();
-    if (api_->describe(found.ptr(), &t) != 0) throw py::error_already_set();
-    if (!row_major(t)) {  // as the values are when the loss is a sum
-      found = found.attr("contiguous")();
-      if (api_->describe(found.ptr(), &t) != 0) throw py::error_already_set();
-    }
-    return found;
-  };
-  py::object indices = describe_rows("_indices");
-  if (t.device_type != dlpack::kCpu || t.ndim != 2 || t.shape[0] != 1) return false;
-  Block& block = blocks_[i];
-  const auto* const rows = reinterpret_cast<const std::int64_t*>(data_of(t));  // by torch's rules
-  const auto count = static_cast<std::size_t>(t.shape[1]);
-  py::object values = describe_rows("_values");
-  if (t.device_type != dlpack::kCpu || t.dtype.code != tensors_[i].code ||
-      t.dtype.bits != tensors_[i].bits || t.ndim != param.ndim ||
-      static_cast<std::size_t>(t.shape[0]) != count ||
-      !std::equal(t.shape + 1, t.shape + t.ndim, param.shape + 1))
-    return false;
-  check_rows({rows, count}, param.shape[0], i);
-  // Without rows there is nothing to read, and yet a step to count.
-  block.rows = count != 0 ? rows : reinterpret_cast<const std::int64_t*>(this);
-  block.grad = count != 0 ? data_of(t) : reinterpret_cast<const std::byte*>(this);
-  block.row_count = count;
-  held_.push_back(std::move(indices));
-  held_.push_back(std::move(values));
-  return true;
-}
-
-bool Plan::settle(const py::list& groups, const py::dict& state, const py::list& grads) {
-  const auto lock = one_caller();
-  settled_ = current(groups, state) && read_gradients(py::none()) &&
-             held_.size() == tensors_.size() && grads.size() == tensors_.size();
-  for (std::size_t i = 0; settled_ && i < held_.size(); ++i)
-    settled_ = held_[i].ptr() == PyList_GET_ITEM(grads.ptr(), static_cast<Py_ssize_t>(i));
-  if (!settled_) return false;
-  kept_.resize(tensors_.size());
-  for (std::size_t i = 0; i < tensors_.size(); ++i) {
-    dlpack::Tensor now{}, kept{};
-    if (api_->describe(tensors_[i].param.ptr(), &now) != 0 ||
-        (kept_[i] && api_->describe(kept_[i].ptr(), &kept) != 0))
-      throw py::error_already_set();
-    if (now.data != kept.data) kept_[i] = tensors_[i].param.attr("detach")();
-  }
-  return true;
 }
 
 int Plan::step(const py::list& groups, const py::dict& state, const py::list& hyper,

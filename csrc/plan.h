@@ -106,6 +106,7 @@ class Plan {
     const PyGetSetDef* grad;  // the C function behind .grad; null where a subclass has its own
     bool sparse = false;      // whether its last gradient was
 
+    static const PyGetSetDef* grad_getter(PyObject* param);
     py::object gradient() const;
   };
 

@@ -1,0 +1,150 @@
+// How a plan finds gradients: dense ones in the layout of their parameters, and sparse ones of
+// rows.
+#include <algorithm>
+
+#include "plan.h"
+
+namespace asyncopt::python {
+namespace {
+
+PyObject* grad_name() {
+  static PyObject* const name = PyUnicode_InternFromString("grad");
+  return name;
+}
+
+// Throws ValueError if one of them is not a row of the parameter.
+void check_rows(std::span<const std::int64_t> rows, std::int64_t count, std::size_t param) {
+  std::int64_t low = 0, high = -1;
+  for (const std::int64_t row : rows) {
+    low = std::min(low, row);
+    high = std::max(high, row);
+  }
+  if (low < 0 || high >= count)
+    throw py::value_error("params[" + std::to_string(param) +
+                          "].grad: expected row indices in [0, " + std::to_string(count) +
+                          "), got " + std::to_string(low < 0 ? low : high));
+}
+
+}  // namespace
+
+// Calling the getter itself spares a step the attribute's lookup, a third of the cost of .grad.
+const PyGetSetDef* Plan::Tensor::grad_getter(PyObject* param) {
+  const auto found = py::reinterpret_steal<py::object>(
+      PyObject_GetAttr(reinterpret_cast<PyObject*>(Py_TYPE(param)), grad_name()));
+  if (!found) throw py::error_already_set();
+  if (!Py_IS_TYPE(found.ptr(), &PyGetSetDescr_Type)) return nullptr;
+  return reinterpret_cast<PyGetSetDescrObject*>(found.ptr())->d_getset;
+}
+
+py::object Plan::Tensor::gradient() const {
+  auto found = py::reinterpret_steal<py::object>(grad != nullptr
+                                                     ? grad->get(param.ptr(), grad->closure)
+                                                     : PyObject_GetAttr(param.ptr(), grad_name()));
+  if (!found) throw py::error_already_set();
+  return found;
+}
+
+// Are the parameters' gradients still the objects that were settled on?
+bool Plan::settled_gradients() const {
+  for (std::size_t i = 0; i < tensors_.size(); ++i)
+    if (tensors_[i].gradient().ptr() != held_[i].ptr()) return false;
+  return true;
+}
+
+// Points the blocks at the gradients. False: a tensor or gradient is not as the kernels need it.
+bool Plan::read_gradients(const py::object& grads) {
+  dlpack::Tensor param{}, grad{};
+  held_.clear();
+  updated_ = 0;
+  settled_ = false;
+  for (std::size_t i = 0; i < tensors_.size(); ++i) {
+    Tensor& t = tensors_[i];
+    blocks_[i].grad = nullptr;
+    blocks_[i].rows = nullptr;
+    auto g = grads.is_none() ? t.gradient()
+                             : py::reinterpret_borrow<py::object>(
+                                   PyList_GetItem(grads.ptr(), static_cast<Py_ssize_t>(i)));
+    if (!g) throw py::error_already_set();
+    if (g.is_none()) continue;
+    if (api_->describe(t.param.ptr(), &param) != 0) throw py::error_already_set();
+    if (!locate(i, param)) return false;
+    // That a gradient is sparse comes out when it cannot be described. That is slow, so it is asked
+    // for where one was sparse before, and nowhere else: asking takes time, too.
+    if (t.sparse) t.sparse = g.attr("is_sparse").cast<bool>();
+    if (t.sparse || api_->describe(g.ptr(), &grad) != 0) {
+      PyErr_Clear();
+      t.sparse = read_sparse(i, g, param);
+      if (!t.sparse) return false;
+      ++updated_;
+      continue;
+    }
+    if (!is_here(grad) || grad.dtype.code != t.code || grad.dtype.bits != t.bits ||
+        !dlpack::same_layout(param, grad))
+      return false;
+    // Without elements there is no address, and yet a step to count; with elements but no address
+    // it is one of autograd's symbolic zeros.
+    if (grad.data == nullptr && blocks_[i].n != 0) return false;
+    blocks_[i].grad =
+        grad.data != nullptr ? dlpack::data_of(grad) : reinterpret_cast<std::byte*>(this);
+    held_.push_back(std::move(g));
+    ++updated_;
+  }
+  return true;
+}
+
+// A gradient of some rows: their indices and values, as nn.Embedding(sparse=True) leaves them.
+bool Plan::read_sparse(std::size_t i, const py::object& grad, const dlpack::Tensor& param) {
+  if (device_ != nullptr) return false;
+  if (!grad.attr("is_sparse").cast<bool>() || param.ndim == 0 || !dlpack::row_major(param))
+    return false;
+  dlpack::Tensor t{};
+  const auto describe_rows = [&](const char* part) {
+    py::object found = grad.attr(part)();
+    if (api_->describe(found.ptr(), &t) != 0) throw py::error_already_set();
+    if (!dlpack::row_major(t)) {  // as the values are when the loss is a sum
+      found = found.attr("contiguous")();
+      if (api_->describe(found.ptr(), &t) != 0) throw py::error_already_set();
+    }
+    return found;
+  };
+  py::object indices = describe_rows("_indices");
+  if (t.device_type != dlpack::kCpu || t.ndim != 2 || t.shape[0] != 1) return false;
+  Block& block = blocks_[i];
+  const auto* const rows =
+      reinterpret_cast<const std::int64_t*>(dlpack::data_of(t));  // by torch's rules
+  const auto count = static_cast<std::size_t>(t.shape[1]);
+  py::object values = describe_rows("_values");
+  if (t.device_type != dlpack::kCpu || t.dtype.code != tensors_[i].code ||
+      t.dtype.bits != tensors_[i].bits || t.ndim != param.ndim ||
+      static_cast<std::size_t>(t.shape[0]) != count ||
+      !std::equal(t.shape + 1, t.shape + t.ndim, param.shape + 1))
+    return false;
+  check_rows({rows, count}, param.shape[0], i);
+  // Without rows there is nothing to read, and yet a step to count.
+  block.rows = count != 0 ? rows : reinterpret_cast<const std::int64_t*>(this);
+  block.grad = count != 0 ? dlpack::data_of(t) : reinterpret_cast<const std::byte*>(this);
+  block.row_count = count;
+  held_.push_back(std::move(indices));
+  held_.push_back(std::move(values));
+  return true;
+}
+
+bool Plan::settle(const py::list& groups, const py::dict& state, const py::list& grads) {
+  const auto lock = one_caller();
+  settled_ = current(groups, state) && read_gradients(py::none()) &&
+             held_.size() == tensors_.size() && grads.size() == tensors_.size();
+  for (std::size_t i = 0; settled_ && i < held_.size(); ++i)
+    settled_ = held_[i].ptr() == PyList_GET_ITEM(grads.ptr(), static_cast<Py_ssize_t>(i));
+  if (!settled_) return false;
+  kept_.resize(tensors_.size());
+  for (std::size_t i = 0; i < tensors_.size(); ++i) {
+    dlpack::Tensor now{}, kept{};
+    if (api_->describe(tensors_[i].param.ptr(), &now) != 0 ||
+        (kept_[i] && api_->describe(kept_[i].ptr(), &kept) != 0))
+      throw py::error_already_set();
+    if (now.data != kept.data) kept_[i] = tensors_[i].param.attr("detach")();
+  }
+  return true;
+}
+
+}  // namespace asyncopt::python
