@@ -14,6 +14,7 @@ from asyncopt.cli import machine
 from asyncopt.cli.commands import cli
 from asyncopt.cli.doctor import rates, show, troubles
 from asyncopt.cli.doctor.diagnosis import Diagnosis
+from asyncopt.gpu import unavailable
 from asyncopt.report.text import size_text
 from tests.cli import made_up
 
@@ -67,12 +68,20 @@ def test_an_overridden_instruction_set_is_warned_of() -> None:
     assert any("unset ASYNCOPT_ISA" in warning.remedy for warning in found)
 
 
+def test_a_build_without_kernels_for_the_gpu_that_is_there_is_warned_of() -> None:
+    why = "this build has none; build it anew"
+    for cuda, no_cuda, expected in ((None, why, 0), ("1 x GPU", None, 0), ("1 x GPU", why, 1)):
+        found = list(troubles.warnings(made_up.machine(cuda=cuda), None, "b", ("a", "b"), no_cuda))
+        assert [warning.about for warning in found] == ["CUDA kernels"] * expected
+        assert all(warning.remedy == "build it anew" for warning in found)
+
+
 def test_what_the_kernel_hides_is_not_an_error() -> None:
     hidden = ("governor", "hyperthreads", "l1d", "l2", "l3", "memory", "shm_huge_pages", "cuda")
     blind = made_up.machine(**dict.fromkeys(hidden), memory_available=None)
     assert list(troubles.warnings(blind, None, "a", ("a",))) is not None
     nothing = rates.Rates(1, 1.0, 1.0, {}, None, {}, None)
-    diagnosis = Diagnosis(blind, "1", "a", ("a",), (), (), (), (), nothing, None)
+    diagnosis = Diagnosis(blind, "1", "a", ("a",), "none", (), (), (), (), nothing, None)
     assert len(list(show.fact_lines(diagnosis))) > 15
 
 
@@ -92,6 +101,7 @@ def test_doctor_as_json() -> None:
     assert set(facts) == {"works", "build", "machine", "checks", "warnings", "rates", "advice"}
     assert facts["works"] is True
     assert facts["build"]["isa"] in facts["build"]["isas"]
+    assert facts["build"]["cuda_kernels"] is (unavailable() is None)
     assert facts["machine"]["usable_cores"] >= 1
     assert all(check["passed"] for check in facts["checks"])
     assert "workers" in [warning["about"] for warning in facts["warnings"]]

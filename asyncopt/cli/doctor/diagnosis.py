@@ -16,6 +16,7 @@ from asyncopt.cli.doctor.task import Task
 from asyncopt.cli.doctor.troubles import Warn, warnings
 from asyncopt.cli.machine import Machine, look
 from asyncopt.cli.results import plain
+from asyncopt.gpu import unavailable
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,15 @@ class Advice:
 class Diagnosis:
     """Everything that ``asyncopt doctor`` says.
 
-    `rates` None: the build does not work, and nothing was measured. `advice` None: nor that, or
-    nobody asked about a training.
+    `no_cuda`: why the build has no CUDA kernels; None: it has them. `rates` None: the build does
+    not work, and nothing was measured. `advice` None: nor that, or nobody asked about a training.
     """
 
     machine: Machine
     version: str
     isa: str
     isas: tuple[str, ...]
+    no_cuda: str | None
     syncs: tuple[str, ...]
     rules: tuple[str, ...]
     checks: tuple[Check, ...]
@@ -73,6 +75,7 @@ class Diagnosis:
                 "asyncopt": self.version,
                 "isa": self.isa,
                 "isas": list(self.isas),
+                "cuda_kernels": self.no_cuda is None,
                 "syncs": list(self.syncs),
                 "rules": list(self.rules),
             },
@@ -103,10 +106,11 @@ def examine(workers: int | None, task: Task | None) -> Diagnosis:
         version=asyncopt.__version__,
         isa=_core.isa(),
         isas=isas,
+        no_cuda=unavailable(),
         syncs=tuple(asyncopt.syncs()),
         rules=tuple(asyncopt.rules()),
         checks=checks,
-        warnings=tuple(warnings(machine, workers, _core.isa(), isas)),
+        warnings=tuple(warnings(machine, workers, _core.isa(), isas, unavailable())),
         rates=rates,
         advice=None if task is None or rates is None else Advice.on(task, rates),
     )

@@ -71,6 +71,7 @@ def fact_lines(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
     yield "torch", f"{machine.torch}, {machine.torch_threads} threads"
     yield "OMP_NUM_THREADS", machine.omp_num_threads or "not set"
     yield "CUDA", machine.cuda or "none (not needed)"
+    yield "CUDA kernels", "in this build" if diagnosis.no_cuda is None else "not in this build"
     yield "processor", machine.processor
     quota = "" if machine.cpu_quota is None else f", quota {machine.cpu_quota:g}"
     yield "cores", f"{machine.cores}, usable {machine.usable_cores}{quota}"

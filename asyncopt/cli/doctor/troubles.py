@@ -22,12 +22,19 @@ class Warn(NamedTuple):
 
 
 def warnings(
-    machine: Machine, workers: int | None, isa: str, isas: tuple[str, ...]
+    machine: Machine,
+    workers: int | None,
+    isa: str,
+    isas: tuple[str, ...],
+    no_cuda: str | None = None,
 ) -> Iterator[Warn]:
-    """What will hurt, the worst first."""
+    """What will hurt, the worst first; `no_cuda`: why the build has no CUDA kernels."""
     yield from _about_cores(machine, workers)
     yield from _about_memory(machine)
     yield from _about_speed(machine, isa, isas)
+    if machine.cuda is not None and no_cuda is not None:
+        why, _, remedy = no_cuda.partition("; ")
+        yield Warn("CUDA kernels", f"parameters on a GPU are refused: {why}", remedy)
     missing = [module for module, version in machine.extras.items() if version is None]
     if missing:
         purposes = ", ".join(f"{module} ({EXTRAS[module]})" for module in missing)
