@@ -62,11 +62,11 @@ def groups(records: Iterable[Record], key: str) -> dict[str, list[Record]]:
 
 
 def step_tables(records: Sequence[Record]) -> str:
-    """One table per size: rules x threads, ratios to torch and to the floor."""
+    """One table per size: rules x threads, or on a GPU; ratios to torch and to the floor."""
     torch = ("torch fused", "torch foreach")
     streams = ("triad", "copy", "axpy in place")
     columns: dict[str, Callable[[Record], str]] = {
-        "threads": lambda e: str(e["case"]["threads"]),
+        "threads": lambda e: str(e["case"].get("threads", "")),
         "asyncopt": lambda e: seconds(e["rows"]["asyncopt"]),
         "x torch fused": lambda e: ratio(e["ratios"], "asyncopt", torch[:1]),
         "x torch foreach": lambda e: ratio(e["ratios"], "asyncopt", torch[1:]),
@@ -80,7 +80,10 @@ def step_tables(records: Sequence[Record]) -> str:
         filled = {head: [cell(e) for e in entries] for head, cell in columns.items()}
         kept = {head: cells for head, cells in filled.items() if any(cells)}
         rows = zip((e["case"]["rule"] for e in entries), *kept.values(), strict=True)
-        parts.append(f"### Step: {size}\n\n" + table(["rule", *kept], rows))
+        title = ", ".join(
+            [size, *dict.fromkeys(e["case"]["gpu"] for e in entries if "gpu" in e["case"])]
+        )
+        parts.append(f"### Step: {title}\n\n" + table(["rule", *kept], rows))
     return "\n\n".join(parts)
 
 
@@ -251,6 +254,7 @@ def modes_table(records: Sequence[Record]) -> str:
 
 SUITES: dict[str, Callable[[Sequence[Record]], str]] = {
     "step": step_tables,
+    "cuda": step_tables,
     "embedding": embedding_table,
     "linear": functools.partial(models_table, title="A pass, seconds per nonzero"),
     "linear fit": functools.partial(models_table, title="A fit of ten passes"),
