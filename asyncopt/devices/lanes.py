@@ -19,7 +19,7 @@ import torch
 __all__ = ["CudaLane", "Lane", "Promise", "Span", "ThreadLane", "Ticket", "lane_of"]
 
 SLICE = 0.05  # s that a wait stays away from Python, which may have to stop this thread
-CLOSING = 5.0  # s for a thread to end what it is at
+CLOSING = 90.0  # s for a thread to end what it is at, which may be to wait for a lock
 FRESH = 10.0  # s for which an event is a base to measure others from, which float32 then can
 
 #: Begin and end in nanoseconds of the monotonic clock.
@@ -101,9 +101,12 @@ class ThreadLane:
 
     Args:
         name: of the thread.
+        device: its current one, if it is a CUDA device.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, device: torch.device | None = None) -> None:
+        self._device = device
+        self._is_closed = False
         self._work: queue.SimpleQueue[tuple[Callable[[], None], _ThreadTicket] | None] = (
             queue.SimpleQueue()
         )
@@ -116,6 +119,8 @@ class ThreadLane:
 
     def submit(self, work: Callable[[], None], after: Moment = None) -> _ThreadTicket:
         """See :class:`Lane`."""
+        if self._is_closed:
+            raise RuntimeError(f"{self._thread.name}: is closed")
         ticket = _ThreadTicket()
         self._work.put((work, ticket))
         return ticket
@@ -126,11 +131,17 @@ class ThreadLane:
 
     def close(self) -> None:
         """Waits for the thread, unless something holds it up for long."""
+        self._is_closed = True
         self._work.put(None)
         self._thread.join(CLOSING)
 
-    @torch.no_grad()
     def _run(self) -> None:
+        of_cuda = self._device is not None and self._device.type == "cuda"
+        with torch.cuda.device(self._device) if of_cuda else contextlib.nullcontext():
+            self._work_off()
+
+    @torch.no_grad()
+    def _work_off(self) -> None:
         while (item := self._work.get()) is not None:
             work, ticket = item
             ticket.begin = time.monotonic_ns()

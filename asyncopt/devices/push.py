@@ -115,7 +115,8 @@ class Pusher:
     Under a sync that takes pushes in parts, every chunk is pushed by itself and pulled right after.
     Where non-finite gradients are skipped, that begins when all chunks have landed and been looked
     at, and those come first that the next forward pass needs first; else they are pushed as they
-    land. Under other syncs there is one push and one pull of everything.
+    land. Under other syncs there is one push and one pull of everything, and where gradients are
+    corrected first, which may make them infinite.
 
     Args:
         host: pushes; its parameters are private copies.
@@ -142,6 +143,7 @@ class Pusher:
         self._segment = host._sharing.store.segment
         self._worker = host._sharing.worker
         self._in_parts = syncs()[host.sync]["in_parts"]
+        self._is_over = False
 
     @property
     def _plan(self) -> _core.Plan:
@@ -161,6 +163,10 @@ class Pusher:
                     arrival.fail(failure)
             raise
 
+    def stop(self) -> None:
+        """No part of a push goes to the store any more once what is there has ended."""
+        self._is_over = True
+
     def send(self, slot: Slot, number: int, after: Moment) -> Ticket:
         """Brings one chunk of a slot's parameters to the device."""
         to, pulled = self._to[number], slot.pulled[number]
@@ -170,16 +176,18 @@ class Pusher:
         host, slot = self._host, push.slot
         *_, skip = push.how
         everything = range(len(self._chunks))
+        is_corrected = host._delay is not None and host._delay.compensates
+        in_parts = self._in_parts and not (skip and is_corrected)
         is_finite = True
-        if skip or not self._in_parts:
+        if skip or not in_parts:
             for number in everything:
                 push.copies[number].finish()
-                if self._in_parts and is_finite:
+                if in_parts and is_finite:
                     is_finite = self._plan.is_finite(_some(push.grads, self._chunks[number].params))
         if host._delay is not None:
             host._delay.computed_from(slot.params, slot.version)
             push.how = slowed(push.how, host._delay.step_scale())
-        if self._in_parts and is_finite:
+        if in_parts and is_finite:
             order = list(reversed(everything) if skip else everything)
             slot.version = self._push_in_parts(push, order)
         else:
@@ -216,11 +224,18 @@ class Pusher:
         return version
 
     def _call(self, slot: Slot, *push: Any) -> int:
+        if self._is_over:
+            raise DeviceError(f"{self._lanes.device}: the worker ended in the middle of a push")
         # What the gradient was computed from, and not what was pulled since, tells how stale it is.
         self._segment.pull_mark(self._worker, slot.version)
         done = self._plan.push(*push)
-        if done in (_core.Plan.STALE, _core.Plan.ODD_GRADIENT):
-            raise AssertionError("the plan of a replica does not fit it")
+        if done == _core.Plan.STALE:
+            raise ValueError(
+                "optimizer.state: expected the entries that it had at the start of the run, as a "
+                "worker with a device pushes from elsewhere, got others; load a state before launch"
+            )
+        if done == _core.Plan.ODD_GRADIENT:
+            raise AssertionError("a gradient in a slot does not fit its parameter")
         return done
 
     def _corrected(self, push: Push, params: Sequence[int]) -> list[torch.Tensor | None]:
@@ -253,6 +268,13 @@ class Pusher:
             back=_spans(lanes.back, ((a.copy.begin, a.copy.end) for a in push.arrivals)),
             stalled=_spans(lanes.out, push.stalls),
         )
+
+    def take_down_stalls(self, stalls: Sequence[tuple[Moment, Moment]]) -> None:
+        """Waits that came after the last push, which must be over; compute ends first."""
+        device = self._lanes.device
+        if device.type == "cuda":
+            torch.cuda.current_stream(device).synchronize()
+        self._log(out=(), push=(), back=(), stalled=_spans(self._lanes.out, stalls))
 
 
 def _some(grads: Sequence[torch.Tensor | None], of: Iterable[int]) -> list[torch.Tensor | None]:

@@ -91,10 +91,11 @@ class DeviceReplica:
         self._chunk_of = {i: n for n, chunk in enumerate(self._chunks) for i in chunk.params}
         self._slots = [Slot(self._chunks, values, device, version) for _ in range(1 + self._lag)]
         self._home = [torch.empty(c.nbytes, dtype=torch.uint8, device=device) for c in self._chunks]
+        self._places = list(values)  # of the parameters, by number
         for chunk, home in zip(self._chunks, self._home, strict=True):
             for i, view in zip(chunk.params, chunks.views(home, chunk, values), strict=True):
                 view.copy_(values[i])
-                self._params[i].data = view
+                self._params[i].data = self._places[i] = view
         for value, place in zip(values, self._slots[0].params, strict=True):
             value.data = place
         # With a lag, parameters that have come wait beside those in use.
@@ -102,6 +103,10 @@ class DeviceReplica:
         self._pusher = Pusher(self._host, self._chunks, self._porch, self._lanes, self._log)
         self._missing = [set(chunk.params) for chunk in self._chunks]
         self._staged: dict[int, _Staged] = {}
+
+    def stop(self) -> None:
+        """Lets a push in the background end early."""
+        self._pusher.stop()
 
     def close(self) -> None:
         """Takes the hooks away. The lanes must be closed."""
@@ -127,9 +132,9 @@ class DeviceReplica:
     def _stage(self, number: int) -> None:
         """Packs a chunk's gradients, which may then change, and sends them to the host."""
         slot = self._next
-        if slot.push is not None:
-            self._stalled(slot.push.finish)  # that used it before
-            slot.push = None
+        before, slot.push = slot.push, None  # that used it before
+        if before is not None:
+            self._stalled(before.finish)
         dense = self._dense(number)
         if dense:
             torch._foreach_copy_([slot.packed_grads[i] for i in dense], list(dense.values()))
@@ -177,10 +182,12 @@ class DeviceReplica:
 
         Raises:
             DeviceError, LockTimeout: the push before failed.
-            ValueError: a sparse gradient names rows that its parameter does not have.
+            ValueError: a sparse gradient names rows that its parameter does not have, or a
+                parameter is in other memory than it was given here.
         """
         with naming(self._lanes.device, "step"):
             self.flush()
+            self._check_places()
             if self._order is not None:
                 self._settle(self._order)
             self._stage_anew()
@@ -189,6 +196,22 @@ class DeviceReplica:
             self._push(self._next)
             if self._forward.nobodys:
                 self._wait_for(self._forward.nobodys)
+
+    def _check_places(self) -> None:
+        for i, (param, place) in enumerate(zip(self._params, self._places, strict=True)):
+            if (param.data_ptr(), param.dtype, param.shape, param.stride()) != (
+                place.data_ptr(),
+                place.dtype,
+                place.shape,
+                place.stride(),
+            ):
+                raise ValueError(
+                    f"params[{i}]: expected {place.dtype}, shape {tuple(place.shape)}, on "
+                    f"{place.device}, as the worker was given it; got {param.dtype}, shape "
+                    f"{tuple(param.shape)}, on {param.device}, in other memory (was .data "
+                    "replaced, or the model converted or moved?); do that before launch, or write "
+                    "into it with .copy_() instead"
+                )
 
     @property
     def _next(self) -> Slot:
@@ -283,6 +306,8 @@ class DeviceReplica:
             self._stalled(running.finish)
         except BaseException:
             self._last = None  # it brings nothing
+            for slot in self._slots:
+                slot.push = None
             raise
         finally:
             self._coming = {}
@@ -302,9 +327,19 @@ class DeviceReplica:
                 to.copy_(pulled)
         self._last = None  # what it has brought is older
         after = back.moment()
-        for home, pulled in zip(self._home, self._slots[0].pulled, strict=True):
-            back.submit(partial(copy, home, pulled), after).wait()
+        both = zip(self._home, self._slots[0].pulled, strict=True)
+        tickets = [back.submit(partial(copy, home, pulled), after) for home, pulled in both]
+        for ticket in tickets:
+            ticket.wait()
+            ticket.finish()  # the next push or pull writes into the same memory of the host
         torch._C._increment_version(self._params)
+
+    def rest(self) -> None:
+        """The same as :meth:`flush`; then all waits are in the log."""
+        self.flush()
+        if self._stalls:
+            self._pusher.take_down_stalls(self._stalls)
+            self._stalls = []
 
     def _stalled(self, wait: Callable[[], object]) -> None:
         """Waits, and notes from when until when compute had nothing to do."""

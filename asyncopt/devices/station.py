@@ -54,7 +54,7 @@ class Station:
                 device,
                 out=lane_of(device, "asyncopt-out"),
                 back=lane_of(device, "asyncopt-back"),
-                push=ThreadLane("asyncopt-push"),
+                push=ThreadLane("asyncopt-push", device),
             )
             self._move(modules, optimizers)
             for optimizer in optimizers:
@@ -70,6 +70,8 @@ class Station:
 
     def close(self) -> None:
         """Ends what goes on in the background, and lets go of the device."""
+        for replica in self._replicas:
+            replica.stop()
         if self._lanes is not None:
             self._lanes.close()
         for replica in self._replicas:
@@ -84,7 +86,8 @@ class Station:
     @torch.no_grad()
     def rest(self) -> None:
         """The same; then what is the worker's own is written back, if it is to be kept."""
-        self.flush()
+        for replica in self._replicas:
+            replica.rest()
         if self._keeps:
             for home, own in self._own:
                 home.copy_(own)
@@ -143,21 +146,26 @@ class Station:
                 for param in params:
                     param.data = param.to(self.device)
                 optimizer.optimizer.load_state_dict(optimizer.optimizer.state_dict())
-        copies: dict[int, torch.Tensor] = {}
+        copies: dict[int, torch.Tensor] = {}  # by the ids of their originals
+        made: set[int] = set()  # ids of the copies
 
         def own(home: torch.Tensor) -> torch.Tensor:
             copy = copies.get(id(home))
             if copy is None:
                 copy = copies[id(home)] = home.to(self.device, copy=True)
+                made.add(id(copy))
                 self._own.append((home, copy))
             return copy
 
         for outermost in modules:
             for module in outermost.modules():
                 for name, buffer in module._buffers.items():
-                    if buffer is not None and id(buffer) not in copies:
+                    if buffer is not None and id(buffer) not in made:
                         module._buffers[name] = own(buffer)
                 for param in module.parameters(recurse=False):
                     if id(param) not in trained:
                         trained.add(id(param))
                         param.data = own(param.detach())
+        for optimizer in optimizers:
+            if not isinstance(optimizer, Optimizer | Averaging) and optimizer.state:
+                optimizer.load_state_dict(optimizer.state_dict())  # to where its parameters are

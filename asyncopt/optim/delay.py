@@ -142,6 +142,8 @@ class Delay:
         curvature = -self._strength * square if maximize else self._strength * square
         if self._mean_squares:
             mean_square = self._mean_squares[index]
-            mean_square[part] = self._decay * mean_square[part] + (1 - self._decay) * square
-            curvature /= (mean_square[part] + _EPS).sqrt_()
+            mean = self._decay * mean_square[part] + (1 - self._decay) * square
+            # A gradient that is not finite is skipped, or spoils the parameters; not all to come.
+            mean_square[part] = mean = torch.where(mean.isfinite(), mean, mean_square[part])
+            curvature /= (mean + _EPS).sqrt_()
         return curvature.mul_(change).add_(grad)

@@ -173,8 +173,9 @@ def launch(
         devices: where each worker computes, "cpu" or "cuda:0"; the same device as often as it has
             workers. A worker with a device has a replica of the model there, under any sync: its
             gradients are pushed, and new parameters pulled, beside computing. Code that reads
-            parameters in any other way than by a forward pass or ``state_dict()`` of a module calls
-            ``optimizer.flush()`` before. Buffers are each worker's own; those of worker 0 are kept.
+            parameters in any other way than by a forward pass or ``state_dict()`` of the module
+            that holds them calls ``optimizer.flush()`` before. What ``fn`` writes to them does not
+            reach the store. Buffers are each worker's own; those of worker 0 are kept.
             None: workers train in place, on the host.
         lag: with ``devices``, 0: a forward pass waits for the parameters that its worker's last
             push has brought, each module for its own. 1: it begins at once with those of the push

@@ -156,7 +156,8 @@ class Worker:
 
         The run's step is the number of pushes that the store of the scheduler's optimizer has
         taken, by whichever worker, so all workers see one schedule, and one that was restarted
-        takes it up where it is. The rates are those that torch's own loop has at that step.
+        takes it up where it is. The rates are those that torch's own loop has at that step. A
+        worker with a device waits here for its last push.
 
         Args:
             scheduler: any of ``torch.optim.lr_scheduler`` but ``ReduceLROnPlateau``. It may come
@@ -168,6 +169,8 @@ class Worker:
             TypeError, ValueError: an argument is wrong, or the scheduler is ahead of the run.
         """
         check_schedule(scheduler, every)
+        if self._station is not None:
+            self._station.flush()  # this worker's own pushes are among those of the store
         for optimizer in self._optimizers:
             # An averaging one has its rates from the optimizer that it wraps.
             if scheduler.optimizer in (optimizer, getattr(optimizer, "optimizer", None)):
