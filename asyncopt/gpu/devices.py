@@ -38,9 +38,9 @@ def unavailable() -> str | None:
         if error.name != "asyncopt._cuda" and "_cuda" not in str(error):
             raise
         return (
-            "this build has no CUDA kernels: nvcc was not found when it was installed; install the "
-            "CUDA toolkit, 12.0 or newer, and reinstall with `pip install --no-binary asyncopt "
-            "asyncopt`"
+            "this build has no CUDA kernels: nvcc was not found when it was installed, or failed; "
+            "install the CUDA toolkit, 12.0 or newer, and reinstall with `pip install --no-binary "
+            "asyncopt asyncopt`"
         )
     if _cuda.LAYOUT != _core.DEVICE_LAYOUT:
         return "asyncopt._cuda is of another build than asyncopt._core; reinstall asyncopt"

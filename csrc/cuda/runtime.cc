@@ -37,6 +37,8 @@ std::string explain(cudaError_t error) {
                 : "; the driver is of CUDA " + dotted(driver) + ", this build of " + version() +
                       ": update the driver, or reinstall with a CUDA toolkit that is not "
                       "newer than it";
+  if (error == cudaErrorMemoryAllocation)
+    text += "; torch may keep memory that no tensor uses: call torch.cuda.empty_cache()";
   if (error == cudaErrorNoKernelImageForDevice)
     text += "; reinstall with CMAKE_ARGS=-DCMAKE_CUDA_ARCHITECTURES=native";
   return text;
