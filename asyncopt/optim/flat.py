@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import torch
 
 __all__ = ["FlatGradients"]
 
+_ALIGNMENT = 16  # bytes
+
 
 class FlatGradients:
     """One zeroed buffer per dtype and device, and every parameter's ``.grad`` a view of it.
 
     Autograd accumulates into an existing gradient in place, so the views stay. Zeroing them all is
-    one pass over contiguous memory.
+    one pass over contiguous memory. Views begin where the widest loads and stores can.
 
     Args:
         params: the parameters, in order. A gradient that one has already is kept.
@@ -29,14 +32,15 @@ class FlatGradients:
         self.views: list[torch.Tensor] = [torch.empty(0)] * len(every)
         for dtype, device in dict.fromkeys((p.dtype, p.device) for p in every):
             members = [i for i, p in enumerate(every) if (p.dtype, p.device) == (dtype, device)]
-            buffer = torch.zeros(sum(every[i].numel() for i in members), dtype=dtype, device=device)
+            unit = _ALIGNMENT // dtype.itemsize
+            ends = itertools.accumulate(-(-every[i].numel() // unit) * unit for i in members)
+            offsets = [0, *ends]
+            buffer = torch.zeros(offsets.pop(), dtype=dtype, device=device)
             self._buffers.append(buffer)
-            offset = 0
-            for i in members:
+            for i, offset in zip(members, offsets, strict=True):
                 param = every[i]
                 # .data: with a version counter of its own, which tells whether it was written.
                 view = buffer.as_strided(param.shape, param.stride(), offset).data
-                offset += param.numel()
                 if param.grad is not None:
                     view.copy_(param.grad)
                 self.views[i] = view
