@@ -37,6 +37,12 @@ bool is_tensor(PyObject* object) {
 Plan::Plan(std::unique_ptr<Target> target, std::unique_ptr<DeviceTarget> device)
     : target_(std::move(target)), device_(std::move(device)), api_(exchange_api()) {}
 
+Plan::~Plan() {
+  if (device_ == nullptr) return;
+  const py::gil_scoped_release others_may_run;  // memory is free when the device is done with it
+  device_.reset();
+}
+
 void Plan::add_group() {
   groups_.emplace_back();
   group_sizes_.push_back(0);
@@ -193,13 +199,21 @@ std::unique_lock<std::mutex> Plan::one_caller() {
 int Plan::step(const py::list& groups, const py::dict& state, const py::list& hyper,
                std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
                const py::object& grads) {
+  return step_with({}, groups, state, hyper, {{}, threads, seed, audit, skip_nonfinite}, grads);
+}
+
+// `push`: how to push, without the groups.
+int Plan::step_with(const Scaling& scaling, const py::list& groups, const py::dict& state,
+                    const py::list& hyper, const Push& push, const py::object& grads) {
   const auto lock = one_caller();
   const bool settled = settled_ && grads.is_none() && settled_gradients();
   if (!settled && !current(groups, state)) return kStale;
   if (!settled && !read_gradients(grads)) return kOddGradient;
   read_hyper(hyper);
   const int updated = updated_;
-  const bool applied = run({groups_, threads, seed, audit, skip_nonfinite});
+  Push whole = push;
+  whole.groups = groups_;
+  const bool applied = run(whole, /*refresh=*/true, scaling);
   if (!settled) held_.clear();
   return applied ? updated : kSkipped;
 }
@@ -209,16 +223,15 @@ int Plan::step_scaled(const py::list& groups, const py::dict& state, const py::l
                       const py::object& grads, const py::object& grad_scale,
                       const py::object& found_inf) {
   if (device_ == nullptr) throw std::logic_error("step_scaled: expected a plan on a device");
-  const struct Scaling {
-    Plan& plan;
-    ~Scaling() { plan.grad_scale_ = plan.found_inf_ = nullptr; }
-  } until_the_end{*this};
-  grad_scale_ = number_at(grad_scale, "grad_scale");
-  found_inf_ = number_at(found_inf, "found_inf");
-  return step(groups, state, hyper, threads, seed, audit, skip_nonfinite, grads);
+  return step_with({number_at(grad_scale, "grad_scale"), number_at(found_inf, "found_inf")}, groups,
+                   state, hyper, {{}, threads, seed, audit, skip_nonfinite}, grads);
 }
 
-std::uint64_t Plan::skipped() { return device_ == nullptr ? 0 : device_->stepper.skipped(); }
+std::uint64_t Plan::skipped() {
+  if (device_ == nullptr) return 0;
+  const py::gil_scoped_release others_may_run;
+  return device_->stepper.skipped();
+}
 
 int Plan::step_rows(const py::list& groups, const py::dict& state, const py::list& hyper,
                     std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
@@ -300,14 +313,16 @@ bool Plan::is_finite(const py::list& grads) {
 }
 
 // False if the push was skipped.
-bool Plan::run(const Push& request, bool refresh) {
+bool Plan::run(const Push& request, bool refresh, const Scaling& scaling) {
   if (device_ != nullptr) {
-    device::Step step{request, nullptr, device_->atomic, rates_, grad_scale_, found_inf_};
+    device::Step step{request,          nullptr, device_->atomic, rates_, scaling.grad_scale,
+                      scaling.found_inf};
     if (device_->type != dlpack::kCpu &&
         api_->current_stream(device_->type, device_->id, &step.stream) != 0)
       throw py::error_already_set();
-    device_->stepper.step(step);  // in some microseconds: not worth giving the GIL away
-    return true;                  // if it is skipped, that comes out later, on the device
+    const py::gil_scoped_release others_may_run;  // while it waits for a table, or for memory
+    device_->stepper.step(step);
+    return true;  // if it is skipped, that comes out later, on the device
   }
   const py::gil_scoped_release others_may_run;
   const PushResult result = target_ == nullptr

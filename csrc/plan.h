@@ -32,10 +32,19 @@ struct DeviceTarget {
   bool atomic;
 };
 
+// GradScaler's numbers, on the device.
+struct Scaling {
+  const float* grad_scale = nullptr;
+  const float* found_inf = nullptr;
+};
+
 class Plan {
  public:
   // Over a store, on a device, or, with neither, alone in host memory.
   explicit Plan(std::unique_ptr<Target> target, std::unique_ptr<DeviceTarget> device = nullptr);
+  ~Plan();
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
 
   // Starts a group; tensors added next belong to it.
   void add_group();
@@ -66,7 +75,8 @@ class Plan {
   // Whether gradients as `push` takes them are all finite.
   bool is_finite(const py::list& grads);
   // The same on a device, for GradScaler: gradients are divided by `grad_scale`, and nothing is
-  // done where `found_inf` is not 0. Both are None or a float32 number on the device.
+  // done where `found_inf` is not 0. Both are None or a float32 number on the device. Gradients are
+  // left divided.
   int step_scaled(const py::list& groups, const py::dict& state, const py::list& hyper,
                   std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
                   const py::object& grads, const py::object& grad_scale,
@@ -120,13 +130,13 @@ class Plan {
   bool settled_gradients() const;
   bool read_gradients(const py::object& grads);
   bool read_sparse(std::size_t i, const py::object& grad, const dlpack::Tensor& param);
-  bool run(const Push& push, bool refresh = true);
+  int step_with(const Scaling& scaling, const py::list& groups, const py::dict& state,
+                const py::list& hyper, const Push& push, const py::object& grads);
+  bool run(const Push& push, bool refresh = true, const Scaling& scaling = {});
 
   std::unique_ptr<Target> target_;
   std::unique_ptr<DeviceTarget> device_;
   std::vector<device::Rate> rates_;  // of the groups
-  const float* grad_scale_ = nullptr;
-  const float* found_inf_ = nullptr;
   const dlpack::ExchangeApi* api_;
   std::vector<Tensor> tensors_;
   std::vector<Block> blocks_;

@@ -3,11 +3,15 @@
 #pragma once
 
 #include <array>
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <mutex>
 #include <set>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -28,6 +32,9 @@ class HostDevice final : public device::Backend {
   bool capturing = false;
   // The next call of this name fails.
   std::string failing;
+  // While it is held, whoever needs it waits; one who has waited for long goes on, and is counted.
+  std::atomic<bool> held = false;
+  std::atomic<std::size_t> waiting = 0, overdue = 0;
 
   void replay() {
     for (const auto& each : graph_) each();
@@ -37,6 +44,7 @@ class HostDevice final : public device::Backend {
   const char* explain(const device::Status&) override { return "hostErrorMadeUp, as told"; }
 
   device::Status allocate(std::size_t bytes, void** device, void** host) override {
+    const std::lock_guard one_call(busy_);
     if (fails("allocate")) return {2, "allocate"};
     *device = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
     *host = std::malloc(bytes);
@@ -46,6 +54,8 @@ class HostDevice final : public device::Backend {
     return {};
   }
   void release(void* device, void* host) override {
+    wait_while_held();
+    const std::lock_guard one_call(busy_);
     for (void* const each : {device, host}) {
       memory.erase(each);
       std::free(each);
@@ -56,6 +66,7 @@ class HostDevice final : public device::Backend {
   }
   device::Status upload(void* device, const void* host, std::size_t bytes,
                         device::Stream) override {
+    const std::lock_guard one_call(busy_);
     if (fails("upload")) return {1, "upload"};
     ++uploads;
     uploaded_bytes += bytes;
@@ -66,6 +77,7 @@ class HostDevice final : public device::Backend {
     return upload(device, host, bytes, nullptr);
   }
   device::Status download(void* host, const void* device, std::size_t bytes) override {
+    wait_while_held();
     std::memcpy(host, device, bytes);
     return {};
   }
@@ -85,7 +97,9 @@ class HostDevice final : public device::Backend {
 
   device::Status launch(device::Launch launch, std::size_t kernel, const void* args,
                         std::size_t items, device::Stream) override {
-    if (fails("launch")) return {3, "launch"};
+    wait_while_held();
+    const std::lock_guard one_call(busy_);
+    if (fails("launch") || items == 0) return {3, "launch"};  // no GPU launches no blocks
     ++launches[static_cast<std::size_t>(launch)];
     check_alignment(*static_cast<const device::Part*>(args));  // which all arguments begin with
     const auto keep = [&]<class Args>(const Args* given) {
@@ -136,9 +150,7 @@ class HostDevice final : public device::Backend {
     for (std::size_t i = 0; i < part.tensor_count; ++i) {
       const device::Tensor& t = part.tensors[i];
       if (t.aligned == 0) continue;
-      for (const void* const p :
-           {static_cast<const void*>(t.param), t.grad, static_cast<const void*>(t.slots[0]),
-            static_cast<const void*>(t.slots[1]), static_cast<const void*>(t.slots[2])})
+      for (const void* const p : {t.param, t.grad, t.slots[0], t.slots[1], t.slots[2]})
         CHECK_EQ(reinterpret_cast<std::uintptr_t>(p) % device::kVector, 0u);
     }
   }
@@ -158,12 +170,21 @@ class HostDevice final : public device::Backend {
       for (unsigned thread = 0; thread < threads; ++thread)
         all[kernel].of[static_cast<std::size_t>(launch)](args, {block, blocks, thread});
   }
+  void wait_while_held() {
+    using namespace std::chrono_literals;
+    ++waiting;
+    const auto deadline = std::chrono::steady_clock::now() + 5s;
+    while (held && std::chrono::steady_clock::now() < deadline) std::this_thread::sleep_for(1ms);
+    if (held) ++overdue;
+    --waiting;
+  }
   bool fails(const char* call) {
     if (failing != call) return false;
     failing.clear();
     return true;
   }
 
+  std::mutex busy_;  // threads step side by side, as on a GPU
   std::vector<std::function<void()>> graph_;
 };
 

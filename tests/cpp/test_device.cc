@@ -105,6 +105,13 @@ void check_same(Model& a, Model& b) {
   }
 }
 
+void check_same_gradients(Model a, Model& b) {
+  for (std::size_t i = 0; i < a.tensors.size(); ++i) {
+    Model::Tensor &x = a.tensors[i], &y = b.tensors[i];
+    CHECK_EQ(std::memcmp(x.grad(), y.grad(), x.n * x.kernel->param_bytes), 0);
+  }
+}
+
 void step_alone(Model& model, std::uint32_t seed, bool skip_nonfinite = false) {
   Push push = model.push(seed);
   push.skip_nonfinite = skip_nonfinite;
@@ -242,28 +249,33 @@ void check_mixed() {
   CHECK_EQ(device.launches[1], 3u * 3 * 3);  // 32, 32 and 11 groups
 }
 
-// What GradScaler leaves to the step: nothing is written where found_inf says so.
-void check_scaling() {
-  current_case = "scaling";
-  for (const char* const dtype : {"float32", "float64", "bfloat16"}) {
-    Model here = many(5, "adam", dtype);
-    Model there = here;
-    HostDevice device;
-    device::Stepper stepper(device);
-    float scale = 8, found = 0;
-    for (std::uint32_t t = 0; t < 4; ++t) {
-      here.draw(t);
-      there.draw(t);
-      for (Model::Tensor& tensor : there.tensors)
-        for (std::size_t i = 0; i < tensor.n; ++i)
-          put(dtype, tensor.grad(), i, get(dtype, tensor.grad(), i) * 8);
-      found = t == 2 ? 1 : 0;
-      if (t != 2) step_alone(here, t);
-      stepper.step({.push = there.push(t), .grad_scale = &scale, .found_inf = &found});
-      check_same(here, there);
-    }
-    CHECK_EQ(stepper.skipped(), 1u);
+// What GradScaler leaves to the step: gradients are left unscaled, and nothing is written where
+// found_inf says so.
+void check_scaling(const char* dtype, bool atomic) {
+  current_case = std::string("scaling ") + dtype + (atomic ? " atomic" : " hogwild");
+  const Kernel& kernel = kernel_of("adam", dtype);
+  Model here;
+  here.hyper = {hyper_of(kernel, 0)};
+  for (const std::size_t n : {64u, 5u, 4100u}) here.add(kernel, n, n == 5 ? 1 : 0);
+  Model there = here;
+  HostDevice device;
+  device::Stepper stepper(device);
+  float scale = 8, found = 0;
+  for (std::uint32_t t = 0; t < 4; ++t) {
+    here.draw(t);
+    there.draw(t);
+    for (Model::Tensor& tensor : there.tensors)
+      for (std::size_t i = 0; i < tensor.n; ++i)
+        put(dtype, tensor.grad(), i, get(dtype, tensor.grad(), i) * 8);
+    const Model scaled = there;
+    found = t == 2 ? 1 : 0;
+    if (t != 2) step_alone(here, t);
+    stepper.step(
+        {.push = there.push(t), .atomic = atomic, .grad_scale = &scale, .found_inf = &found});
+    check_same(here, there);
+    check_same_gradients(t == 2 ? scaled : here, there);
   }
+  CHECK_EQ(stepper.skipped(), 1u);
 }
 
 // A learning rate on the device; it may change between two steps without the host's knowledge.
@@ -324,6 +336,25 @@ void check_nonfinite() {
   }
 }
 
+// Tensors without elements, of a kernel of their own: there is nothing to check, and the step
+// counts.
+void check_empty() {
+  current_case = "empty";
+  Model here;
+  here.hyper = {hyper_of(kernel_of("adam", "float32"), 0)};
+  here.add(kernel_of("adam", "float32"), 7);
+  here.add(kernel_of("adam", "float64"), 0);
+  Model there = here;
+  HostDevice device;
+  device::Stepper stepper(device);
+  for (Model* const model : {&here, &there}) model->draw(1);
+  step_alone(here, 1, true);
+  Push push = there.push(1);
+  push.skip_nonfinite = true;
+  stepper.step({.push = push});
+  check_same(here, there);
+}
+
 // A captured step runs when it is replayed, counts its steps and rounds by new random numbers; what
 // it reads is written once, whatever other steps do in between.
 void check_capture() {
@@ -382,9 +413,11 @@ int main() {
   check_alignment();
   check_tables();
   check_mixed();
-  check_scaling();
+  for (const char* const dtype : {"float32", "float64", "bfloat16"})
+    for (const bool atomic : {false, true}) check_scaling(dtype, atomic);
   check_rates();
   check_nonfinite();
+  check_empty();
   check_capture();
   check_errors();
 }

@@ -16,9 +16,14 @@ BUILD = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
 _CPU = 1  # DLPack's number
 
 
+def host_library() -> ctypes.CDLL:
+    """What the device is in, with the tests' own calls of it."""
+    return ctypes.CDLL(str(BUILD / "host_device.so"))
+
+
 def open_host_device() -> Device:
     """The device, in this process."""
-    make = ctypes.CDLL(str(BUILD / "host_device.so")).host_device
+    make = host_library().host_device
     make.restype = ctypes.c_void_p
     return Device(make(), _CPU, 0)
 

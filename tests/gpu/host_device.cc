@@ -2,7 +2,14 @@
 // kernels.
 #include "host_device.h"
 
-extern "C" __attribute__((visibility("default"))) void* host_device() {
+#define EXPORTED extern "C" __attribute__((visibility("default")))
+
+static asyncopt::test::HostDevice& the_device() {
   static asyncopt::test::HostDevice device;
-  return static_cast<asyncopt::device::Backend*>(&device);
+  return device;
 }
+
+EXPORTED void* host_device() { return static_cast<asyncopt::device::Backend*>(&the_device()); }
+EXPORTED void hold(bool held) { the_device().held = held; }
+EXPORTED std::size_t waiting() { return the_device().waiting; }
+EXPORTED std::size_t overdue() { return the_device().overdue; }

@@ -115,14 +115,11 @@ ASYNCOPT_HD void prepare(const PrepareArgs& args, const Place& place) {
 // A tensor's arrays, from a chunk's first element on.
 template <std::size_t K, class T, class S>
 struct Arrays {
-  T* w;
-  const T* g;
+  T *w, *g;
   S* s[K + 1];
 
   ASYNCOPT_HD ASYNCOPT_INLINE Arrays(const Tensor& tensor, std::size_t begin)
-      : w(static_cast<T*>(tensor.param) + begin),
-        g(static_cast<const T*>(tensor.grad) + begin),
-        s{} {
+      : w(static_cast<T*>(tensor.param) + begin), g(static_cast<T*>(tensor.grad) + begin), s{} {
     for (std::size_t k = 0; k < K; ++k) s[k] = static_cast<S*>(tensor.slots[k]) + begin;
   }
 };
@@ -144,6 +141,12 @@ struct Update {
       : coef(*reinterpret_cast<const typename Rule::template Coef<C>*>(record.coef)),
         unscale(static_cast<C>(record.unscale)),
         seed(record.seed) {}
+
+  // A gradient as it is left: unscaled, as torch's fused optimizers leave it.
+  ASYNCOPT_HD ASYNCOPT_INLINE bool writes_gradients() const { return unscale != 1; }
+  ASYNCOPT_HD ASYNCOPT_INLINE T unscaled(T g) const {
+    return nearest<T>(static_cast<C>(widen(g)) * unscale);
+  }
 
   // Element `i` of its tensor. s[]: its slots.
   ASYNCOPT_HD ASYNCOPT_INLINE void element(std::size_t i, T& w, T g, S* s) const {
@@ -173,6 +176,12 @@ struct Update {
     for (std::size_t a = 0; a < kAhead; ++a) {
       const std::size_t v = first + a * kThreads;
       if (v >= count) break;
+      if (writes_gradients()) {
+        Pack<T, N> left = {};
+        ASYNCOPT_UNROLL
+        for (std::size_t e = 0; e < N; ++e) left.values[e] = unscaled(g[a].values[e]);
+        pack_at<N>(at.g, v) = left;
+      }
       ASYNCOPT_UNROLL
       for (std::size_t e = 0; e < N; ++e) {
         S slots[K + 1] = {};
@@ -195,16 +204,19 @@ struct Update {
     for (std::size_t i = whole * N + thread; i < range.n; i += kThreads) {
       S slots[K + 1] = {};
       for (std::size_t k = 0; k < K; ++k) slots[k] = at.s[k][i];
-      element(range.begin + i, at.w[i], at.g[i], slots);
+      const T g = at.g[i];
+      if (writes_gradients()) at.g[i] = unscaled(g);
+      element(range.begin + i, at.w[i], g, slots);
       for (std::size_t k = 0; k < K; ++k) at.s[k][i] = slots[k];
     }
   }
 
   ASYNCOPT_HD ASYNCOPT_INLINE void atomic(const Tensor& tensor, const Range& range,
                                           unsigned thread) const {
-    const T* const g = static_cast<const T*>(tensor.grad);
+    T* const g = static_cast<T*>(tensor.grad);
     for (std::size_t i = range.begin + thread; i < range.begin + range.n; i += kThreads) {
       const C gradient = static_cast<C>(widen(g[i])) * unscale;
+      if (writes_gradients()) g[i] = unscaled(g[i]);
       if constexpr (std::is_same_v<T, C> && requires { Rule::addend(coef, gradient); })
         if (Rule::adds(coef)) {
           fetch_add(static_cast<T*>(tensor.param) + i, Rule::addend(coef, gradient));

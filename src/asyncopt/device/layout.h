@@ -18,7 +18,7 @@ inline constexpr std::size_t kMaxGroups = 32;  // groups that one prepare launch
 // A tensor with a gradient. Written by the host.
 struct Tensor {
   void* param;
-  const void* grad;
+  void* grad;
   void* slots[kMaxSlots];
   double* scalars;
   std::uint64_t n;
@@ -36,12 +36,13 @@ struct Chunk {
 // What `prepare` says to `update` of a tensor.
 struct Record {
   alignas(16) std::byte coef[kMaxCoef];
-  double unscale;  // factor of the gradients
+  double unscale;  // factor of the gradients; other than 1: they are written, too
   std::uint32_t seed;
   std::uint32_t skip;  // 1: leave it as it is
 };
 
-// What steps leave to the next one. There is one for an optimizer.
+// What steps leave to the next one. There is one for an optimizer, and so its steps follow each
+// other on the device: whoever steps on several streams at once has an optimizer for each.
 struct Clock {
   std::uint32_t pushes;  // so that a step that a graph replays rounds by other random numbers
   std::uint32_t bad;     // 1: this step has found an infinite or NaN gradient

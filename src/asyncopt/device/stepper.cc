@@ -12,7 +12,7 @@ Tensor tensor_of(const Block& block, std::size_t group, std::size_t ordinal) {
   const Kernel& kernel = *block.kernel;
   Tensor t{};
   t.param = reinterpret_cast<void*>(block.param);
-  t.grad = block.grad;
+  t.grad = const_cast<void*>(block.grad);  // which is written where it is scaled
   bool aligned = is_aligned(t.param) && is_aligned(t.grad);
   for (std::size_t k = 0; k < kernel.slots.size(); ++k) {
     t.slots[k] = reinterpret_cast<void*>(block.slots[k]);
@@ -72,6 +72,7 @@ void Stepper::step(const Step& step) {
   };
   if (step.push.skip_nonfinite)
     for (const Share& share : shares_) {
+      if (share.chunks == 0) continue;  // no elements, no block
       const CheckArgs args{part_of(share)};
       check(backend_,
             backend_.launch(Launch::check, share.kernel, &args, share.chunks, step.stream));
