@@ -16,7 +16,7 @@ from asyncopt.optim.delay import Delay, check_delay_options
 from asyncopt.optim.kernels import syncs
 from asyncopt.optim.planning import unwrapped
 from asyncopt.optim.sharing import Sharing, alias, layout_of
-from asyncopt.optim.state import BOOK
+from asyncopt.optim.state import BOOK, cloned, with_torchs_step, without_book
 from asyncopt.optim.stepping import SteppingOptimizer
 from asyncopt.store import Ledger, Store
 
@@ -45,7 +45,8 @@ class Optimizer(SteppingOptimizer):
         params: dense tensors of float32, float64 or bfloat16, or groups of them, on the CPU or all
             on one CUDA device. There ``sync`` is ``"hogwild"`` or ``"atomic"``, gradients are
             dense, a step can be captured in a graph, and ``lr`` may be a tensor on the device,
-            which is read by the step itself.
+            which is read by the step itself. An optimizer there steps on one stream at a time:
+            streams that step side by side have a :func:`asyncopt.optim.thread_clone` each.
         sync: how an update reaches memory that other workers write too; see :func:`asyncopt.syncs`.
             It matters once the optimizer is shared: alone, there is nobody to synchronize with.
         audit: count every element update lost to a race (``sync="hogwild"`` only; slower).
@@ -109,6 +110,7 @@ class Optimizer(SteppingOptimizer):
         self._skipped = 0
         # Of the stochastic rounding; every push takes the next.
         self._seed = torch.initial_seed() & 0x3FFFFFFF
+        self._copies = 0
         self._forget_plan()
         super().__init__(params, **hyper)
         device = self._find_device(list(self._all_params()))
@@ -249,15 +251,19 @@ class Optimizer(SteppingOptimizer):
     def state_dict(self) -> dict[str, Any]:
         """As in torch; of a shared optimizer, a copy of what the store holds now.
 
-        Under ``sparse_updates="dense"`` all rows are caught up with before.
+        Of parameters on a device, ``step`` is a float32 copy, on the CPU unless a group is
+        ``capturable`` or ``fused``. Under ``sparse_updates="dense"`` all rows are caught up with
+        before.
         """
         self._refresh()
         self.catch_up()
         state: dict[str, Any] = unwrapped(super().state_dict)()
+        if self._is_on_device:
+            state["state"] = with_torchs_step(state)
         if self._keeps_books:
-            state["state"] = {index: _torchs(each) for index, each in state["state"].items()}
+            state["state"] = {index: without_book(each) for index, each in state["state"].items()}
         if self._sharing is not None:
-            state["state"] = {index: _cloned(each) for index, each in state["state"].items()}
+            state["state"] = {index: cloned(each) for index, each in state["state"].items()}
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -337,7 +343,9 @@ class Optimizer(SteppingOptimizer):
         """What another worker's optimizer of the same tensors of a GPU is made from."""
         if self._plan is None:
             self._make_plan()  # allocates the state, which they share
-        return self._options_state()
+        self._copies += 1
+        # A hash of integers is the same everywhere; copies of copies get others, too.
+        return {**self._options_state(), "_seed": hash((self._seed, self._copies)) & 0x3FFFFFFF}
 
     def _private_state(self) -> dict[str, Any]:
         """What a copy of its own is made from."""
@@ -345,7 +353,7 @@ class Optimizer(SteppingOptimizer):
         state = self._options_state()
         if self._sharing is not None:
             state["state"] = defaultdict(
-                dict, {param: _cloned(each) for param, each in self.state.items()}
+                dict, {param: cloned(each) for param, each in self.state.items()}
             )
         return state
 
@@ -355,6 +363,7 @@ class Optimizer(SteppingOptimizer):
             **{name: getattr(self, name) for name in _COPIED},
             "_sharing": None,
             "_delay": None,
+            "_copies": 0,
             "_step_supports_amp_scaling": False,
         }
 
@@ -366,7 +375,7 @@ class Optimizer(SteppingOptimizer):
         if get_spawning_popen() is not None:
             if self._sharing is not None:
                 return self._shared_state()
-            if self._step_supports_amp_scaling:
+            if self._is_on_device:
                 return self._state_on_device()
         return self._private_state()
 
@@ -388,12 +397,3 @@ _COPIED = (
     *("sync", "audit", "state_dtype", "nonfinite", "staleness_lr", "delay_compensation"),
     *("sparse_updates", "rowwise", "_flat_grads", "_seed", "_skipped"),
 )
-
-
-def _torchs(entries: dict[str, Any]) -> dict[str, Any]:
-    """Without what torch's optimizers do not have."""
-    return {name: value for name, value in entries.items() if name != BOOK}
-
-
-def _cloned(entries: dict[str, Any]) -> dict[str, Any]:
-    return {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in entries.items()}

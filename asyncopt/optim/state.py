@@ -13,7 +13,17 @@ from asyncopt.optim.checks import has_layout
 from asyncopt.optim.kernels import Kernel
 from asyncopt.store import TensorSpec
 
-__all__ = ["BOOK", "StateTensors", "adopt", "new_state_tensors", "reusable", "spec_of"]
+__all__ = [
+    "BOOK",
+    "StateTensors",
+    "adopt",
+    "cloned",
+    "new_state_tensors",
+    "reusable",
+    "spec_of",
+    "with_torchs_step",
+    "without_book",
+]
 
 #: Name of the state entry that says what the rows of a table owe, where somebody wants to know.
 BOOK = "owed"
@@ -154,6 +164,33 @@ def adopt(
             own.book.copy_(old)
         entries[BOOK] = own.book
     return entries
+
+
+def with_torchs_step(state_dict: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """The state in a state dict, with ``step`` where torch's optimizers read it without waiting.
+
+    They count in float32: on the parameter's device if the group is ``capturable`` or ``fused``,
+    else on the CPU.
+    """
+    state = dict(state_dict["state"])
+    for group in state_dict["param_groups"]:
+        there = group.get("capturable") or group.get("fused")
+        for index in group["params"]:
+            step = state.get(index, {}).get("step")
+            if isinstance(step, torch.Tensor):
+                device = step.device if there else "cpu"
+                state[index] = {**state[index], "step": step.to(device, torch.float32)}
+    return state
+
+
+def without_book(entries: dict[str, Any]) -> dict[str, Any]:
+    """The entries that torch's optimizers have, too."""
+    return {name: value for name, value in entries.items() if name != BOOK}
+
+
+def cloned(entries: dict[str, Any]) -> dict[str, Any]:
+    """The same in tensors of their own."""
+    return {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in entries.items()}
 
 
 def reusable(

@@ -96,10 +96,13 @@ class SteppingOptimizer(PlanningOptimizer):
         """A push of all gradients by `plan`, with what GradScaler has left to it."""
         if not self._step_supports_amp_scaling:
             return plan.step(*how, grads)
-        scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         device = self._params[0].device
-        scale, found = (None if t is None else t.to(device, torch.float32) for t in (scale, found))
-        return plan.step_scaled(*how, grads, scale, found)
+        left = (getattr(self, name, None) for name in ("grad_scale", "found_inf"))
+        # What is no tensor says nothing: found_inf is the sum of no numbers without gradients.
+        numbers = (
+            x.to(device, torch.float32) if isinstance(x, torch.Tensor) else None for x in left
+        )
+        return plan.step_scaled(*how, grads, *numbers)
 
     _hooked_step = torch.optim.Optimizer.profile_hook_step(_step)
 

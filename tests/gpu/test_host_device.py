@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -18,7 +22,7 @@ from asyncopt.gpu import Device
 from asyncopt.optim import thread_clone
 from tests.optim.twins import RULES, ours, theirs
 
-from .conftest import open_host_device
+from .conftest import host_library, open_host_device
 
 pytestmark = pytest.mark.usefixtures("host_device")
 
@@ -105,6 +109,33 @@ def test_grad_scaler() -> None:
     assert outcomes[0][1] == outcomes[1][1]
 
 
+@pytest.mark.parametrize("sync", ["hogwild", "atomic"])
+def test_grad_scaler_leaves_unscaled_gradients(sync: str) -> None:
+    """As torch's fused optimizers do, so that norms and sums of gradients are what they seem."""
+    left = []
+    for cls, options in ((asyncopt.Adam, {"sync": sync}), (torch.optim.Adam, {"fused": True})):
+        mine = params()
+        optimizer = cls(mine, lr=0.02, **options)
+        scaler = torch.amp.GradScaler("cpu", init_scale=100.0)
+        optimizer.step()  # from now on it unscales
+        fill(mine, 1, scale=100.0)
+        scaler.scale(torch.ones(()))
+        scaler.step(optimizer)
+        left.append([*(p.grad for p in mine), *mine])
+    assert_equal(left[0], left[1], rtol=2e-6)
+
+
+def test_grad_scaler_without_gradients() -> None:
+    """One of two optimizers may have none, in a model with a frozen part, say."""
+    mine = params()
+    optimizer = asyncopt.Adam(mine, lr=0.02)
+    optimizer.step()
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(torch.ones(()))
+    scaler.step(optimizer)
+    assert_equal(mine, params())
+
+
 def test_scaling_ends_with_the_step() -> None:
     """An error between does not leave the scale to the next step."""
     (mine,) = [Parameter(torch.ones(3))]
@@ -117,6 +148,7 @@ def test_scaling_ends_with_the_step() -> None:
     optimizer.grad_scale = torch.tensor(4.0)  # type: ignore[attr-defined]
     optimizer.step()
     del optimizer.grad_scale  # type: ignore[attr-defined]
+    mine.grad = torch.ones(3)
     optimizer.step()
     assert_equal([mine.detach()], [torch.full((3,), 1 - 1 - 0.25 - 1)])
 
@@ -176,6 +208,48 @@ def test_several_workers_share_tensors() -> None:
     assert all(a.data_ptr() == b.data_ptr() for a, b in zip(mine, others, strict=True))
 
 
+def test_clones_round_by_numbers_of_their_own() -> None:
+    """Or rounding errors of several workers would add up instead of cancelling out."""
+    weight = Parameter(torch.ones(64, dtype=torch.bfloat16))
+    optimizer = asyncopt.SGD([weight], lr=1.0)
+    (first,), (second,) = (thread_clone((optimizer,)) for _ in range(2))
+    (of_first,) = thread_clone((first,))
+    results = []
+    for worker in (optimizer, first, second, of_first):
+        (mine,) = worker.param_groups[0]["params"]
+        with torch.no_grad():
+            mine.fill_(1)
+        mine.grad = torch.full_like(weight, 2**-9)  # a quarter of what 1 can go down by: half
+        worker.step()
+        results.append(weight.detach().clone())
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(results, 2))
+
+
+WAITS: dict[str, Callable[[list[asyncopt.Adam]], object]] = {
+    "step": lambda optimizers: optimizers[0].step(),
+    "count": lambda optimizers: optimizers[0].ledger(),
+    "end": lambda optimizers: optimizers.pop(),
+}
+
+
+@pytest.mark.parametrize("case", WAITS)
+def test_other_threads_run_while_one_waits_for_the_device(case: str) -> None:
+    mine = params()
+    optimizers = [asyncopt.Adam(mine, lr=0.02)]
+    fill(mine, 1)
+    optimizers[0].step()
+    library = host_library()
+    before = library.overdue()
+    library.hold(True)
+    thread = threading.Thread(target=WAITS[case], args=(optimizers,))
+    thread.start()
+    while thread.is_alive() and library.waiting() == 0:
+        time.sleep(0.001)
+    library.hold(False)
+    thread.join()
+    assert library.overdue() == before
+
+
 def _step_there(optimizer: asyncopt.Adam, steps: int) -> None:
     device = open_host_device()
     with mock.patch("asyncopt.optim.planning.device_of", return_value=device):
@@ -185,9 +259,9 @@ def _step_there(optimizer: asyncopt.Adam, steps: int) -> None:
 
 
 def test_spawned_processes_share_tensors() -> None:
-    """Parameters, state and count are this process's own, though it has not stepped before."""
-    mine = params()
-    optimizer = asyncopt.Adam(mine, lr=0.02, sync="atomic")
+    """Parameters, state and count are this process's own: of a copy that has not stepped yet."""
+    optimizer = copy.deepcopy(asyncopt.Adam(params(), lr=0.02, sync="atomic"))
+    mine = optimizer.param_groups[0]["params"]
     context = torch.multiprocessing.get_context("spawn")
     worker = context.Process(target=_step_there, args=(optimizer, 3))
     worker.start()
@@ -231,6 +305,22 @@ def test_state_dict_goes_to_torch_and_back() -> None:
             optimizer.load_state_dict(copy.deepcopy(reference.state_dict()))
             reference.load_state_dict(state)
     assert_equal(mine, theirs_, rtol=4e-6)
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+def test_state_dict_counts_as_torch_does(capturable: bool) -> None:
+    """In float32 in a tensor of its own, which torch's optimizers read without waiting."""
+    mine = params()
+    optimizer = asyncopt.Adam(mine, capturable=capturable)
+    fill(mine, 1)
+    optimizer.step()
+    state = optimizer.state_dict()["state"]
+    for i, p in enumerate(mine):
+        assert state[i]["step"].dtype == torch.float32
+        assert state[i]["step"].device.type == "cpu"
+        assert state[i]["exp_avg"] is optimizer.state[p]["exp_avg"]
+    optimizer.step()
+    assert {float(entries["step"]) for entries in state.values()} == {1.0}
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
