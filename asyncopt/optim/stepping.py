@@ -102,7 +102,11 @@ class SteppingOptimizer(PlanningOptimizer):
         numbers = (
             x.to(device, torch.float32) if isinstance(x, torch.Tensor) else None for x in left
         )
-        return plan.step_scaled(*how, grads, *numbers)
+        updated = plan.step_scaled(*how, grads, *numbers)
+        for param, grad in zip(self._params, grads or (), strict=False):
+            if param.grad is not None and grad is not None and grad is not param.grad:
+                param.grad.copy_(grad)  # unscaled by the step, in another layout
+        return updated
 
     _hooked_step = torch.optim.Optimizer.profile_hook_step(_step)
 

@@ -125,6 +125,17 @@ def test_grad_scaler_leaves_unscaled_gradients(sync: str) -> None:
     assert_equal(left[0], left[1], rtol=2e-6)
 
 
+def test_unscaled_gradients_in_another_layout() -> None:
+    mine = Parameter(torch.ones(5, 7))
+    optimizer = asyncopt.SGD([mine], lr=1.0)
+    optimizer.step()
+    wanted = torch.randn(5, 7)
+    mine.grad = (wanted * 64).t().contiguous().t()
+    optimizer.grad_scale = torch.tensor(64.0)  # type: ignore[attr-defined]
+    optimizer.step()
+    assert_equal([mine.detach(), mine.grad], [1 - wanted, wanted])
+
+
 def test_grad_scaler_without_gradients() -> None:
     """One of two optimizers may have none, in a model with a frozen part, say."""
     mine = params()
