@@ -44,7 +44,8 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
             penalty, which includes the intercept then, as in scikit-learn's LinearSVC; ``"saga"``
             (Leblond et al., AISTATS 2017; Pedregosa et al., NIPS 2017) and ``"svrg"`` (Johnson and
             Zhang, NIPS 2013; a third of its passes moves nothing), for smooth losses, so not
-            ``"hinge"``, and all penalties.
+            ``"hinge"``, and all penalties. On data such as text a second thread paid for ``"dual"``
+            with ``"log_loss"``; else one was faster.
         nesterov: Nesterov's momentum for ``"dual"``, ``"saga"`` and ``"svrg"``: each pass (three of
             ``"svrg"``) is on the objective with a pull to a center, which then moves beyond where
             the pass ended (accelerated proximal points: "Catalyst", Lin et al., arXiv 1506.02186).
