@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,29 +19,29 @@ from asyncopt.errors import AsyncoptError, DeviceError
 from asyncopt.optim import Optimizer, syncs
 from asyncopt.optim.apart import How, slowed
 
-__all__ = ["Arrival", "Lanes", "Log", "Push", "Pusher", "copy", "naming"]
+__all__ = ["Arrival", "Lanes", "Log", "Push", "Pusher", "Spans", "copy", "naming"]
 
 SEEDS = 0x7FFFFFFF  # what a seed of the stochastic rounding may be
 
 
-class Log(Protocol):
-    """Takes down what was done in the background, and who waited for it."""
+class Spans(NamedTuple):
+    """What was done in the background of a push, and who waited for it.
 
-    def __call__(
-        self,
-        out: Sequence[Span],
-        push: Sequence[Span],
-        back: Sequence[Span],
-        stalled: Sequence[Span],
-    ) -> None:
-        """One push.
+    Attributes:
+        out: copies of gradients to the host.
+        push: pushes to the store, and pulls from it.
+        back: copies of parameters to the device.
+        stalled: in which the worker computed nothing because it waited for any of these.
+    """
 
-        Args:
-            out: copies of gradients to the host.
-            push: pushes to the store, and pulls from it.
-            back: copies of parameters to the device.
-            stalled: in which the worker computed nothing because it waited for any of these.
-        """
+    out: Sequence[Span] = ()
+    push: Sequence[Span] = ()
+    back: Sequence[Span] = ()
+    stalled: Sequence[Span] = ()
+
+
+#: Takes the spans of a push down.
+Log = Callable[[Spans], None]
 
 
 @dataclass(frozen=True)
@@ -262,19 +262,20 @@ class Pusher:
         lanes = self._lanes
         for arrival in push.arrivals:
             arrival.copy.finish()
-        self._log(
+        spans = Spans(
             out=_spans(lanes.out, ((copy.begin, copy.end) for copy in push.copies)),
             push=push.spans,
             back=_spans(lanes.back, ((a.copy.begin, a.copy.end) for a in push.arrivals)),
             stalled=_spans(lanes.out, push.stalls),
         )
+        self._log(spans)
 
     def take_down_stalls(self, stalls: Sequence[tuple[Moment, Moment]]) -> None:
         """Waits that came after the last push, which must be over; compute ends first."""
         device = self._lanes.device
         if device.type == "cuda":
             torch.cuda.current_stream(device).synchronize()
-        self._log(out=(), push=(), back=(), stalled=_spans(self._lanes.out, stalls))
+        self._log(Spans(stalled=_spans(self._lanes.out, stalls)))
 
 
 def _some(grads: Sequence[torch.Tensor | None], of: Iterable[int]) -> list[torch.Tensor | None]:

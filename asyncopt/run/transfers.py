@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.context import get_spawning_popen
 from typing import Any
@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from asyncopt.devices import Span, Spans
 from asyncopt.errors import SegmentError
 from asyncopt.run.board import Board
 from asyncopt.store.memory import map_new_memfd
 
 __all__ = ["ROWS", "TransferLog", "Transfers"]
-
-Span = tuple[int, int]
 
 #: The rows of a worker: what it did beside its computing, and when it waited for that.
 ROWS = ("gradients out", "push", "parameters back", "stalled")
@@ -94,20 +93,13 @@ class _Writer:
         self._sums = sums
         self._until = 0  # what was busy before is in the sum
 
-    def __call__(
-        self,
-        out: Sequence[Span],
-        push: Sequence[Span],
-        back: Sequence[Span],
-        stalled: Sequence[Span],
-    ) -> None:
-        rows = zip(_PHASES, (out, push, back, stalled), strict=True)
-        for row, (phase, spans) in enumerate(rows, self._first):
-            for begin, end in spans:
+    def __call__(self, spans: Spans) -> None:
+        for row, (phase, some) in enumerate(zip(_PHASES, spans, strict=True), self._first):
+            for begin, end in some:
                 self._board.mark(row, phase, begin)
                 self._board.mark(row, "done", end)
-        self._sums[0] += self._cover([*out, *push, *back])
-        self._sums[1] += sum(end - begin for begin, end in stalled)
+        self._sums[0] += self._cover([*spans.out, *spans.push, *spans.back])
+        self._sums[1] += sum(end - begin for begin, end in spans.stalled)
 
     def _cover(self, spans: Iterable[Span]) -> int:
         """Nanoseconds that lie in any of the spans, and in none before."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import asyncopt
+from asyncopt.devices import Spans
 from asyncopt.run import transfers
 from asyncopt.run.transfers import ROWS, TransferLog, Transfers
 
@@ -104,8 +105,8 @@ def test_nine_tenths_are_hidden_under_a_long_enough_compute(lag: int, tmp_path: 
 def test_gradients_leave_in_backward_and_parameters_come_in_forward(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told: list[dict[str, Any]] = []
-    monkeypatch.setattr(transfers._Writer, "__call__", lambda self, **spans: told.append(spans))
+    told: list[Spans] = []
+    monkeypatch.setattr(transfers._Writer, "__call__", lambda self, spans: told.append(spans))
     model = slow_model()
     optimizer = asyncopt.SGD(model.parameters(), lr=1e-3)
     moments: list[int] = []
@@ -123,11 +124,11 @@ def test_gradients_leave_in_backward_and_parameters_come_in_forward(
     args = (model, optimizer, torch.ones(4 * 4, 16))
     asyncopt.launch(watch, args, devices=["cpu"], mode="thread")
     forwards, backwards, steps = (moments[i::3] for i in range(3))
-    out = told[1]["out"]
+    out = told[1].out
     assert len(out) == LAYERS
     assert sum(backwards[1] < begin < steps[1] for begin, _ in out) >= LAYERS - 1
     # The pushes of the last layers go on while the next forward pass has begun.
-    assert sum(forwards[2] < end < backwards[2] for _, end in told[1]["back"]) >= LAYERS - 4
+    assert sum(forwards[2] < end < backwards[2] for _, end in told[1].back) >= LAYERS - 4
 
 
 def test_hidden() -> None:
@@ -140,11 +141,11 @@ def test_what_happens_at_once_counts_once() -> None:
     log = TransferLog(workers=2)
     write = log.of(1)
     ms = 1_000_000
-    write(out=[(0, 4 * ms)], push=[(3 * ms, 6 * ms)], back=[(5 * ms, 7 * ms)], stalled=[])
+    write(Spans(out=[(0, 4 * ms)], push=[(3 * ms, 6 * ms)], back=[(5 * ms, 7 * ms)]))
     assert log.total() == Transfers(0.007, 0.0)
     # Gradients of the next push left while the one before was still on its way.
-    write(out=[(6 * ms, 9 * ms)], push=[], back=[], stalled=[(9 * ms, 10 * ms)])
-    log.of(0)(out=[(0, ms)], push=[], back=[], stalled=[])
+    write(Spans(out=[(6 * ms, 9 * ms)], stalled=[(9 * ms, 10 * ms)]))
+    log.of(0)(Spans(out=[(0, ms)]))
     assert log.total().seconds == pytest.approx(0.010)
     assert log.total().stalled_seconds == pytest.approx(0.001)
     events, _ = log.board.events(len(ROWS) * 1)

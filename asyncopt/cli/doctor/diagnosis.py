@@ -95,7 +95,7 @@ def examine(workers: int | None, task: Task | None) -> Diagnosis:
         task: what they are to train, where that is asked.
     """
     machine = look()
-    isas = tuple(_core.isas())
+    isas, no_cuda = tuple(_core.isas()), unavailable()
     checks = tuple(self_checks())
     rates = None
     if all(check.passed for check in checks):
@@ -106,11 +106,11 @@ def examine(workers: int | None, task: Task | None) -> Diagnosis:
         version=asyncopt.__version__,
         isa=_core.isa(),
         isas=isas,
-        no_cuda=unavailable(),
+        no_cuda=no_cuda,
         syncs=tuple(asyncopt.syncs()),
         rules=tuple(asyncopt.rules()),
         checks=checks,
-        warnings=tuple(warnings(machine, workers, _core.isa(), isas, unavailable())),
+        warnings=tuple(warnings(machine, workers, _core.isa(), isas, no_cuda)),
         rates=rates,
         advice=None if task is None or rates is None else Advice.on(task, rates),
     )
