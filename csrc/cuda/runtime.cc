@@ -107,6 +107,7 @@ class Device final : public device::Backend {
   Status start() {
     int count = 0;
     ASYNCOPT_TRY(cudaGetDeviceCount, &count);
+    const OutsideCaptures outside;
     const Guard guard(number_);
     if (guard.status().code != 0) return guard.status();
     ASYNCOPT_TRY(cudaDeviceGetAttribute, &processors_, cudaDevAttrMultiProcessorCount, number_);
@@ -156,10 +157,12 @@ class Device final : public device::Backend {
     return {};
   }
   Status download(void* host, const void* device, std::size_t bytes) override {
+    const OutsideCaptures outside;
     const Guard guard(number_);
     if (guard.status().code != 0) return guard.status();
     ASYNCOPT_TRY(cudaDeviceSynchronize);
-    ASYNCOPT_TRY(cudaMemcpy, host, device, bytes, cudaMemcpyDeviceToHost);
+    ASYNCOPT_TRY(cudaMemcpyAsync, host, device, bytes, cudaMemcpyDeviceToHost, own_);
+    ASYNCOPT_TRY(cudaStreamSynchronize, own_);
     return {};
   }
 
@@ -184,6 +187,7 @@ class Device final : public device::Backend {
     return {};
   }
   Status wait(void* event) override {
+    const OutsideCaptures outside;
     ASYNCOPT_TRY(cudaEventSynchronize, static_cast<cudaEvent_t>(event));
     return {};
   }
@@ -216,6 +220,7 @@ class Device final : public device::Backend {
     const std::lock_guard lock(filling_);
     unsigned& known = resident_[symbol];
     if (known == 0) {
+      const OutsideCaptures outside;
       int each = 0;
       ASYNCOPT_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor, &each, symbol,
                    static_cast<int>(device::kThreads), 0);

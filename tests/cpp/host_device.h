@@ -99,7 +99,9 @@ class HostDevice final : public device::Backend {
                         std::size_t items, device::Stream) override {
     wait_while_held();
     const std::lock_guard one_call(busy_);
-    if (fails("launch") || items == 0) return {3, "launch"};  // no GPU launches no blocks
+    static constexpr const char* kCalls[] = {"check", "prepare", "hogwild", "atomic"};
+    const char* const call = kCalls[static_cast<std::size_t>(launch)];
+    if (fails(call) || items == 0) return {3, call};  // no GPU launches no blocks
     ++launches[static_cast<std::size_t>(launch)];
     check_alignment(*static_cast<const device::Part*>(args));  // which all arguments begin with
     const auto keep = [&]<class Args>(const Args* given) {

@@ -397,12 +397,25 @@ void check_errors() {
   device::Stepper stepper(device);
   here.draw(1);
   there.draw(1);
-  for (const char* const call : {"allocate", "upload", "launch"}) {
+  for (const char* const call : {"allocate", "upload", "prepare"}) {
     device.failing = call;
     CHECK_THROWS(device::DeviceError, call, stepper.step({.push = there.push(1)}));
     check_same(here, there);
   }
   step_both(here, there, stepper, 1);
+
+  // What the check of a step has found is not said of the next one.
+  Push push = there.push(2);
+  push.skip_nonfinite = true;
+  there.draw(2);
+  put("float32", there.tensors[0].grad(), 0, std::numeric_limits<double>::infinity());
+  device.failing = "prepare";
+  CHECK_THROWS(device::DeviceError, "prepare", stepper.step({.push = push}));
+  for (Model* const model : {&here, &there}) model->draw(2);
+  step_alone(here, 2, true);
+  stepper.step({.push = push});
+  check_same(here, there);
+  CHECK_EQ(stepper.skipped(), 0u);
 }
 
 }  // namespace

@@ -70,9 +70,11 @@ void Stepper::step(const Step& step) {
                 static_cast<std::uint32_t>(share.tensors),
                 static_cast<std::uint32_t>(share.chunks)};
   };
+  if (is_check_pending_) forget_check();
   if (step.push.skip_nonfinite)
     for (const Share& share : shares_) {
       if (share.chunks == 0) continue;  // no elements, no block
+      is_check_pending_ = true;
       const CheckArgs args{part_of(share)};
       check(backend_,
             backend_.launch(Launch::check, share.kernel, &args, share.chunks, step.stream));
@@ -84,7 +86,15 @@ void Stepper::step(const Step& step) {
     check(backend_, backend_.launch(step.atomic ? Launch::atomic : Launch::hogwild, share.kernel,
                                     &args, std::max(share.chunks, std::size_t{1}), step.stream));
   }
+  is_check_pending_ = false;
   if (!capturing) ++steps_;
+}
+
+void Stepper::forget_check() {
+  skipped();  // once the check has ended
+  const decltype(Clock::bad) none = 0;
+  check(backend_, backend_.upload_now(&clock_->bad, &none, sizeof none));
+  is_check_pending_ = false;
 }
 
 std::uint64_t Stepper::skipped() {

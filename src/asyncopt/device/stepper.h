@@ -82,11 +82,14 @@ class Stepper {
   std::size_t write(Table& table);
   void release(Table& table);
   void prepare(const Step& step, const Share& share, const Part& part);
+  // Clears what the check of a step has found that then failed. Waits for the device.
+  void forget_check();
 
   Backend& backend_;
   Clock* clock_ = nullptr;
   std::map<Stream, Lane> lanes_;
-  std::uint32_t steps_ = 0;  // launched, not captured
+  std::uint32_t steps_ = 0;        // launched, not captured
+  bool is_check_pending_ = false;  // launched, and nothing yet that clears what it finds
 
   // Of this step; kept, as they mostly stay the same.
   std::vector<Tensor> tensors_;
