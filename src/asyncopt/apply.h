@@ -41,9 +41,9 @@ struct Task : Update {
     if (has_row_list) return rows.size();
     return span.grad != nullptr ? span.n / width : 0;
   }
+  std::size_t named_row(std::size_t i) const { return has_row_list ? rows.row(i) : i; }
   std::size_t row(std::size_t i) const {
-    if (i >= named()) return share.begin + (i - named());
-    return has_row_list ? rows.row(i) : i;
+    return i < named() ? named_row(i) : share.begin + (i - named());
   }
   // How many rows or elements.
   std::size_t count() const { return is_by_rows() ? named() + (share.end - share.begin) : span.n; }
@@ -151,15 +151,10 @@ class Preparer {
   Record record_;
 };
 
-// Calls each(update, span, offset, tally) for the elements, or rows, [begin, end) of a task. The
-// gradients of a row that is named more than once are added up before.
-template <class Each>
-void apply_range(const Task& task, std::size_t begin, std::size_t end, Tally& tally, Each& each) {
-  if (!task.is_by_rows()) {
-    each(task, task.part(task.span, begin, end - begin), task.offset + begin * task.param_bytes,
-         tally);
-    return;
-  }
+// Calls each(update, span, offset, tally) for the rows [begin, end) of a task, with a book or not.
+// The gradients of a row that is named more than once are added up before.
+template <bool has_book, class Each>
+void apply_rows(const Task& task, std::size_t begin, std::size_t end, Tally& tally, Each& each) {
   const std::size_t width = task.width, row_bytes = width * task.param_bytes;
   const std::size_t named = task.named();
   const auto* const grads = static_cast<const std::byte*>(task.span.grad);
@@ -167,13 +162,15 @@ void apply_range(const Task& task, std::size_t begin, std::size_t end, Tally& ta
   if (task.has_row_list) whole.grad = nullptr;  // its gradients lie in the order of the list
   std::vector<std::byte> sum;
   for (std::size_t i = begin; i < end; ++i) {
-    const std::size_t row = task.row(i), at = row * width;
-    const bool is_named = i < named;
+    const bool is_named = !has_book || i < named;
+    const std::size_t row = is_named ? task.named_row(i) : task.row(i), at = row * width;
     if (!is_named && task.rows.contains(row)) continue;  // left to whoever applies its gradient
     const std::uintptr_t offset = task.offset + at * task.param_bytes;
     Span span = task.part(whole, at, width);
-    if (task.owed) task.owed->pay(row, task, span, offset, tally, each);
-    if (!is_named || grads == nullptr) continue;
+    if constexpr (has_book) {
+      if (task.owed) task.owed->pay(row, task, span, offset, tally, each);
+      if (!is_named || grads == nullptr) continue;
+    }
     if (task.has_row_list) span.grad = grads + task.rows.place(i) * row_bytes;
     if (task.has_row_list && task.rows.is_repeated(i)) {
       sum.assign(row_bytes, std::byte{0});
@@ -182,9 +179,22 @@ void apply_range(const Task& task, std::size_t begin, std::size_t end, Tally& ta
       });
       span.grad = sum.data();
     }
-    if (task.is_counted) task.book->touch(row);
+    if constexpr (has_book)
+      if (task.is_counted) task.book->touch(row);
     each(task, span, offset, tally);
   }
+}
+
+// The same for the elements, or rows, [begin, end) of a task.
+template <class Each>
+void apply_range(const Task& task, std::size_t begin, std::size_t end, Tally& tally, Each& each) {
+  if (!task.is_by_rows())
+    each(task, task.part(task.span, begin, end - begin), task.offset + begin * task.param_bytes,
+         tally);
+  else if (task.book)
+    apply_rows<true>(task, begin, end, tally, each);
+  else
+    apply_rows<false>(task, begin, end, tally, each);
 }
 
 // What is left to say when all of a task has been applied.
