@@ -63,6 +63,7 @@ std::uint64_t Book::start(const Record& record) const {
     __atomic_store_n(to + kRecordHead + i, bits, __ATOMIC_RELAXED);
   }
   __atomic_store_n(to, number, __ATOMIC_RELEASE);  // pairs with the acquire in read()
+  if (record.settles_after >= static_cast<double>(kRest)) stir(number);  // as decay in moments does
   return number;
 }
 

@@ -44,7 +44,7 @@ class Book {
   // The oldest push before `now` whose record is still there.
   std::uint64_t oldest(std::uint64_t now) const { return now > records_ ? now - records_ : 0; }
 
-  // Counts a push; returns its number (1, 2, ...).
+  // Counts a push; returns its number (1, 2, ...). One that never settles stirs all rows.
   std::uint64_t start(const Record& record) const;
   // Pairs with the acquire in finished(): who sees the count sees the record.
   void finish() const { word(kFinished).fetch_add(1, std::memory_order_release); }
@@ -63,7 +63,8 @@ class Book {
     return word(kPaid).load(std::memory_order_relaxed) >= now;
   }
   void set_paid(std::uint64_t now) const { raise(kPaid, now); }
-  // Says that a gradient has just reached all rows, without a push being counted.
+  // Says that a gradient, or what never settles as one, has just reached all rows: with the push of
+  // this number, or without a push being counted after it.
   void stir(std::uint64_t now) const { raise(kStirred, now + 1); }
 
   // What one row owes, and is taken to be paid.
