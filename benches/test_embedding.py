@@ -178,7 +178,6 @@ def rows_of(quick: bool) -> int:
     return ROWS // 10 if quick else ROWS
 
 
-@pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled")
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("what", ["step", "iteration"])
 @pytest.mark.parametrize("case", CASES)
@@ -207,7 +206,6 @@ def test_embedding(
     compare(benchmark, say, quick, timed, trainings, [pair], facts)
 
 
-@pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_as_dense(
     benchmark: Any,
