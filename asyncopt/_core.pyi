@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from asyncopt.optim.apart import How
+
 class KernelInfo(TypedDict):
     rule: str
     param_dtype: str
@@ -147,25 +149,13 @@ class Plan:
     ) -> None: ...
     def step(
         self,
-        groups: list[dict[str, object]],
-        state: dict[torch.Tensor, object],
-        hyper: list[tuple[object, ...]],
-        threads: int,
-        seed: int,
-        audit: bool,
-        skip_nonfinite: bool,
+        how: How,
         grads: list[torch.Tensor | None] | None,
         /,
     ) -> int: ...
     def step_scaled(
         self,
-        groups: list[dict[str, object]],
-        state: dict[torch.Tensor, object],
-        hyper: list[tuple[object, ...]],
-        threads: int,
-        seed: int,
-        audit: bool,
-        skip_nonfinite: bool,
+        how: How,
         grads: list[torch.Tensor | None] | None,
         grad_scale: torch.Tensor | None,
         found_inf: torch.Tensor | None,
@@ -173,13 +163,7 @@ class Plan:
     ) -> int: ...
     def step_rows(
         self,
-        groups: list[dict[str, object]],
-        state: dict[torch.Tensor, object],
-        hyper: list[tuple[object, ...]],
-        threads: int,
-        seed: int,
-        audit: bool,
-        skip_nonfinite: bool,
+        how: How,
         index: int,
         rows: int,
         row_count: int,
@@ -188,13 +172,7 @@ class Plan:
     ) -> int: ...
     def catch_up(
         self,
-        groups: list[dict[str, object]],
-        state: dict[torch.Tensor, object],
-        hyper: list[tuple[object, ...]],
-        threads: int,
-        seed: int,
-        audit: bool,
-        skip_nonfinite: bool,
+        how: How,
         index: int | None,
         rows: tuple[int, int] | None,
         /,
@@ -209,13 +187,7 @@ class Plan:
     def is_finite(self, grads: list[torch.Tensor | None], /) -> bool: ...
     def push(
         self,
-        groups: list[dict[str, object]],
-        state: dict[torch.Tensor, object],
-        hyper: list[tuple[object, ...]],
-        threads: int,
-        seed: int,
-        audit: bool,
-        skip_nonfinite: bool,
+        how: How,
         grads: list[torch.Tensor | None],
         part: str,
         /,

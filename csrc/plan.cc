@@ -3,7 +3,9 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <span>
 #include <stdexcept>
+#include <string>
 
 namespace asyncopt::python {
 namespace {
@@ -30,6 +32,22 @@ bool is_tensor(PyObject* object) {
   static PyObject* const type =
       py::object(py::module_::import("torch").attr("Tensor")).release().ptr();
   return PyObject_IsInstance(object, type) == 1;
+}
+
+std::string joined(std::span<const char* const> names) {
+  std::string text;
+  for (const char* const name : names) text += (text.empty() ? "" : ", ") + std::string(name);
+  return text;
+}
+
+// Python has refused `value` as a number; says which one it is.
+[[noreturn]] void refuse_hyper(std::size_t group, const char* name, PyObject* value) {
+  py::error_already_set error;
+  if (!error.matches(PyExc_TypeError) && !error.matches(PyExc_ValueError)) throw error;
+  const std::string message = "param_groups[" + std::to_string(group) + "]: " + name +
+                              ": expected a number, got " + std::string(py::repr(value));
+  py::raise_from(error, PyExc_TypeError, message.c_str());
+  throw py::error_already_set();
 }
 
 }  // namespace
@@ -124,13 +142,22 @@ bool Plan::current(const py::list& groups, const py::dict& state) const {
   return true;
 }
 
-void Plan::read_hyper(const py::list& hyper) {
+// Users set them in the groups, to whatever they like.
+void Plan::read_hyper(const How& how) {
+  const py::list& hyper = std::get<2>(how);
   for (std::size_t g = 0; g < groups_.size(); ++g) {
+    if (groups_[g].blocks.empty()) continue;
+    const std::span<const char* const> names = groups_[g].blocks[0].kernel->hyper;
     PyObject* const values = PyList_GET_ITEM(hyper.ptr(), static_cast<Py_ssize_t>(g));
-    for (Py_ssize_t h = 0; h < PyTuple_GET_SIZE(values); ++h) {
-      if (h == 0 && device_ != nullptr && read_rate(g, PyTuple_GET_ITEM(values, h))) continue;
-      const double value = PyFloat_AsDouble(PyTuple_GET_ITEM(values, h));
-      if (value == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
+    if (static_cast<std::size_t>(PyTuple_GET_SIZE(values)) != names.size())
+      throw py::value_error("param_groups[" + std::to_string(g) + "]: expected " +
+                            std::to_string(names.size()) + " numbers, " + joined(names) + "; got " +
+                            std::to_string(PyTuple_GET_SIZE(values)));
+    for (std::size_t h = 0; h < names.size(); ++h) {
+      PyObject* const number = PyTuple_GET_ITEM(values, static_cast<Py_ssize_t>(h));
+      if (h == 0 && device_ != nullptr && read_rate(g, number)) continue;
+      const double value = PyFloat_AsDouble(number);
+      if (value == -1 && PyErr_Occurred() != nullptr) refuse_hyper(g, names[h], number);
       groups_[g].hyper[h] = value;
     }
   }
@@ -196,35 +223,31 @@ std::unique_lock<std::mutex> Plan::one_caller() {
   return lock;
 }
 
-int Plan::step(const py::list& groups, const py::dict& state, const py::list& hyper,
-               std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
-               const py::object& grads) {
-  return step_with({}, groups, state, hyper, {{}, threads, seed, audit, skip_nonfinite}, grads);
+// A push of all groups.
+Push Plan::request(const How& how) const {
+  const auto& [groups, state, hyper, threads, seed, audit, skip_nonfinite] = how;
+  return {groups_, threads, seed, audit, skip_nonfinite};
 }
 
-// `push`: how to push, without the groups.
-int Plan::step_with(const Scaling& scaling, const py::list& groups, const py::dict& state,
-                    const py::list& hyper, const Push& push, const py::object& grads) {
+int Plan::step(const How& how, const py::object& grads) { return step_with({}, how, grads); }
+
+int Plan::step_with(const Scaling& scaling, const How& how, const py::object& grads) {
   const auto lock = one_caller();
   const bool settled = settled_ && grads.is_none() && settled_gradients();
-  if (!settled && !current(groups, state)) return kStale;
+  if (!settled && !current(how)) return kStale;
   if (!settled && !read_gradients(grads)) return kOddGradient;
-  read_hyper(hyper);
+  read_hyper(how);
   const int updated = updated_;
-  Push whole = push;
-  whole.groups = groups_;
-  const bool applied = run(whole, /*refresh=*/true, scaling);
+  const bool applied = run(request(how), /*refresh=*/true, scaling);
   if (!settled) held_.clear();
   return applied ? updated : kSkipped;
 }
 
-int Plan::step_scaled(const py::list& groups, const py::dict& state, const py::list& hyper,
-                      std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
-                      const py::object& grads, const py::object& grad_scale,
+int Plan::step_scaled(const How& how, const py::object& grads, const py::object& grad_scale,
                       const py::object& found_inf) {
   if (device_ == nullptr) throw std::logic_error("step_scaled: expected a plan on a device");
-  return step_with({number_at(grad_scale, "grad_scale"), number_at(found_inf, "found_inf")}, groups,
-                   state, hyper, {{}, threads, seed, audit, skip_nonfinite}, grads);
+  return step_with({number_at(grad_scale, "grad_scale"), number_at(found_inf, "found_inf")}, how,
+                   grads);
 }
 
 std::uint64_t Plan::skipped() {
@@ -233,13 +256,11 @@ std::uint64_t Plan::skipped() {
   return device_->stepper.skipped();
 }
 
-int Plan::step_rows(const py::list& groups, const py::dict& state, const py::list& hyper,
-                    std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
-                    std::size_t index, std::uintptr_t rows, std::size_t row_count,
+int Plan::step_rows(const How& how, std::size_t index, std::uintptr_t rows, std::size_t row_count,
                     std::uintptr_t values) {
   const auto lock = one_caller();
-  if (!current(groups, state)) return kStale;
-  read_hyper(hyper);
+  if (!current(how)) return kStale;
+  read_hyper(how);
   dlpack::Tensor param{};
   if (api_->describe(tensors_.at(index).param.ptr(), &param) != 0) throw py::error_already_set();
   if (!locate(index, param)) return kOddGradient;
@@ -249,16 +270,16 @@ int Plan::step_rows(const py::list& groups, const py::dict& state, const py::lis
   block.grad = reinterpret_cast<const void*>(values);
   Group group = groups_[tensors_[index].group];
   group.blocks = {&block, 1};
-  return run({{&group, 1}, threads, seed, audit, skip_nonfinite}) ? 1 : kSkipped;
+  Push one = request(how);
+  one.groups = {&group, 1};
+  return run(one) ? 1 : kSkipped;
 }
 
-int Plan::catch_up(const py::list& groups, const py::dict& state, const py::list& hyper,
-                   std::size_t threads, std::uint32_t seed, bool audit, bool,
-                   std::optional<std::size_t> index,
+int Plan::catch_up(const How& how, std::optional<std::size_t> index,
                    std::optional<std::pair<std::uintptr_t, std::size_t>> rows) {
   const auto lock = one_caller();
-  if (!current(groups, state)) return kStale;
-  read_hyper(hyper);
+  if (!current(how)) return kStale;
+  read_hyper(how);
   dlpack::Tensor param{};
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     blocks_[i].grad = nullptr;
@@ -268,7 +289,9 @@ int Plan::catch_up(const py::list& groups, const py::dict& state, const py::list
     if (!locate(i, param)) return kOddGradient;
   }
   settled_ = false;  // the blocks have lost their gradients
-  Push request{groups_, threads, seed, audit, false, true};
+  Push payment = request(how);
+  payment.skip_nonfinite = false;
+  payment.catch_up = true;
   Block block;
   Group group;
   if (index) {
@@ -279,23 +302,22 @@ int Plan::catch_up(const py::list& groups, const py::dict& state, const py::list
     }
     group = groups_[tensors_[*index].group];
     group.blocks = {&block, 1};
-    request.groups = {&group, 1};
+    payment.groups = {&group, 1};
   }
-  run(request);
+  run(payment);
   return 0;
 }
 
-int Plan::push(const py::list& groups, const py::dict& state, const py::list& hyper,
-               std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
-               const py::list& grads, Part part) {
+int Plan::push(const How& how, const py::list& grads, Part part) {
   if (target_ == nullptr) throw std::logic_error("push: expected a plan over a store");
   const auto lock = one_caller();
-  if (!current(groups, state)) return kStale;
+  if (!current(how)) return kStale;
   if (!read_gradients(grads)) return kOddGradient;
-  read_hyper(hyper);
+  read_hyper(how);
   const int updated = updated_;
-  const bool applied =
-      run({groups_, threads, seed, audit, skip_nonfinite, false, part}, /*refresh=*/false);
+  Push push = request(how);
+  push.part = part;
+  const bool applied = run(push, /*refresh=*/false);
   held_.clear();
   return applied ? updated : kSkipped;
 }
@@ -324,6 +346,7 @@ bool Plan::run(const Push& request, bool refresh, const Scaling& scaling) {
     device_->stepper.step(step);
     return true;  // if it is skipped, that comes out later, on the device
   }
+  if (target_ != nullptr) target_->segment.check_worker(target_->worker);
   const py::gil_scoped_release others_may_run;
   const PushResult result = target_ == nullptr
                                 ? push_alone(request)
@@ -335,6 +358,7 @@ bool Plan::run(const Push& request, bool refresh, const Scaling& scaling) {
 
 std::uint64_t Plan::pull() {
   if (target_ == nullptr) throw std::logic_error("pull: expected a plan over a store");
+  target_->segment.check_worker(target_->worker);
   const auto lock = one_caller();
   dlpack::Tensor param{};
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
@@ -353,6 +377,7 @@ std::uint64_t Plan::pull_to(const std::vector<std::size_t>& indices,
   if (target_ == nullptr) throw std::logic_error("pull_to: expected a plan over a store");
   if (indices.size() != addresses.size())
     throw std::invalid_argument("addresses: expected one for each index");
+  target_->segment.check_worker(target_->worker);
   std::vector<PullBlock> some;
   for (std::size_t i = 0; i < indices.size(); ++i) {
     some.push_back(pulls_.at(indices[i]));
@@ -404,13 +429,8 @@ void bind_plan(py::module_& m) {
       .def("step_rows", &Plan::step_rows)
       .def("catch_up", &Plan::catch_up)
       .def("settle", &Plan::settle)
-      .def("push",
-           [](Plan& self, const py::list& groups, const py::dict& state, const py::list& hyper,
-              std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
-              const py::list& grads, const std::string& part) {
-             return self.push(groups, state, hyper, threads, seed, audit, skip_nonfinite, grads,
-                              part_of(part));
-           })
+      .def("push", [](Plan& self, const How& how, const py::list& grads,
+                      const std::string& part) { return self.push(how, grads, part_of(part)); })
       .def("is_finite", &Plan::is_finite)
       .def("pull", &Plan::pull)
       .def("pull_to", &Plan::pull_to);

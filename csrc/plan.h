@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -38,6 +39,10 @@ struct Scaling {
   const float* found_inf = nullptr;
 };
 
+// How to push: optimizer.param_groups, optimizer.state, a tuple of numbers per group, threads,
+// seed, audit, whether to skip what is not finite. (asyncopt/optim/apart.py)
+using How = std::tuple<py::list, py::dict, py::list, std::size_t, std::uint32_t, bool, bool>;
+
 class Plan {
  public:
   // Over a store, on a device, or, with neither, alone in host memory.
@@ -63,37 +68,26 @@ class Plan {
   static constexpr int kOddGradient = -2;
   static constexpr int kSkipped = -3;
 
-  // One step. `groups` is optimizer.param_groups, `state` optimizer.state, `hyper` a tuple of
-  // numbers per group. `grads` overrides the tensors' own .grad.
-  int step(const py::list& groups, const py::dict& state, const py::list& hyper,
-           std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
-           const py::object& grads);
+  // One step. `grads` overrides the tensors' own .grad.
+  int step(const How& how, const py::object& grads);
   // The same with gradients of the caller's, one per tensor or None; a replica is not refreshed.
-  int push(const py::list& groups, const py::dict& state, const py::list& hyper,
-           std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
-           const py::list& grads, Part part);
+  int push(const How& how, const py::list& grads, Part part);
   // Whether gradients as `push` takes them are all finite.
   bool is_finite(const py::list& grads);
   // The same on a device, for GradScaler: gradients are divided by `grad_scale`, and nothing is
   // done where `found_inf` is not 0. Both are None or a float32 number on the device. Gradients are
   // left divided.
-  int step_scaled(const py::list& groups, const py::dict& state, const py::list& hyper,
-                  std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
-                  const py::object& grads, const py::object& grad_scale,
+  int step_scaled(const How& how, const py::object& grads, const py::object& grad_scale,
                   const py::object& found_inf);
   // Of steps on a device, those that were skipped. Waits for it.
   std::uint64_t skipped();
   // A push that touches only some rows of tensor `index`; rows and values are checked by the
   // caller.
-  int step_rows(const py::list& groups, const py::dict& state, const py::list& hyper,
-                std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
-                std::size_t index, std::uintptr_t rows, std::size_t row_count,
+  int step_rows(const How& how, std::size_t index, std::uintptr_t rows, std::size_t row_count,
                 std::uintptr_t values);
   // No step: rows of tensor `index`, or of all tensors, are paid what they owe. `rows`: address and
   // number of their indices, if not all. Returns kStale, kOddGradient or 0.
-  int catch_up(const py::list& groups, const py::dict& state, const py::list& hyper,
-               std::size_t threads, std::uint32_t seed, bool audit, bool skip_nonfinite,
-               std::optional<std::size_t> index,
+  int catch_up(const How& how, std::optional<std::size_t> index,
                std::optional<std::pair<std::uintptr_t, std::size_t>> rows);
   // For gradients that are kept: checks now what a step checks, and that the parameters' gradients
   // are `grads`. If all is well, the steps that follow check only that they still are, until the
@@ -121,7 +115,8 @@ class Plan {
   };
 
   bool current(const py::list& groups, const py::dict& state) const;
-  void read_hyper(const py::list& hyper);
+  bool current(const How& how) const { return current(std::get<0>(how), std::get<1>(how)); }
+  void read_hyper(const How& how);
   bool read_rate(std::size_t group, PyObject* value);
   const float* number_at(const py::object& tensor, const char* name);
   bool is_here(const dlpack::Tensor& tensor) const;
@@ -130,8 +125,8 @@ class Plan {
   bool settled_gradients() const;
   bool read_gradients(const py::object& grads);
   bool read_sparse(std::size_t i, const py::object& grad, const dlpack::Tensor& param);
-  int step_with(const Scaling& scaling, const py::list& groups, const py::dict& state,
-                const py::list& hyper, const Push& push, const py::object& grads);
+  int step_with(const Scaling& scaling, const How& how, const py::object& grads);
+  Push request(const How& how) const;
   bool run(const Push& push, bool refresh = true, const Scaling& scaling = {});
 
   std::unique_ptr<Target> target_;

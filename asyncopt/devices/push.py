@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -203,7 +203,7 @@ class Pusher:
             begin = time.monotonic_ns()
             part = "last" if number == order[-1] else "some"
             how = (groups, state, hyper, threads, (seed + number) & SEEDS, audit, False)
-            self._call(push.slot, *how, self._corrected(push, params), part)
+            self._call(push.slot, how, self._corrected(push, params), part)
             if version is None:  # the push is counted with its last part
                 version = self._segment.version + (part == "some")
             self._pull(push.slot, params)
@@ -215,7 +215,7 @@ class Pusher:
     def _push_whole(self, push: Push) -> int:
         params = range(len(push.grads))
         begin = time.monotonic_ns()
-        done = self._call(push.slot, *push.how, self._corrected(push, params), "whole")
+        done = self._call(push.slot, push.how, self._corrected(push, params), "whole")
         push.skipped = done == _core.Plan.SKIPPED
         version = self._pull(push.slot, params)
         push.spans.append((begin, time.monotonic_ns()))
@@ -223,12 +223,12 @@ class Pusher:
             self._arrive(push, number)
         return version
 
-    def _call(self, slot: Slot, *push: Any) -> int:
+    def _call(self, slot: Slot, how: How, grads: list[torch.Tensor | None], part: str) -> int:
         if self._is_over:
             raise DeviceError(f"{self._lanes.device}: the worker ended in the middle of a push")
         # What the gradient was computed from, and not what was pulled since, tells how stale it is.
         self._segment.pull_mark(self._worker, slot.version)
-        done = self._plan.push(*push)
+        done = self._plan.push(how, grads, part)
         if done == _core.Plan.STALE:
             raise ValueError(
                 "optimizer.state: expected the entries that it had at the start of the run, as a "

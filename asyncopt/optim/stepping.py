@@ -95,14 +95,14 @@ class SteppingOptimizer(PlanningOptimizer):
     def _step_on(self, plan: _core.Plan, how: How, grads: list[torch.Tensor | None] | None) -> int:
         """A push of all gradients by `plan`, with what GradScaler has left to it."""
         if not self._step_supports_amp_scaling:
-            return plan.step(*how, grads)
+            return plan.step(how, grads)
         device = self._params[0].device
         left = (getattr(self, name, None) for name in ("grad_scale", "found_inf"))
         # What is no tensor says nothing: found_inf is the sum of no numbers without gradients.
         numbers = (
             x.to(device, torch.float32) if isinstance(x, torch.Tensor) else None for x in left
         )
-        updated = plan.step_scaled(*how, grads, *numbers)
+        updated = plan.step_scaled(how, grads, *numbers)
         for param, grad in zip(self._params, grads or (), strict=False):
             if param.grad is not None and grad is not None and grad is not param.grad:
                 param.grad.copy_(grad)  # unscaled by the step, in another layout
@@ -132,8 +132,8 @@ class SteppingOptimizer(PlanningOptimizer):
                 "parameter a sparse gradient and call step()"
             )
         self._refuse_device("step_rows", "leave a dense gradient in .grad and call step")
-        rows, values = check_rows(param, rows, values)
         index = self._index_of(param)
+        rows, values = check_rows(param, rows, values)
         if values.numel() == 0:
             return
         if self.before_push is not None and self._sharing is not None:
@@ -141,7 +141,7 @@ class SteppingOptimizer(PlanningOptimizer):
         if self._delay is not None and self._delay.compensates:
             values = self._delay.compensate(index, values, self._maximized()[index], rows)
         where = (index, rows.data_ptr(), len(rows), values.data_ptr())
-        updated = self._push(lambda plan, how, _: plan.step_rows(*how, *where))
+        updated = self._push(lambda plan, how, _: plan.step_rows(how, *where))
         if updated > 0:
             self._mark_changed([param])
         elif updated == _core.Plan.SKIPPED:
@@ -177,9 +177,9 @@ class SteppingOptimizer(PlanningOptimizer):
             return False
         plan = self._plan or self._make_plan()  # a copy has none yet, and may owe
         where = (index, None if rows is None else (rows.data_ptr(), rows.numel()))
-        if plan.catch_up(*self._how(), *where) != 0:  # state or parameters are others now
+        if plan.catch_up(self._how(), *where) != 0:  # state or parameters are others now
             self._check_params()
-            self._make_plan().catch_up(*self._how(), *where)
+            self._make_plan().catch_up(self._how(), *where)
         return True
 
     def catch_up_before(self, module: torch.nn.Module) -> RemovableHandle:

@@ -38,8 +38,8 @@ class Store:
     def __init__(self, layout: Layout, *, sync: str, workers: int, lock_timeout: float) -> None:
         if not 1 <= workers <= _core.MAX_WORKERS:
             raise ValueError(f"workers: expected 1 to {_core.MAX_WORKERS}, got {workers}")
-        if not 0 < lock_timeout <= 1e9:
-            raise ValueError(f"lock_timeout: expected seconds in (0, 1e9], got {lock_timeout}")
+        if not hasattr(lock_timeout, "__float__") or not 0 < lock_timeout <= 1e9:
+            raise ValueError(f"lock_timeout: expected seconds in (0, 1e9], got {lock_timeout!r}")
         if layout.data_bytes >= 1 << 48:  # no address space holds it, nor this build its arithmetic
             raise cannot_allocate(layout.data_bytes, "more than a process can address")
         config = _core.SegmentConfig(

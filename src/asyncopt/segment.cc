@@ -134,6 +134,14 @@ void Segment::release_worker(std::size_t i) const {
   worker(i).owner.compare_exchange_strong(me, 0, std::memory_order_release);
 }
 
+void Segment::check_worker(std::size_t i) const {
+  if (worker(i).owner.load(std::memory_order_relaxed) != process_id())
+    throw SegmentError(
+        "store: expected the process that took worker slot " + std::to_string(i) +
+        ", got a fork of it (or the slot was given back); start workers by spawn, as "
+        "asyncopt.launch and torch.multiprocessing.spawn do");
+}
+
 std::uint64_t Segment::version() const {
   const Header& h = header();
   return sync_info(h.sync).publishes ? h.latest.load(std::memory_order_relaxed) >> 16

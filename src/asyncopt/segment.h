@@ -89,6 +89,8 @@ class Segment {
   // Claims a free worker slot (or one whose process is gone) and returns its index.
   std::size_t claim_worker() const;
   void release_worker(std::size_t i) const;
+  // Throws SegmentError if slot `i` is not this process's: two in one would mix their records.
+  void check_worker(std::size_t i) const;
 
   // The worker computes its next gradient from what is there now, which is what a pull is in place,
   // or from what `version` was.

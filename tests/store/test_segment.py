@@ -9,6 +9,8 @@ import gc
 import os
 import pickle
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -123,12 +125,49 @@ def test_freed_when_sharing_fails() -> None:
     gc.collect()
     before = (descriptors(), mappings())
     optimizer = asyncopt.SGD([Parameter(torch.zeros(3))])
-    for options in ({"workers": -1}, {"workers": 1 << 16}, {"lock_timeout": 0.0}):
+    refused: tuple[dict[str, Any], ...] = (
+        *({"workers": bad} for bad in (-1, 1 << 16, 2.5, "2")),
+        *({"lock_timeout": bad} for bad in (0.0, "1")),
+    )
+    for options in refused:
         with pytest.raises((ValueError, asyncopt.SegmentError), match=r"workers|lock_timeout"):
             optimizer.share_memory(**options)
     assert optimizer.store is None
     gc.collect()
     assert (descriptors(), mappings()) == before
+
+
+def test_a_forked_child_is_told_to_spawn() -> None:
+    """It has no slot of its own: under leashed two workers in one would mix their buffers."""
+    program = """if True:
+        import os
+        import asyncopt
+        from tests.store.looks import SYNCS, data_of, shared, step
+        for sync in SYNCS:
+            optimizer = shared(sync)
+            before = data_of(optimizer)
+            child = os.fork()
+            if child == 0:
+                try:
+                    step(optimizer, 1)
+                except asyncopt.SegmentError as error:
+                    print(error, flush=True)
+                os._exit(0)
+            os.waitpid(child, 0)
+            assert data_of(optimizer) == before
+            step(optimizer, 1)
+    """
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    lines = ended.stdout.splitlines()
+    assert len(lines) == len(SYNCS)
+    assert all(line.startswith("store: expected the process that took") for line in lines)
+    assert all("start workers by spawn" in line for line in lines)
 
 
 @pytest.mark.parametrize("sync", SYNCS)
