@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import get_spawning_popen
 from typing import Any
@@ -91,7 +91,7 @@ class _Writer:
         self._board = board
         self._first = rank * len(ROWS)
         self._sums = sums
-        self._until = 0  # what was busy before is in the sum
+        self._covered: list[Span] = []  # apart, in order: those in the sum that may be met again
 
     def __call__(self, spans: Spans) -> None:
         for row, (phase, some) in enumerate(zip(_PHASES, spans, strict=True), self._first):
@@ -99,12 +99,32 @@ class _Writer:
                 self._board.mark(row, phase, begin)
                 self._board.mark(row, "done", end)
         self._sums[0] += self._cover([*spans.out, *spans.push, *spans.back])
-        self._sums[1] += sum(end - begin for begin, end in spans.stalled)
+        self._sums[1] += _length(spans.stalled)
 
-    def _cover(self, spans: Iterable[Span]) -> int:
-        """Nanoseconds that lie in any of the spans, and in none before."""
-        covered = 0
-        for begin, end in sorted(spans):
-            covered += max(0, end - max(begin, self._until))
-            self._until = max(self._until, end)
-        return covered
+    def _cover(self, spans: Sequence[Span]) -> int:
+        """Nanoseconds that lie in any of the spans, and in none before.
+
+        A push may begin while the one before is on its way, and not before that has begun.
+        """
+        if not spans:
+            return 0
+        both = _united([*self._covered, *spans])
+        added = _length(both) - _length(self._covered)
+        first = min(begin for begin, _ in spans)
+        self._covered = [span for span in both if span[1] > first]
+        return added
+
+
+def _united(spans: Iterable[Span]) -> list[Span]:
+    """The same time in spans that lie apart, in order."""
+    apart: list[Span] = []
+    for begin, end in sorted(spans):
+        if apart and begin <= apart[-1][1]:
+            apart[-1] = apart[-1][0], max(end, apart[-1][1])
+        else:
+            apart.append((begin, end))
+    return apart
+
+
+def _length(spans: Iterable[Span]) -> int:
+    return sum(end - begin for begin, end in spans)
