@@ -235,7 +235,7 @@ class ElasticAveraging(Averaging):
         *,
         sync: str = "hogwild",
     ) -> None:
-        if alpha is not None and not 0 < alpha <= 1:
+        if alpha is not None and not (hasattr(alpha, "__float__") and 0 < alpha <= 1):
             raise ValueError(f"alpha: expected a number in (0, 1] or None, got {alpha!r}")
         self.alpha = alpha
         # Its pushes add what they are given.
@@ -309,7 +309,14 @@ class LocalSteps(Averaging):
         *,
         sync: str = "hogwild",
     ) -> None:
-        make = outer or functools.partial(SGD, lr=1.0)
+        make = functools.partial(SGD, lr=1.0) if outer is None else outer
+        kind: Any = make.func if isinstance(make, functools.partial) else make
+        is_torchs = isinstance(kind, type) and not issubclass(kind, Optimizer)
+        if not callable(kind) or is_torchs:
+            raise TypeError(
+                "outer: expected a class of asyncopt's optimizers, as they step in a store, or a "
+                f"functools.partial of one; got {outer!r}"
+            )
         super().__init__(optimizer, every, lambda center: make(center, sync=sync))
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

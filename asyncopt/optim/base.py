@@ -12,6 +12,7 @@ import torch
 from asyncopt import _core
 from asyncopt.optim.apart import Replica
 from asyncopt.optim.catch_up import check_sparse_updates
+from asyncopt.optim.checks import check_hyper
 from asyncopt.optim.delay import Delay, check_delay_options
 from asyncopt.optim.kernels import syncs
 from asyncopt.optim.planning import unwrapped
@@ -69,6 +70,7 @@ class Optimizer(SteppingOptimizer):
         **hyper: the namesake's hyperparameters.
 
     Raises:
+        TypeError: an argument is of another kind.
         ValueError: an argument is out of range or a parameter cannot be updated in place.
     """
 
@@ -86,7 +88,7 @@ class Optimizer(SteppingOptimizer):
         sparse_updates: str = "touched",
         **hyper: Any,
     ) -> None:
-        if sync not in syncs():
+        if sync not in tuple(syncs()):
             raise ValueError(f"sync: expected one of {', '.join(syncs())}; got {sync!r}")
         if audit and sync != "hogwild":
             raise ValueError(
@@ -94,10 +96,11 @@ class Optimizer(SteppingOptimizer):
             )
         if nonfinite not in (None, "propagate", "skip"):
             raise ValueError(f"nonfinite: expected 'propagate', 'skip' or None, got {nonfinite!r}")
+        check_hyper(params, hyper)
         check_delay_options(staleness_lr, delay_compensation, sync)
         check_sparse_updates(sparse_updates, sync, delay_compensation)
         self.sync = sync
-        self.audit = audit
+        self.audit = bool(audit)
         self.state_dtype = state_dtype
         self.nonfinite = nonfinite
         self.staleness_lr = staleness_lr
@@ -165,8 +168,8 @@ class Optimizer(SteppingOptimizer):
             "torch.multiprocessing.spawn, which shares tensors of GPUs as they are, or move the "
             "model to the cpu",
         )
-        if not 1 <= workers < _core.MAX_WORKERS:
-            raise ValueError(f"workers: expected 1 to {_core.MAX_WORKERS - 1}, got {workers}")
+        if not hasattr(workers, "__index__") or not 1 <= workers < _core.MAX_WORKERS:
+            raise ValueError(f"workers: expected 1 to {_core.MAX_WORKERS - 1}, got {workers!r}")
         self._make_plan()  # allocates and checks all state
         kernels = [self._kernel(p, group) for group in self.param_groups for p in group["params"]]
         layout = layout_of(self._params, kernels, self._keeps_books)
@@ -272,6 +275,7 @@ class Optimizer(SteppingOptimizer):
         Raises:
             RuntimeError: the optimizer is shared under a sync with replicas, whose state belongs to
                 the store.
+            ValueError: it was saved from another class or of another model. Nothing was changed.
         """
         if self._sharing is not None and self.is_replica:
             raise RuntimeError(
@@ -380,9 +384,12 @@ class Optimizer(SteppingOptimizer):
         return self._private_state()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        is_load = "_sharing" not in state  # by load_state_dict
+        if is_load:
+            self._check_loaded(state["param_groups"], state["state"])
         super().__setstate__(state)
         self._forget_plan()
-        if "_sharing" not in state:  # load_state_dict
+        if is_load:
             if self._sharing is not None:
                 self._make_plan()  # copies what was loaded into the store
         elif self._sharing is None:

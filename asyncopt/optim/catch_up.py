@@ -31,21 +31,23 @@ def check_sparse_updates(sparse_updates: str, sync: str, delay_compensation: obj
         )
 
 
-def checked_rows(param: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def checked_rows(param: torch.Tensor, rows: Any) -> torch.Tensor:
     """Row indices as the engine reads them.
 
     Raises:
         ValueError: they are no indices of rows of `param`.
     """
+    if not isinstance(rows, torch.Tensor):
+        raise ValueError(f"rows: expected a tensor of integers, got {type(rows).__name__}")
     known = rows.layout == torch.strided and rows.dtype in (torch.int64, torch.int32)
     if not known or rows.device != param.device:
         raise ValueError(
             f"rows: expected torch.int64 or torch.int32 on {param.device}, got {rows.dtype} on "
             f"{rows.device}"
         )
-    rows = rows.detach().reshape(-1).to(torch.int64).contiguous()
-    check_range("rows: expected indices", rows, len(param) if param.ndim else 0)
-    return rows
+    checked: torch.Tensor = rows.detach().reshape(-1).to(torch.int64).contiguous()
+    check_range("rows: expected indices", checked, len(param) if param.ndim else 0)
+    return checked
 
 
 class _Pays(Protocol):

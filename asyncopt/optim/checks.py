@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 
 from asyncopt.gpu import unavailable
-from asyncopt.optim.kernels import Kernel, param_dtypes
+from asyncopt.optim.kernels import Kernel, hyper_names, param_dtypes
 
 __all__ = [
     "check_device",
     "check_gradient",
+    "check_hyper",
     "check_kernel",
     "check_overlap",
     "check_param",
@@ -22,6 +24,22 @@ __all__ = [
     "is_dense",
     "same_layout",
 ]
+
+
+def check_hyper(params: Any, hyper: dict[str, Any]) -> None:
+    """Raises TypeError for what no torch optimizer takes; ranges are left to torch's own checks."""
+    if isinstance(params, torch.nn.Module):
+        raise TypeError(
+            f"params: expected tensors, got a module, {type(params).__name__}; pass its "
+            ".parameters()"
+        )
+    for name, value in hyper.items():
+        if name == "betas":
+            pair = hasattr(value, "__len__") and len(value) == 2
+            if not (pair and all(hasattr(beta, "__float__") for beta in value)):
+                raise TypeError(f"betas: expected a pair of numbers, got {value!r}")
+        elif name in hyper_names() and not hasattr(value, "__float__"):
+            raise TypeError(f"{name}: expected a number, got {value!r}")
 
 
 def is_dense(tensor: torch.Tensor) -> bool:
@@ -117,7 +135,8 @@ def check_gradient(param: torch.Tensor, grad: torch.Tensor, name: str) -> torch.
         name: how messages call the parameter.
 
     Returns:
-        `grad`, or a copy of it if its strides differ from the parameter's.
+        `grad`, or a copy of it if its strides differ from the parameter's, or those of a sparse
+        one's indices or values from what the engine reads: contiguous.
 
     Raises:
         ValueError: `grad` is of another dtype, device, shape or layout.
@@ -151,18 +170,16 @@ def _checked_rows(
             f"{expected}; got a sparse one for a parameter with strides {param.stride()}; make the "
             "parameter from a .contiguous() tensor"
         )
-    check_range(f"{name}.grad: expected row indices", grad._indices(), len(param))
+    rows, values = grad._indices(), grad._values()
+    check_range(f"{name}.grad: expected row indices", rows, len(param))
+    if rows.is_contiguous() and values.is_contiguous():
+        return grad
     return torch.sparse_coo_tensor(
-        grad._indices().contiguous(),
-        grad._values().contiguous(),
-        grad.shape,
-        check_invariants=False,
+        rows.contiguous(), values.contiguous(), grad.shape, check_invariants=False
     )
 
 
-def check_rows(
-    param: torch.Tensor, rows: torch.Tensor, values: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def check_rows(param: torch.Tensor, rows: Any, values: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Row indices and row gradients as the engine reads them: contiguous.
 
     Raises:
@@ -171,7 +188,8 @@ def check_rows(
     if param.ndim == 0 or not param.is_contiguous():
         raise ValueError(f"param: expected a contiguous tensor with rows, got {_describe(param)}")
     if (
-        rows.layout != torch.strided
+        not isinstance(rows, torch.Tensor)
+        or rows.layout != torch.strided
         or rows.dtype != torch.int64
         or rows.ndim != 1
         or rows.device != param.device
@@ -179,7 +197,8 @@ def check_rows(
         raise ValueError(f"rows: expected torch.int64 on cpu, shape (k,); got {_describe(rows)}")
     expected = (len(rows), *param.shape[1:])
     if (
-        values.layout != torch.strided
+        not isinstance(values, torch.Tensor)
+        or values.layout != torch.strided
         or values.dtype != param.dtype
         or values.device != param.device
         or values.shape != expected
@@ -200,6 +219,8 @@ def check_range(expected: str, rows: torch.Tensor, count: int) -> None:
             raise ValueError(f"{expected} in [0, {count}), got {low if low < 0 else high}")
 
 
-def _describe(tensor: torch.Tensor) -> str:
+def _describe(tensor: object) -> str:
+    if not isinstance(tensor, torch.Tensor):
+        return type(tensor).__name__
     layout = "" if tensor.layout == torch.strided else f", {tensor.layout}"
     return f"{tensor.dtype} on {tensor.device}, shape {tuple(tensor.shape)}{layout}"

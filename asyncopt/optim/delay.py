@@ -116,13 +116,13 @@ class Delay:
         staleness = max(0, self._segment.version - self._version)
         return 1 / (1 + staleness) if self._slows else 1.0
 
+    @torch.no_grad()
     def compensate_rows(self, index: int, grad: torch.Tensor, maximize: bool) -> torch.Tensor:
         """The same as :meth:`compensate` for a gradient that is sparse in its rows."""
         grad = grad.coalesce()
-        values = self.compensate(index, grad.values(), maximize, grad.indices()[0])
-        return torch.sparse_coo_tensor(
-            grad.indices(), values, grad.shape, is_coalesced=True, check_invariants=False
-        )
+        now = grad.clone()
+        now.values().copy_(self.compensate(index, grad.values(), maximize, grad.indices()[0]))
+        return now
 
     @torch.no_grad()
     def compensate(

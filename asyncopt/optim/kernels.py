@@ -9,7 +9,7 @@ import torch
 
 from asyncopt import _core
 
-__all__ = ["Kernel", "find_kernel", "param_dtypes", "syncs"]
+__all__ = ["Kernel", "find_kernel", "hyper_names", "param_dtypes", "syncs"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +69,12 @@ def find_kernel(rule: str, param_dtype: torch.dtype, state_dtype: torch.dtype) -
             f"state_dtype: expected {' or '.join(possible)} for parameters of {param_dtype}, "
             f"got {state_dtype}"
         ) from None
+
+
+@functools.cache
+def hyper_names() -> frozenset[str]:
+    """The hyperparameters of all rules together."""
+    return frozenset(name for kernel in _kernels().values() for name in kernel.hyper)
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from asyncopt.optim.checks import check_device, check_kernel, check_overlap, che
 from asyncopt.optim.flat import FlatGradients
 from asyncopt.optim.kernels import Kernel, find_kernel, syncs
 from asyncopt.optim.sharing import Sharing
-from asyncopt.optim.state import adopt, new_state_tensors, reusable
+from asyncopt.optim.state import adopt, check_shapes, new_state_tensors, reusable, spec_of
 
 __all__ = ["PlanningOptimizer", "unwrapped"]
 
@@ -163,6 +164,21 @@ class PlanningOptimizer(torch.optim.Optimizer):
                     "(was .data replaced?); write into it with .copy_() instead"
                 )
 
+    def _check_loaded(self, groups: list[dict[str, Any]], state: dict[Any, Any]) -> None:
+        """Raises ValueError for groups and state that an optimizer of another kind has left."""
+        names = (f"params[{i}]" for i in itertools.count())
+        for group in groups:
+            numbers = (k for k, v in self.defaults.items() if not isinstance(v, bool | None))
+            if missing := [name for name in numbers if name not in group]:
+                raise ValueError(
+                    f"state_dict: expected one of {type(self).__name__}, got a group without "
+                    f"{', '.join(missing)}; load it into an optimizer of the class that saved it"
+                )
+            for param, name in zip(group["params"], names, strict=False):
+                kernel = self._kernel(param, {**self.defaults, **group})
+                shapes = (shape for shape, _ in spec_of(param, kernel, False).slot_shapes)
+                check_shapes(name, state.get(param, {}), kernel, shapes)
+
     def _all_params(self) -> Iterator[torch.Tensor]:
         return (param for group in self.param_groups for param in group["params"])
 
@@ -240,6 +256,7 @@ class PlanningOptimizer(torch.optim.Optimizer):
                     how = (param, kernel, self._keeps_books)
                     own = reusable(found, *how) or new_state_tensors(*how)
                 entries = adopt(
+                    f"params[{i}]",
                     found,
                     own,
                     kernel,

@@ -82,7 +82,14 @@ def thread_clone(objs: tuple[Any, ...], /) -> tuple[Any, ...]:
 
     Returns:
         The arguments for one thread.
+
+    Raises:
+        TypeError: `objs` is no tuple.
     """
+    if not isinstance(objs, list | tuple):
+        raise TypeError(
+            f"objs: expected a tuple, got {type(objs).__name__}; for one object write (object,)"
+        )
     memo: dict[int, Any] = {}
     for obj in leaves(objs):
         if hasattr(type(obj), "_for_thread"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ __all__ = [
     "BOOK",
     "StateTensors",
     "adopt",
+    "check_shapes",
     "cloned",
     "new_state_tensors",
     "reusable",
@@ -108,7 +109,29 @@ def _new_book(spec: TensorSpec) -> torch.Tensor | None:
     return torch.empty(spec.book_bytes, dtype=torch.uint8) if spec.book_bytes else None
 
 
+def check_shapes(
+    name: str, found: dict[str, Any], kernel: Kernel, shapes: Iterable[Sequence[int]]
+) -> None:
+    """Raises ValueError if a tensor in `found` has another shape than its slot.
+
+    Args:
+        name: how messages call the parameter.
+        found: its state.
+        kernel: says which names are slots.
+        shapes: of the slots.
+    """
+    for slot, shape in zip(kernel.slots, shapes, strict=True):
+        old = found.get(slot)
+        if old is not None and tuple(old.shape) != tuple(shape):
+            raise ValueError(
+                f"state[{slot!r}] of {name}: expected shape {tuple(shape)}, got "
+                f"{tuple(old.shape)}; load the state of an optimizer of the same model, with the "
+                "same options"
+            )
+
+
 def adopt(
+    name: str,
     found: dict[str, Any],
     own: StateTensors,
     kernel: Kernel,
@@ -118,7 +141,8 @@ def adopt(
     """Moves a state dict's values into `own`.
 
     Args:
-        found: what `optimizer.state` holds for the parameter: loaded, set by the user, or nothing.
+        name: how messages call the parameter.
+        found: what `optimizer.state` holds for it: loaded, set by the user, or nothing.
         own: where the values belong; written.
         kernel: says which names are slots and which are scalars.
         initial_slot: gives what a slot that `found` lacks is filled with.
@@ -131,17 +155,13 @@ def adopt(
         The dict that `optimizer.state` shall hold: `own`'s tensors by name, and whatever else
         `found` had.
     """
+    check_shapes(name, found, kernel, (slot.shape for slot in own.slots))
     entries = dict(found)
     for name, slot in zip(kernel.slots, own.slots, strict=True):
         old = found.get(name)
         if old is None:
             slot.fill_(initial_slot(name))
         elif old is not slot:
-            if old.shape != slot.shape:
-                raise ValueError(
-                    f"state[{name!r}]: expected shape {tuple(slot.shape)}, got {tuple(old.shape)}; "
-                    "load the state of an optimizer with the same options"
-                )
             slot.copy_(old)
         entries[name] = slot
     for k, name in enumerate(kernel.scalars):

@@ -278,6 +278,7 @@ def refuse() -> None:
 
 
 make_local: Any = LocalSteps  # takes what its types do not
+make_elastic: Any = ElasticAveraging
 
 
 def local() -> Any:
@@ -299,7 +300,15 @@ def shared() -> Any:
         (lambda: LocalSteps(local(), True), ValueError, "every: expected .* got True"),
         (lambda: ElasticAveraging(local(), 2, 0), ValueError, "alpha: expected .* got 0"),
         (lambda: ElasticAveraging(local(), 2, 1.5), ValueError, "alpha: expected .* got 1.5"),
+        (lambda: make_elastic(local(), 2, "0.5"), ValueError, "alpha: expected .* got '0.5'"),
         (lambda: ElasticAveraging(local(), 2, sync="luck"), ValueError, "sync: expected one of"),
+        (lambda: make_local(local(), 2, local()), TypeError, "outer: expected a class .* got SGD"),
+        (lambda: make_local(local(), 2, torch.optim.SGD), TypeError, "outer: expected a class"),
+        (
+            lambda: make_local(local(), 2, functools.partial(torch.optim.SGD, lr=1.0)),
+            TypeError,
+            "outer: expected a class",
+        ),
         (
             lambda: make_local(local(), 2, lambda params, sync: torch.optim.SGD(params)),
             TypeError,

@@ -211,8 +211,42 @@ def test_unknown_sync_lists_the_known_ones(rule: str) -> None:
     with pytest.raises(ValueError, match=r"sync.*'hogwold'") as info:
         ours(rule)([good()], sync="hogwold")
     assert all(sync in str(info.value) for sync in SYNCS)
-    with pytest.raises((TypeError, ValueError), match="sync"):
-        ours(rule)([good()], sync=None)
+    for bad in (None, ["mutex"]):
+        with pytest.raises((TypeError, ValueError), match=r"^sync: expected"):
+            ours(rule)([good()], sync=bad)
+
+
+def test_arguments_of_another_kind(rule: str) -> None:
+    """What torch's constructors say nothing of, or too little."""
+    with pytest.raises(TypeError, match=r"params: .*Sequential; pass its \.parameters\(\)"):
+        ours(rule)(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+    for name, default in theirs(rule)([good()]).defaults.items():
+        if isinstance(default, bool) or name in ("foreach", "fused", "initial_accumulator_value"):
+            continue
+        if isinstance(default, tuple):
+            bad: tuple[Any, ...] = (0.9, "ab", ("0.9", 0.99), (0.9,), (0.9, 0.99, 0.999))
+        else:
+            bad = ("0.1", None, [0.1])
+        for value in bad:
+            with pytest.raises(TypeError, match=rf"^{name}: expected a (pair of )?number"):
+                ours(rule)([good()], **{name: value})
+
+
+def test_rows_that_are_no_tensors(rule: str) -> None:
+    """Lists are refused by name, and nothing is written."""
+    table = Parameter(torch.ones(4, 3))
+    optimizer = ours(rule)([table])
+    one, values = torch.tensor([1]), torch.ones(1, 3)
+    for args, name in (
+        (("weight", one, values), "param"),
+        ((table, [1], values), "rows"),
+        ((table, one, [[1.0, 1.0, 1.0]]), "values"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: expected"):
+            optimizer.step_rows(*args)
+    with pytest.raises(ValueError, match=r"^rows: expected a tensor"):
+        optimizer.catch_up(table, [1])
+    assert bool((table == 1).all())
 
 
 def test_audit_needs_hogwild(rule: str, sync: str) -> None:
@@ -273,3 +307,29 @@ def test_bad_numbers(rule: str, value: float) -> None:
                 ours(rule)([good()], **{name: given})
     if value < 0:
         assert checked >= 2
+
+
+@pytest.mark.parametrize("value", ["0.1", None, [0.1], torch.ones(2)], ids=repr)
+def test_a_number_of_a_group_that_is_none(rule: str, value: Any) -> None:
+    """What somebody has set in a group since is refused by group and name, before any write."""
+    twins = Twins(rule, draw(((5,), (4,))))
+    twins.step()
+    before = bytes_of(twins.actual)
+    twins.gradients()
+    twins.actual.param_groups[0]["lr"] = value
+    with pytest.raises(TypeError, match=r"param_groups\[0\]: lr: expected a number, got "):
+        twins.actual.step()
+    assert bytes_of(twins.actual) == before
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 50_000])
+@pytest.mark.parametrize("rule", ["Adam", "AdamW"])
+def test_number_of_betas(rule: str, count: int) -> None:
+    """Neither shifted into the numbers behind them nor written beyond the end."""
+    optimizer = ours(rule)([good()], lr=0.1)
+    optimizer.step()
+    optimizer.param_groups[0]["betas"] = (0.9,) * count
+    before = bytes_of(optimizer)
+    with pytest.raises(ValueError, match=rf"param_groups\[0\].*beta1, beta2.*; got {count + 5}$"):
+        optimizer.step()
+    assert bytes_of(optimizer) == before

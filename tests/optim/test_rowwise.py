@@ -181,11 +181,13 @@ def test_state_of_an_optimizer_without_it_is_refused() -> None:
     p = Parameter(torch.ones(4, 3))
     plain = torch.optim.Adagrad([p])
     optimizer = asyncopt.Adagrad([p], rowwise=True)
-    optimizer.load_state_dict(plain.state_dict())
     p.grad = torch.ones(4, 3)
+    optimizer.step()
     before = bytes_of(optimizer)
-    with pytest.raises(ValueError, match=r"state\['sum'\]: expected shape \(4, 1\), got \(4, 3\)"):
-        optimizer.step()
+    with pytest.raises(
+        ValueError, match=r"state\['sum'\] of params\[0\]: expected shape \(4, 1\), got \(4, 3\)"
+    ):
+        optimizer.load_state_dict(plain.state_dict())
     assert bytes_of(optimizer) == before
 
 

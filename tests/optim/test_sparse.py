@@ -37,7 +37,6 @@ TORCH: dict[str, Any] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled")
 @pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
 @pytest.mark.parametrize("kind", TORCH)
 def test_embedding_trains_as_with_torch(
@@ -61,7 +60,6 @@ def test_embedding_trains_as_with_torch(
     assert_close(layers[1].weight, layers[0].weight, rtol=1e-5 if dtype.itemsize == 4 else 0.0)
 
 
-@pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled")
 @pytest.mark.parametrize("mode", ["sum", "mean"])
 def test_embedding_bag(mode: str) -> None:
     bags = [torch.nn.EmbeddingBag(ROWS, WIDTH, mode=mode, sparse=True) for _ in range(2)]

@@ -15,6 +15,7 @@ from .twins import (
     Twins,
     assert_close,
     assert_same_state,
+    bytes_of,
     draw,
     options_of,
     ours,
@@ -280,4 +281,27 @@ def test_state_reset_by_the_user(rule: str, options: dict[str, Any], how: str) -
             else:
                 optimizer.state[params[0]] = {}
     twins.step(3)
+    twins.check()
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_state_that_does_not_fit_changes_nothing(rule: str, is_shared: bool) -> None:
+    """Neither another rule's nor that of another model, of which the first tensor would fit."""
+    values = draw(((5,), (4,)))
+    options = {"momentum": 0.9} if rule == "SGD" else {}
+    twins = Twins(rule, values, options)
+    twins.step(2)
+    if is_shared:
+        twins.actual.share_memory(workers=1)
+    before = bytes_of(twins.actual)
+    other = Twins("RMSprop" if rule == "SGD" else "SGD", values, {"momentum": 0.9})
+    other.step(3)
+    with pytest.raises(ValueError, match=rf"state_dict: expected one of {rule}, got a group with"):
+        twins.actual.load_state_dict(other.expected.state_dict())
+    other = Twins(rule, draw(((5,), (3,))), options)
+    other.step(3)
+    with pytest.raises(ValueError, match=r"of params\[1\]: expected shape \(4,\), got \(3,\)"):
+        twins.actual.load_state_dict(other.expected.state_dict())
+    assert bytes_of(twins.actual) == before
+    twins.step(2)
     twins.check()

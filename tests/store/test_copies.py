@@ -220,3 +220,9 @@ def test_load_state_dict_into_a_replica_is_refused(sync: str) -> None:
         optimizer.load_state_dict(torch_after("Adam", 4).state_dict())
     assert data_of(optimizer) == before
     step(optimizer, 1)
+
+
+def test_thread_clone_takes_a_tuple() -> None:
+    wrong: Any = shared()
+    with pytest.raises(TypeError, match=r"^objs: expected a tuple, got Adam; .* \(object,\)"):
+        thread_clone(wrong)
