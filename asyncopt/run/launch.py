@@ -18,7 +18,7 @@ from asyncopt.run.checkpoint import save
 from asyncopt.run.checkpoint.keepsakes import Keepsakes
 from asyncopt.run.life import Errand
 from asyncopt.run.observe import Observer
-from asyncopt.run.optimizers import SharedOptimizer, find_optimizers
+from asyncopt.run.optimizers import SharedOptimizer, find_optimizers, share
 from asyncopt.run.outcome import Loss
 from asyncopt.run.plan import Plan
 from asyncopt.run.processes import ProcessMember
@@ -250,9 +250,7 @@ def launch(
     optimizers = find_optimizers(args)
     if plan.devices is not None:
         _check_for_devices(optimizers)
-    for optimizer in optimizers:
-        if optimizer.store is None:
-            optimizer.share_memory(workers=plan.workers)
+    share(optimizers, plan.workers)
 
     transfers = None if plan.devices is None else TransferLog(plan.workers)
     errand = Errand(fn, args, Board(plan.workers), plan, keepsakes, transfers)

@@ -113,7 +113,7 @@ class Worker:
         Raises:
             RunTimeout: they did not all come in time, or one has already returned from ``fn``.
         """
-        if not 0 < timeout < math.inf:
+        if not (hasattr(timeout, "__float__") and 0 < timeout < math.inf):
             raise ValueError(f"timeout: expected seconds > 0, got {timeout!r}")
         self._board.beat(self.rank)
         self._turns.stand()
@@ -124,8 +124,17 @@ class Worker:
 
         Args:
             loss: a number or a tensor with one element.
+
+        Raises:
+            TypeError: it is something else.
         """
-        number = loss.item() if isinstance(loss, Tensor) else float(loss)
+        try:
+            number = loss.item() if isinstance(loss, Tensor) else float(loss)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise TypeError(
+                f"loss: expected a number or a tensor with one element, got {loss!r}; reduce it, "
+                "such as by .mean()"
+            ) from error
         self._board.log(self.rank, number)
 
     def pull(self) -> None:
@@ -148,6 +157,11 @@ class Worker:
         the turn open until the next batch.
         """
         for optimizer in optimizers:
+            if not hasattr(optimizer, "step"):
+                raise TypeError(
+                    f"optimizers: expected optimizers, got {type(optimizer).__name__}; gradients "
+                    "are pushed from .grad"
+                )
             optimizer.step()
         self._turns.end()
 

@@ -116,7 +116,19 @@ def test_bad_input_raises_at_the_call(
         worker().batches(data, **{"batch_size": 2, **options})
 
 
-@pytest.mark.parametrize("timeout", [0, -1.0, float("inf"), float("nan")])
-def test_barrier_needs_a_finite_timeout(timeout: float) -> None:
+@pytest.mark.parametrize("timeout", [0, -1.0, float("inf"), float("nan"), "1"])
+def test_barrier_needs_a_finite_timeout(timeout: Any) -> None:
     with pytest.raises(ValueError, match=r"^timeout: expected seconds > 0"):
         worker().barrier(timeout)
+
+
+@pytest.mark.parametrize("loss", ["low", None, torch.ones(2)], ids=repr)
+def test_a_loss_is_one_number(loss: Any) -> None:
+    with pytest.raises(TypeError, match=r"^loss: expected a number or a tensor with one element"):
+        worker().log(loss)
+
+
+def test_pushes_take_optimizers() -> None:
+    wrong: Any = torch.ones(())
+    with pytest.raises(TypeError, match=r"^optimizers: expected optimizers, got Tensor"):
+        worker().push(wrong)

@@ -323,6 +323,14 @@ def test_what_is_no_plain_data_is_named(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_optimizer_that_would_not_be_saved_is_refused(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), momentum=0.9)
+    with pytest.raises(CheckpointError, match="args: expected optimizers of asyncopt, got SGD of"):
+        save(tmp_path, (model, optimizer))
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- Plain data
 
 leaves = (

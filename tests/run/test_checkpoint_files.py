@@ -117,8 +117,16 @@ def test_nothing_there_yet(tmp_path: Path) -> None:
     assert resume(tmp_path) is None
     assert resume(tmp_path / "no" / "such") is None
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(FileNotFoundError):
-        load(tmp_path / "none")
+    nowhere = tmp_path / "no" / "such"
+    with pytest.raises(FileNotFoundError, match=re.escape(repr(str(nowhere)))):
+        load(nowhere)
+
+
+def test_load_takes_one_checkpoint(tmp_path: Path) -> None:
+    path = save(tmp_path, model())
+    with pytest.raises(CheckpointError, match=r"^path: expected one checkpoint, .*\.resume"):
+        load(tmp_path)
+    assert load(path).path == path
 
 
 def test_a_renamed_checkpoint_loads(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from asyncopt.errors import CheckpointError
 from asyncopt.run.checkpoint import format
 from asyncopt.run.checkpoint.codec import decode, encode
 from asyncopt.run.checkpoint.contents import IN_TREE, Contents
-from asyncopt.run.checkpoint.directory import Directory
+from asyncopt.run.checkpoint.directory import Directory, numbers_in
 from asyncopt.run.checkpoint.files import open_directory, opened, read_file
 from asyncopt.run.checkpoint.ledgers import ledger_from_json, ledger_to_json
 from asyncopt.store.ledger import Ledger
@@ -205,11 +205,17 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         path: its own directory, ``.../checkpoint-<number>`` or whatever it was renamed to.
 
     Raises:
-        CheckpointError: it is damaged or incomplete, or was written in another format.
+        CheckpointError: it is damaged or incomplete, was written in another format, or holds
+            checkpoints instead of being one.
         FileNotFoundError: there is no such directory.
     """
     where = Path(path).absolute()
     with opened(open_directory(where)) as fd:
+        if numbers_in(fd):
+            raise CheckpointError(
+                f"path: expected one checkpoint, got {str(where)!r}, which holds several; name one "
+                "of them, or call asyncopt.resume(path) for the newest"
+            )
         return _checked(where, lambda: [read_file(name, fd) for name in _FILES])
 
 

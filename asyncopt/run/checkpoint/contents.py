@@ -32,7 +32,8 @@ class Contents:
         args: the arguments; also looked through are lists, tuples and dicts in them.
 
     Raises:
-        CheckpointError: an optimizer keeps part of its state in each worker alone.
+        CheckpointError: an optimizer keeps part of its state in each worker alone, or is none of
+            asyncopt's.
     """
 
     def __init__(self, args: object) -> None:
@@ -43,6 +44,12 @@ class Contents:
                     "args: expected optimizers whose whole state lies in a store, got "
                     f"{type(each).__name__}, which trains private replicas; save its state_dict() "
                     "from a worker instead"
+                )
+            if isinstance(each, torch.optim.Optimizer) and not isinstance(each, Optimizer):
+                raise CheckpointError(
+                    f"args: expected optimizers of asyncopt, got {type(each).__name__} of "
+                    f"{type(each).__module__}, of which nothing would be saved; use asyncopt's, or "
+                    "save its state_dict() yourself"
                 )
         self._optimizers = [each for each in found if isinstance(each, Optimizer)]
         self._modules = [each for each in found if isinstance(each, torch.nn.Module)]

@@ -34,7 +34,7 @@ from asyncopt.run.checkpoint.files import (
     write_file,
 )
 
-__all__ = ["Directory"]
+__all__ = ["Directory", "numbers_in"]
 
 LOCK_GRACE = 5.0  # s for the lock of a process that has just been killed to come free
 
@@ -80,8 +80,7 @@ class Directory:
 
     def numbers(self) -> list[int]:
         """The numbers of the checkpoints here, oldest first."""
-        found = (_NAME.fullmatch(name) for name in os.listdir(self._fd))
-        return sorted(int(match[1]) for match in found if match)
+        return numbers_in(self._fd)
 
     def path_of(self, number: int) -> Path:
         """Where a checkpoint lies."""
@@ -177,6 +176,12 @@ class Directory:
             close(fd)
             raise
         return fd
+
+
+def numbers_in(fd: int) -> list[int]:
+    """The numbers of the checkpoints in an open directory, oldest first."""
+    found = (_NAME.fullmatch(name) for name in os.listdir(fd))
+    return sorted(int(match[1]) for match in found if match)
 
 
 def _open_inner(name: str, at: int) -> int:

@@ -50,8 +50,15 @@ def open_directory(path: Path, *, create: bool = False) -> int:
 
     Raises:
         CheckpointError: a component is a symlink that another user made.
-        OSError: as from ``os.open``.
+        OSError: as from ``os.open``, of the whole path.
     """
+    try:
+        return _walked(path, create)
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
+
+
+def _walked(path: Path, create: bool) -> int:
     todo = list(reversed(path.parts[1:]))
     links = 0
     at = os.open("/", _STEP)
