@@ -89,6 +89,12 @@ class CustomLoss:
         values, _ = self._compiled.evaluate(arrays["predictions"], arrays["targets"])
         return float(np.average(values, weights=arrays.get("weights")))
 
+    def __repr__(self) -> str:
+        """With the names of its functions, which every process has, and not their addresses."""
+        functions = [self.function, *([] if self.derivative is None else [self.derivative])]
+        names = [getattr(each, "__qualname__", repr(each)) for each in functions]
+        return f"CustomLoss({', '.join([*names, f'curvature={self.curvature:g}'])})"
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # nothing of it changes; scikit-learn's clone would compile it again
 

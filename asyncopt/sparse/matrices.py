@@ -28,8 +28,11 @@ def sound(name: str, X: Any) -> Any:
         raise ValueError(f"{name}: expected a matrix, got an array of {X.ndim} dimensions")
     _check(name, X)
     if X.format != "csr":
+        has_blocks = X.format == "bsr"
         X = X.tocsr()
         _check(name, X)  # a lil_array's indices have not been looked at yet
+        if has_blocks:
+            X.eliminate_zeros()  # what fills up a block is no entry
     usual = {X.indices.dtype, X.indptr.dtype} <= {np.dtype(np.int32), np.dtype(np.int64)}
     if usual and X.data.dtype.isnative:
         return X

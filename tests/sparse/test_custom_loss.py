@@ -143,6 +143,11 @@ def test_focal_loss_classifies() -> None:
     assert not hasattr(ours, "predict_proba")
 
 
+def test_is_shown_by_the_names_of_its_functions() -> None:
+    """Which every process has, and so have the names of tests."""
+    assert repr(CustomLoss(squared)) == "CustomLoss(squared, curvature=1)"
+
+
 def test_early_stopping_goes_by_the_loss() -> None:
     X, _ = numbers()
     y = np.random.default_rng(1).poisson(np.exp(0.5 + X @ [0.3, -0.2, 0.1]))

@@ -130,6 +130,7 @@ FORMS: dict[str, Change] = {
     "foreign": lambda X: with_parts(X, foreign),
     "matrix": sparse.csr_matrix,
     **{name: methodcaller("asformat", name) for name in ("csc", "coo", "lil", "dok", "dia", "bsr")},
+    "a block": lambda X: X.tobsr(blocksize=X.shape),
     "float64": lambda X: X.astype(np.float64),
     "dense": lambda X: X.toarray(),
     "Fortran order": lambda X: X.toarray(order="F"),
