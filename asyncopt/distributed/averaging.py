@@ -243,6 +243,11 @@ class PeerAveraging(Wrapper):
 
 def _floating(buffers: Iterable[Any]) -> dict[str, torch.Tensor]:
     """Those of floating point, by their names in messages."""
+    if isinstance(buffers, torch.nn.Module):
+        raise TypeError(
+            f"buffers: expected tensors, got a module, {type(buffers).__name__}; pass its "
+            ".buffers()"
+        )
     found = {f"buffers[{i}]": buffer for i, buffer in enumerate(buffers)}
     for name, buffer in found.items():
         if not isinstance(buffer, torch.Tensor):

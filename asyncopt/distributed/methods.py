@@ -54,6 +54,11 @@ class LocalSteps(PeerAveraging):
     def _prepare(self) -> dict[str, object]:
         if self._make_outer is None:
             return {"outer": None}
+        if not callable(self._make_outer):
+            raise TypeError(
+                "outer: expected a function of a list of tensors that makes a torch optimizer of "
+                f"them all, got {type(self._make_outer).__name__}"
+            )
         self._center = Flat(self._params())
         self._outer = self._make_outer(self._center.views)
         if not holds(self._outer, self._center.views):
@@ -137,11 +142,12 @@ class ElasticAveraging(PeerAveraging):
 
     def _prepare(self) -> dict[str, object]:
         size = self._ranks.size
-        if self.alpha is not None and not 0 < self.alpha <= 1 / size:
+        alpha = self.alpha
+        if alpha is not None and not (hasattr(alpha, "__float__") and 0 < alpha <= 1 / size):
             raise ValueError(
-                f"alpha: expected a number in (0, 1 / {size} ranks] or None, got {self.alpha!r}"
+                f"alpha: expected a number in (0, 1 / {size} ranks] or None, got {alpha!r}"
             )
-        self._weight = 0.9 / size if self.alpha is None else float(self.alpha)
+        self._weight = 0.9 / size if alpha is None else float(alpha)
         self._center = Flat(self._params())
         return {"alpha": self._weight}
 

@@ -122,7 +122,7 @@ def cross_validate(
         scheduler=scheduler,
         schedule_by=schedule_by,
         loss=loss,
-        metrics=_default_metrics(targets) if metrics is None else dict(metrics),
+        metrics=_default_metrics(targets) if metrics is None else _named(metrics),
         epochs=whole("epochs", epochs, 1),
         batch_size=batch_size,
         drop_last=drop_last,
@@ -221,7 +221,20 @@ def _default_metrics(targets: Any) -> dict[str, Any]:
     return {"accuracy": accuracy} if classes else {}
 
 
+def _named(metrics: Any) -> dict[str, Any]:
+    if not isinstance(metrics, Mapping):
+        raise TypeError(
+            f"metrics: expected a dict of functions by name, got {type(metrics).__name__}"
+        )
+    return dict(metrics)
+
+
 def _check_functions(recipe: Recipe) -> None:
+    if isinstance(recipe.make_model, nn.Module):
+        raise TypeError(
+            "make_model: expected a function that makes a new model for each fold, got a model, "
+            f"{type(recipe.make_model).__name__}; pass its class, or a functools.partial of it"
+        )
     functions: dict[str, Any] = {
         "make_model": recipe.make_model,
         "optimizer": recipe.optimizer,

@@ -78,9 +78,9 @@ def make_splits(
                 "pass folds=sklearn.model_selection.GroupKFold(n)"
             )
         pairs = _k_fold(examples, folds, seed)
-    elif hasattr(folds, "split"):
+    elif hasattr(folds, "split") and not isinstance(folds, str):
         pairs = folds.split(np.zeros(examples), targets, groups)
-    elif isinstance(folds, Iterable):
+    elif isinstance(folds, Iterable) and not isinstance(folds, str):
         pairs = folds
     else:
         raise TypeError(

@@ -105,6 +105,8 @@ def map_tasks(
         raise TypeError(
             f"data: expected a tuple, got {type(data).__name__}; for one item write data=(item,)"
         )
+    if not hasattr(tasks, "__iter__"):
+        raise TypeError(f"tasks: expected a list or another iterable, got {type(tasks).__name__}")
     if on_error not in ("raise", "return"):
         raise ValueError(f"on_error: expected 'raise' or 'return', got {on_error!r}")
     tasks = list(tasks)

@@ -8,7 +8,7 @@ import pickle
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -67,6 +67,16 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "alpha: expected a number in (0, 1 / 1 ranks] or None, got 1.5",
     ),
+    "alpha no number": (
+        lambda: ElasticAveraging(sgd(), 2, alpha=cast("float", "0.5")),
+        ValueError,
+        "alpha: expected a number in (0, 1 / 1 ranks] or None, got '0.5'",
+    ),
+    "outer no function": (
+        lambda: LocalSteps(sgd(), 2, cast("Any", sgd())),
+        TypeError,
+        "outer: expected a function of a list of tensors",
+    ),
     "outer": (
         lambda: LocalSteps(sgd(), 2, lambda center: sgd()),
         TypeError,
@@ -86,6 +96,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: LocalSteps(sgd(), 2, buffers=["a"]),  # type: ignore[list-item]
         TypeError,
         "buffers[0]: expected a tensor, got str",
+    ),
+    "buffers of a module": (
+        lambda: LocalSteps(sgd(), 2, buffers=torch.nn.BatchNorm1d(2)),  # type: ignore[arg-type]
+        TypeError,
+        "buffers: expected tensors, got a module, BatchNorm1d; pass its .buffers()",
     ),
     "no group": (
         lambda: LocalSteps(sgd(), 2, group="gloo"),

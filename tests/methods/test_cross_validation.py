@@ -186,6 +186,8 @@ def test_a_failing_fold_is_named() -> None:
     [
         ({"make_model": lambda: None}, "make_model: expected what pickle can send"),
         ({"optimizer": 3}, "optimizer: expected a function, got int"),
+        ({"make_model": torch.nn.Linear(2, 2)}, "make_model: expected a function .* got a model"),
+        ({"metrics": [len]}, "metrics: expected a dict of functions by name, got list"),
         ({"metrics": {"f": None}}, r"metrics\['f'\]: expected a function, got NoneType"),
         ({"data": [1]}, "data: expected a tuple .inputs, targets. or a dataset, got list"),
         ({"data": (torch.zeros(3),)}, "data: expected inputs and targets, got 1"),

@@ -68,6 +68,7 @@ def test_fingerprints_tell_splits_apart() -> None:
         (5, GROUPS, "groups: expected a splitter that looks at them"),
         (GroupKFold(3), GROUPS[:9], "groups: expected 53 of them, one per example, got 9"),
         (2.5, None, "folds: expected a number, a splitter or pairs of indices, got float"),
+        ("5", None, "folds: expected a number, a splitter or pairs of indices, got str"),
         ([], None, "folds: expected at least one split, got none"),
         ([3], None, r"folds\[0\]: expected a pair of index arrays"),
         ([([0], [53])], None, r"folds\[0\]\[1\]: expected indices from 0 to 52, got 53 to 53"),

@@ -91,6 +91,7 @@ def test_a_worker_that_cannot_start() -> None:
     [
         ({"fn": 3}, "fn: expected a function, got int"),
         ({"data": [1]}, r"data: expected a tuple, got list; for one item write data=\(item,\)"),
+        ({"tasks": 5}, "tasks: expected a list or another iterable, got int"),
         ({"on_error": "ignore"}, "on_error: expected 'raise' or 'return', got 'ignore'"),
         ({"retries": -1}, "retries: expected an integer >= 0, got -1"),
         ({"workers": 0}, "workers: expected an integer >= 1, got 0"),
