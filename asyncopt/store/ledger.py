@@ -69,6 +69,10 @@ class Histogram:
         rank = max(1, int(np.ceil(self.count * q / 100)))
         return float(self.edges[int(np.searchsorted(np.cumsum(self.counts), rank))])
 
+    def __repr__(self) -> str:
+        """A line of what is in it, instead of hundreds of counts."""
+        return f"Histogram(count={self.count}, mean={self.mean:.3g}, p99={self.percentile(99):g})"
+
     def __add__(self, other: Histogram) -> Histogram:
         return Histogram(self.counts + other.counts, self.total + other.total)
 
@@ -172,6 +176,16 @@ class Ledger:
                 for w in (_difference(w, before.get(w.slot)) for w in self.workers)
                 if _did_something(w)
             ),
+        )
+
+    def __str__(self) -> str:
+        """What was pushed, and what the race cost, in a line."""
+        late = self.staleness
+        return (
+            f"{self.pushes:,} pushes, staleness {late.mean:.3g} (p99 {late.percentile(99):g}); "
+            f"{self.lock_waits:,} lock waits of {self.lock_wait_seconds:.3g} s together, "
+            f"{self.retries:,} retries, {self.lost_updates:,} lost updates counted, "
+            f"{self.skipped_nonfinite:,} pushes skipped, {self.repairs:,} locks repaired"
         )
 
     @property

@@ -145,3 +145,17 @@ def test_histogram_percentiles() -> None:
     for q in (-1, 101, math.nan):
         with pytest.raises(ValueError, match="q: expected a percentage"):
             w.staleness.percentile(q)
+
+
+def test_what_is_printed_is_short() -> None:
+    first, second = pair("hogwild")
+    push(second, 1)
+    push(first, 3)
+    push(second, 1)
+    ledger = first.ledger()
+    assert repr(ledger.staleness) == "Histogram(count=5, mean=0.8, p99=3)"
+    assert str(ledger) == (
+        "5 pushes, staleness 0.8 (p99 3); 0 lock waits of 0 s together, 0 retries, "
+        "0 lost updates counted, 0 pushes skipped, 0 locks repaired"
+    )
+    assert str(asyncopt.Ledger(0, ())).startswith("0 pushes, staleness nan (p99 nan); ")
