@@ -1,5 +1,8 @@
 """Torch optimizers over shared memory, with one switch between all ways of synchronizing."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 try:
     from asyncopt import _core as _core
 except ImportError as error:
@@ -84,3 +87,12 @@ __all__ = [
 def syncs() -> tuple[str, ...]:
     """Names of the ways in which an update can reach shared memory, as ``sync=`` takes them."""
     return tuple(_contracts())
+
+
+if not TYPE_CHECKING:  # else every misspelt name would pass the type checkers
+
+    def __getattr__(name: str) -> Any:
+        """Parts that not everybody needs, some with further dependencies, at their first use."""
+        if name in ("distributed", "simulate", "sparse"):
+            return importlib.import_module(f"asyncopt.{name}")
+        raise AttributeError(f"module 'asyncopt' has no attribute {name!r}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 
-NEEDED = ("typer", "rich")
+NEEDED = ("typer", "rich", "matplotlib")
 
 
 def app() -> None:

@@ -4,6 +4,9 @@ Needs scikit-learn and scipy: ``pip install 'asyncopt[sparse]'``. Losses of your
 `asyncopt.sparse.atomic`, need numba: ``pip install 'asyncopt[numba]'``.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 try:
     import scipy as _scipy  # noqa: F401
     import sklearn as _sklearn  # noqa: F401
@@ -50,3 +53,12 @@ __all__ = [
     "save_csr",
     "syncs",
 ]
+
+
+if not TYPE_CHECKING:  # else every misspelt name would pass the type checkers
+
+    def __getattr__(name: str) -> Any:
+        """Parts that need numba, at their first use."""
+        if name == "atomic":
+            return importlib.import_module("asyncopt.sparse.atomic")
+        raise AttributeError(f"module 'asyncopt.sparse' has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -189,14 +190,21 @@ def test_a_missing_module_of_a_problem_gives_the_install_line(
     assert instant == []
 
 
-def test_without_typer_the_command_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("missing", ["typer", "rich", "matplotlib"])
+def test_without_its_extra_the_command_says_what_to_install(
+    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    there = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == missing else there(name)
+    )
+    monkeypatch.setattr("asyncopt.cli.commands.cli", lambda: None)
     with pytest.raises(SystemExit) as stopped:
         entry.app()
     assert stopped.value.code == 1
-    assert "pip install 'asyncopt[cli]'" in capsys.readouterr().err
+    assert f"needs {missing}; install it with: pip install 'asyncopt[cli]'" in (
+        capsys.readouterr().err
+    )
 
 
 def test_version_and_help() -> None:
