@@ -100,7 +100,7 @@ ctest = ctest --test-dir $(1) --output-on-failure --no-tests=error
 .PHONY: test-py
 test-py: $(VENV)/.dev $(VENV)/.spin build ## Python tests; make test-py ARGS="-k name" picks some
 	$(call say,pytest)
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal $(ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.bench build ## benchmarks

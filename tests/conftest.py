@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Generator, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
 
+import psutil
 import pytest
 
 GRACE = 2.0  # s for a dead child to be reaped and for garbage to be collected
@@ -59,17 +61,49 @@ def _files() -> Counter[str]:
     return Counter([*shared, *temporary])
 
 
+def _held_by_others() -> set[int]:
+    """Inodes of named segments that processes map which no test of this process has started.
+
+    A semaphore is mapped before it has its name, so that its name is not among the mappings.
+    """
+    own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+    held = set()
+    for pid in set(psutil.pids()) - own:
+        with contextlib.suppress(OSError):  # it has just ended, or is another user's
+            lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+            held |= {int(line.split()[4]) for line in lines if "/dev/shm/" in line}
+    return held
+
+
 def _census() -> Counter[str]:
     return _children() + _descriptors() + _files()
+
+
+def _left_since(before: Counter[str]) -> Counter[str]:
+    left = _census() - before
+    if segments := [what for what in left if what.startswith("/dev/shm/")]:
+        held = _held_by_others()
+        for path in segments:
+            with contextlib.suppress(FileNotFoundError):  # it has just gone
+                if os.stat(path).st_ino in held:
+                    del left[path]
+    return left
 
 
 failed = pytest.StashKey[bool]()
 
 
-def pytest_configure() -> None:
-    """Lets tests of Ctrl-C work in a background job, whose shell had it ignored."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets tests of Ctrl-C work in a background job, whose shell had it ignored.
+
+    What other programs write among temporary files, these tests do not see.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # tmp_path stays there
+    directory = tempfile.TemporaryDirectory(prefix="tests_")
+    config.add_cleanup(directory.cleanup)
+    os.environ["TMPDIR"] = tempfile.tempdir = directory.name
 
 
 @pytest.hookimpl(wrapper=True)
@@ -91,7 +125,7 @@ def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.stash.get(failed, False):
         return
     deadline = time.monotonic() + GRACE
-    while left := _census() - before:
+    while left := _left_since(before):
         if time.monotonic() > deadline:
             pytest.fail(f"left behind: {', '.join(left.elements())}")
         gc.collect()
