@@ -281,6 +281,8 @@ class _Supervisor:
         return None
 
     def _report_stalls(self, now: float) -> None:
+        if self._released is None:
+            return
         for post in self._posts:
             member = post.filled
             # Who waits at a barrier waits for others, which are reported.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -257,6 +258,27 @@ def meet_without_the_lost(worker: Worker) -> int:
     for _ in range(3):
         worker.barrier()
     return worker.rank
+
+
+class LateInOne:
+    """An argument whose loading takes ``seconds`` in one process, and no time in the others.
+
+    Args:
+        mark: a file that the one makes.
+    """
+
+    def __init__(self, mark: Path, seconds: float) -> None:
+        self.mark, self.seconds = mark, seconds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _late_in_one, (self.mark, self.seconds)
+
+
+def _late_in_one(mark: Path, seconds: float) -> LateInOne:
+    with contextlib.suppress(FileExistsError):
+        mark.touch(exist_ok=False)
+        time.sleep(seconds)
+    return LateInOne(mark, seconds)
 
 
 def stand_still(worker: Worker, pids: torch.Tensor) -> None:

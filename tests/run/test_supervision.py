@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -156,6 +157,12 @@ def test_replacements_take_the_store_slots_of_the_dead(mode: str) -> None:
 
 
 def test_a_stopped_worker_is_reported_once_and_goes_on() -> None:
-    with told("since its step") as _:
+    with told("stopped; SIGCONT resumes it) has made no progress for 0.5 s, since its step 1"):
         run = launch(jobs.stand_still, (shared(2),), stall_timeout=0.5)
     assert run.losses == ()
+
+
+def test_who_waits_for_others_to_start_has_not_stalled(tmp_path: Path) -> None:
+    with told():
+        launch(jobs.nothing, (jobs.LateInOne(tmp_path / "mark", 1.0),), stall_timeout=0.25)
+    assert (tmp_path / "mark").exists()
