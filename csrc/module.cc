@@ -184,6 +184,8 @@ PYBIND11_MODULE(_core, m) {
       },
       py::arg("at"), py::arg("bytes"), py::arg("at_rest"),
       "Make memory a new book: nothing is owed. At rest: all state is what it starts as.");
+  m.def("expect_forks", &expect_forks,
+        "Say that this process computes nothing, so that its forks can use threads.");
   m.def("prefer_huge_pages", &prefer_huge_pages, py::arg("at"), py::arg("bytes"),
         "Ask for large pages under memory that has not been touched yet.");
   bind_segment(m);

@@ -9,9 +9,11 @@
 namespace asyncopt {
 namespace {
 
-std::atomic<bool> forked{false};
-[[maybe_unused]] const int at_fork =
-    pthread_atfork(nullptr, nullptr, [] { forked.store(true, std::memory_order_relaxed); });
+std::atomic<bool> forked{false}, forks_expected{false};
+[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] {
+  forked.store(!forks_expected.exchange(false, std::memory_order_relaxed),
+               std::memory_order_relaxed);
+});
 
 // What compiled OpenMP code calls, found by name: linking a runtime could bring a second one, with
 // threads of its own, beside the one in the process. GNU's interface, which LLVM's and Intel's
@@ -66,6 +68,11 @@ void parallel_for(std::size_t count, std::size_t threads,
                                          static_cast<std::size_t>(openmp().team()));
   };
   omp.run(region, &job, static_cast<unsigned>(threads), 0);
+}
+
+void expect_forks() {
+  forked.store(false, std::memory_order_relaxed);
+  forks_expected.store(true, std::memory_order_relaxed);
 }
 
 }  // namespace asyncopt

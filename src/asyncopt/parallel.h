@@ -20,4 +20,7 @@ inline constexpr std::size_t kParallel = std::size_t{1} << 17;
 void parallel_for(std::size_t count, std::size_t threads,
                   const std::function<void(std::size_t)>& work);
 
+// Says that this process computes nothing, so that its forks miss no thread; theirs may again.
+void expect_forks();
+
 }  // namespace asyncopt

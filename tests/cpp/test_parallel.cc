@@ -112,6 +112,19 @@ void check_forked_child() {
   check_helpers_take_part();
 }
 
+// Forks of a process that said so have threads of their own; theirs do not.
+void check_expected_fork() {
+  const pid_t child = fork_child([] {
+    expect_forks();
+    const pid_t fork = fork_child([] {
+      check_helpers_take_part();
+      check_forked_child();
+    });
+    CHECK_EQ(wait_for(fork, 60), 0);
+  });
+  CHECK_EQ(wait_for(child, 60), 0);
+}
+
 struct Broken : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -146,6 +159,7 @@ void check_exceptions_pass_through_apply() {
 
 int main() {
   set_deadline();
+  check_expected_fork();  // while there are no threads
   check_each_index_once();
   check_results_are_seen();
   check_helpers_take_part();
