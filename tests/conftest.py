@@ -16,6 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from asyncopt.run.zygote import kept
+
 GRACE = 2.0  # s for a dead child to be reaped and for garbage to be collected
 
 # Tests start hundreds of processes that import torch, each for 1.8 s of a processor's time; for
@@ -30,27 +32,29 @@ NAMES = ("asyncopt", "torch_")
 
 
 def _children() -> Counter[str]:
-    """Child processes; Python's own resource tracker, once started, stays to the end."""
-    tracker = getattr(resource_tracker._resource_tracker, "_pid", None)
+    """Child processes, but those that stay: Python's resource tracker, the zygotes."""
+    stay = {getattr(resource_tracker._resource_tracker, "_pid", None)}
+    stay |= {zygote.pid for zygote in kept.zygotes}
     found: Counter[str] = Counter()
     for task in Path("/proc/self/task").iterdir():
         try:
             children = (task / "children").read_text().split()
         except OSError:  # the thread has just ended
             continue
-        found.update(f"process {pid}" for pid in children if int(pid) != tracker)
+        found.update(f"process {pid}" for pid in children if int(pid) not in stay)
     return found
 
 
 def _descriptors() -> Counter[str]:
-    tracker = getattr(resource_tracker._resource_tracker, "_fd", None)
+    stay = {getattr(resource_tracker._resource_tracker, "_fd", None)}
+    stay |= {zygote.fileno() for zygote in kept.zygotes}
     found: Counter[str] = Counter()
     for fd in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{fd}")
         except OSError:  # the one that listed the directory
             continue
-        if target.startswith(KINDS) and int(fd) != tracker:
+        if target.startswith(KINDS) and int(fd) not in stay:
             found[f"descriptor of {target}"] += 1
     return found
 

@@ -149,8 +149,11 @@ def launch(
     shared memory with its parameters, unless it is there already. After the run the optimizers'
     parameters in this process are those that the workers trained.
 
-    Processes are spawned, never forked: ``fn`` must be defined at the top level of a module,
+    Processes start as spawned ones do: ``fn`` must be defined at the top level of a module,
     ``args`` must pickle, and a script must call ``launch`` under ``if __name__ == "__main__":``.
+    They are forks, though not of this process: the first launch of a thread starts one that does
+    nothing but import torch, once for all workers of this launch and the next ones; it ends with
+    the thread. A change of the environment, of limits or of users starts another.
     Tensors in ``args`` are moved to shared memory and not copied, so what one worker writes to them
     all see. Worker processes die with this one, whatever ends it, and ignore Ctrl-C, which ends the
     run from here.

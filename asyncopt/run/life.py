@@ -20,11 +20,11 @@ from asyncopt.run.plan import Plan
 from asyncopt.run.transfers import TransferLog
 from asyncopt.run.worker import Worker
 
-__all__ = ["Box", "Errand", "Stop", "live"]
+__all__ = ["LONGEST", "Box", "Errand", "Stop", "live"]
 
 # Seconds beyond the launcher's own deadlines after which a worker stops believing in an answer.
 GRACE = 30.0
-# Seconds that the system call which waits for an answer takes at most.
+# Seconds that a system call which waits for an answer takes at most.
 LONGEST = 1e6
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from asyncopt.errors import RunTimeout
 from asyncopt.run.child import Job
 from asyncopt.run.life import Errand
 from asyncopt.run.mailbox import Mailbox
@@ -19,7 +20,7 @@ __all__ = ["ProcessMember", "SpawnedMember"]
 
 
 class SpawnedMember(Member):
-    """A worker in a spawned process.
+    """A worker in a process of its own.
 
     Args:
         rank: its rank.
@@ -40,22 +41,32 @@ class SpawnedMember(Member):
     ) -> None:
         super().__init__(rank)
         self.box = box = Mailbox()
+        self._patience = plan.start_timeout
         self._process = WorkerProcess(
             rank,
             job(self.far_end, box),
             environment={"OMP_NUM_THREADS": str(plan.threads)},
             cpus=plan.cpus(rank),
-            before_exec=lambda: fill(box),
+            before_start=lambda: fill(box),
+            patience=plan.start_timeout,
         )
 
     def start(self) -> None:
-        """Spawn the process.
+        """Start the process.
 
         Raises:
             TypeError: something that was to be sent cannot be pickled.
             OSError: the system has no room for another process.
+            RunTimeout: torch could not be imported in time.
         """
-        self._process.start()
+        try:
+            self._process.start()
+        except TimeoutError as error:
+            raise RunTimeout(
+                f"start_timeout: expected worker {self.rank} to start within {self._patience:g} "
+                "s, it did not; raise start_timeout= if importing torch takes longer",
+                (self.rank,),
+            ) from error
         self.far_end.close()  # so that the line hangs up when the process ends
 
     @property

@@ -59,7 +59,7 @@ def test_killed_workers_are_replaced_and_every_batch_is_trained() -> None:
         assert 5 * 45 <= len(trace.points) <= 5 * 45 + again
         assert [when for when, _ in trace.points] == sorted(when for when, _ in trace.points)
         assert trace.points[0][0] > 0
-        assert trace.seconds == trace.points[-1][0] > 0.5  # a replacement was waited for
+        assert trace.seconds == trace.points[-1][0] > 5 * 45 * 0.002 / 2  # the delays alone
     assert evaluate(jobs[0].model, DIGITS.load(0).test)[1] > 0.7
 
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from asyncopt.errors import TaskError
 from asyncopt.methods import CrossValidation, cross_validate
-from tests.run.conftest import children, gone
+from tests.run.conftest import descendants, gone
 
 from . import jobs
 from .launcher import call
@@ -111,7 +111,7 @@ def test_a_call_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
             assert program.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        workers = children(program.pid)
+        workers = descendants(program.pid)
     finally:
         program.kill()
         program.wait()

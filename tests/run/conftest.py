@@ -14,12 +14,18 @@ import torch
 def children(pid: int | str = "self") -> set[int]:
     """The process ids of a process's living children."""
     found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").iterdir():
+    for task in Path("/proc").glob(f"{pid}/task/*"):
         try:
             found.update(map(int, (task / "children").read_text().split()))
         except OSError:  # the thread has just ended
             continue
     return found
+
+
+def descendants(pid: int) -> set[int]:
+    """The process ids of its children, of their children, and so on."""
+    found = children(pid)
+    return found.union(*map(descendants, found))
 
 
 def gone(pid: int) -> bool:

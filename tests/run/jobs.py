@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import random
+import resource
 import signal
 import sys
 import threading
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 
 from asyncopt.errors import RunTimeout
@@ -258,6 +262,53 @@ def meet_without_the_lost(worker: Worker) -> int:
     for _ in range(3):
         worker.barrier()
     return worker.rank
+
+
+@dataclass
+class Kin:
+    """What a worker is a fork of, and what it has of its own nevertheless."""
+
+    zygote: int
+    variable: str | None
+    files: tuple[int, int]
+    numbers: tuple[float, float]
+
+
+def look_at_kin(worker: Worker, variable: str) -> Kin:
+    return Kin(
+        os.getppid(),
+        os.environ.get(variable),
+        resource.getrlimit(resource.RLIMIT_NOFILE),
+        (random.random(), np.random.random()),  # noqa: NPY002 - the one that all share
+    )
+
+
+def say(worker: Worker, text: str) -> None:
+    print(text)
+    print(text.upper(), file=sys.stderr)
+
+
+def leave_unfinished(worker: Worker, folder: Path) -> None:
+    """A file that is not closed, and something to do at exit."""
+    file = (folder / "file").open("w")
+    file.write("written")
+    file.cycle = file  # type: ignore[attr-defined]  # nothing but the end of all closes it
+    atexit.register((folder / "at exit").touch)
+
+
+def read_all(worker: Worker, tensors: list[torch.Tensor]) -> list[int]:
+    return [int(tensor) for tensor in tensors]
+
+
+def kill_kin(worker: Worker, lives: torch.Tensor) -> int:
+    """In its first life, worker 1 kills what both are forks of."""
+    lives[worker.rank] += 1
+    worker.barrier()
+    if worker.rank == 1 and lives[1] == 1:
+        os.kill(os.getppid(), signal.SIGKILL)
+        sleep_long(worker)
+    worker.barrier()
+    return int(lives[worker.rank])
 
 
 class LateInOne:

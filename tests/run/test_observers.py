@@ -75,6 +75,7 @@ def test_ticks_come_between_start_and_end() -> None:
 
 
 def test_the_end_comes_when_no_worker_lives() -> None:
+    watch(jobs.nothing, member=ProcessMember, workers=2)  # what workers are forks of stays
     witness = Witness()
     with pytest.raises(WorkerError) as caught:
         watch(jobs.kill_self, witness, member=ProcessMember, workers=2)

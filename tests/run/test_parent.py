@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .conftest import children, gone
+import pytest
+
+from .conftest import descendants, gone
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 LIMIT = 2.0  # s for the workers of a dead launcher to be gone
@@ -53,10 +55,12 @@ def test_workers_die_with_a_killed_launcher() -> None:
         wait_until(lambda: all(map(gone, pids)), LIMIT)
 
 
-def test_workers_die_with_a_launcher_killed_while_they_start() -> None:
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_workers_die_with_a_launcher_killed_while_they_start(processes: int) -> None:
+    """Two workers, forks of a process that imports torch first."""
     with launcher() as process:
-        wait_until(lambda: len(children(process.pid)) == 2, limit=60)
-        pids = children(process.pid)
+        wait_until(lambda: len(descendants(process.pid)) == processes, limit=60)
+        pids = descendants(process.pid)
         process.kill()
         wait_until(lambda: all(map(gone, pids)), LIMIT)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,10 +57,20 @@ def test_the_timeout_ends_even_the_deaf(monkeypatch: pytest.MonkeyPatch) -> None
     assert caught.value.ranks == (0, 1)
 
 
-def test_the_start_has_a_timeout_too() -> None:
+@pytest.mark.parametrize("is_first", [False, True])
+def test_the_start_has_a_timeout_too(
+    is_first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is torch that takes its time, as in the first launch of all, or an argument."""
+    if is_first:
+        monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+        late: tuple[Any, ...] = ()
+    else:
+        launch(jobs.nothing)
+        late = (jobs.LateInOne(tmp_path / "mark", 60.0), jobs.LateInOne(tmp_path / "other", 60.0))
     start = time.monotonic()
-    with pytest.raises(RunTimeout, match=r"^start_timeout: .* within 0\.1 s, workers 0, 1 did not"):
-        launch(jobs.nothing, workers=2, start_timeout=0.1)
+    with pytest.raises(RunTimeout, match=r"^start_timeout: .* within 0\.2 s, workers 0, 1 did not"):
+        launch(jobs.nothing, late, workers=2, start_timeout=0.2)
     assert time.monotonic() - start < 20
 
 

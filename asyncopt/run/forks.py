@@ -1,0 +1,249 @@
+"""What a zygote does: it forks, and tells how its forks ended."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import errno
+import gc
+import io
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import warnings
+import weakref
+from collections.abc import Sequence
+from multiprocessing import resource_tracker, spawn
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from asyncopt import _core
+
+__all__ = [
+    "RECORD",
+    "UNHEEDED",
+    "Fork",
+    "HungUp",
+    "Received",
+    "Seed",
+    "read_exit_code",
+    "receive",
+    "send",
+    "serve",
+]
+
+RECORD = 1 << 17  # bytes of a record at most
+DESCRIPTORS = 250  # in a record at most; the kernel takes 253
+EXIT_CODE = 4  # bytes
+PR_SET_PDEATHSIG = 1
+# Variables that no imported library has read: pytest's says which test runs.
+UNHEEDED = ("PYTEST_CURRENT_TEST",)
+
+
+class Seed(NamedTuple):
+    """What a fork is to be."""
+
+    cpus: tuple[int, ...]
+    """To which it is pinned."""
+    environment: dict[str, str]
+    """Those of ``UNHEEDED`` that are set."""
+    stdio: tuple[int, ...]
+    """Those of descriptors 0 to 2 that are sent first. The pipe that it starts from comes next."""
+    is_tracked: bool
+    """Whether the resource tracker's descriptor follows. The others are for ``Received``."""
+
+
+class Fork(NamedTuple):
+    """A fork, as the zygote's parent holds it."""
+
+    pid: int
+    pidfd: int
+    status: int
+    """A pipe for :func:`read_exit_code` that is readable once the fork has ended."""
+
+
+class Received:
+    """A descriptor that a fork was sent, as reducers of multiprocessing want it.
+
+    Args:
+        index: its place among those that were sent.
+    """
+
+    fds: tuple[int, ...] = ()
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+
+    def detach(self) -> int:
+        """The descriptor, in the fork."""
+        return self.fds[self._index]
+
+
+# --- The line between a zygote and its parent -----------------------------------------------------
+
+
+class HungUp(Exception):
+    """There is nobody at the line's other end."""
+
+
+def send(line: socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
+    """Send a short message, and descriptors."""
+    for start in range(0, max(1, len(fds)), DESCRIPTORS):
+        end = start + DESCRIPTORS
+        socket.send_fds(line, [pickle.dumps((message, end >= len(fds)))], fds[start:end])
+
+
+def receive(line: socket.socket) -> tuple[Any, list[int]]:
+    """The next message, and its descriptors.
+
+    Raises:
+        HungUp: there will be none.
+        OSError: there is no room for the descriptors.
+    """
+    fds: list[int] = []
+    is_cut = is_last = False
+    while not is_last:
+        data, new, flags, _ = socket.recv_fds(line, RECORD, DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            raise HungUp
+        message, is_last = pickle.loads(data)
+        fds += new
+        is_cut |= bool(flags & socket.MSG_CTRUNC)
+    if is_cut:
+        _close(*fds)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return message, fds
+
+
+def read_exit_code(status: int) -> int:
+    """How a fork ended, negative for a signal."""
+    code = os.read(status, EXIT_CODE)
+    # A zygote that was killed takes its forks along.
+    return int.from_bytes(code, sys.byteorder, signed=True) if code else -signal.SIGKILL
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+# --- In the zygote --------------------------------------------------------------------------------
+
+
+def serve(line: socket.socket) -> NoReturn:
+    """Fork when told to, until nobody is at the line's other end; in forks: live."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, the kernel would reap them
+    _core.expect_forks()
+    registry: Any = weakref.finalize
+    for made_by_imports in list(registry._registry):
+        made_by_imports.atexit = False  # torch's would take its operators back, in every fork
+    gc.collect()
+    gc.freeze()  # what is never looked at stays shared
+    me = os.getpid()
+    forks: dict[int, tuple[int, int]] = {}  # by pidfd: process id, where to write how it ended
+    poll = select.poll()
+    poll.register(line, select.POLLIN)
+    while True:
+        for fd, _ in poll.poll():
+            if fd != line.fileno():
+                poll.unregister(fd)
+                _tell(fd, *forks.pop(fd))
+                continue
+            try:
+                orders = _fork(line, forks, poll)
+            except (HungUp, BrokenPipeError):
+                os._exit(0)  # and the kernel kills the forks
+            except OSError as error:
+                send(line, error)
+            else:
+                if orders is not None:
+                    _live(me, *orders)
+
+
+def _fork(
+    line: socket.socket, forks: dict[int, tuple[int, int]], poll: select.poll
+) -> tuple[Seed, list[int]] | None:
+    """Fork as the next message says; in the fork: that message and its descriptors."""
+    with contextlib.ExitStack() as ours:
+        seed, fds = receive(line)
+        ours.callback(_close, *fds)
+        status, end = os.pipe()
+        ours.callback(os.close, status)
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, end)
+            with warnings.catch_warnings():  # of threads, such as those of OpenBLAS
+                warnings.simplefilter("ignore", DeprecationWarning)
+                pid = os.fork()
+            if pid == 0:
+                line.close()
+                _close(status, *forks, *(other for _, other in forks.values()))
+                ours.pop_all()
+                return seed, fds
+            undo.callback(os.waitpid, pid, 0)
+            undo.callback(os.kill, pid, signal.SIGKILL)
+            pidfd = os.pidfd_open(pid)
+            undo.callback(os.close, pidfd)
+            send(line, pid, [pidfd, status])
+            undo.pop_all()
+    forks[pidfd] = pid, end
+    poll.register(pidfd, select.POLLIN)
+    return None
+
+
+def _tell(pidfd: int, pid: int, end: int) -> None:
+    """Reap a fork, and write how it ended."""
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    with contextlib.suppress(BrokenPipeError):  # nobody wants to know
+        os.write(end, code.to_bytes(EXIT_CODE, sys.byteorder, signed=True))
+    _close(pidfd, end)
+
+
+def _live(zygote: int, seed: Seed, fds: Sequence[int]) -> NoReturn:
+    """Become what a new process would be, and do what the pipe says."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, *map(ctypes.c_ulong, (signal.SIGKILL, 0, 0, 0)))
+    if os.getppid() != zygote:
+        os._exit(1)
+    os.sched_setaffinity(0, seed.cpus)
+    for name in UNHEEDED:
+        os.environ.pop(name, None)
+    os.environ.update(seed.environment)
+    given = iter(fds)
+    for number in range(3):
+        if number in seed.stdio:
+            fd = next(given)
+            os.dup2(fd, number)
+            os.close(fd)
+        else:
+            with contextlib.suppress(OSError):
+                os.close(number)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
+    start = next(given)
+    tracker: Any = resource_tracker._resource_tracker
+    tracker._fd = next(given) if seed.is_tracked else None
+    Received.fds = tuple(given)
+    np.random.seed()  # noqa: NPY002 - the legacy one; Python's own is seeded anew by os.fork
+    code = spawn._main(start, os.dup(start))
+    _end_well()
+    os._exit(code)
+
+
+def _end_well() -> None:
+    """Do what an interpreter does at its end but to tear down all that was imported.
+
+    That would take 0.2 s, and copies of the pages that are shared with the zygote.
+    """
+    atexit._run_exitfuncs()
+    written = io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom
+    files = [sys.stdout, sys.stderr]
+    files += [each for each in gc.get_objects() if issubclass(type(each), written)]
+    for file in files:
+        with contextlib.suppress(Exception):  # closed, or its reader is gone
+            file.flush()
+    ctypes.CDLL(None).fflush(None)
