@@ -237,6 +237,25 @@ def devices_tables(records: Sequence[Record]) -> str:
     return "\n\n".join(parts)
 
 
+def start_tables(records: Sequence[Record]) -> str:
+    """One table per number of workers: seconds of a run, and memory of a worker."""
+    parts = []
+    for entry in records:
+        (ours, *_) = entry["rows"]
+        rows = [
+            [
+                name,
+                seconds(row),
+                ratio(entry["ratios"], ours, [name]),
+                f"{row['bytes'] / 2**20:,.0f} MiB",
+            ]
+            for name, row in entry["rows"].items()
+        ]
+        head = ["contender", "seconds", f"{ours} x", "memory of a worker"]
+        parts.append(f"### {entry['case']['workers']} workers\n\n" + table(head, rows))
+    return "\n\n".join(parts)
+
+
 def modes_table(records: Sequence[Record]) -> str:
     """What was measured of every mode, and how many times faster that was than predicted."""
     rows = []
@@ -272,6 +291,7 @@ SUITES: dict[str, Callable[[Sequence[Record]], str]] = {
     ),
     "svmlight": svmlight_tables,
     "contention": contention_tables,
+    "start": start_tables,
     "workers": workers_table,
     "devices": devices_tables,
     "averaging": functools.partial(workers_table, title="Averaging between ranks"),

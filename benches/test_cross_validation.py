@@ -21,6 +21,7 @@ import pytest
 
 from benches.conftest import Say
 from benches.interleave import Comparison, Pair, interleave, record, replay
+from benches.memory import anonymous_bytes
 from benches.peers.folds import FOLDS, Case, Turn
 from benches.peers.turns import Stage
 
@@ -160,16 +161,6 @@ def shared_bytes() -> int:
         int(line.split()[1]) * 1024
         for line in Path("/proc/meminfo").read_text().splitlines()
         if line.startswith("Shmem:")
-    )
-
-
-def anonymous_bytes(process: int) -> int:
-    try:
-        text = Path(f"/proc/{process}/smaps_rollup").read_text()
-    except OSError:  # it has just ended
-        return 0
-    return sum(
-        int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss_Anon:")
     )
 
 
