@@ -199,4 +199,6 @@ def _path(name: str, value: Any) -> str | None:
         return None
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise TypeError(f"{name}: expected a path, got {value!r}")
+    if not os.fspath(value):
+        raise ValueError(f"{name}: expected a path, got ''")
     return str(os.fspath(value))

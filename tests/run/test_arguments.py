@@ -84,6 +84,8 @@ def test_a_function_from_stdin() -> None:
         ({"checkpoint": 3}, TypeError, r"checkpoint: expected a path or .*Checkpoints, got 3"),
         ({"log_dir": 3}, TypeError, r"log_dir: expected a path, got 3"),
         ({"trace": b"t"}, TypeError, r"trace: expected a path, got b't'"),
+        ({"trace": ""}, ValueError, r"trace: expected a path, got ''"),
+        ({"checkpoint": ""}, ValueError, r"path: expected a directory, got ''; pass '\.' for .*"),
     ],
 )
 def test_bad_arguments(options: dict[str, Any], kind: type[Exception], message: str) -> None:

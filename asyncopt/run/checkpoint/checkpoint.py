@@ -50,6 +50,8 @@ class Checkpoints:
     def __post_init__(self) -> None:
         if not isinstance(self.path, str | os.PathLike):
             raise TypeError(f"path: expected a path, got {type(self.path).__name__}")
+        if not os.fspath(self.path):
+            raise ValueError("path: expected a directory, got ''; pass '.' for the current one")
         if isinstance(self.every, bool) or not isinstance(self.every, int | float):
             raise TypeError(f"every: expected seconds > 0, got {self.every!r}")
         if not 0 < self.every < math.inf:
