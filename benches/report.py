@@ -217,42 +217,23 @@ def svmlight_tables(records: Sequence[Record]) -> str:
     return "\n\n".join(parts)
 
 
-def devices_tables(records: Sequence[Record]) -> str:
-    """One table per device and model: contenders in steps of one worker."""
+def contenders_tables(
+    records: Sequence[Record],
+    title: Callable[[Record], str],
+    timed: str,
+    more: str,
+    cell: Callable[[Record], str],
+) -> str:
+    """One table per case, which `title` names: contenders in seconds, and a column `more`."""
     parts = []
     for entry in records:
         (ours, *_) = entry["rows"]
         rows = [
-            [
-                name,
-                seconds(row),
-                ratio(entry["ratios"], ours, [name]),
-                f"{row['hidden']:.1%}" if "hidden" in row else "",
-            ]
+            [name, seconds(row), ratio(entry["ratios"], ours, [name]), cell(row)]
             for name, row in entry["rows"].items()
         ]
-        title = f"### {entry['case']['device']}, {entry['case']['shape']}"
-        head = ["contender", "seconds per step and worker", f"{ours} x", "transfers hidden"]
-        parts.append(f"{title}\n\n" + table(head, rows))
-    return "\n\n".join(parts)
-
-
-def start_tables(records: Sequence[Record]) -> str:
-    """One table per number of workers: seconds of a run, and memory of a worker."""
-    parts = []
-    for entry in records:
-        (ours, *_) = entry["rows"]
-        rows = [
-            [
-                name,
-                seconds(row),
-                ratio(entry["ratios"], ours, [name]),
-                f"{row['bytes'] / 2**20:,.0f} MiB",
-            ]
-            for name, row in entry["rows"].items()
-        ]
-        head = ["contender", "seconds", f"{ours} x", "memory of a worker"]
-        parts.append(f"### {entry['case']['workers']} workers\n\n" + table(head, rows))
+        head = ["contender", timed, f"{ours} x", more]
+        parts.append(f"### {title(entry['case'])}\n\n" + table(head, rows))
     return "\n\n".join(parts)
 
 
@@ -291,9 +272,21 @@ SUITES: dict[str, Callable[[Sequence[Record]], str]] = {
     ),
     "svmlight": svmlight_tables,
     "contention": contention_tables,
-    "start": start_tables,
+    "start": functools.partial(
+        contenders_tables,
+        title=lambda case: f"{case['workers']} workers",
+        timed="seconds",
+        more="memory of a worker",
+        cell=lambda row: f"{row['bytes'] / 2**20:,.0f} MiB",
+    ),
     "workers": workers_table,
-    "devices": devices_tables,
+    "devices": functools.partial(
+        contenders_tables,
+        title=lambda case: f"{case['device']}, {case['shape']}",
+        timed="seconds per step and worker",
+        more="transfers hidden",
+        cell=lambda row: f"{row['hidden']:.1%}" if "hidden" in row else "",
+    ),
     "averaging": functools.partial(workers_table, title="Averaging between ranks"),
     "folds": folds_tables,
     "telemetry": functools.partial(workers_table, title="Telemetry"),
