@@ -26,14 +26,19 @@ KILLS_APART = often(4, 400)  # of workers with a device
 SIZE = 300_000  # elements: so many that a worker is mostly inside a push
 RECOVERY = 5.0  # s from a kill to the replacement's first push, on a machine with time for it
 HANG = 60.0  # s
+ENOUGH = 300  # pushes at a rate of 0.02: 3 x 0.98^300 is 0.007
 
 
 class Killer(threading.Thread):
-    """Kills one or two workers at a time, waits for their replacements' pushes, and goes on."""
+    """Kills one or two workers at a time, waits for their replacements' pushes, and goes on.
 
-    def __init__(self, scene: Scene, dice: random.Random, kills: int) -> None:
+    At the end it lets them train on, until ``optimizer`` has taken ``ENOUGH`` steps.
+    """
+
+    def __init__(self, scene: Scene, optimizer: Any, dice: random.Random, kills: int) -> None:
         super().__init__()
         self.scene = scene
+        self._optimizer = optimizer
         self._most = kills
         self._dice = dice
         self.kills: list[int] = []  # ranks
@@ -46,6 +51,7 @@ class Killer(threading.Thread):
             self._await(lambda: bool(self.scene.pusher.all()), "all push")
             while len(self.kills) < self._most and not self.scene.over:
                 self._strike(self._dice.sample(range(WORKERS), self._dice.randint(1, 2)))
+            self._await(lambda: self._optimizer.ledger().version >= ENOUGH, "all train on")
         except BaseException as problem:
             self.problem = problem
         finally:
@@ -101,7 +107,7 @@ def test_survivors_train_on_and_the_dead_are_replaced(
     model = jobs.Weights(SIZE)
     optimizer = asyncopt.SGD(model.parameters(), lr=0.02, momentum=0.5, sync=sync)
     scene = Scene.of(WORKERS)
-    killer = Killer(scene, dice(request, record_property), KILLS)
+    killer = Killer(scene, optimizer, dice(request, record_property), KILLS)
     data = torch.zeros(500)
     run = train_under_fire(killer, jobs.descend, model, optimizer, data, scene, kills=KILLS)
     # Each repair follows from a death. Every stripe is a lock of its own, but none is held with
@@ -128,7 +134,7 @@ def test_workers_with_a_device_die_in_the_middle_of_a_push(
     model = jobs.Layers(3, 4 * SIZE)  # each in a chunk of its own
     optimizer = asyncopt.SGD(model.parameters(), lr=0.02, sync=sync)
     scene, torn = Scene.of(WORKERS), torch.zeros(WORKERS, dtype=torch.int64)
-    killer = Killer(scene, dice(request, record_property), KILLS_APART)
+    killer = Killer(scene, optimizer, dice(request, record_property), KILLS_APART)
     run = train_under_fire(
         killer,
         jobs.descend_apart,
