@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import errno
 import gc
+import importlib
 import io
 import os
 import pickle
@@ -139,6 +140,7 @@ def serve(line: socket.socket) -> NoReturn:
     """Fork when told to, until nobody is at the line's other end; in forks: live."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, the kernel would reap them
     _core.expect_forks()
+    importlib.import_module("numpy.random")  # else each fork does, in 10 ms
     registry: Any = weakref.finalize
     for made_by_imports in list(registry._registry):
         made_by_imports.atexit = False  # torch's would take its operators back, in every fork
