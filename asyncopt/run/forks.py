@@ -32,6 +32,7 @@ __all__ = [
     "HungUp",
     "Received",
     "Seed",
+    "close",
     "read_exit_code",
     "receive",
     "send",
@@ -116,7 +117,7 @@ def receive(line: socket.socket) -> tuple[Any, list[int]]:
         fds += new
         is_cut |= bool(flags & socket.MSG_CTRUNC)
     if is_cut:
-        _close(*fds)
+        close(*fds)
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     return message, fds
 
@@ -128,7 +129,8 @@ def read_exit_code(status: int) -> int:
     return int.from_bytes(code, sys.byteorder, signed=True) if code else -signal.SIGKILL
 
 
-def _close(*fds: int) -> None:
+def close(*fds: int) -> None:
+    """Close descriptors."""
     for fd in fds:
         os.close(fd)
 
@@ -173,7 +175,7 @@ def _fork(
     """Fork as the next message says; in the fork: that message and its descriptors."""
     with contextlib.ExitStack() as ours:
         seed, fds = receive(line)
-        ours.callback(_close, *fds)
+        ours.callback(close, *fds)
         status, end = os.pipe()
         ours.callback(os.close, status)
         with contextlib.ExitStack() as undo:
@@ -183,7 +185,7 @@ def _fork(
                 pid = os.fork()
             if pid == 0:
                 line.close()
-                _close(status, *forks, *(other for _, other in forks.values()))
+                close(status, *forks, *(other for _, other in forks.values()))
                 ours.pop_all()
                 return seed, fds
             undo.callback(os.waitpid, pid, 0)
@@ -203,7 +205,7 @@ def _tell(pidfd: int, pid: int, end: int) -> None:
     code = os.waitstatus_to_exitcode(status)
     with contextlib.suppress(BrokenPipeError):  # nobody wants to know
         os.write(end, code.to_bytes(EXIT_CODE, sys.byteorder, signed=True))
-    _close(pidfd, end)
+    close(pidfd, end)
 
 
 def _live(zygote: int, seed: Seed, fds: Sequence[int]) -> NoReturn:

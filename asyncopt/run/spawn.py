@@ -26,15 +26,10 @@ from multiprocessing.connection import wait
 from multiprocessing.popen_spawn_posix import Popen
 from typing import Any
 
-from asyncopt.run.forks import Received, read_exit_code
+from asyncopt.run.forks import Received, close, read_exit_code
 from asyncopt.run.zygote import fork
 
 __all__ = ["WorkerProcess"]
-
-
-def _close(*fds: int) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 class WorkerProcess(context.SpawnProcess):
@@ -107,7 +102,7 @@ class _WorkerPopen(Popen):
         finally:
             os.close(child_start)
         self.pid, self.sentinel = self._fork.pid, self._fork.status
-        self.finalizer = util.Finalize(self, _close, (self.sentinel, self._fork.pidfd, start))
+        self.finalizer = util.Finalize(self, close, (self.sentinel, self._fork.pidfd, start))
         # If it has died meanwhile, the sentinel tells.
         with contextlib.suppress(BrokenPipeError), open(start, "wb", closefd=False) as file:
             file.write(message.getbuffer())
