@@ -1,4 +1,9 @@
-"""Memory that processes share: allocated whole, sealed, reached by descriptor alone."""
+"""Memory that processes share: allocated whole, sealed, reached by descriptor alone.
+
+A tensor in such memory has a storage of exactly its own bytes (:func:`tensor_in`). Whatever saves,
+pickles or copies the tensor sees these bytes and nothing else of the segment. A tensor that is sent
+to a worker process still travels as a place in the segment, without a copy.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,15 @@ import errno
 import fcntl
 import os
 import pathlib
+from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 import torch
 
 from asyncopt.errors import SegmentError
 
-__all__ = ["cannot_allocate", "map_new_memfd"]
+__all__ = ["SharedStorage", "cannot_allocate", "map_new_memfd", "tensor_in"]
 
 _SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
@@ -48,6 +56,76 @@ def map_new_memfd(nbytes: int) -> torch.Tensor:
     # The duplicate is not for programs that this process starts.
     os.set_inheritable(storage._share_fd_cpu_()[0], False)
     return torch.empty(0, dtype=torch.uint8).set_(storage)
+
+
+class SharedStorage(torch.UntypedStorage):
+    """The bytes of one tensor in shared memory, as torch sees them.
+
+    torch keeps this object with the memory, so every alias of the tensor has it. Copies of the
+    tensor have ordinary storages. ``share_memory_()`` does nothing, as the bytes are shared.
+
+    Attributes:
+        memory: uint8, the whole mapped segment.
+        offset: where the bytes begin in it.
+    """
+
+    memory: torch.Tensor
+    offset: int
+
+    def is_shared(self) -> bool:
+        """True: other processes may map the same bytes."""
+        return True
+
+    def share_memory_(self) -> SharedStorage:
+        """Return the storage as it is. torch's own method would move the bytes elsewhere."""
+        return self
+
+    def clone(self) -> torch.UntypedStorage:
+        """A private copy."""
+        return torch.UntypedStorage(self.nbytes(), device=self.device).copy_(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By value; a process that is being spawned gets the place in the segment instead."""
+        copy = torch.empty(0, dtype=torch.uint8, device="cpu").set_(self.clone())
+        return torch.Tensor.untyped_storage, (copy,)
+
+
+def tensor_in(
+    memory: torch.Tensor,
+    offset: int,
+    dtype: torch.dtype,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+) -> torch.Tensor:
+    """A dense tensor in shared memory whose storage is exactly its own bytes.
+
+    Args:
+        memory: uint8, a whole mapped segment.
+        offset: where the tensor begins in it, in bytes; a multiple of the item size.
+        dtype: of the tensor.
+        shape: of the tensor.
+        strides: of the tensor, in elements; they leave no gaps.
+    """
+    nbytes = torch.Size(shape).numel() * dtype.itemsize
+    if nbytes == 0:
+        return torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
+    view = torch.empty(0, dtype=dtype, device="cpu")
+    return view.set_(_storage_in(memory, offset, nbytes), 0, shape, strides)
+
+
+def _storage_in(memory: torch.Tensor, offset: int, nbytes: int) -> SharedStorage:
+    part = torch.frombuffer(memory.numpy(), dtype=torch.uint8, count=nbytes, offset=offset)
+    storage: Any = part.untyped_storage()
+    storage.__class__ = SharedStorage
+    storage.memory, storage.offset = memory, offset
+    return storage  # type: ignore[no-any-return]
+
+
+def _reduce(storage: SharedStorage) -> tuple[Callable[..., SharedStorage], tuple[Any, ...]]:
+    return _storage_in, (storage.memory, storage.offset, storage.nbytes())
+
+
+ForkingPickler.register(SharedStorage, _reduce)
 
 
 def cannot_allocate(nbytes: int, reason: str) -> SegmentError:

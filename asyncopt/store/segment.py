@@ -11,7 +11,7 @@ from asyncopt import _core
 from asyncopt.errors import SegmentError
 from asyncopt.store.layout import Layout
 from asyncopt.store.ledger import Ledger
-from asyncopt.store.memory import cannot_allocate, map_new_memfd
+from asyncopt.store.memory import cannot_allocate, map_new_memfd, tensor_in
 
 __all__ = ["Store"]
 
@@ -90,7 +90,7 @@ class Store:
     def view(
         self, offset: int, dtype: torch.dtype, shape: tuple[int, ...], strides: tuple[int, ...]
     ) -> torch.Tensor:
-        """A tensor over the store's data.
+        """A tensor over the store's data, with a storage of exactly its own bytes.
 
         Args:
             offset: in bytes from the start of the data, a multiple of the item size.
@@ -98,14 +98,7 @@ class Store:
             shape: of the view.
             strides: of the view, in elements.
         """
-        start = self.segment.data_offset + offset
-        view = torch.empty(0, dtype=dtype)
-        return view.set_(
-            self.memory.untyped_storage(),
-            start // dtype.itemsize,
-            shape,
-            strides,
-        )
+        return tensor_in(self.memory, self.segment.data_offset + offset, dtype, shape, strides)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if get_spawning_popen() is None:

@@ -128,21 +128,6 @@ def test_a_copy_of_a_replica_has_the_newest_version(sync: str) -> None:
 
 
 @every_sync
-def test_files_hold_the_segment_once(sync: str) -> None:
-    """Parameters in place are views of it, and torch saves the whole memory behind a view."""
-    params = [Parameter(torch.zeros(500)) for _ in range(20)]
-    optimizer: Any = asyncopt.Adam(params, sync=sync)
-    step(optimizer, 1)
-    sizes = []
-    for _ in range(2):
-        torch.save(optimizer, file := io.BytesIO())
-        sizes.append(len(file.getvalue()))
-        if optimizer.store is None:
-            optimizer.share_memory(workers=1)
-    assert sizes[1] < sizes[0] + (0 if sync in REPLICAS else optimizer.store.nbytes) + 1000
-
-
-@every_sync
 @every_rule
 def test_state_dict_equals_torchs(rule: str, sync: str) -> None:
     """Under every sync, and for every worker of the store."""
