@@ -266,7 +266,7 @@ def ledger_row(opt: asyncopt.optim.Optimizer, elements: int) -> dict[str, float]
     return {
         "lock_waits_per_push": ledger.lock_waits / ledger.pushes,
         "retries_per_push": ledger.retries / ledger.pushes,
-        "lost_share": ledger.lost_updates / (ledger.pushes * elements),
+        "lost_share": (ledger.lost_updates or 0) / (ledger.pushes * elements),
         "pushes": ledger.pushes,
         "staleness_p99": ledger.staleness.percentile(99),
     }

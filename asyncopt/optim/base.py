@@ -134,7 +134,7 @@ class Optimizer(SteppingOptimizer):
     def ledger(self) -> Ledger:
         """A snapshot of what all workers did; alone, of the pushes that were skipped."""
         if self._sharing is not None:
-            return self._sharing.store.ledger()
+            return self._sharing.store.ledger(audited=self.audit)
         on_device = 0 if self._plan is None else self._plan.skipped()
         return Ledger.alone(self._skipped + on_device)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,8 @@ class WorkerLedger:
         retries: compare-exchanges that failed and were repeated, or snapshots read again.
         lock_waits: locks that were not free at once.
         lock_wait_seconds: time spent waiting for them.
-        lost_updates: element updates of parameters lost to races (``audit=True``).
+        lost_updates: element updates of parameters lost to races; None where they were not counted,
+            as under ``hogwild`` without ``audit=True``.
         lost_state_updates: the same for optimizer state.
         skipped_nonfinite: pushes skipped because a gradient was infinite or NaN.
         repairs: locks taken over from an owner that died inside; each may hide one partial push.
@@ -104,11 +106,19 @@ class WorkerLedger:
     retries: int
     lock_waits: int
     lock_wait_seconds: float
-    lost_updates: int
-    lost_state_updates: int
+    lost_updates: int | None
+    lost_state_updates: int | None
     skipped_nonfinite: int
     repairs: int
     staleness: Histogram
+
+    def __add__(self, other: WorkerLedger) -> WorkerLedger:
+        """Both counts together, of the slot and process of `other`."""
+        return _combined(operator.add, other, self)
+
+    def __sub__(self, other: WorkerLedger) -> WorkerLedger:
+        """What was counted since `other`, an earlier snapshot of the same slot."""
+        return _combined(operator.sub, self, other)
 
 
 _COUNTS = (
@@ -128,7 +138,8 @@ _COUNTS = (
 class Ledger:
     """The counts of all workers of one store, or of several stores together.
 
-    Every count of :class:`WorkerLedger` is also a property here: the sum over the workers.
+    Every count of :class:`WorkerLedger` is also a property here: the sum over the workers. A sum is
+    None if a worker did not count.
 
     Attributes:
         version: pushes that the store (or all stores) took.
@@ -139,8 +150,13 @@ class Ledger:
     workers: tuple[WorkerLedger, ...]
 
     @classmethod
-    def read(cls, segment: _core.Segment) -> Ledger:
-        """A snapshot of the counters of a segment."""
+    def read(cls, segment: _core.Segment, *, counts_lost: bool) -> Ledger:
+        """A snapshot of the counters of a segment.
+
+        Args:
+            segment: the segment.
+            counts_lost: whether its lost updates were counted, or cannot occur.
+        """
         workers = []
         for raw in segment.ledger():
             counts: dict[str, Any] = dict(raw)
@@ -148,6 +164,8 @@ class Ledger:
             counts["staleness"] = Histogram(
                 np.asarray(counts["staleness"], dtype=np.int64), counts.pop("staleness_sum")
             )
+            if not counts_lost:
+                counts.update(lost_updates=None, lost_state_updates=None)
             workers.append(WorkerLedger(**counts))
         return cls(segment.version, tuple(w for w in workers if _did_something(w)))
 
@@ -173,18 +191,19 @@ class Ledger:
             self.version - earlier.version,
             tuple(
                 w
-                for w in (_difference(w, before.get(w.slot)) for w in self.workers)
+                for w in (w - before[w.slot] if w.slot in before else w for w in self.workers)
                 if _did_something(w)
             ),
         )
 
     def __str__(self) -> str:
-        """What was pushed, and what the race cost, in a line."""
+        """What was pushed, and what races and locks cost, in a line."""
         late = self.staleness
+        lost = "not counted" if self.lost_updates is None else f"{self.lost_updates:,}"
         return (
             f"{self.pushes:,} pushes, staleness {late.mean:.3g} (p99 {late.percentile(99):g}); "
             f"{self.lock_waits:,} lock waits of {self.lock_wait_seconds:.3g} s together, "
-            f"{self.retries:,} retries, {self.lost_updates:,} lost updates counted, "
+            f"{self.retries:,} retries, lost updates: {lost}, "
             f"{self.skipped_nonfinite:,} pushes skipped, {self.repairs:,} locks repaired"
         )
 
@@ -209,14 +228,14 @@ class Ledger:
         return sum(w.lock_wait_seconds for w in self.workers)
 
     @property
-    def lost_updates(self) -> int:
-        """Element updates of parameters lost to races (audit)."""
-        return sum(w.lost_updates for w in self.workers)
+    def lost_updates(self) -> int | None:
+        """Element updates of parameters lost to races; None where they were not counted."""
+        return _sum_counted([w.lost_updates for w in self.workers])
 
     @property
-    def lost_state_updates(self) -> int:
-        """Element updates of optimizer state lost to races (audit)."""
-        return sum(w.lost_state_updates for w in self.workers)
+    def lost_state_updates(self) -> int | None:
+        """Element updates of optimizer state lost to races; None where they were not counted."""
+        return _sum_counted([w.lost_state_updates for w in self.workers])
 
     @property
     def skipped_nonfinite(self) -> int:
@@ -243,8 +262,21 @@ def _did_something(worker: WorkerLedger) -> bool:
     return worker.pushes > 0 or worker.skipped_nonfinite > 0 or worker.lock_waits > 0
 
 
-def _difference(now: WorkerLedger, before: WorkerLedger | None) -> WorkerLedger:
-    if before is None:
-        return now
-    changes = {name: getattr(now, name) - getattr(before, name) for name in _COUNTS}
-    return dataclasses.replace(now, **changes)
+def _sum_counted(counts: Sequence[int | None]) -> int | None:
+    total = 0
+    for count in counts:
+        if count is None:
+            return None
+        total += count
+    return total
+
+
+def _combined(
+    operation: Callable[[Any, Any], Any], worker: WorkerLedger, other: WorkerLedger
+) -> WorkerLedger:
+    """`worker` with each count replaced by ``operation(count, other's)``; None stays None."""
+    pairs = {name: (getattr(worker, name), getattr(other, name)) for name in _COUNTS}
+    counts: dict[str, Any] = {
+        name: None if a is None or b is None else operation(a, b) for name, (a, b) in pairs.items()
+    }
+    return dataclasses.replace(worker, **counts)

@@ -83,9 +83,14 @@ class Store:
         """Number of pushes that the store has taken."""
         return self.segment.version
 
-    def ledger(self) -> Ledger:
-        """A snapshot of all workers' counters."""
-        return Ledger.read(self.segment)
+    def ledger(self, *, audited: bool = False) -> Ledger:
+        """A snapshot of all workers' counters.
+
+        Args:
+            audited: whether every push counts the updates that it loses.
+        """
+        may_lose = next(each["may_lose"] for each in _core.syncs() if each["name"] == self.sync)
+        return Ledger.read(self.segment, counts_lost=audited or not may_lose)
 
     def view(
         self, offset: int, dtype: torch.dtype, shape: tuple[int, ...], strides: tuple[int, ...]

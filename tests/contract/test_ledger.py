@@ -156,6 +156,22 @@ def test_what_is_printed_is_short() -> None:
     assert repr(ledger.staleness) == "Histogram(count=5, mean=0.8, p99=3)"
     assert str(ledger) == (
         "5 pushes, staleness 0.8 (p99 3); 0 lock waits of 0 s together, 0 retries, "
-        "0 lost updates counted, 0 pushes skipped, 0 locks repaired"
+        "lost updates: not counted, 0 pushes skipped, 0 locks repaired"
     )
     assert str(asyncopt.Ledger(0, ())).startswith("0 pushes, staleness nan (p99 nan); ")
+
+
+def test_what_was_not_counted_is_not_zero() -> None:
+    """Only hogwild loses updates, and only with audit=True are they counted."""
+    for sync in asyncopt.syncs():
+        counts = 0 if sync != "hogwild" else None
+        first, second = pair(sync)
+        push(first, 2)
+        before = first.ledger()
+        push(second, 1)
+        ledger = first.ledger()
+        for each in (before, ledger, ledger.since(before), asyncopt.Ledger.merge([ledger, before])):
+            assert (each.lost_updates, each.lost_state_updates) == (counts, counts), sync
+        assert ledger.since(before).pushes == 1
+        text = "lost updates: 0," if counts == 0 else "lost updates: not counted,"
+        assert text in str(ledger)

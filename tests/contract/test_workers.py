@@ -111,7 +111,9 @@ def test_workers_met(outcome: Outcome) -> None:
     ledger = outcome.run.ledger
     assert ledger.staleness.counts[1:].sum() > 0.05 * ledger.staleness.count
     assert ledger.retries > 0
-    assert ledger.lost_updates + ledger.lost_state_updates > 0
+    every = (outcome.dense | outcome.rows).items()
+    audited = asyncopt.Ledger.merge(o.ledger() for name, o in every if name.startswith("audited"))
+    assert (audited.lost_updates or 0) + (audited.lost_state_updates or 0) > 0
 
 
 @pytest.mark.parametrize("sync", LOSSLESS)
@@ -152,7 +154,8 @@ def test_only_the_audit_counts_losses(outcome: Outcome) -> None:
     for name, optimizer in (outcome.dense | outcome.rows).items():
         if not name.startswith("audited"):
             ledger = optimizer.ledger()
-            assert ledger.lost_updates == ledger.lost_state_updates == 0, name
+            expected = None if optimizer.sync == "hogwild" else 0
+            assert ledger.lost_updates == ledger.lost_state_updates == expected, name
 
 
 @every_sync

@@ -120,7 +120,7 @@ class TrainingProblem:
         ledger = Ledger.merge([job.optimizer.ledger() for job in jobs if job.optimizer is not None])
         shared = variant.sync is not None
         scores = [evaluate(job.model, test) for job in jobs] if shared else []
-        counted = shared and (variant.audit or variant.sync != "hogwild")
+        lost = ledger.lost_updates if shared else None
         pushed = sum(len(trace.points) for trace in traces)
         return Row(
             problem=self.name,
@@ -138,8 +138,8 @@ class TrainingProblem:
             lock_waits=ledger.lock_waits,
             retries=ledger.retries,
             skipped_nonfinite=ledger.skipped_nonfinite,
-            lost_updates=ledger.lost_updates if counted else None,
-            lost_share=ledger.lost_updates / (pushed * elements) if counted else None,
+            lost_updates=lost,
+            lost_share=None if lost is None else lost / (pushed * elements),
             staleness=staleness_of(ledger) if shared else None,
             test_loss=Spread(tuple(loss for loss, _ in scores)) if shared else None,
             test_accuracy=Spread(tuple(right for _, right in scores)) if shared else None,

@@ -17,7 +17,7 @@ def add_ledgers(*ledgers: Ledger) -> Ledger:
     workers: dict[int, WorkerLedger] = {}
     for worker in (each for ledger in ledgers for each in ledger.workers):
         before = workers.get(worker.slot)
-        workers[worker.slot] = worker if before is None else _sum(before, worker)
+        workers[worker.slot] = worker if before is None else before + worker
     return Ledger(sum(each.version for each in ledgers), tuple(workers.values()))
 
 
@@ -44,13 +44,6 @@ def ledger_from_json(data: dict[str, Any]) -> Ledger:
 
 
 _FIELDS = [field for field in dataclasses.fields(WorkerLedger) if field.name != "staleness"]
-
-
-def _sum(before: WorkerLedger, worker: WorkerLedger) -> WorkerLedger:
-    """Both; the process is the later one."""
-    names = [field.name for field in dataclasses.fields(worker)][2:]
-    counts = {name: getattr(before, name) + getattr(worker, name) for name in names}
-    return dataclasses.replace(worker, **counts)
 
 
 def _worker(counts: dict[str, Any]) -> WorkerLedger:

@@ -59,6 +59,7 @@ def report_html(run: Run) -> str:
 def _facts(run: Run) -> dict[str, str]:
     ledger = run.ledger
     worked = run.elapsed * run.workers
+    lost = ledger.lost_updates
     facts = {
         "workers": str(run.workers),
         "time": f"{run.elapsed:.2f} s",
@@ -66,13 +67,15 @@ def _facts(run: Run) -> dict[str, str]:
         "staleness p50/p99": staleness_text(ledger.staleness),
         "lock wait": f"{share_text(ledger.lock_wait_seconds / worked)} of the workers' time",
         "retries": f"{ledger.retries:,}",
-        "updates lost": f"{ledger.lost_updates:,} elements counted (with audit=True)",
+        "updates lost": (
+            "not counted; audit=True counts them" if lost is None else f"{lost:,} elements"
+        ),
         "pushes skipped": f"{ledger.skipped_nonfinite:,} for an infinite or NaN gradient",
         "repairs": f"{ledger.repairs:,} locks taken over from a dead owner",
         "replaced": f"{sum(run.restarts):,} workers",
         "versions": f"asyncopt {__version__}, torch {torch.__version__}",
     }
-    optional = {"updates lost": ledger.lost_updates, "pushes skipped": ledger.skipped_nonfinite}
+    optional = {"updates lost": lost is None or lost, "pushes skipped": ledger.skipped_nonfinite}
     return {name: text for name, text in facts.items() if optional.get(name, 1)}
 
 
