@@ -132,6 +132,13 @@ void bind_segment(py::module_& m) {
       .def_property_readonly("workers", [](const Segment& s) { return s.header().workers; })
       .def_property_readonly("sync",
                              [](const Segment& s) { return std::string(s.header().sync_name); })
+      .def_property_readonly(
+          "lock_timeout",
+          [](const Segment& s) { return static_cast<double>(s.header().lock_timeout_ns) * 1e-9; })
+      .def("pulled",
+           [](const Segment& s, std::size_t worker) {
+             return s.worker(worker).pulled.load(std::memory_order_relaxed);
+           })
       .def_property_readonly("layout_hash",
                              [](const Segment& s) { return s.header().layout_hash; });
 }

@@ -124,20 +124,55 @@ class Averaging(Wrapper):
                 dtype or shape than when it was wrapped.
         """
         if self.store is None:
-            pairs = list(zip(self._params(), self._center(), strict=True))
-            for i, (param, center) in enumerate(pairs):
-                if (param.dtype, param.shape) != (center.dtype, center.shape):
-                    raise ValueError(
-                        f"params[{i}]: expected {center.dtype}, shape {tuple(center.shape)}, as it "
-                        f"was wrapped; got {param.dtype}, shape {tuple(param.shape)}; convert the "
-                        "model first"
-                    )
-            for param, center in pairs:
-                center.copy_(param)
+            self._set_center()
         self.center.share_memory(workers, lock_timeout=lock_timeout)
-        self._weight = self._weight_of(workers)
+        self._meet_center(workers)
+        return self
+
+    def unshare(self) -> Averaging:
+        """Takes the center as the parameters, moves it into private memory and frees the store.
+
+        Returns:
+            The optimizer itself.
+
+        Raises:
+            RuntimeError: this is a worker, or another worker of the store is still alive.
+        """
+        self.center.unshare()
         self._take_center()
         return self
+
+    @torch.no_grad()
+    def _share_again(self, workers: int) -> None:
+        """Moves the parameters, as they are here, to a new store that goes on counting."""
+        self._set_center()
+        self.center._share_again(workers)
+        self._meet_center(workers)
+
+    def _fits_store(self) -> bool:
+        """Whether the store's center is the one for the parameters as they are now."""
+        return self._first_changed() is None
+
+    def _set_center(self) -> None:
+        if (i := self._first_changed()) is not None:
+            param, center = self._params()[i], self._center()[i]
+            raise ValueError(
+                f"params[{i}]: expected {center.dtype}, shape {tuple(center.shape)}, as it was "
+                f"wrapped; got {param.dtype}, shape {tuple(param.shape)}; convert the model first"
+            )
+        for param, center in zip(self._params(), self._center(), strict=True):
+            center.copy_(param)
+
+    def _first_changed(self) -> int | None:
+        """The first parameter that has another dtype or shape than the center, by its index."""
+        for i, (param, center) in enumerate(zip(self._params(), self._center(), strict=True)):
+            if (param.dtype, param.shape) != (center.dtype, center.shape):
+                return i
+        return None
+
+    def _meet_center(self, workers: int) -> None:
+        self._weight = self._weight_of(workers)
+        self._take_center()
 
     def pull(self) -> None:
         """Takes the center as the parameters.
@@ -147,6 +182,9 @@ class Averaging(Wrapper):
         """
         if self.store is not None and (not self._in_worker or self._pulls_now()):
             self._take_center()
+
+    def catch_up(self) -> None:
+        """Returns at once: the center has no lazily updated rows."""
 
     def flush(self) -> None:
         """Returns at once: an exchange is over when :meth:`step` returns."""

@@ -189,6 +189,55 @@ class Optimizer(SteppingOptimizer):
         return self
 
     @torch.no_grad()
+    def unshare(self) -> Optimizer:
+        """Moves parameters and state, of the newest version, back into private memory.
+
+        The store is freed with the last tensor in it. The model and the optimizer can then be
+        changed as before they were shared: ``model.half()``, ``model.to(...)``,
+        :meth:`add_param_group`, :meth:`load_state_dict`, another ``sync`` and, by
+        :meth:`share_memory`, another number of workers. Without a store it does nothing.
+
+        Returns:
+            The optimizer itself.
+
+        Raises:
+            RuntimeError: this is a worker, or another worker of the store is still alive and would
+                train on without this process.
+        """
+        if self._sharing is not None:
+            self._sharing.check_last("unshare")
+            self._refresh()
+            self._leave_store()
+        return self
+
+    @torch.no_grad()
+    def _leave_store(self) -> None:
+        """Makes parameters, as they are here, and state private, and gives the slot back."""
+        sharing = self._sharing
+        assert sharing is not None
+        for param, place in zip(self._all_params(), sharing.layout.places, strict=True):
+            if param.data_ptr() == sharing.param(place).data_ptr():
+                param.data = param.data.clone()
+        for param, entries in self.state.items():
+            self.state[param] = cloned(entries)
+        sharing.release()
+        self._sharing = None
+        self._delay = None
+        self._forget_plan()
+        self._make_flat_gradients()
+
+    @torch.no_grad()
+    def _share_again(self, workers: int) -> None:
+        """Moves parameters, as they are here, and state to a new store that goes on counting."""
+        assert self._sharing is not None
+        self._sharing.check_last("workers")
+        old = self._sharing.store
+        self._leave_store()
+        self.share_memory(workers, lock_timeout=old.lock_timeout)
+        assert self.store is not None
+        self.store.segment.restore_version(old.version)
+
+    @torch.no_grad()
     def _join_store(self) -> None:
         """Takes parameters and state from the store: as views of it, or as private copies."""
         sharing = self._sharing
@@ -279,8 +328,8 @@ class Optimizer(SteppingOptimizer):
         """
         if self._sharing is not None and self.is_replica:
             raise RuntimeError(
-                "load_state_dict: expected an optimizer that is not shared yet, as "
-                f"sync={self.sync!r} keeps its state in the store; load before sharing it"
+                "load_state_dict: expected an optimizer that is not shared, as "
+                f"sync={self.sync!r} keeps its state in the store; call unshare() before"
             )
         self.catch_up()  # what rows owe is a matter of the state that goes
         unwrapped(super().load_state_dict)(state_dict)

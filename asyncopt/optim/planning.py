@@ -148,21 +148,32 @@ class PlanningOptimizer(torch.optim.Optimizer):
         check_device(self._params)
         for i, param in enumerate(self._params):
             check_param(param, f"params[{i}]")
-            if self._sharing is None:
-                continue
-            place = self._sharing.layout.places[i]
-            moved = (
-                not self.is_replica and param.data_ptr() != self._sharing.param(place).data_ptr()
+        if self._sharing is not None and (i := self._first_moved(self._params)) is not None:
+            param, spec = self._params[i], self._sharing.layout.places[i].spec
+            raise ValueError(
+                f"params[{i}]: expected {spec.dtype}, shape {spec.shape}, in the store; got "
+                f"{param.dtype}, shape {tuple(param.shape)}, in other memory (replaced .data?); "
+                "write into it with .copy_(), or call the optimizer's unshare() before a change"
             )
-            now = (param.dtype, tuple(param.shape), param.stride())
-            if param.numel() and (
-                moved or now != (place.spec.dtype, place.spec.shape, place.spec.strides)
-            ):
-                raise ValueError(
-                    f"params[{i}]: expected {place.spec.dtype}, shape {place.spec.shape}, as it "
-                    f"was shared; got {param.dtype}, shape {tuple(param.shape)}, in other memory "
-                    "(was .data replaced?); write into it with .copy_() instead"
-                )
+
+    def _first_moved(self, params: Sequence[torch.Tensor]) -> int | None:
+        """Index of the first parameter that is no longer what was shared."""
+        assert self._sharing is not None
+        for i, (param, place) in enumerate(zip(params, self._sharing.layout.places, strict=True)):
+            spec = place.spec
+            kept = (param.dtype, tuple(param.shape), param.stride()) == (
+                spec.dtype,
+                spec.shape,
+                spec.strides,
+            )
+            there = self.is_replica or param.data_ptr() == self._sharing.param(place).data_ptr()
+            if param.numel() and not (kept and there):
+                return i
+        return None
+
+    def _fits_store(self) -> bool:
+        """Whether the parameters are still those that were shared."""
+        return self._first_moved(list(self._all_params())) is None
 
     def _check_loaded(self, groups: list[dict[str, Any]], state: dict[Any, Any]) -> None:
         """Raises ValueError for groups and state that an optimizer of another kind has left."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,27 @@ class Sharing:
             if spec.book_bytes
             else None,
         )
+
+    def check_last(self, name: str) -> None:
+        """Raises RuntimeError unless this is the maker of the store, and its only worker.
+
+        Args:
+            name: what was called, for the message.
+        """
+        if self.worker != 0:
+            raise RuntimeError(
+                f"{name}: expected the process (or thread) that shared the optimizer, got worker "
+                f"slot {self.worker} of its store; return from the worker first"
+            )
+        if others := self.store.owners() - {self.worker}:
+            gc.collect()  # copies of the optimizer for threads that have ended
+            others = self.store.owners() - {self.worker}
+        if others:
+            raise RuntimeError(
+                f"{name}: expected no other workers of the store, got {len(others)} (slots "
+                f"{', '.join(map(str, sorted(others)))}), which would train on without this "
+                "process; join them, or delete their optimizers, first"
+            )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Sharing, (self.store, self.layout)  # unpickled, it claims a slot of its own

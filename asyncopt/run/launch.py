@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from asyncopt.errors import AsyncoptError
 from asyncopt.run.board import Board
 from asyncopt.run.checkpoint import save
 from asyncopt.run.checkpoint.keepsakes import Keepsakes
@@ -146,8 +148,10 @@ def launch(
     """Run ``fn(worker, *args)`` in several workers at once and wait for all of them.
 
     Every asyncopt optimizer in ``args``, also inside lists, tuples and dicts, is first moved to
-    shared memory with its parameters, unless it is there already. After the run the optimizers'
-    parameters in this process are those that the workers trained.
+    shared memory with its parameters, unless it is there already. It moves to new memory if its
+    parameters were replaced or written since, or if there are more workers than before. However the
+    run ends, the optimizers' parameters in this process are then the newest whole version, and an
+    exception has a note that says after how many updates it ended the run.
 
     Processes start as spawned ones do: ``fn`` must be defined at the top level of a module,
     ``args`` must pickle, and a script must call ``launch`` under ``if __name__ == "__main__":``.
@@ -257,15 +261,19 @@ def launch(
 
     transfers = None if plan.devices is None else TransferLog(plan.workers)
     errand = Errand(fn, args, Board(plan.workers), plan, keepsakes, transfers)
-    if mode == "process":
-        outcome = supervise(ProcessMember, errand, optimizers, observers)
-    else:
-        with torch_threads(plan.threads):
-            outcome = supervise(ThreadMember, errand, optimizers, observers)
-
-    for optimizer in optimizers:
-        if optimizer.is_replica:
-            optimizer.pull()
+    try:
+        if mode == "process":
+            outcome = supervise(ProcessMember, errand, optimizers, observers)
+        else:
+            with torch_threads(plan.threads):
+                outcome = supervise(ThreadMember, errand, optimizers, observers)
+    except BaseException as error:
+        with _as_note(error):
+            _bring_up_to_date(optimizers)
+        if recorder.has_started:
+            error.add_note(f"The run ended after {_counted(recorder.ledger().pushes, 'update')}.")
+        raise
+    _bring_up_to_date(optimizers)
     return Run(
         results=outcome.results,
         elapsed=outcome.elapsed,
@@ -277,6 +285,23 @@ def launch(
         args=args,
         transfers=None if transfers is None else transfers.total(),
     )
+
+
+def _bring_up_to_date(optimizers: Sequence[SharedOptimizer]) -> None:
+    """Give this process's models the newest whole versions of their stores."""
+    for optimizer in optimizers:
+        if optimizer.is_replica:
+            optimizer.pull()
+        optimizer.catch_up()
+
+
+@contextlib.contextmanager
+def _as_note(error: BaseException) -> Iterator[None]:
+    """Context whose exceptions become a note on `error`, which is being raised."""
+    try:
+        yield
+    except AsyncoptError as problem:
+        error.add_note(f"The model here may be older than its store: {problem}")
 
 
 def _observers(plan: Plan, keepsakes: Keepsakes | None) -> Iterator[Observer]:

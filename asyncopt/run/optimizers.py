@@ -34,8 +34,17 @@ class SharedOptimizer(Protocol):
     def share_memory(self, workers: int) -> object:
         """Move parameters and state into a store with room for ``workers``."""
 
+    def _fits_store(self) -> bool:
+        """Whether the store is laid out for the parameters as they are now."""
+
+    def _share_again(self, workers: int) -> object:
+        """Move parameters, as they are here, and state to a new store."""
+
     def pull(self) -> object:
         """Refresh a replica from the store."""
+
+    def catch_up(self) -> object:
+        """Apply the updates that lazily updated rows still miss."""
 
     def ledger(self) -> Ledger:
         """The counters of all workers."""
@@ -51,41 +60,55 @@ def find_optimizers(args: tuple[Any, ...]) -> list[SharedOptimizer]:
 
 
 def share(optimizers: Sequence[SharedOptimizer], workers: int) -> None:
-    """Move optimizers into stores with room for ``workers``, if they are not in one already.
+    """Move optimizers into stores with room for ``workers``.
+
+    One that has a store stays there, unless the store has fewer slots or the parameters here were
+    replaced or written since: then they move, as they are here, to a new store.
 
     Raises:
-        ValueError: one that is has not enough room, or would not give its workers what the
-            parameters are here. Nothing was changed.
+        RuntimeError: a store that is to be replaced has other workers. Nothing was changed.
+        ValueError: parameters here were written, and the store has newer ones, too. Nothing was
+            changed.
     """
+    again = set()
     for i, optimizer in enumerate(optimizers):
-        if optimizer.store is not None:
-            _check_shared(f"optimizer {i}", optimizer, workers)
+        if optimizer.store is None:
+            continue
+        room = optimizer.store.segment.workers - 1  # this process has a slot as well
+        if not (
+            optimizer._fits_store() and _refresh(f"optimizer {i}", optimizer) and workers <= room
+        ):
+            optimizer._sharing.check_last("workers")
+            again.add(id(optimizer))
     for optimizer in optimizers:
         if optimizer.store is None:
             optimizer.share_memory(workers=workers)
+        elif id(optimizer) in again:
+            optimizer._share_again(workers)
 
 
-def _check_shared(name: str, optimizer: SharedOptimizer, workers: int) -> None:
-    room = optimizer.store.segment.workers - 1  # this process has a slot as well
-    if workers > room:
-        raise ValueError(
-            f"workers: expected at most {room}, for which {name} was shared before, got {workers}; "
-            f"call its share_memory(workers={workers}) before the first run"
-        )
+def _refresh(name: str, optimizer: SharedOptimizer) -> bool:
+    """Bring a replica up to date; False, and no change, if it was written since it last was."""
     if not optimizer.is_replica:
-        return
+        return True
+    segment, slot = optimizer.store.segment, optimizer._sharing.worker
+    is_newest = segment.pulled(slot) == segment.version
     params = [param.detach() for group in optimizer.param_groups for param in group["params"]]
     here = [param.clone() for param in params]
     optimizer.pull()
     for k, (param, value) in enumerate(zip(params, here, strict=True)):
-        if not torch.allclose(param, value, rtol=0, atol=0, equal_nan=True):
-            for each, kept in zip(params, here, strict=True):
-                each.copy_(kept)
-            raise ValueError(
-                f"params[{k}] of {name}: expected what its store holds, as its workers have "
-                "replicas of that, got other values; call its pull() to drop them, or make a new "
-                "optimizer of the model to train from them"
-            )
+        if torch.allclose(param, value, rtol=0, atol=0, equal_nan=True):
+            continue
+        for each, kept in zip(params, here, strict=True):
+            each.copy_(kept)
+        if is_newest:
+            return False
+        raise ValueError(
+            f"params[{k}] of {name}: expected those that were last pulled, as its store has newer "
+            "ones, got other values; call its pull() to take the store's, or make a new optimizer "
+            "of the model to train from these"
+        )
+    return True
 
 
 def leave_stores(optimizers: Iterable[SharedOptimizer]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
@@ -74,6 +75,11 @@ class Store:
         return self.memory.numel()
 
     @property
+    def lock_timeout(self) -> float:
+        """Seconds after which a wait for a lock raises :class:`asyncopt.LockTimeout`."""
+        return self.segment.lock_timeout
+
+    @property
     def sync(self) -> str:
         """Name of the sync under which updates reach the store."""
         return self.segment.sync
@@ -82,6 +88,10 @@ class Store:
     def version(self) -> int:
         """Number of pushes that the store has taken."""
         return self.segment.version
+
+    def owners(self) -> set[int]:
+        """The worker slots that a living process holds."""
+        return {raw["slot"] for raw in self.segment.ledger() if _is_alive(raw["process"])}
 
     def ledger(self, *, audited: bool = False) -> Ledger:
         """A snapshot of all workers' counters.
@@ -118,3 +128,15 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({self.sync!r}, {self.nbytes:,} bytes, version {self.version})"
+
+
+def _is_alive(process: int) -> bool:
+    if process == 0:  # nobody's slot
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True

@@ -359,3 +359,35 @@ def sleep_long_enough(seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         time.sleep(0.01)
+
+
+def train_and_end(
+    worker: Worker, model: torch.nn.Module, optimizer: Any, end: str, launcher: int
+) -> None:
+    """Train, and when all have made some pushes, end as `end` says."""
+    for step in range(8):
+        optimizer.zero_grad()
+        model(torch.ones(4, 6) * (step + 1)).square().mean().backward()
+        optimizer.step()
+    worker.barrier()
+    if end == "return":
+        return
+    if worker.rank == 0:
+        if end == "raise":
+            raise RuntimeError("out of patience")
+        if end == "exit":
+            sys.exit(3)
+        if end == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if end == "Ctrl-C":
+            os.kill(launcher, signal.SIGINT)
+    while True:
+        time.sleep(0.01)
+
+
+def look_up(worker: Worker, table: torch.nn.Module, optimizer: Any) -> None:
+    """Name the first rows in the first step only, and others in the next ones."""
+    for step in range(6):
+        optimizer.zero_grad()
+        table(torch.tensor([0, 1] if step == 0 else [2 + step % 3])).sum().backward()
+        optimizer.step()

@@ -34,6 +34,11 @@ class Recorder:
         self._samples: list[Sample] = []
         self._begun: list[tuple[SharedOptimizer, Ledger]] = []
 
+    @property
+    def has_started(self) -> bool:
+        """Whether there is anything to tell of."""
+        return self._sampler is not None
+
     def start(self, view: RunView) -> None:
         """Take the first sample."""
         self._begun = [(optimizer, optimizer.ledger()) for optimizer in view.optimizers]
