@@ -148,10 +148,12 @@ class PlanningOptimizer(torch.optim.Optimizer):
         check_device(self._params)
         for i, param in enumerate(self._params):
             check_param(param, f"params[{i}]")
-        if self._sharing is not None and (i := self._first_moved(self._params)) is not None:
-            param, spec = self._params[i], self._sharing.layout.places[i].spec
+        if self._sharing is None:
+            return
+        if (moved := self._first_moved(self._params)) is not None:
+            param, spec = self._params[moved], self._sharing.layout.places[moved].spec
             raise ValueError(
-                f"params[{i}]: expected {spec.dtype}, shape {spec.shape}, in the store; got "
+                f"params[{moved}]: expected {spec.dtype}, shape {spec.shape}, in the store; got "
                 f"{param.dtype}, shape {tuple(param.shape)}, in other memory (replaced .data?); "
                 "write into it with .copy_(), or call the optimizer's unshare() before a change"
             )

@@ -20,7 +20,7 @@ from asyncopt.run.checkpoint import save
 from asyncopt.run.checkpoint.keepsakes import Keepsakes
 from asyncopt.run.life import Errand
 from asyncopt.run.observe import Observer
-from asyncopt.run.optimizers import SharedOptimizer, find_optimizers, share
+from asyncopt.run.optimizers import SharedOptimizer, find_optimizers, share, warn_of_unshared
 from asyncopt.run.outcome import Loss
 from asyncopt.run.plan import Plan
 from asyncopt.run.processes import ProcessMember
@@ -151,7 +151,8 @@ def launch(
     shared memory with its parameters, unless it is there already. It moves to new memory if its
     parameters were replaced or written since, or if there are more workers than before. However the
     run ends, the optimizers' parameters in this process are then the newest whole version, and an
-    exception has a note that says after how many updates it ended the run.
+    exception has a note that says after how many updates it ended the run. An optimizer of
+    torch's own in ``args`` is warned about: it would train without a sync.
 
     Processes start as spawned ones do: ``fn`` must be defined at the top level of a module,
     ``args`` must pickle, and a script must call ``launch`` under ``if __name__ == "__main__":``.
@@ -255,6 +256,7 @@ def launch(
     observers = [*_observers(plan, keepsakes), recorder]
 
     optimizers = find_optimizers(args)
+    warn_of_unshared(args)
     if plan.devices is not None:
         _check_for_devices(optimizers)
     share(optimizers, plan.workers)

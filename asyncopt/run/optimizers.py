@@ -10,10 +10,12 @@ from typing import Any, Protocol, TypeGuard
 
 import torch
 
+from asyncopt.optim.rules import rules
 from asyncopt.optim.sharing import leaves
 from asyncopt.store.ledger import Ledger
+from asyncopt.warn import warn_caller
 
-__all__ = ["SharedOptimizer", "find_optimizers", "leave_stores", "share"]
+__all__ = ["SharedOptimizer", "find_optimizers", "leave_stores", "share", "warn_of_unshared"]
 
 
 class SharedOptimizer(Protocol):
@@ -57,6 +59,20 @@ def _is_shared_optimizer(item: object) -> TypeGuard[SharedOptimizer]:
 def find_optimizers(args: tuple[Any, ...]) -> list[SharedOptimizer]:
     """Each asyncopt optimizer in ``args`` once, also inside (nested) lists, tuples and dicts."""
     return [item for item in leaves(args) if _is_shared_optimizer(item)]
+
+
+def warn_of_unshared(args: tuple[Any, ...]) -> None:
+    """Warn of torch's own optimizers in ``args``: no sync, and private state in each worker."""
+    every = [item for item in leaves(args) if isinstance(item, torch.optim.Optimizer)]
+    wrapped = {id(getattr(item, "optimizer", None)) for item in every}
+    kinds = {type(o) for o in every if not hasattr(type(o), "store") and id(o) not in wrapped}
+    for kind in sorted(kinds, key=lambda kind: kind.__name__):
+        name = f"{kind.__module__}.{kind.__name__}"
+        remedy = f"; use asyncopt.{kind.__name__}" if kind.__name__ in rules() else ""
+        warn_caller(
+            f"args: expected optimizers of asyncopt, got {name}: each worker steps without a sync, "
+            f"with state of its own, and its updates are neither counted nor saved{remedy}"
+        )
 
 
 def share(optimizers: Sequence[SharedOptimizer], workers: int) -> None:

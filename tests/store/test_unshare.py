@@ -147,7 +147,7 @@ def push_ones(worker: asyncopt.Worker, model: nn.Module, optimizer: Any, times: 
     return found
 
 
-def model_and_optimizer(sync: str, **options: Any) -> tuple[nn.Module, Any]:
+def model_and_optimizer(sync: str, **options: Any) -> tuple[nn.Linear, Any]:
     model = nn.Linear(2, 1)
     nn.init.zeros_(model.weight)
     nn.init.zeros_(model.bias)
