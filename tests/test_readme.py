@@ -1,4 +1,4 @@
-"""What the README shows is there, and runs."""
+"""The programs in the README and the documentation run, and the names in them exist."""
 
 from __future__ import annotations
 
@@ -11,17 +11,26 @@ import pytest
 
 import asyncopt
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-PROGRAMS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-NAMES = sorted(set(re.findall(r"\basyncopt((?:\.[a-zA-Z]\w*)+)", README)))
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXT = "\n".join(page.read_text() for page in PAGES)
+PROGRAMS = [
+    pytest.param(program, id=f"{page.stem}-{i}")
+    for page in PAGES
+    for i, program in enumerate(
+        re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    )
+]
+NAMES = sorted(set(re.findall(r"\basyncopt((?:\.[a-zA-Z]\w*)+)", TEXT)))
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.splitlines()[0])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_programs(program: str, tmp_path: Path) -> None:
     file = tmp_path / "program.py"
     file.write_text(program)
     ended = subprocess.run(
         [sys.executable, "-W", "error", str(file)],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=120,
