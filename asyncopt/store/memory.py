@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -19,7 +19,17 @@ import torch
 
 from asyncopt.errors import SegmentError
 
-__all__ = ["SharedStorage", "cannot_allocate", "map_new_memfd", "tensor_in"]
+__all__ = [
+    "SharedStorage",
+    "cannot_allocate",
+    "lay_out",
+    "map_new_memfd",
+    "storage_in",
+    "tensor_in",
+]
+
+# Parts of a segment begin at multiples of so many bytes, as torch's own allocations do.
+ALIGNMENT = 64
 
 _SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
@@ -110,10 +120,11 @@ def tensor_in(
     if nbytes == 0:
         return torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
     view = torch.empty(0, dtype=dtype, device="cpu")
-    return view.set_(_storage_in(memory, offset, nbytes), 0, shape, strides)
+    return view.set_(storage_in(memory, offset, nbytes), 0, shape, strides)
 
 
-def _storage_in(memory: torch.Tensor, offset: int, nbytes: int) -> SharedStorage:
+def storage_in(memory: torch.Tensor, offset: int, nbytes: int) -> SharedStorage:
+    """A storage of `nbytes` of a mapped segment, from `offset` on; at least one byte."""
     part = torch.frombuffer(memory.numpy(), dtype=torch.uint8, count=nbytes, offset=offset)
     storage: Any = part.untyped_storage()
     storage.__class__ = SharedStorage
@@ -122,10 +133,19 @@ def _storage_in(memory: torch.Tensor, offset: int, nbytes: int) -> SharedStorage
 
 
 def _reduce(storage: SharedStorage) -> tuple[Callable[..., SharedStorage], tuple[Any, ...]]:
-    return _storage_in, (storage.memory, storage.offset, storage.nbytes())
+    return storage_in, (storage.memory, storage.offset, storage.nbytes())
 
 
 ForkingPickler.register(SharedStorage, _reduce)
+
+
+def lay_out(sizes: Iterable[int]) -> tuple[list[int], int]:
+    """Where parts of these sizes in bytes begin in one segment, and how large that is."""
+    offsets, end = [], 0
+    for nbytes in sizes:
+        offsets.append(end)
+        end += -(-nbytes // ALIGNMENT) * ALIGNMENT
+    return offsets, end
 
 
 def cannot_allocate(nbytes: int, reason: str) -> SegmentError:
