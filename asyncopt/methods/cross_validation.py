@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -67,8 +67,7 @@ def cross_validate(
     fold's result depends on its number and the arguments alone: it is the same, bit for bit, with
     any number of workers of as many threads, and after a worker died and the fold was run again.
 
-    What is called in workers must be defined at the top level of a module, for instance as
-    ``functools.partial(asyncopt.SGD, lr=0.1)`` in place of a lambda; a script must call this under
+    Functions and classes may be lambdas, or defined in a notebook. A script must call this under
     ``if __name__ == "__main__":``.
 
     Args:
@@ -270,11 +269,11 @@ def _fingerprints(recipe: Recipe) -> dict[str, Any]:
             found[field.name] = part
             continue
         try:
-            found[field.name] = hashlib.sha256(pickle.dumps(part)).hexdigest()
+            found[field.name] = hashlib.sha256(cloudpickle.dumps(part)).hexdigest()
         except Exception as error:
             raise TypeError(
                 f"{field.name}: expected what pickle can send to another process ({error}); "
-                f"define it at the top level of a module, or use functools.partial"
+                f"make what it holds inside of it"
             ) from error
     return found
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import IO, Any
 
-from asyncopt.errors import AsyncoptError, SegmentError
+from asyncopt.errors import AsyncoptError
 from asyncopt.methods.serve import Service
-from asyncopt.run.arrays import SharedArrays
-from asyncopt.run.mailbox import unpicklable
+from asyncopt.run.payload import Payload, unpicklable
 from asyncopt.run.plan import Plan
 from asyncopt.run.processes import SpawnedMember
 
@@ -17,8 +16,7 @@ __all__ = ["Parcel", "TaskMember"]
 class Parcel:
     """What every worker of a pool is sent.
 
-    Tensors go by descriptor, large arrays as one copy for all workers, so it can only be written
-    while a process is being spawned.
+    Shared memory goes by descriptor, so it can only be written while a process is being spawned.
 
     Args:
         parts: ``fn``, ``tasks`` and ``data``, in this order.
@@ -26,29 +24,24 @@ class Parcel:
 
     def __init__(self, **parts: Any) -> None:
         self._parts = parts
-        self._arrays = SharedArrays()
+        self._payload = Payload("data")
 
     def write(self, file: IO[bytes]) -> None:
         """Pickle everything.
 
         Raises:
-            SegmentError: there is no room for the tensors.
+            SegmentError: there is no room for tensors and arrays.
             TypeError: naming the part that cannot be pickled.
         """
         try:
-            self._arrays.pickler(file).dump(tuple(self._parts.values()))
+            self._payload.dump(tuple(self._parts.values()), file)
         except (OSError, MemoryError, AsyncoptError):
             raise
         except Exception as error:
-            if "shared memory" in str(error):
-                raise SegmentError(
-                    f"data: tensors cannot be moved to shared memory ({error}); enlarge /dev/shm, "
-                    f"or pass numpy arrays, which do not need it"
-                ) from error
             name, _ = unpicklable(self._parts) or (", ".join(self._parts), None)
             raise TypeError(
                 f"{name}: expected an object that pickle can send to another process "
-                f"({error}); define functions and classes at the top level of a module"
+                f"({error}); make it in fn"
             ) from error
 
 

@@ -64,9 +64,9 @@ def map_tasks(
 ) -> list[TaskResult[Result]]:
     """Run ``fn(task, *data)`` for every task, in worker processes that take one after the other.
 
-    Processes start as those of :func:`asyncopt.launch`: ``fn`` must be defined at the top level of
-    a module, tasks and data must pickle, and a script must call this under ``if __name__ ==
-    "__main__":``. They die with this process, whatever ends it.
+    Processes start as those of :func:`asyncopt.launch`: tasks and data must pickle, and a script
+    must call this under ``if __name__ == "__main__":``. ``fn`` may be a lambda, or defined in a
+    notebook. Processes die with this one, whatever ends it.
 
     However many workers there are, the data is in memory once. Tensors are moved to shared memory
     where they are: what one worker writes to them all see. Numpy arrays, also those inside data

@@ -3,9 +3,8 @@
 Averages of the iterates: :class:`ASGD` keeps one in its state, and all workers add to it. For any
 other optimizer, ``torch.optim.swa_utils.AveragedModel`` works over a store, as an argument of
 :func:`asyncopt.launch` beside the model. Make it before the run (inside ``fn`` it would be private
-to its worker), let one worker call ``update_parameters`` (several would overwrite each other's
-average), and pass an ``avg_fn`` that is defined at the top level of a module (torch's own for
-exponential averages do not pickle). After the run this process's ``AveragedModel`` has the average.
+to its worker), and let one worker call ``update_parameters`` (several would overwrite each other's
+average). After the run this process's ``AveragedModel`` has the average.
 """
 
 from asyncopt.optim.averaging import ElasticAveraging, LocalSteps

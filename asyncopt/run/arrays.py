@@ -8,83 +8,112 @@ from __future__ import annotations
 
 import mmap
 import os
-from multiprocessing import reduction
-from typing import IO, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from asyncopt.store.memory import map_new_memfd
+from asyncopt.store.memory import lay_out, map_new_memfd
 
-__all__ = ["SharedArrays"]
+__all__ = ["Copies", "is_large", "map_again"]
 
-# Arrays of fewer bytes are pickled: a shared one costs each worker a descriptor and a page.
+# Arrays of fewer bytes are pickled.
 LARGE = 1 << 16
 
 _Array = npt.NDArray[Any]
 
 
-class SharedArrays:
-    """The large arrays of a run's arguments, wherever in them they are.
+def map_again(array: _Array) -> tuple[Any, ...] | None:
+    """What maps a memory-mapped array again in another process; None for other arrays."""
+    if not _is_plain(array):
+        return None
+    mapping = _mapping(array)
+    return None if mapping is None else (_map_again, _place(array, mapping))
 
-    Each is copied to shared memory when it is first pickled, and stays there for workers that are
-    started later; what the launching process writes to it from then on reaches no worker.
+
+def is_large(array: _Array) -> bool:
+    """Whether an array is copied to shared memory instead of into the pickle."""
+    return _is_plain(array) and array.nbytes >= LARGE
+
+
+def _is_plain(array: _Array) -> bool:
+    return type(array) in (np.ndarray, np.memmap) and not array.dtype.hasobject and array.nbytes > 0
+
+
+class Copies:
+    """Copies of arrays in shared memory, each made once.
+
+    An array stands for its memory: what pickles an object may make new arrays over it each time.
     """
 
     def __init__(self) -> None:
-        self._copies: dict[int, tuple[_Array, torch.Tensor]] = {}  # by the array's id
+        self._copies: dict[tuple[Any, ...], tuple[_Array, _Copy]] = {}
 
-    def pickler(self, file: IO[bytes]) -> reduction.ForkingPickler:
-        """A pickler for one process that is being spawned."""
-        return _Pickler(file, self)
+    def of(self, arrays: Sequence[_Array]) -> list[_Copy]:
+        """The copies of arrays, which pickle as arrays; one new segment for all that are missing.
 
-    def __reduce__(self) -> tuple[type[SharedArrays], tuple[()]]:
-        return SharedArrays, ()  # a worker has no use for the copies as such
-
-    def reduce(self, array: _Array) -> Any:
-        """What stands for the array in a pickle; NotImplemented leaves it to pickle."""
-        if type(array) not in (np.ndarray, np.memmap) or array.dtype.hasobject or not array.nbytes:
-            return NotImplemented
-        mapping = _mapping(array)
-        if mapping is not None:
-            return _map_again, _place(array, mapping)
-        if array.nbytes < LARGE:
-            return NotImplemented
-        if id(array) not in self._copies:
-            self._copies[id(array)] = (array, _copy(array))
-        memory = self._copies[id(array)][1]
-        descriptor = memory.untyped_storage()._share_fd_cpu_()[0]
-        return _open, (reduction.DupFd(descriptor), array.dtype, array.shape, _order(array))
+        Raises:
+            SegmentError: there is no room for them.
+        """
+        missing = {_key(array): array for array in arrays if _key(array) not in self._copies}
+        if missing:
+            offsets, nbytes = lay_out(array.nbytes for array in missing.values())
+            memory = map_new_memfd(nbytes)
+            private = _Private(memory)
+            for (key, array), offset in zip(missing.items(), offsets, strict=True):
+                copy = _Copy(private, offset, array.dtype, array.shape, _order(array))
+                np.copyto(copy.view(memory.numpy()), array)
+                self._copies[key] = array, copy
+        return [self._copies[_key(array)][1] for array in arrays]
 
 
-class _Pickler(reduction.ForkingPickler):
-    def __init__(self, file: IO[bytes], arrays: SharedArrays) -> None:
-        super().__init__(file)
-        self._arrays = arrays
-
-    def reducer_override(self, item: object) -> Any:
-        return self._arrays.reduce(item) if isinstance(item, np.ndarray) else NotImplemented
+def _key(array: _Array) -> tuple[Any, ...]:
+    return array.__array_interface__["data"][0], array.dtype.str, array.shape, array.strides
 
 
 def _order(array: _Array) -> Any:
     return "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
 
 
-def _copy(array: _Array) -> torch.Tensor:
-    memory = map_new_memfd(array.nbytes)
-    view: _Array = np.ndarray(array.shape, array.dtype, memory.numpy(), order=_order(array))
-    np.copyto(view, array)
-    return memory
+class _Private:
+    """Shared memory that unpickles as a private map of it."""
+
+    def __init__(self, memory: torch.Tensor) -> None:
+        self._memory = memory
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _map_privately, (self._memory,)
 
 
-def _open(descriptor: Any, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any) -> _Array:
-    fd = descriptor.detach()
-    try:
-        memory = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE)
-    finally:
-        os.close(fd)
-    return np.ndarray(shape, dtype, memory, order=order)
+def _map_privately(memory: torch.Tensor) -> mmap.mmap:
+    fd = memory.untyped_storage()._share_fd_cpu_()[0]
+    return mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE)
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A copy of an array, which unpickles as a view of a private map."""
+
+    private: _Private
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    order: Any
+
+    def view(self, memory: Any) -> _Array:
+        return np.ndarray(self.shape, self.dtype, memory, self.offset, order=self.order)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open, (self.private, self.offset, self.dtype, self.shape, self.order)
+
+
+def _open(
+    memory: mmap.mmap, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any
+) -> _Array:
+    return np.ndarray(shape, dtype, memory, offset, order=order)
 
 
 def _mapping(array: _Array) -> np.memmap[Any, Any] | None:

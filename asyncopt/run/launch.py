@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -154,14 +152,20 @@ def launch(
     exception has a note that says after how many updates it ended the run. An optimizer of
     torch's own in ``args`` is warned about: it would train without a sync.
 
-    Processes start as spawned ones do: ``fn`` must be defined at the top level of a module,
-    ``args`` must pickle, and a script must call ``launch`` under ``if __name__ == "__main__":``.
+    Processes start as spawned ones do: ``args`` must pickle, and a script must call ``launch``
+    under ``if __name__ == "__main__":``. Functions and classes that a worker can import are sent by
+    name. All others are sent by value, with the globals that they use: lambdas, closures, and what
+    is defined in a notebook, in an interactive session, on stdin or under that ``if``. A worker's
+    change to such a global stays in that worker, except what it writes to a tensor.
     They are forks, though not of this process: the first launch of a thread starts one that does
     nothing but import torch, once for all workers of this launch and the next ones; it ends with
     the thread. A change of the environment, of limits or of users starts another.
-    Tensors in ``args`` are moved to shared memory and not copied, so what one worker writes to them
-    all see. Worker processes die with this one, whatever ends it, and ignore Ctrl-C, which ends the
-    run from here.
+    Tensors in ``args`` are moved to shared memory, with every view of them, so what one worker
+    writes to them all see, and this process too. They cannot be resized from then on, and numpy
+    arrays that were made of them before do not follow. Numpy arrays in ``args`` are copied to
+    shared memory once for all workers; what a worker writes to one stays in that worker. Nothing
+    is put in /dev/shm. Worker processes die with this one, whatever ends it, and ignore Ctrl-C,
+    which ends the run from here.
 
     Threads take any ``fn``: each gets its own model and optimizer on the shared parameters, and all
     else in ``args`` as it is.
@@ -225,6 +229,7 @@ def launch(
         RunTimeout: a deadline passed; it names the late workers, and all have been ended.
         KeyboardInterrupt: Ctrl-C; all workers have been ended. After a SIGTERM this process ends
             by it in the same order.
+        SegmentError: there is no room for tensors and arrays in shared memory.
         TypeError, ValueError: an argument is wrong; nothing was started.
     """
     _check(fn, args, mode)
@@ -247,9 +252,6 @@ def launch(
         devices=devices,
         lag=lag,
     )
-    if mode == "process":
-        _check_importable(fn)
-
     recorder = Recorder()
     keepsakes = None if plan.checkpoint is None else Keepsakes()
     # The recorder comes last: what a checkpoint brings back was not done by this run.
@@ -346,24 +348,3 @@ def _check(fn: object, args: object, mode: object) -> None:
         )
     if mode not in MODES:
         raise ValueError(f"mode: expected one of {', '.join(map(repr, MODES))}, got {mode!r}")
-
-
-def _check_importable(fn: Callable[..., Any]) -> None:
-    """Raise TypeError if a spawned process could not find ``fn`` by its module and name."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    name = getattr(fn, "__qualname__", type(fn).__qualname__)
-    expected = "fn: expected a function defined at the top level of a module, got"
-    if "<lambda>" in name or "<locals>" in name:
-        raise TypeError(
-            f"{expected} {name}; move it to the top level, where spawned processes can import it, "
-            f"or use mode='thread'"
-        )
-    if getattr(fn, "__module__", None) == "__main__":
-        main = sys.modules["__main__"]
-        file = getattr(main, "__file__", None)
-        if getattr(main, "__spec__", None) is None and (file is None or not os.path.exists(file)):
-            raise TypeError(
-                f"{expected} {name} from an interactive session or from stdin; move it to a file "
-                f"and import it, or use mode='thread'"
-            )

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 from asyncopt.devices import Station
 from asyncopt.errors import RunTimeout
-from asyncopt.run.arrays import SharedArrays
 from asyncopt.run.board import Board
 from asyncopt.run.checkpoint.keepsakes import Keepsake, Keepsakes
 from asyncopt.run.optimizers import find_optimizers
 from asyncopt.run.outcome import describe
+from asyncopt.run.payload import Payload
 from asyncopt.run.plan import Plan
 from asyncopt.run.transfers import TransferLog
 from asyncopt.run.worker import Worker
@@ -42,7 +42,7 @@ class Errand:
     plan: Plan
     keepsakes: Keepsakes | None = None
     transfers: TransferLog | None = None
-    arrays: SharedArrays = field(default_factory=SharedArrays)
+    payload: Payload = field(default_factory=lambda: Payload("args"))
 
 
 class Box(Protocol):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from multiprocessing import reduction
 from typing import IO, Any
 
 from asyncopt.errors import AsyncoptError
 from asyncopt.run.life import Errand
 from asyncopt.run.outcome import format_traceback, portable
+from asyncopt.run.payload import dumps_reply, load, unpicklable
 
-__all__ = ["Mailbox", "unpicklable"]
+__all__ = ["Mailbox"]
 
 
 class Mailbox:
@@ -39,14 +38,14 @@ class Mailbox:
     def put_errand(self, errand: Errand) -> None:
         """Put in what a worker is to do.
 
-        Tensors (torch registers reducers for them when it is imported) and asyncopt's memory go by
-        descriptor, so this can only be done while a child is being spawned.
+        Shared memory goes by descriptor, so this can only be done while a child is being spawned.
 
         Raises:
+            SegmentError: there is no room for tensors and arrays.
             TypeError: some part cannot be pickled; the message names it.
         """
         try:
-            self.put(lambda file: errand.arrays.pickler(file).dump(errand))
+            self.put(lambda file: errand.payload.dump(errand, file))
         except (OSError, MemoryError, AsyncoptError):
             raise
         except Exception as error:
@@ -64,13 +63,13 @@ class Mailbox:
     def put_result(self, result: object) -> None:
         """Put in what ``fn`` returned.
 
-        By plain pickle: tensors go by value, so that no descriptor outlives this process.
+        Tensors go by value, so that no descriptor outlives this process.
 
         Raises:
             TypeError: it cannot be pickled.
         """
         try:
-            data = pickle.dumps(result)
+            data = dumps_reply(result)
         except Exception as error:
             raise TypeError(
                 f"result of fn: expected an object that pickle can send, got "
@@ -81,13 +80,13 @@ class Mailbox:
     def put_failure(self, message: str, error: BaseException) -> None:
         """Put in what ended the worker: in words, with its traceback, and itself if it pickles."""
         report = (message, format_traceback(error, skip=1), portable(error))
-        self.put(lambda file: pickle.dump(report, file))
+        self.put(lambda file: file.write(dumps_reply(report)))
 
     def take(self) -> Any:
         """Unpickle what is in it and free the memory."""
         os.lseek(self._fd, 0, os.SEEK_SET)  # parent and child share one file offset
         with open(self._fd, "rb", closefd=False) as file:
-            message = pickle.load(file)
+            message = load(file)
         os.ftruncate(self._fd, 0)
         return message
 
@@ -101,16 +100,6 @@ class Mailbox:
 
 def _open_mailbox(descriptor: Any) -> Mailbox:
     return Mailbox(descriptor.detach())
-
-
-def unpicklable(parts: Mapping[str, object]) -> tuple[str, object] | None:
-    """Name and value of the first of ``parts`` that cannot be pickled; None: each of them can."""
-    for name, part in parts.items():
-        try:
-            reduction.ForkingPickler(io.BytesIO()).dump(part)
-        except Exception:
-            return name, part
-    return None
 
 
 def _kind(part: object) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asyncopt.errors import WorkerError
+from asyncopt.run.definitions import dumps
 
 __all__ = ["Failure", "Loss", "Outcome", "describe", "format_traceback", "portable", "stillborn"]
 
@@ -99,7 +100,7 @@ def format_traceback(error: BaseException, skip: int = 0) -> str:
 def portable(error: BaseException) -> bytes | None:
     """``error`` pickled, or None if it would not arrive: many exceptions pickle one way only."""
     try:
-        data = pickle.dumps(error)
+        data = dumps(error)
         pickle.loads(data)
     except Exception:
         return None

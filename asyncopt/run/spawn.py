@@ -26,10 +26,19 @@ from multiprocessing.connection import wait
 from multiprocessing.popen_spawn_posix import Popen
 from typing import Any
 
+from asyncopt.run.definitions import main_is_file
 from asyncopt.run.forks import Received, close, read_exit_code
 from asyncopt.run.zygote import fork
 
 __all__ = ["WorkerProcess"]
+
+
+def _preparation(name: str) -> dict[str, Any]:
+    """What a child sets up first. It imports the main module if that has a file that exists."""
+    data: dict[str, Any] = spawn.get_preparation_data(name)
+    if not main_is_file():
+        data.pop("init_main_from_path", None)
+    return data
 
 
 class WorkerProcess(context.SpawnProcess):
@@ -87,7 +96,7 @@ class _WorkerPopen(Popen):
         message = io.BytesIO()
         context.set_spawning_popen(self)
         try:
-            reduction.dump(spawn.get_preparation_data(worker.name), message)
+            reduction.dump(_preparation(worker.name), message)
             reduction.dump(worker, message)
             before_start()
         finally:

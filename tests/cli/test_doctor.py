@@ -49,8 +49,6 @@ def test_a_perfect_machine_is_not_warned_of() -> None:
         ({"omp_num_threads": None}, "OMP_NUM_THREADS"),
         ({"memory_available": 2**30}, "memory"),
         ({"memory_limit": 2**30}, "memory"),
-        ({"shm_free": 64 * 2**20}, "/dev/shm"),
-        ({"shm": None, "shm_free": None}, "/dev/shm"),
         ({"limit_nofile": 256}, "open files"),
         ({"limit_fsize": 2**20}, "file size"),
         ({"isas": ("baseline",)}, "instruction set"),

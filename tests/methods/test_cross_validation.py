@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from .reference import EPOCHS, FOLDS, make_data, serial, validate
 PROGRAM = """
 import sys
 from pathlib import Path
+from threading import Lock
 from tests.methods.launcher import call
 call(Path(sys.argv[1]))
 """
@@ -184,7 +186,7 @@ def test_a_failing_fold_is_named() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"make_model": lambda: None}, "make_model: expected what pickle can send"),
+        ({"make_model": Lock().__enter__}, "make_model: expected what pickle can send"),
         ({"optimizer": 3}, "optimizer: expected a function, got int"),
         ({"make_model": torch.nn.Linear(2, 2)}, "make_model: expected a function .* got a model"),
         ({"metrics": [len]}, "metrics: expected a dict of functions by name, got list"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from . import jobs
 
 
 def test_every_task_comes_to_its_end_in_order(tmp_path: Path) -> None:
-    tasks = ["a", "raise", "die once", "b", "exit", "die always", "linger", "lambda", "c", "d"]
+    tasks = ["a", "raise", "die once", "b", "exit", "die always", "linger", "lock", "c", "d"]
     results = map_tasks(jobs.errand, tasks, (tmp_path,), workers=2, timeout=3.0, on_error="return")
     assert [result.index for result in results] == list(range(len(tasks)))
     ended = dict(zip(tasks, results, strict=True))
@@ -44,7 +45,7 @@ def test_every_task_comes_to_its_end_in_order(tmp_path: Path) -> None:
     assert messages["die always"].endswith("; started 2 times")
     assert "did not end within 3 s" in messages["linger"]
     assert isinstance(getattr(ended["linger"].error, "__cause__", None), RunTimeout)
-    assert "expected an object that pickle can send" in messages["lambda"]
+    assert "expected an object that pickle can send" in messages["lock"]
 
 
 def test_the_first_error_ends_all(tmp_path: Path) -> None:
@@ -96,9 +97,9 @@ def test_a_worker_that_cannot_start() -> None:
         ({"retries": -1}, "retries: expected an integer >= 0, got -1"),
         ({"workers": 0}, "workers: expected an integer >= 1, got 0"),
         ({"timeout": 0}, "timeout: expected seconds > 0, got 0"),
-        ({"fn": lambda task: task}, "fn: expected an object that pickle can send"),
-        ({"tasks": [lambda: 1]}, "tasks: expected an object that pickle can send"),
-        ({"data": (iter("abc"), lambda: 1)}, "data: expected an object that pickle"),
+        ({"fn": threading.Lock().__enter__}, "fn: expected an object that pickle can send"),
+        ({"tasks": [threading.Lock()]}, "tasks: expected an object that pickle can send"),
+        ({"data": (iter("abc"), threading.Lock())}, "data: expected an object that pickle"),
     ],
 )
 def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:

@@ -136,8 +136,8 @@ def linger(worker: Worker) -> str:
     return "done"
 
 
-def return_a_lambda(worker: Worker) -> Any:
-    return lambda: None
+def return_a_lock(worker: Worker) -> Any:
+    return threading.Lock()
 
 
 def nothing(worker: Worker, *args: Any) -> None:
@@ -391,3 +391,8 @@ def look_up(worker: Worker, table: torch.nn.Module, optimizer: Any) -> None:
         optimizer.zero_grad()
         table(torch.tensor([0, 1] if step == 0 else [2 + step % 3])).sum().backward()
         optimizer.step()
+
+
+def nothing_but_a_name(worker: Worker, kind: type) -> tuple[str, bool]:
+    """The module of a class, and whether this worker imports the same."""
+    return kind.__module__, kind is Bias

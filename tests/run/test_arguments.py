@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import pickle
-import subprocess
-import sys
 import threading
 from typing import Any
 
@@ -14,43 +11,12 @@ import torch
 
 import asyncopt
 from asyncopt.errors import AsyncoptError, RunTimeout, WorkerError
-from asyncopt.run import Worker, launch
+from asyncopt.run import launch
 from asyncopt.run.outcome import describe, portable, stillborn
 from asyncopt.run.plan import Plan
 
 from .conftest import children
 from .jobs import OneWay, Unlucky, nothing
-
-
-def local_function() -> Any:
-    def inner(worker: Worker) -> None: ...
-
-    return inner
-
-
-@pytest.mark.parametrize(
-    ("fn", "got"),
-    [
-        (lambda worker: None, r"<lambda>"),
-        (local_function(), r"local_function\.<locals>\.inner"),
-        (functools.partial(lambda worker: None), r"<lambda>"),
-    ],
-)
-def test_functions_that_a_process_cannot_import(fn: Any, got: str) -> None:
-    with pytest.raises(
-        TypeError,
-        match=rf"^fn: expected a function defined at the top level of a module, got {got}; move it",
-    ):
-        launch(fn)
-
-
-def test_a_function_from_stdin() -> None:
-    script = "from asyncopt.run import launch\ndef fn(worker): pass\nlaunch(fn)\n"
-    done = subprocess.run(
-        [sys.executable, "-"], input=script, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert "TypeError: fn: expected a function defined at the top level" in done.stderr
-    assert "got fn from an interactive session or from stdin; move it" in done.stderr
 
 
 @pytest.mark.parametrize(

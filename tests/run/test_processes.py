@@ -94,7 +94,7 @@ def test_arguments_that_do_not_unpickle() -> None:
 
 def test_a_result_that_does_not_pickle() -> None:
     with pytest.raises(WorkerError, match=r"result of fn: expected an object that pickle can send"):
-        launch(jobs.return_a_lambda, workers=1)
+        launch(jobs.return_a_lock, workers=1)
 
 
 def test_a_worker_that_returns_but_does_not_exit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,8 @@ from typing import NamedTuple
 from asyncopt.cli.machine import EXTRAS, Machine
 from asyncopt.report.text import size_text
 
-FEW_FILES = 1024  # a worker needs a few dozen, each store and shared tensor one more
+FEW_FILES = 1024  # a worker needs a few dozen, each store a few more
 LITTLE_MEMORY = 2 * 2**30
-LITTLE_SHM = 256 * 2**20  # containers often have 64 MiB
 
 
 class Warn(NamedTuple):
@@ -92,17 +91,10 @@ def _about_memory(machine: Machine) -> Iterator[Warn]:
             f"{size_text(min(known))} left; a worker process takes about 300 MiB before any data",
             "use fewer workers, or threads (mode='thread')",
         )
-    if machine.shm_free is None or machine.shm_free < LITTLE_SHM:
-        yield Warn(
-            "/dev/shm",
-            f"{size_text(machine.shm_free)} free: torch puts the tensors there that are passed to "
-            "workers (asyncopt's own parameters are not there)",
-            "docker run --shm-size=1g, or --ipc=host",
-        )
     if 0 <= machine.limit_nofile < FEW_FILES:
         yield Warn(
             "open files",
-            f"limit {machine.limit_nofile}: every shared tensor and store takes a descriptor",
+            f"limit {machine.limit_nofile}: every store and worker takes descriptors",
             "ulimit -n 4096",
         )
     if machine.limit_fsize >= 0:

@@ -1,0 +1,163 @@
+"""Functions and classes on their way between processes, also those that cannot be imported.
+
+What another process can import goes by its name. Lambdas, closures, local classes and everything
+that was defined in a notebook, an interactive session, on stdin or by ``python -c`` goes by value,
+as cloudpickle does it. The main module of a script counts as importable, because workers import it
+again, but for what is under its ``if __name__ == "__main__":``.
+
+A definition that came by value returns as itself: if a worker returns an object whose class was
+defined in a notebook, ``isinstance`` holds there.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import io
+import os
+import pickle
+import re
+import sys
+import threading
+import types
+import uuid
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import cloudpickle
+
+__all__ = ["DefinitionPickler", "dumps", "main_is_file"]
+
+# What Python and IPython give as the file of code that was typed in.
+_TYPED = ("<stdin>", "<python-input", "<ipython-input")
+
+_Definition = type | types.FunctionType
+
+
+class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """A pickler of functions and classes by name where that suffices, else by value.
+
+    Args:
+        file: to write to.
+        replies: whether it writes to the process that sent this one its definitions. Those return
+            by reference, so that they arrive as what they were there.
+    """
+
+    def __init__(self, file: IO[bytes], *, replies: bool) -> None:
+        super().__init__(file)
+        self._replies = replies
+
+    def reducer_override(self, item: object) -> Any:
+        """What stands for an object in the pickle; NotImplemented leaves it to pickle."""
+        if not isinstance(item, _Definition) or _is_in_main_file(item):
+            return NotImplemented
+        if self._replies and (name := _table.received(item)) is not None:
+            return _recall, (name,)
+        reduced = super().reducer_override(item)
+        if reduced is NotImplemented or len(reduced) < 3:  # by its name, or such as type(None)
+            return reduced
+        make, arguments, *state = reduced
+        return _define, (_table.name(item), make, arguments), *state
+
+
+def dumps(item: object) -> bytes:
+    """Pickle a reply to the process that sent this one its work; tensors go by value."""
+    file = io.BytesIO()
+    DefinitionPickler(file, replies=True).dump(item)
+    return file.getvalue()
+
+
+def main_is_file() -> bool:
+    """Whether worker processes can import the main module again, by its name or from its file."""
+    main = sys.modules["__main__"]
+    if getattr(getattr(main, "__spec__", None), "name", None) is not None:
+        return True
+    file = getattr(main, "__file__", None)
+    return file is not None and os.path.exists(file)
+
+
+def _is_in_main_file(item: _Definition) -> bool:
+    """Whether workers have a definition of the main module after they imported that again."""
+    if item.__module__ != "__main__" or not main_is_file():
+        return False
+    found: Any = sys.modules["__main__"]
+    for name in item.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is item and not any(map(_is_left_out, [item, *vars(item).values()]))
+
+
+def _is_left_out(part: object) -> bool:
+    """Whether a function of the main module is not there when its file is imported."""
+    if not isinstance(part, types.FunctionType):
+        return False
+    code = part.__code__
+    if code.co_filename.startswith(_TYPED):
+        return True
+    if code.co_filename != getattr(sys.modules["__main__"], "__file__", None):
+        return False
+    return any(code.co_firstlineno in lines for lines in _guarded(code.co_filename))
+
+
+@functools.cache
+def _guarded(file: str) -> list[range]:
+    """The lines of a script that run only if it is the main module."""
+    try:
+        body = ast.parse(Path(file).read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return []
+    return [
+        range(statement.lineno, (statement.end_lineno or statement.lineno) + 1)
+        for statement in body
+        if isinstance(statement, ast.If)
+        and {"__name__", "__main__"} <= set(re.findall(r"\w+", ast.unparse(statement.test)))
+    ]
+
+
+class _Table:
+    """The definitions that this process has sent or received by value, by a name for each."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_name: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+        self._names: weakref.WeakKeyDictionary[Any, tuple[str, bool]] = weakref.WeakKeyDictionary()
+
+    def name(self, item: _Definition) -> str:
+        with self._lock:
+            name, _ = self._names.setdefault(item, (uuid.uuid4().hex, False))
+            self._by_name[name] = item
+        return name
+
+    def received(self, item: _Definition) -> str | None:
+        """The name of one that came from another process."""
+        name, is_received = self._names.get(item, ("", False))
+        return name if is_received else None
+
+    def get(self, name: str) -> Any:
+        return self._by_name.get(name)
+
+    def receive(self, name: str, item: Any) -> None:
+        with self._lock:
+            self._names[item] = name, True
+            self._by_name[name] = item
+
+
+_table = _Table()
+
+
+def _define(name: str, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Unpickle a definition; its state follows."""
+    item = make(*arguments)
+    _table.receive(name, item)
+    return item
+
+
+def _recall(name: str) -> Any:
+    """Unpickle a definition that this process has sent before."""
+    item = _table.get(name)
+    if item is None:
+        raise pickle.UnpicklingError(
+            "a function or class that came by value has been deleted; keep a reference to it"
+        )
+    return item

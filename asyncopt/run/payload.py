@@ -1,0 +1,196 @@
+"""What worker processes are sent and send back: pickled, but for tensors and large arrays.
+
+Tensors that workers are sent are moved to shared memory, so parent and workers see what the others
+write to them. Numpy arrays are copied there once for all workers; see :mod:`asyncopt.run.arrays`.
+The memory is reached by descriptors alone: nothing is in /dev/shm, and the number of descriptors
+does not grow with that of tensors.
+
+A payload is two pickles: a list of the parts in shared memory, and what refers to them by their
+numbers.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from multiprocessing.reduction import ForkingPickler
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from asyncopt.errors import SegmentError
+from asyncopt.run.arrays import Copies, is_large, map_again
+from asyncopt.run.definitions import DefinitionPickler, dumps
+from asyncopt.store.memory import lay_out, map_new_memfd
+from asyncopt.store.moving import can_move, move
+
+__all__ = ["Payload", "dumps_reply", "load", "unpicklable"]
+
+# A tensor of at least so many bytes, and of at least this share of all, gets memory of its own:
+# that goes back to the system when the tensor is deleted, though others live on.
+LARGE, SHARE = 1 << 20, 1 / 16
+
+
+class Payload:
+    """Sends the same objects to several processes, whose large parts share memory.
+
+    What the launching process writes to an array after the first process was started reaches no
+    worker.
+
+    Args:
+        name: of the objects, in messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._copies = Copies()
+
+    def __reduce__(self) -> tuple[type[Payload], tuple[str]]:
+        return Payload, (self._name,)  # a worker has no use for the copies as such
+
+    def dump(self, item: object, file: IO[bytes]) -> None:
+        """Pickle an object for a process that is being spawned.
+
+        Raises:
+            SegmentError: there is no room for its tensors and arrays; it says how much was asked.
+        """
+        body = BytesIO()
+        pickler = _Pickler(body)
+        pickler.dump(item)
+        storages = [part for part in pickler.parts if isinstance(part, torch.UntypedStorage)]
+        arrays = [part for part in pickler.parts if isinstance(part, np.ndarray)]
+        try:
+            _move(storages)
+            copies = iter(self._copies.of(arrays))
+        except SegmentError as error:
+            total = sum(part.nbytes() for part in storages) + sum(part.nbytes for part in arrays)
+            raise SegmentError(
+                f"{self._name}: expected room for tensors and arrays of {total:,} bytes in shared "
+                f"memory; {error}"
+            ) from error
+        parts = [next(copies) if isinstance(p, np.ndarray) else p for p in pickler.parts]
+        ForkingPickler(file).dump(parts)
+        file.write(body.getbuffer())
+
+
+def dumps_reply(item: object) -> bytes:
+    """Pickle what goes back to the process that sent this one its work; tensors go by value.
+
+    No descriptor is in it, so it outlives this process.
+    """
+    return pickle.dumps([]) + dumps(item)
+
+
+def load(file: IO[bytes]) -> Any:
+    """Unpickle what ``Payload.dump`` or ``dumps_reply`` has written."""
+    parts = pickle.load(file)
+    return _Unpickler(file, parts).load()
+
+
+def unpicklable(parts: Mapping[str, object]) -> tuple[str, object] | None:
+    """Name and value of the first of ``parts`` that cannot be pickled; None: each of them can."""
+    for name, part in parts.items():
+        try:
+            _Pickler(BytesIO()).dump(part)
+        except Exception:
+            return name, part
+    return None
+
+
+def _move(storages: Sequence[torch.UntypedStorage]) -> None:
+    """Move storages to shared memory.
+
+    Each segment is filled, and what was in it freed elsewhere, before the next one is allocated.
+    """
+    total = sum(storage.nbytes() for storage in storages)
+    is_alone = [s.nbytes() >= max(LARGE, SHARE * total) for s in storages]
+    groups = [[storage] for storage, alone in zip(storages, is_alone, strict=True) if alone]
+    groups.append([storage for storage, alone in zip(storages, is_alone, strict=True) if not alone])
+    for group in groups:
+        offsets, nbytes = lay_out(storage.nbytes() for storage in group)
+        if nbytes:
+            memory = map_new_memfd(nbytes)
+            for storage, offset in zip(group, offsets, strict=True):
+                move(storage, memory, offset)
+
+
+class _Pickler(DefinitionPickler):
+    """Sets large parts aside.
+
+    Attributes:
+        parts: storages and arrays, in the order of the numbers that stand for them.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        reducers: dict[type, Callable[[Any], Any]] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]
+        # Before the initialization of its base, which takes it over.
+        self.dispatch_table = ChainMap(reducers, DefinitionPickler.dispatch_table)
+        super().__init__(file, replies=False)
+        self.parts: list[torch.UntypedStorage | np.ndarray[Any, Any]] = []
+
+    def reducer_override(self, item: object) -> Any:
+        if isinstance(item, np.ndarray):
+            if (mapped := map_again(item)) is not None:
+                return mapped
+            return self._set_aside(item) if is_large(item) else NotImplemented
+        if type(item) is torch.UntypedStorage:
+            return self._storage(item)
+        if type(item) in (torch.Tensor, torch.nn.Parameter):
+            return _without_bits(item)
+        return super().reducer_override(item)
+
+    def _storage(self, storage: torch.UntypedStorage) -> Any:
+        if storage.device.type != "cpu" or storage.nbytes() == 0:
+            return NotImplemented
+        if storage.is_shared():
+            if storage.filename is None:
+                return NotImplemented  # torch has a descriptor for it
+            return torch.UntypedStorage.from_file, (storage.filename, True, storage.nbytes())
+        return self._set_aside(storage) if can_move() else NotImplemented
+
+    def _set_aside(self, part: Any) -> Any:
+        self.parts.append(part)
+        return _part, (len(self.parts) - 1,)
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: IO[bytes], parts: Sequence[Any]) -> None:
+        super().__init__(file)
+        self._parts = parts
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == (__name__, _part.__name__):
+            return self._parts.__getitem__
+        return super().find_class(module, name)
+
+
+def _part(number: int) -> Any:
+    """Stands in a pickle for a part that was set aside; the unpickler replaces this function."""
+    raise pickle.UnpicklingError(f"part {number} can be read by asyncopt.run.payload.load only")
+
+
+def _without_bits(tensor: Any) -> Any:
+    """What stands for a lazily conjugated or negated tensor: torch's reducer drops these bits."""
+    if tensor.layout is not torch.strided or not (tensor.is_conj() or tensor.is_neg()):
+        return NotImplemented
+    if tensor.requires_grad and not tensor.is_leaf:
+        return NotImplemented  # torch refuses it
+    bits = tensor.is_conj(), tensor.is_neg()
+    return _with_bits, (type(tensor), _turn(tensor.detach(), *bits), *bits, tensor.requires_grad)
+
+
+def _turn(tensor: torch.Tensor, conj: bool, neg: bool) -> torch.Tensor:
+    tensor = tensor.conj() if conj else tensor
+    return tensor._neg_view() if neg else tensor
+
+
+def _with_bits(
+    kind: type[torch.Tensor], tensor: torch.Tensor, conj: bool, neg: bool, requires_grad: bool
+) -> torch.Tensor:
+    tensor = _turn(tensor, conj, neg)
+    if kind is torch.nn.Parameter:
+        return torch.nn.Parameter(tensor, requires_grad)
+    return tensor.requires_grad_(requires_grad)
