@@ -3,7 +3,8 @@
 What another process can import goes by its name. Lambdas, closures, local classes and everything
 that was defined in a notebook, an interactive session, on stdin or by ``python -c`` goes by value,
 as cloudpickle does it. The main module of a script counts as importable, because workers import it
-again, but for what is under its ``if __name__ == "__main__":``.
+again, but for what is under its ``if __name__ == "__main__":``. A module that was loaded from a
+path, or made by a program, counts as not importable if an import of its name would not find it.
 
 A definition that came by value returns as itself: if a worker returns an object whose class was
 defined in a notebook, ``isinstance`` holds there.
@@ -12,6 +13,7 @@ defined in a notebook, ``isinstance`` holds there.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import io
 import os
@@ -22,7 +24,9 @@ import threading
 import types
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.machinery import PathFinder
+from multiprocessing import spawn
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,7 +59,8 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
             return NotImplemented
         if self._replies and (name := _table.received(item)) is not None:
             return _recall, (name,)
-        reduced = super().reducer_override(item)
+        with _by_value_if_unknown(item.__module__):
+            reduced = super().reducer_override(item)
         if reduced is NotImplemented or len(reduced) < 3:  # by its name, or such as type(None)
             return reduced
         make, arguments, *state = reduced
@@ -113,6 +118,34 @@ def _guarded(file: str) -> list[range]:
         if isinstance(statement, ast.If)
         and {"__name__", "__main__"} <= set(re.findall(r"\w+", ast.unparse(statement.test)))
     ]
+
+
+@contextlib.contextmanager
+def _by_value_if_unknown(module: str) -> Iterator[None]:
+    """Context in which cloudpickle takes a module by value if workers could not import it."""
+    loaded = sys.modules.get(module)
+    if loaded is None or _can_be_imported(module.partition(".")[0]):
+        yield
+        return
+    cloudpickle.register_pickle_by_value(loaded)
+    try:
+        yield
+    finally:
+        cloudpickle.unregister_pickle_by_value(loaded)
+
+
+@functools.cache
+def _can_be_imported(name: str) -> bool:
+    """Whether a top-level module that is loaded here is one that an import would find."""
+    if name in ("__main__", "__mp_main__"):  # see above
+        return True
+    here = getattr(sys.modules.get(name), "__spec__", None)
+    if here is None:
+        return False
+    path = spawn.get_preparation_data(name)["sys_path"]  # of workers, wherever this process is now
+    finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+    found = [PathFinder.find_spec(name, path), *(each.find_spec(name, None) for each in finders)]
+    return any(spec is not None and spec.origin == here.origin for spec in found)
 
 
 class _Table:

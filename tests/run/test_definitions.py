@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import enum
 import functools
+import importlib.util
 import os
 import subprocess
 import sys
 import threading
+import types
 from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 import torch
 from torch import nn
@@ -148,6 +151,38 @@ def test_importable_functions_go_by_name() -> None:
     """So do the classes of their arguments: globals of their modules are the worker's own."""
     (name,) = launch(jobs.nothing_but_a_name, (jobs.Bias,), workers=1).results
     assert name == ("tests.run.jobs", True)
+
+
+SOURCE = """
+STEP = 2
+
+class Thing:
+    def go(self, worker):
+        return STEP + worker.rank
+
+def make(worker):
+    return Thing()
+"""
+
+
+@pytest.mark.parametrize("kind", ["loaded from a path", "made by a program"])
+def test_modules_that_workers_cannot_import(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"asyncopt_test_{kind.split()[0]}"
+    module: Any = types.ModuleType(name)
+    if kind == "loaded from a path":
+        path = tmp_path / "code.py"
+        path.write_text(SOURCE)
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    exec(SOURCE, module.__dict__)
+    assert launch(module.Thing().go, workers=2).results == [2, 3]
+    (result,) = launch(module.make, workers=1).results
+    assert type(result) is module.Thing
+    assert not cloudpickle.list_registry_pickle_by_value()
 
 
 def test_folds_of_lambdas() -> None:
