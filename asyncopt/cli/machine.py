@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from asyncopt import _limits
+
 _CPU = Path("/sys/devices/system/cpu")
 _CACHE = _CPU / "cpu0/cache"
 EXTRAS = {  # what each module of the cli extra is for
@@ -29,6 +31,7 @@ EXTRAS = {  # what each module of the cli extra is for
 class Machine:
     """Sizes in bytes, limits -1 where unlimited, None where the kernel does not say.
 
+    `memory_available` is what all limits leave, `memory_limit` is that of the control groups.
     `load` is the number of processes that ran or wanted to in the last minute.
     """
 
@@ -72,13 +75,14 @@ class Machine:
 
 def look() -> Machine:
     """Read everything now; a few milliseconds, except that CUDA may take a second to answer."""
-    memory = _meminfo()
+    memory = _limits.available_memory()
+    files = _limits.descriptor_limit()
     shm = _shm()
     return Machine(
         processor=_processor(),
         cores=os.cpu_count() or 1,
-        usable_cores=len(os.sched_getaffinity(0)),
-        cpu_quota=_cpu_quota(),
+        usable_cores=len(_limits.allowed_cpus()),
+        cpu_quota=_limits.cpu_quota(),
         hyperthreads=_hyperthreads(),
         governor=_text(_CPU / "cpu0/cpufreq/scaling_governor"),
         numa_nodes=max(1, len(list(Path("/sys/devices/system/node").glob("node[0-9]*")))),
@@ -86,14 +90,14 @@ def look() -> Machine:
         l1d=cache_size(1),
         l2=cache_size(2),
         l3=cache_size(3),
-        memory=memory.get("MemTotal"),
-        memory_available=memory.get("MemAvailable"),
-        memory_limit=_memory_limit(),
+        memory=_limits.meminfo().get("MemTotal"),
+        memory_available=None if memory is None else memory.nbytes,
+        memory_limit=_limits.group_memory_limit(),
         shm=shm[0] if shm else None,
         shm_free=shm[1] if shm else None,
         shm_huge_pages=_selected(_text(Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled"))),
         limit_memlock=resource.getrlimit(resource.RLIMIT_MEMLOCK)[0],
-        limit_nofile=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        limit_nofile=-1 if files is None else files,
         limit_fsize=resource.getrlimit(resource.RLIMIT_FSIZE)[0],
         kernel=platform.release(),
         python=platform.python_version(),
@@ -121,12 +125,9 @@ def siblings(processor: int) -> frozenset[int]:
 
 
 def available_memory() -> int:
-    """Bytes that can be allocated here: the least of what is free and what the container may have.
-
-    1 GiB where neither is known.
-    """
-    known = [size for size in (_meminfo().get("MemAvailable"), _memory_limit()) if size]
-    return min(known, default=2**30)
+    """Bytes that this process can allocate under every limit; 1 GiB where nothing says."""
+    memory = _limits.available_memory()
+    return 2**30 if memory is None else memory.nbytes
 
 
 def _text(path: Path) -> str | None:
@@ -153,54 +154,6 @@ def _selected(text: str | None) -> str | None:
 def _processor() -> str:
     found = re.search(r"^model name\s*:\s*(.+)$", _text(Path("/proc/cpuinfo")) or "", re.MULTILINE)
     return found[1] if found else platform.machine()
-
-
-def _meminfo() -> dict[str, int]:
-    lines = re.findall(r"^(\w+):\s+(\d+) kB$", _text(Path("/proc/meminfo")) or "", re.MULTILINE)
-    return {name: int(size) * 1024 for name, size in lines}
-
-
-def _cgroup_files(name_v2: str, controller: str, *names_v1: str) -> list[list[str]]:
-    """Contents of a limit's files from this process's control group up to the root.
-
-    Of version 2 and of version 1. A limit anywhere on the way holds.
-    """
-    found = []
-    for line in (_text(Path("/proc/self/cgroup")) or "").splitlines():
-        _, controllers, path = line.split(":", 2)
-        names: tuple[str, ...]
-        if not controllers:
-            base, names = Path("/sys/fs/cgroup"), (name_v2,)
-        elif controller in controllers.split(","):
-            base, names = Path("/sys/fs/cgroup") / controller, names_v1
-        else:
-            continue
-        parts = Path(path.lstrip("/"))
-        for group in (base / parts, *(base / parent for parent in parts.parents)):
-            texts = [_text(group / name) for name in names]
-            if all(texts):
-                found.append([text for text in texts if text])
-    return found
-
-
-def _cpu_quota() -> float | None:
-    """Processors' worth of time that the control group allows; None where it does not limit."""
-    quotas = []
-    for texts in _cgroup_files("cpu.max", "cpu", "cpu.cfs_quota_us", "cpu.cfs_period_us"):
-        quota, period = (texts[0].split() if len(texts) == 1 else texts)[:2]
-        if quota not in ("max", "-1"):
-            quotas.append(int(quota) / int(period))
-    return min(quotas, default=None)
-
-
-def _memory_limit() -> int | None:
-    limits = [
-        int(texts[0])
-        for texts in _cgroup_files("memory.max", "memory", "memory.limit_in_bytes")
-        if texts[0] != "max"
-    ]
-    # Version 1 writes "no limit" as a number near 2**63.
-    return min((limit for limit in limits if limit < 2**60), default=None)
 
 
 def _hyperthreads() -> bool | None:

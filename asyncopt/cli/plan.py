@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import asyncopt
+from asyncopt._limits import usable_cpus
 from asyncopt.cli.delays import parse_delay
 from asyncopt.cli.workers.conditions import Conditions
 from asyncopt.optim import Optimizer
@@ -102,8 +102,8 @@ def in_turns(contenders: Sequence[T], repeats: int) -> list[tuple[int, T]]:
 
 
 def usable_cores() -> int:
-    """Number of processors this process may run on."""
-    return len(os.sched_getaffinity(0))
+    """Number of threads of this process that can run at once, CPU quotas included."""
+    return usable_cpus()
 
 
 def default_workers(cores: int) -> tuple[int, ...]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from asyncopt._limits import allowed_cpus
 from asyncopt.run.telemetry.usage import core_seconds
 
 __all__ = ["CpuUse", "CpuWatch"]
@@ -52,7 +52,7 @@ class CpuWatch:
     def __init__(self, interval: float = 0.25) -> None:
         self._interval = interval
         self._begin = time.monotonic()
-        self._cores = tuple(sorted(core_seconds(os.sched_getaffinity(0))))
+        self._cores = tuple(sorted(core_seconds(allowed_cpus())))
         self._samples: list[tuple[float, ...]] = []
         self()
 

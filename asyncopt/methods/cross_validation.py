@@ -78,7 +78,7 @@ def cross_validate(
         folds: number of folds of a shuffled k-fold (the splits of scikit-learn's ``KFold(folds,
             shuffle=True, random_state=seed)``); or a splitter as scikit-learn has them; or pairs of
             index arrays: to train on, and held out.
-        workers: number of processes; by default as many as have cores of their own.
+        workers: number of processes; by default as of :func:`map_tasks`.
         scheduler: called with the optimizer, makes a learning-rate schedule.
         optimizer: called with the model's parameters.
         loss: called with the model's output and the targets; a scalar, the mean over the batch.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from asyncopt._limits import allowed_cpus, usable_cpus
 from asyncopt.errors import TaskError
 from asyncopt.methods.pool import Ending, Pool
 from asyncopt.methods.staff import Parcel
@@ -79,7 +80,9 @@ def map_tasks(
         fn: called with a task and the data. What it returns is pickled by value.
         tasks: anything; each goes to one worker at a time, longest first if they differ much.
         data: further arguments for ``fn``, the same for every task.
-        workers: number of processes; by default as many as have processors of their own.
+        workers: number of processes; by default as many as have CPUs of their own: those that this
+            process may use, or the CPU quota of its control group rounded down if that is less,
+            divided by ``threads_per_worker``.
         threads_per_worker: torch threads of each worker, and its ``OMP_NUM_THREADS``.
         pin: bind each worker to processors of its own. By default where the workers' threads are
             as many as the processors that this process may use, and the system lets it.
@@ -146,7 +149,6 @@ def make_plan(
     Raises:
         TypeError, ValueError: naming the argument.
     """
-    processors = len(os.sched_getaffinity(0))
 
     def plan(workers: Any, pin: bool) -> Plan:
         return Plan.check(
@@ -158,10 +160,11 @@ def make_plan(
         )
 
     threads = plan(1, pin=False).threads
-    workers = max(1, processors // threads) if workers is None else workers
+    workers = max(1, usable_cpus() // threads) if workers is None else workers
     if pin is None:
-        # With processors to spare, another run here would pin its workers to the same ones.
-        pin = plan(workers, pin=False).workers * threads == processors and _may_pin()
+        # With processors to spare, another run here would pin its workers to the same ones. Under
+        # a quota there are always some to spare.
+        pin = plan(workers, pin=False).workers * threads == len(allowed_cpus()) and _may_pin()
     return plan(workers, pin)
 
 

@@ -195,7 +195,8 @@ def launch(
         mode: "process" or "thread".
         threads_per_worker: torch threads for each worker, and in processes also ``OMP_NUM_THREADS``
             of the child's environment (this process's environment stays as it is). By default the
-            CPUs that this process may use, divided by ``workers``, at least 1.
+            CPUs that this process may use (its affinity, or the CPU quota of its control group
+            rounded down if that is less), divided by ``workers``, at least 1.
         pin: bind each worker to its own CPUs, one per thread: worker i with one thread to CPU i
             modulo n of the n CPUs that this process may use.
         timeout: seconds from the start barrier within which all workers must return.

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from asyncopt._limits import allowed_cpus, usable_cpus
 from asyncopt.devices import check_devices
 from asyncopt.run.checkpoint.checkpoint import Checkpoints
 from asyncopt.run.delays import Delay, check_delay
@@ -91,9 +92,9 @@ class Plan:
         """
         found = None if devices is None else check_devices(devices)
         workers = _workers(workers, found)
-        allowed = tuple(sorted(os.sched_getaffinity(0)))
+        allowed = allowed_cpus()
         threads = (
-            max(1, len(allowed) // workers)
+            max(1, usable_cpus() // workers)
             if threads_per_worker is None
             else _count("threads_per_worker", threads_per_worker)
         )

@@ -10,13 +10,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import pathlib
 from collections.abc import Callable, Iterable
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import torch
 
+from asyncopt._limits import available_memory
 from asyncopt.errors import SegmentError
 
 __all__ = [
@@ -158,20 +158,8 @@ def cannot_allocate(nbytes: int, reason: str) -> SegmentError:
 
 def _check_available(nbytes: int) -> None:
     # The kernel would grant a memfd more than there is and then end processes to make room.
-    available = _available_memory()
-    if nbytes > available:
-        raise OSError(errno.ENOMEM, f"only {available:,} bytes are available")
-
-
-def _available_memory() -> int:
-    """Bytes that can be had without swapping: the machine's, or its control group's if less."""
-    with open("/proc/meminfo") as meminfo:
-        fields = dict(line.split(":", 1) for line in meminfo)
-    available = int(fields["MemAvailable"].split()[0]) * 1024
-    group = pathlib.Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text())
-        used = int((group / "memory.current").read_text())
-    except (OSError, ValueError):  # no limit ("max"), or no control groups
-        return available
-    return min(available, max(0, limit - used))
+    available = available_memory()
+    if available is not None and nbytes > available.nbytes:
+        raise OSError(
+            errno.ENOMEM, f"only {available.nbytes:,} bytes are available {available.where}"
+        )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 import asyncopt
+from asyncopt import _limits
 from asyncopt.cli import machine
 from asyncopt.cli.commands import cli
 from asyncopt.cli.doctor import rates, show, troubles
@@ -135,38 +135,13 @@ def test_size_text(size: int | None, text: str) -> None:
     assert size_text(size) == text
 
 
-@pytest.mark.parametrize(
-    ("files", "quota", "limit"),
-    [
-        ({"self": "0::/a/b", "a/cpu.max": "50000 100000", "a/b/cpu.max": "max 100000"}, 0.5, None),
-        ({"self": "0::/a", "a/memory.max": "1073741824"}, None, 2**30),
-        (
-            {
-                "self": "4:memory:/x\n3:cpu,cpuacct:/x",
-                "memory/x/memory.limit_in_bytes": "9223372036854771712",
-                "cpu/x/cpu.cfs_quota_us": "150000",
-                "cpu/x/cpu.cfs_period_us": "100000",
-            },
-            1.5,
-            None,
-        ),
-        ({"self": "0::/"}, None, None),
-    ],
-    ids=["v2 quota of a parent", "v2 memory", "v1", "none"],
-)
-def test_limits_of_control_groups(
-    monkeypatch: pytest.MonkeyPatch,
-    files: dict[str, str],
-    quota: float | None,
-    limit: int | None,
-) -> None:
-    def text(path: Path) -> str | None:
-        name = str(path)
-        if name == "/proc/self/cgroup":
-            return files["self"]
-        return files.get(name.removeprefix("/sys/fs/cgroup/"))
-
-    monkeypatch.setattr(machine, "_text", text)
+def test_limits_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_limits, "cpu_quota", lambda: 0.5)
+    monkeypatch.setattr(_limits, "group_memory_limit", lambda: 2**40)
+    monkeypatch.setattr(_limits, "available_memory", lambda: _limits.Memory(2**29, "here"))
+    monkeypatch.setattr(_limits, "descriptor_limit", lambda: None)
     found = machine.look()
-    assert found.cpu_quota == quota
-    assert found.memory_limit == limit
+    assert found.cpu_quota == 0.5
+    assert found.memory_limit == 2**40
+    assert found.memory_available == machine.available_memory() == 2**29
+    assert found.limit_nofile == -1

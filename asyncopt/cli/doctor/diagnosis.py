@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncopt
 from asyncopt import _core
+from asyncopt._limits import usable_cpus
 from asyncopt.cli.doctor.checks import Check, self_checks
 from asyncopt.cli.doctor.findings import findings
 from asyncopt.cli.doctor.forecast import Forecast
@@ -100,7 +101,7 @@ def examine(workers: int | None, task: Task | None) -> Diagnosis:
     rates = None
     if all(check.passed for check in checks):
         asked = () if task is None else (task.rule,)
-        rates = measure(dict.fromkeys((*PUSHED, *asked)), machine.usable_cores)
+        rates = measure(dict.fromkeys((*PUSHED, *asked)), usable_cpus())
     return Diagnosis(
         machine=machine,
         version=asyncopt.__version__,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from asyncopt import _core
+from asyncopt._limits import allowed_cpus
 from asyncopt.cli import machine
 from asyncopt.cli.failures import CommandError
 from asyncopt.cli.problems.contention import Case, Contention, dense_case, draw_rows
@@ -35,7 +35,7 @@ def pick_processors() -> tuple[int, int]:
     Raises:
         CommandError: there is only one.
     """
-    usable = sorted(os.sched_getaffinity(0))
+    usable = allowed_cpus()
     pairs = [*itertools.combinations(usable, 2)]
     if not pairs:
         raise CommandError(

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asyncopt import _core
+from asyncopt._limits import allowed_cpus
 from asyncopt.run.telemetry.usage import core_seconds, process_seconds, thread_seconds
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Sampler:
         self._view = view
         self._slots = [_Slots(optimizer, view.workers) for optimizer in view.optimizers]
         self._clocks = [_Clock(rank) for rank in range(view.workers)]
-        self._busy = core_seconds(sorted(os.sched_getaffinity(0)))
+        self._busy = core_seconds(allowed_cpus())
         self.cores = tuple(self._busy)
 
     def sample(self) -> Sample:

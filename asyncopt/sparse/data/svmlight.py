@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from asyncopt import _core
+from asyncopt._limits import usable_cpus
 from asyncopt.sparse.settings import one_of, whole
 
 __all__ = ["Format", "Parsed", "load_svmlight"]
@@ -60,7 +61,8 @@ def load_svmlight(
         dtype: of the values: float32 or float64.
         zero_based: whether the first column has index 0 in the file; ``"auto"``: if a 0 occurs.
         query_id: return the numbers after ``qid:``, too, which every row must have.
-        n_threads: that parse; by default as many as there are cores for this process.
+        n_threads: that parse; by default as many as there are CPUs for this process, its CPU quota
+            included.
 
     Returns:
         X, a ``csr_array`` of shape (rows, columns) with int32 indices, and the labels, float64 of
@@ -122,7 +124,7 @@ class Format:
         one_of("zero_based", zero_based, ("auto", True, False))
         if n_threads is not None:
             whole("n_threads", n_threads, 1)
-        self.threads = n_threads or len(os.sched_getaffinity(0))
+        self.threads = n_threads or usable_cpus()
         self._zero_based = zero_based
         self._parser: Any = PARSERS[np.dtype(dtype).name]
         self._how = {
