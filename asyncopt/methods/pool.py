@@ -21,6 +21,7 @@ __all__ = ["Ending", "Pool"]
 
 TICK = 0.25  # s between looks at exit codes, deadlines and the processors' use
 EXIT_GRACE = 30.0  # s for a worker to exit by itself after its last task
+LOST_IDLE = 5  # workers in a row that end before they begin the task they were given
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ class Ending:
 
 class Pool:
     """Runs every task once to its end, whatever becomes of single workers.
+
+    A task uses up a try when a worker calls its function. If a worker ends before that, for
+    instance right after its last result, the task is handed out again at no cost.
 
     Args:
         parcel: fn, tasks and data.
@@ -73,12 +77,13 @@ class Pool:
         self._waiting = deque(range(count))
         self._attempts = [0] * count
         self._members: dict[int, TaskMember] = {}
+        self._lost_idle = 0
 
     def run(self) -> None:
         """Return when every task has ended and every worker is gone.
 
         Raises:
-            WorkerError: a worker could not start.
+            WorkerError: a worker could not start, or workers end before they begin a task.
             RunTimeout: a worker was not ready in time.
             TypeError: fn, tasks or data cannot be sent to a process.
         """
@@ -123,6 +128,12 @@ class Pool:
             self._cut_short(member)
 
     def _hear(self, member: TaskMember, word: str, seconds: float = 0.0) -> None:
+        if word == "begun":
+            assert member.index is not None
+            member.begun = True
+            self._attempts[member.index] += 1
+            self._lost_idle = 0
+            return
         if word == "failed":
             message, traceback, cause = member.failure()
             prefix = f"task {member.index}: " if member.ready else ""
@@ -169,8 +180,7 @@ class Pool:
         """Give a worker its next task, or its leave."""
         member.since = time.monotonic()
         if self._waiting:
-            member.index = self._waiting.popleft()
-            self._attempts[member.index] += 1
+            member.index, member.begun = self._waiting.popleft(), False
             member.send("run", member.index)
         else:
             member.send("leave")
@@ -179,7 +189,10 @@ class Pool:
         """End a worker that is late, and with it its task."""
         member.kill()
         member.join(KILL_GRACE)
-        if member.index is not None:
+        if member.index is not None and not member.begun:
+            limit = f"{self._plan.timeout:g} s"
+            self._lose_idle(member, f"worker {member.rank} did not begin a task within {limit}")
+        elif member.index is not None:
             message = (
                 f"task {member.index}: did not end within {self._plan.timeout:g} s, and worker "
                 f"{member.rank} was killed; raise timeout= if it can take longer"
@@ -206,7 +219,9 @@ class Pool:
         message = stillborn(member.rank, exitcode, started=member.ready)
         if not member.ready:
             raise WorkerError(message, rank=member.rank)
-        if index is not None:
+        if index is not None and not member.begun:
+            self._lose_idle(member, message)
+        elif index is not None:
             attempts = self._attempts[index]
             if attempts <= self._retries:
                 self._waiting.appendleft(index)
@@ -215,6 +230,21 @@ class Pool:
                 error = TaskError(f"task {index}: {message}; started {times}", index, member.rank)
                 self._fail(member, error, None, time.monotonic() - member.since)
         self._replace(member)
+
+    def _lose_idle(self, member: TaskMember, message: str) -> None:
+        """Take back the task of a worker that ended before it began it.
+
+        Raises:
+            WorkerError: this has happened ``LOST_IDLE`` times, and no task was begun in between.
+        """
+        assert member.index is not None
+        self._lost_idle += 1
+        if self._lost_idle >= LOST_IDLE:
+            raise WorkerError(
+                f"{message}; {LOST_IDLE} workers in a row ended before they began a task",
+                rank=member.rank,
+            )
+        self._waiting.appendleft(member.index)
 
     def _replace(self, member: TaskMember) -> None:
         """Another worker in place of a dead one, if there is work for it."""

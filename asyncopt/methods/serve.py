@@ -19,8 +19,8 @@ class Service:
     """What a pool's worker process does; pickled into it.
 
     The words on the pipe, parent to child: ``("run", task's number)``, ``("leave",)``; child to
-    parent: ``("ready",)``, ``("done", seconds)``, ``("failed", seconds)``. What goes with the last
-    two lies in the mailbox before the word is sent.
+    parent: ``("ready",)``, ``("begun",)`` before the function is called, ``("done", seconds)``,
+    ``("failed", seconds)``. The payload of the last two is in the mailbox before the word is sent.
     """
 
     rank: int
@@ -40,6 +40,7 @@ class Service:
         self.pipe.send(("ready",))
         while (order := self.pipe.recv()) != ("leave",):
             _, index = order
+            self.pipe.send(("begun",))
             begin = time.monotonic()
             try:
                 result = fn(tasks[index], *data)

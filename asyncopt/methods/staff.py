@@ -49,7 +49,8 @@ class TaskMember(SpawnedMember):
     """A worker process that takes one task after the other.
 
     Attributes:
-        index: number of the task that it is working on; None: none.
+        index: number of the task that it was given last and has not ended; None: none.
+        begun: whether it has called the function of that task.
         since: monotonic s at which it was started, was given its task, or was told to leave.
     """
 
@@ -61,4 +62,5 @@ class TaskMember(SpawnedMember):
             lambda box: box.put(parcel.write),
         )
         self.index: int | None = None
+        self.begun = False
         self.since = since

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -43,6 +44,10 @@ def errand(task: str, notes: Path) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
     elif task == "die always":
         os.kill(os.getpid(), signal.SIGSEGV)
+    elif task == "die afterwards":
+        end_after_the_next_word(signal.SIGKILL)
+    elif task == "stop afterwards":
+        end_after_the_next_word(signal.SIGSTOP)
     elif task == "linger":
         time.sleep(60)
     elif task == "lock":
@@ -50,6 +55,24 @@ def errand(task: str, notes: Path) -> Any:
     elif task == "facts":
         return torch.get_num_threads(), os.environ["OMP_NUM_THREADS"], os.sched_getaffinity(0)
     return task, os.getpid()
+
+
+def end_after_the_next_word(number: int) -> None:
+    """Send this process a signal as soon as it has sent its parent another message."""
+    send = Connection.send
+
+    def send_and_end(line: Connection, words: object) -> None:
+        send(line, words)
+        os.kill(os.getpid(), number)
+
+    Connection.send = send_and_end  # type: ignore[method-assign]
+
+
+class EndsWhenReady:
+    """The process that unpickles it is killed when it has reported to be ready."""
+
+    def __reduce__(self) -> tuple[Any, tuple[int]]:
+        return end_after_the_next_word, (signal.SIGKILL,)
 
 
 class NotHere(Exception):

@@ -77,6 +77,25 @@ def test_the_data_are_in_memory_once(tmp_path: Path) -> None:
     assert array[0] == 2
 
 
+@pytest.mark.parametrize("how", ["die afterwards", "stop afterwards"])
+def test_a_worker_that_ends_after_its_result_costs_no_other_task_a_try(
+    how: str, tmp_path: Path
+) -> None:
+    """The next task was handed to a worker that never began it."""
+    tasks = [how, "a", how, "b", "c"]
+    results = map_tasks(jobs.errand, tasks, (tmp_path,), workers=1, retries=0, timeout=3.0)
+    assert [result.value[0] for result in results] == tasks
+    assert [result.attempts for result in results] == [1] * len(tasks)
+    first, *middle, last = (result.value[1] for result in results)
+    assert middle[0] == middle[1]
+    assert len({first, middle[0], last}) == 3
+
+
+def test_workers_that_end_before_they_begin_a_task() -> None:
+    with pytest.raises(WorkerError, match=r"SIGKILL.*; 5 workers in a row ended before they began"):
+        map_tasks(jobs.errand, [jobs.EndsWhenReady()], workers=1, retries=100)
+
+
 def test_no_tasks() -> None:
     assert map_tasks(jobs.errand, []) == []
 
