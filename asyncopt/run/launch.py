@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,6 +28,9 @@ from asyncopt.run.telemetry.recorder import Recorder
 from asyncopt.run.threads import ThreadMember, torch_threads
 from asyncopt.run.transfers import TransferLog, Transfers
 from asyncopt.store.ledger import Ledger
+
+if TYPE_CHECKING:
+    from asyncopt.run.checkpoint.observer import CheckpointObserver
 
 __all__ = ["MODES", "Run", "launch"]
 
@@ -49,6 +52,8 @@ class Run:
         history: samples of the run over time.
         args: what the workers trained.
         transfers: what workers with devices did beside computing; None without devices.
+        failed_checkpoints: number of checkpoints that could not be written; each was a
+            RuntimeWarning.
     """
 
     results: list[Any]
@@ -60,6 +65,7 @@ class Run:
     history: History = field(repr=False)
     args: tuple[Any, ...] = field(repr=False)
     transfers: Transfers | None = None
+    failed_checkpoints: int = 0
 
     @property
     def updates_per_second(self) -> float:
@@ -101,6 +107,8 @@ class Run:
             f"{_counted(self.workers, 'worker')}: {_counted(self.ledger.pushes, 'update')} "
             f"in {self.elapsed:.1f} s ({self.updates_per_second:,.0f}/s)"
         )
+        if self.failed_checkpoints:
+            done += f"\n{_counted(self.failed_checkpoints, 'checkpoint')} not written"
         if not self.losses:
             return done
         who = ", ".join(
@@ -255,8 +263,9 @@ def launch(
     )
     recorder = Recorder()
     keepsakes = None if plan.checkpoint is None else Keepsakes()
+    checkpoints = _checkpoint_observer(plan, keepsakes)
     # The recorder comes last: what a checkpoint brings back was not done by this run.
-    observers = [*_observers(plan, keepsakes), recorder]
+    observers = [*checkpoints, *_observers(plan), recorder]
 
     optimizers = find_optimizers(args)
     warn_of_unshared(args)
@@ -289,6 +298,7 @@ def launch(
         history=recorder.history(),
         args=args,
         transfers=None if transfers is None else transfers.total(),
+        failed_checkpoints=sum(observer.failed for observer in checkpoints),
     )
 
 
@@ -309,12 +319,17 @@ def _as_note(error: BaseException) -> Iterator[None]:
         error.add_note(f"The model here may be older than its store: {problem}")
 
 
-def _observers(plan: Plan, keepsakes: Keepsakes | None) -> Iterator[Observer]:
-    """What is to look at the run; imported only when it is asked for."""
-    if plan.checkpoint is not None and keepsakes is not None:
-        from asyncopt.run.checkpoint.observer import CheckpointObserver
+def _checkpoint_observer(plan: Plan, keepsakes: Keepsakes | None) -> list[CheckpointObserver]:
+    """The one that writes the checkpoints, if there are to be any."""
+    if plan.checkpoint is None or keepsakes is None:
+        return []
+    from asyncopt.run.checkpoint.observer import CheckpointObserver
 
-        yield CheckpointObserver(plan.checkpoint, keepsakes, resume=plan.resume)
+    return [CheckpointObserver(plan.checkpoint, keepsakes, resume=plan.resume)]
+
+
+def _observers(plan: Plan) -> Iterator[Observer]:
+    """The other observers that the plan asks for; each is imported only then."""
     if plan.log_dir is not None:
         from asyncopt.run.telemetry.tensorboard import TensorBoard
 

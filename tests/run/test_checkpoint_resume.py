@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ import torch
 import asyncopt
 from asyncopt.errors import CheckpointError
 from asyncopt.run import Worker, launch
-from asyncopt.run.checkpoint import Checkpoints, resume, save
+from asyncopt.run.checkpoint import Checkpoints, observer, resume, save
+from asyncopt.run.checkpoint.checkpoint import Snapshot
 
 PROGRAM = Path(__file__).with_name("resumed.py")
 ROOT = PROGRAM.parents[2]
@@ -152,6 +154,18 @@ def count(worker: Worker, model: Counter, optimizer: Any, data: torch.Tensor, na
         model.count.grad = torch.full_like(model.count, -1)
         optimizer.step()
         time.sleep(nap)
+
+
+def count_until(worker: Worker, model: Counter, optimizer: Any, note: Path) -> int:
+    """Push until the file has two lines."""
+    steps = 0
+    for _ in worker.batches(torch.zeros(1000), batch_size=1, epochs=1_000_000):
+        model.count.grad = torch.full_like(model.count, -1)
+        optimizer.step()
+        steps += 1
+        if note.exists() and note.read_text().count("\n") >= 2:
+            break
+    return steps
 
 
 @pytest.mark.parametrize("mode", ["process", "thread"])
@@ -309,23 +323,77 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
 ) -> None:
     real = os.mkdir
 
+    refused = tmp_path / "refused"
+
     def full(path: Any, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
         if str(path).startswith(".partial-"):
+            with refused.open("a") as file:
+                file.write("once\n")
             raise OSError(28, "No space left on device")
         real(path, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "mkdir", full)
     model = Counter()
     optimizer = asyncopt.SGD(model.parameters(), lr=1.0)
-    with warnings.catch_warnings(record=True, action="always") as told:
+    with warnings.catch_warnings(record=True, action="default") as told:  # equal ones come once
         run = launch(
-            count,
-            (model, optimizer, torch.zeros(200), 0.002),
+            count_until,
+            (model, optimizer, refused),
             workers=1,
             timeout=60,
-            checkpoint=Checkpoints(tmp_path, every=0.05),
+            checkpoint=Checkpoints(tmp_path / "here", every=0.05),
         )
-    assert run.ledger.pushes == 200
+    assert run.ledger.pushes == run.results[0]
     messages = [str(each.message) for each in told]
-    assert any("No space left on device" in message for message in messages)
-    assert any(message.startswith("the last checkpoint was not written") for message in messages)
+    assert len(messages) >= 2
+    assert run.failed_checkpoints == len(messages)
+    for number, message in enumerate(messages, 1):
+        assert message.startswith(f"checkpoint: failure {number} of this run: a checkpoint was ")
+        assert "No space left on device" in message
+    assert [" was the last one " in message for message in messages] == [False] * (
+        len(messages) - 1
+    ) + [True]
+    assert f"\n{len(messages)} checkpoints not written" in str(run)
+
+
+def test_the_last_checkpoint_is_written_though_the_one_before_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is being written when the run ends, and fails only then."""
+    ending, noted = threading.Event(), tmp_path / "noted"
+    write, result = Snapshot.write, observer._Writer.result
+
+    def fail_once(snapshot: Snapshot, *args: Any) -> Path:
+        if noted.exists():
+            return write(snapshot, *args)
+        noted.write_text("once\ntwice\n")
+        assert ending.wait(60)
+        raise OSError(28, "No space left on device")
+
+    def end(writer: Any) -> None:
+        ending.set()
+        result(writer)
+
+    monkeypatch.setattr(Snapshot, "write", fail_once)
+    monkeypatch.setattr(observer._Writer, "result", end)
+    model = Counter()
+    optimizer = asyncopt.SGD(model.parameters(), lr=1.0)
+    with pytest.warns(RuntimeWarning, match="^checkpoint: failure 1 .* No space left"):
+        run = launch(
+            count_until,
+            (model, optimizer, noted),
+            workers=1,
+            checkpoint=Checkpoints(tmp_path / "here", every=0.05),
+        )
+    assert run.failed_checkpoints == 1
+    found = resume(tmp_path / "here")
+    assert found is not None
+    assert found.step == run.results[0]
+
+
+def test_failed_checkpoints_are_not_counted_where_none_failed(tmp_path: Path) -> None:
+    model = Counter()
+    optimizer = asyncopt.SGD(model.parameters(), lr=1.0)
+    run = launch(count, (model, optimizer, torch.zeros(2), 0.0), workers=1, checkpoint=tmp_path)
+    assert run.failed_checkpoints == 0
+    assert "checkpoint" not in str(run)

@@ -39,11 +39,15 @@ class CheckpointObserver:
         checkpoints: when and where.
         keepsakes: of the run's workers.
         resume: go on from the newest checkpoint, if there is one.
+
+    Attributes:
+        failed: number of checkpoints that were left out or could not be written. Each is warned of.
     """
 
     def __init__(
         self, checkpoints: Checkpoints, keepsakes: Keepsakes, *, resume: bool = False
     ) -> None:
+        self.failed = 0
         self._settings = checkpoints
         self._keepsakes = keepsakes
         self._resume = resume
@@ -80,12 +84,16 @@ class CheckpointObserver:
         self._ready = True
 
     def tick(self, now: float) -> None:
-        """Do what is to be done now.
+        """Do what is due now. A checkpoint that fails is counted; the next comes at its time."""
+        try:
+            self._advance(now)
+        except Exception as problem:
+            self._report(
+                f"was not written: {type(problem).__name__}: {problem}; the next one is due in "
+                f"{self._settings.every:g} s"
+            )
 
-        Raises:
-            CheckpointError: a checkpoint was left out or could not be written. The next one comes
-                at its time.
-        """
+    def _advance(self, now: float) -> None:
         if self._writer is not None and self._writer.is_done:
             writer, self._writer = self._writer, None
             writer.result()
@@ -101,26 +109,35 @@ class CheckpointObserver:
             self._look(now - self._paused_at)
 
     def end(self, error: BaseException | None) -> None:
-        """Write the last checkpoint, unless the run failed.
+        """Write the last checkpoint, unless the run failed; also if the one before it fails.
 
         Raises:
-            CheckpointError: that or the one before could not be written, and there is an ``error``
-                to note it on; without one it is a warning.
+            CheckpointError: the last one could not be written, and there is an ``error`` to note it
+                on; without one it is a warning.
         """
         if self._directory is None:
             return
         try:
             if self._writer is not None:
-                self._writer.result()
-            if self._ready and not isinstance(error, Exception):
+                try:
+                    self._writer.result()
+                except Exception as earlier:
+                    self._report(f"was not written: {type(earlier).__name__}: {earlier}")
+            free = self._writer is None or self._writer.is_done
+            if self._ready and free and not isinstance(error, Exception):
                 self._snapshot().write(self._directory, self._settings.keep)
         except (CheckpointError, OSError) as problem:
             if error is not None:
                 raise
-            warn_caller(f"the last checkpoint was not written: {problem}")
+            self._report(f"was the last one and was not written: {problem}")
         finally:
             if self._writer is None or self._writer.is_done:  # else it goes on with a slow disk
                 self._directory.close()
+
+    def _report(self, what: str) -> None:
+        """Count and warn. The count makes every message differ: Python shows equal ones once."""
+        self.failed += 1
+        warn_caller(f"checkpoint: failure {self.failed} of this run: a checkpoint {what}")
 
     def _go_on_from(self, newest: Checkpoint) -> None:
         workers = self._view.workers
