@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
+import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
@@ -19,7 +19,9 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from asyncopt._version import __version__
 from asyncopt.methods.cpu import CpuWatch
+from asyncopt.methods.fingerprint import fingerprint
 from asyncopt.methods.fold import Fold
 from asyncopt.methods.fold_files import FoldFiles
 from asyncopt.methods.folds import CrossValidation
@@ -33,7 +35,6 @@ from asyncopt.run.sources import check_supply, whole
 __all__ = ["cross_validate"]
 
 SCHEDULES = ("epoch", "batch")
-LOOKED_AT = 64  # examples whose bytes tell one data set from another
 
 
 def cross_validate(
@@ -96,7 +97,13 @@ def cross_validate(
         groups: passed to the splitter, one per example.
         seed: of everything random.
         directory: keeps each finished fold and its model. The same call goes on where an earlier
-            one was killed, and trains only the folds that are missing.
+            one was killed, and trains only the folds that are missing. A call is the same if all
+            arguments that bear on the result are: numbers; every byte of the data, or of a
+            dataset its code and all that pickle stores of it; and of functions and classes the
+            code, defaults, closures and the globals that they refer to, through all modules but
+            installed ones, which count by their versions, as do Python, torch and asyncopt. Not
+            seen: files read at run time, the environment, compiled extensions of your own, and
+            code reached by names that are computed.
         threads_per_worker: torch threads of each worker.
         pin: bind each worker to cores of its own; by default where all cores are used.
         timeout: seconds that one fold may take.
@@ -110,7 +117,9 @@ def cross_validate(
         TaskError: a fold failed; ``task`` is its place among those that were trained.
         WorkerError, RunTimeout: a worker could not start.
         CheckpointError: ``directory`` cannot be read or written.
-        TypeError, ValueError: an argument is wrong; nothing was started.
+        ValueError: ``directory`` holds folds of another call; the message names what differs.
+        TypeError, ValueError: an argument is wrong, or with ``directory`` holds what cannot be
+            compared with an earlier call (a lock, an open file); nothing was started.
     """
     begin = time.monotonic()
     columns = _columns(data)
@@ -130,18 +139,18 @@ def cross_validate(
         seed=whole("seed", seed, 0),
     )
     _check_functions(recipe)
-    study = _fingerprints(recipe)
+    _check_sendable(recipe)
     if schedule_by not in SCHEDULES:
         raise ValueError(f"schedule_by: expected 'epoch' or 'batch', got {schedule_by!r}")
     source = check_supply(data, batch_size, None, None).source
     splits = make_splits(folds, source.examples, targets, groups, seed)
     _check_sizes(splits, recipe)
-    study |= {"folds": splits.fingerprint(), "data": _data_fingerprint(columns)}
     plan = make_plan(workers, threads_per_worker, pin, timeout, start_timeout)
     watch = CpuWatch()
     with contextlib.ExitStack() as stack:
         files = None
         if directory is not None:
+            study = _study(recipe, splits, columns or data, plan.threads)
             files = stack.enter_context(FoldFiles(Path(directory), study))
         done = {} if files is None else files.load()
         todo = [fold for fold in range(len(splits)) if fold not in done]
@@ -256,35 +265,32 @@ def _check_sizes(splits: Splits, recipe: Recipe) -> None:
         )
 
 
-def _fingerprints(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's parts by name: numbers and words as they are, the rest as a digest.
-
-    Raises:
-        TypeError: a part cannot be sent to a process.
-    """
-    found = {}
+def _check_sendable(recipe: Recipe) -> None:
+    """Raise TypeError for a part of the recipe that cannot be sent to a process."""
     for field in fields(recipe):
-        part = getattr(recipe, field.name)
-        if part is None or isinstance(part, bool | int | str):
-            found[field.name] = part
-            continue
         try:
-            found[field.name] = hashlib.sha256(cloudpickle.dumps(part)).hexdigest()
+            cloudpickle.dumps(getattr(recipe, field.name))
         except Exception as error:
             raise TypeError(
                 f"{field.name}: expected what pickle can send to another process ({error}); "
                 f"make what it holds inside of it"
             ) from error
-    return found
 
 
-def _data_fingerprint(columns: tuple[Any, ...]) -> str:
-    """Digest of shapes, dtypes and some evenly spaced examples; of a dataset, nothing."""
-    digest = hashlib.sha256()
-    for column in columns:
-        some = np.linspace(0, len(column) - 1, min(LOOKED_AT, len(column))).astype(np.int64)
-        digest.update(f"{column.dtype} {tuple(column.shape)}".encode())
-        digest.update(
-            torch.as_tensor(column[some]).contiguous().view(torch.uint8).numpy().tobytes()
-        )
-    return digest.hexdigest()
+def _study(recipe: Recipe, splits: Splits, data: Any, threads: int) -> dict[str, Any]:
+    """All that a fold's result depends on, by name: numbers and words as they are, else a digest.
+
+    Raises:
+        TypeError: naming a part that cannot be compared between processes.
+    """
+    study: dict[str, Any] = {
+        "versions": [platform.python_version(), torch.__version__, __version__],
+        "threads_per_worker": threads,
+        "folds": splits.fingerprint(),
+        "data": fingerprint("data", data),
+    }
+    for field in fields(recipe):
+        part = getattr(recipe, field.name)
+        plain = part is None or isinstance(part, bool | int | str)
+        study[field.name] = part if plain else fingerprint(field.name, part)
+    return study

@@ -65,7 +65,7 @@ def end_after_the_next_word(number: int) -> None:
         send(line, words)
         os.kill(os.getpid(), number)
 
-    Connection.send = send_and_end  # type: ignore[method-assign]
+    Connection.send = send_and_end  # type: ignore[assignment, method-assign]
 
 
 class EndsWhenReady:
@@ -171,3 +171,12 @@ class Slope(nn.Module):
 def valley(outputs: Tensor, targets: Tensor) -> Tensor:
     """The weight in training, its distance from zero when it is scored."""
     return outputs.mean() if outputs.requires_grad else outputs.mean().abs()
+
+
+LOCK = threading.Lock()
+
+
+def guarded(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss under a lock, which has no content to compare."""
+    with LOCK:
+        return nn.functional.cross_entropy(outputs, targets)

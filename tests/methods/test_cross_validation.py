@@ -204,3 +204,63 @@ def test_a_failing_fold_is_named() -> None:
 def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         validate(**arguments)
+
+
+CALL = """
+import math, sys
+sys.path[:0] = sys.argv[1:2]
+import recipe
+from asyncopt.methods import cross_validate
+if __name__ == "__main__":
+    result = cross_validate(
+        recipe.make_model, recipe.Line(), 2, 1, loss=recipe.loss, epochs=1,
+        directory=sys.argv[1] + "/folds",
+    )
+    print([math.isnan(fold.begin) for fold in result.folds])
+"""
+RECIPE = """
+import torch
+class Line(torch.utils.data.Dataset):
+    def __len__(self): return 20
+    def __getitem__(self, number): return torch.tensor([float(number)]), torch.tensor([1.0])
+def make_model(): return torch.nn.Linear(1, width())
+def width(): return 1
+def loss(outputs, targets): return ((outputs - targets) ** 2).mean()
+"""
+
+
+def test_an_edited_module_is_another_call(tmp_path: Path) -> None:
+    """The folds of an earlier process are its results as long as code and data are the same."""
+
+    def call_with(recipe: str, hash_seed: str) -> tuple[str, str]:
+        (tmp_path / "recipe.py").write_text(recipe)
+        done = subprocess.run(
+            [sys.executable, "-B", "-c", CALL, str(tmp_path)],
+            env=os.environ
+            | {
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                "PYTHONHASHSEED": hash_seed,
+            },
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.strip(), done.stderr
+
+    assert call_with(RECIPE, "1")[0] == "[False, False]"
+    assert call_with(RECIPE, "2")[0] == "[True, True]"
+    edits = {"loss": ("** 2", "** 4"), "make_model": ("width(): return 1", "width(): return 1 + 0")}
+    edits["data"] = ("tensor([float(number)])", "tensor([float(number) + 1])")
+    for name, (old, new) in edits.items():
+        said, error = call_with(RECIPE.replace(old, new).replace("1 + 0", "int(1)"), "3")
+        assert said == ""
+        assert (
+            f"ValueError: directory: expected folds of the same call, got those of one with "
+            f"other {name} in " in error
+        )
+
+
+def test_what_cannot_be_compared_needs_no_directory(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"^loss: .* type _thread\.lock .*; make it inside"):
+        validate(loss=jobs.guarded, directory=tmp_path / "folds")
+    assert not (tmp_path / "folds").exists()
+    assert len(validate(loss=jobs.guarded, folds=2, epochs=1).folds) == 2
