@@ -18,6 +18,8 @@ import pytest
 
 from asyncopt.run.zygote import kept
 
+from .private_shm import mount_private_shm
+
 GRACE = 2.0  # s for a dead child to be reaped and for garbage to be collected
 
 # Tests start hundreds of processes that import torch, each for 1.8 s of a processor's time; for
@@ -95,13 +97,21 @@ def _left_since(before: Counter[str]) -> Counter[str]:
 
 
 failed = pytest.StashKey[bool]()
+shared_shm = pytest.StashKey[str | None]()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Says whether files of other programs may come into the census."""
+    reason = config.stash[shared_shm]
+    return "/dev/shm: " + ("our own" if reason is None else f"shared with others ({reason})")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Lets tests of Ctrl-C work in a background job, whose shell had it ignored.
 
-    What other programs write among temporary files, these tests do not see.
+    The tests do not see what other programs write in /dev/shm and among temporary files.
     """
+    config.stash[shared_shm] = mount_private_shm()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # tmp_path stays there
@@ -129,8 +139,10 @@ def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.stash.get(failed, False):
         return
     deadline = time.monotonic() + GRACE
-    while left := _left_since(before):
+    left = _left_since(before)
+    while left:
         if time.monotonic() > deadline:
             pytest.fail(f"left behind: {', '.join(left.elements())}")
         gc.collect()
         time.sleep(0.01)
+        left &= _left_since(before)  # what comes and goes meanwhile is not this test's
