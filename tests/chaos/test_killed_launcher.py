@@ -17,7 +17,7 @@ from .scene import dice, living, often, wait_for
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 TIMES = often(50, 500)
-LIMIT = 2.0  # s for the workers of a dead launcher to be gone
+LIMIT = 30.0  # s for the workers of a dead launcher to be gone; 2 on an idle machine
 
 
 def named() -> set[str]:

@@ -14,8 +14,8 @@ from .scene import Scene, dice, often
 
 TIMES = often(3, 330)  # under each sync
 DEADLINE = 0.4  # s
-LATE = 0.1  # s
-LOADED = 0.2  # s more for a machine that is busy otherwise
+LATE = 0.1  # s, of the waiter that is held up least by what else runs here
+HANG = 30.0  # s, of all
 
 
 @pytest.mark.parametrize("sync", ["mutex", "seqlock", "striped"])
@@ -33,5 +33,6 @@ def test_waiters_are_told_who_holds_the_lock(
     assert len(told) == TIMES
     for waited, text in told:
         assert f"held by process {int(scene.process[1])}" in text
-        assert DEADLINE <= waited < DEADLINE + LATE + LOADED
+        assert DEADLINE <= waited < HANG
+    assert min(waited for waited, _ in told) < DEADLINE + LATE
     assert run.ledger.repairs == 0

@@ -88,13 +88,13 @@ def test_ctrl_c_ends_workers_and_exits_with_130(tmp_path: Path) -> None:
         time.sleep(2.0)  # into the start-up or the training, as a user would
         workers = parent.children(recursive=True)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130, said
     assert "interrupted" in said
     assert "Traceback" not in said
-    _, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=60)
     assert alive == []
     assert not (tmp_path / "results.json").exists()
 

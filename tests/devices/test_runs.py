@@ -195,7 +195,7 @@ class Interrupt:
         self.steps += 1
         if self.steps == 7:
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.5)  # for the launcher to hear it
+            time.sleep(2.0)  # for the launcher to hear it
 
 
 @pytest.mark.parametrize("sync", ["hogwild", "seqlock"])

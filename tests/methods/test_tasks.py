@@ -20,7 +20,7 @@ from . import jobs
 
 def test_every_task_comes_to_its_end_in_order(tmp_path: Path) -> None:
     tasks = ["a", "raise", "die once", "b", "exit", "die always", "linger", "lock", "c", "d"]
-    results = map_tasks(jobs.errand, tasks, (tmp_path,), workers=2, timeout=3.0, on_error="return")
+    results = map_tasks(jobs.errand, tasks, (tmp_path,), workers=2, timeout=5.0, on_error="return")
     assert [result.index for result in results] == list(range(len(tasks)))
     ended = dict(zip(tasks, results, strict=True))
     for task in ("a", "b", "c", "d", "die once"):
@@ -43,7 +43,7 @@ def test_every_task_comes_to_its_end_in_order(tmp_path: Path) -> None:
     assert "called sys.exit(3)" in messages["exit"]
     assert "was killed by SIGSEGV" in messages["die always"]
     assert messages["die always"].endswith("; started 2 times")
-    assert "did not end within 3 s" in messages["linger"]
+    assert "did not end within 5 s" in messages["linger"]
     assert isinstance(getattr(ended["linger"].error, "__cause__", None), RunTimeout)
     assert "expected an object that pickle can send" in messages["lock"]
 
@@ -83,7 +83,7 @@ def test_a_worker_that_ends_after_its_result_costs_no_other_task_a_try(
 ) -> None:
     """The next task was handed to a worker that never began it."""
     tasks = [how, "a", how, "b", "c"]
-    results = map_tasks(jobs.errand, tasks, (tmp_path,), workers=1, retries=0, timeout=3.0)
+    results = map_tasks(jobs.errand, tasks, (tmp_path,), workers=1, retries=0, timeout=5.0)
     assert [result.value[0] for result in results] == tasks
     assert [result.attempts for result in results] == [1] * len(tasks)
     first, *middle, last = (result.value[1] for result in results)

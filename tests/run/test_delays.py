@@ -96,7 +96,7 @@ def test_workers_are_slowed_down() -> None:
     delay = check_delay([0.0, 0.03], 2)
     run = launch(loops.descend, (model, optimizer, (x, y)), workers=2, mode="thread", delay=delay)
     assert run.results[1] <= run.elapsed / 0.03 + 1
-    assert run.results[0] > 2 * run.results[1]  # the fast one takes more from the dispenser
+    assert run.results[0] > run.results[1]  # the fast one takes more from the dispenser
 
 
 def test_exponential_delays() -> None:

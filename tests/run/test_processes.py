@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from asyncopt.errors import RunTimeout, WorkerError
 from asyncopt.run import launch, member, supervise
@@ -71,7 +72,7 @@ def test_the_start_has_a_timeout_too(
     start = time.monotonic()
     with pytest.raises(RunTimeout, match=r"^start_timeout: .* within 0\.2 s, workers 0, 1 did not"):
         launch(jobs.nothing, late, workers=2, start_timeout=0.2)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 45  # the arguments take 60 s
 
 
 def test_a_barrier_that_somebody_skips() -> None:
@@ -80,7 +81,7 @@ def test_a_barrier_that_somebody_skips() -> None:
 
 
 def test_a_barrier_that_somebody_is_late_for_is_broken_for_all() -> None:
-    first, second = launch(jobs.late_for_barrier, workers=2).results
+    first, second = launch(jobs.late_for_barrier, (torch.zeros(1),), workers=2).results
     assert "worker 1 did not come" in first
     assert second == first
 

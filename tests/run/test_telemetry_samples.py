@@ -214,6 +214,7 @@ def test_cpu_use_of_a_worker_over_its_replacement() -> None:
     run = Watched(workers=1)
     sampler = Sampler(run.view)
     code = "import time\nwhile time.process_time() < 0.3: pass\ninput()"
+    least = most = 0.0
     for _ in range(2):
         with subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
@@ -224,8 +225,10 @@ def test_cpu_use_of_a_worker_over_its_replacement() -> None:
             while (process_seconds(process.pid) or 0) < 0.25 and time.monotonic() < deadline:
                 time.sleep(0.01)
             run.elapsed += 1.0
+            least += process_seconds(process.pid) or 0
             last = sampler.sample()
+            most += process_seconds(process.pid) or 0
             process.communicate(b"\n")
         run.processes[0] = None
         assert math.isnan(sampler.sample().cpu_seconds[0])
-    assert last.cpu_seconds[0] == pytest.approx(0.6, abs=0.1)
+    assert 0.5 <= least <= last.cpu_seconds[0] <= most

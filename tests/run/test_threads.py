@@ -28,10 +28,11 @@ def test_results_and_settings() -> None:
 
     rows: list[int] = []
     allowed = sorted(os.sched_getaffinity(0))
+    start = time.monotonic()
     run = launch(fn, (rows,), workers=3, mode="thread", threads_per_worker=1, pin=True)
     assert run.results == [0, 10, 20]
     assert sorted(rows) == [0, 1, 2]
-    assert 0.1 <= run.elapsed < 5
+    assert 0.1 <= run.elapsed <= time.monotonic() - start
     assert [threads for threads, _ in settings] == [1, 1, 1]
     assert {frozenset(cpus) for _, cpus in settings} == {frozenset([cpu]) for cpu in allowed[:3]}
     assert sorted(os.sched_getaffinity(0)) == allowed
@@ -60,7 +61,7 @@ def test_an_exception_stops_the_others() -> None:
     start = time.monotonic()
     with pytest.raises(WorkerError, match=r"^worker 1 raised .*Unlucky: boom") as caught:
         launch(fn, workers=3, mode="thread")
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 45  # the others would take 60 s
     assert "in inner_trouble" in caught.value.traceback
     assert isinstance(caught.value.__cause__, jobs.Unlucky)
 
@@ -82,12 +83,16 @@ def test_the_timeout_names_the_late() -> None:
 
 def test_a_thread_that_cannot_be_stopped_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asyncopt.run.member.TERM_GRACE", 0.1)
+    over = threading.Event()
+    before = threading.enumerate()
     with pytest.raises(RunTimeout) as caught:
-        launch(lambda worker: time.sleep(1), workers=1, mode="thread", timeout=0.1)
+        launch(lambda worker: over.wait(), workers=1, mode="thread", timeout=0.1)
     assert caught.value.__notes__ == [
         "worker 0 did not stop; what does not stop lives on as a daemon thread"
     ]
-    time.sleep(1.2)  # it ends by itself, for the census
+    over.set()
+    for thread in set(threading.enumerate()).difference(before):
+        thread.join()
 
 
 def test_ctrl_c_stops_all() -> None:
@@ -100,7 +105,7 @@ def test_ctrl_c_stops_all() -> None:
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         launch(fn, workers=2, mode="thread")
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 45  # the others would take 60 s
 
 
 def test_barriers() -> None:
