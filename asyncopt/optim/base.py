@@ -59,7 +59,7 @@ class Optimizer(SteppingOptimizer):
             as in torch, or ``"skip"`` the whole push, count it and warn once; every gradient is
             then read before anything is written. Default: ``"propagate"`` alone, ``"skip"`` shared.
         staleness_lr: ``"inverse"`` divides the learning rate of a push by 1 + its staleness
-            (arXiv 1511.05950, 1911.03444).
+            (arXiv 1511.05950, 1911.03444). The largest stable rate falls as staleness rises.
         delay_compensation: corrects gradients for what others pushed since this worker pulled, as
             DC-ASGD (arXiv 1609.08326): the strength lambda, or (lambda_0, m) for the adaptive form.
             Like `staleness_lr`, it acts once the optimizer is shared: alone there is no delay.

@@ -129,6 +129,8 @@ def test_a_barrier_that_somebody_skips_or_is_late_for() -> None:
         "worker 1 returned without it"
         in launch(jobs.skip_barrier, workers=2, mode="thread").results[0]
     )
-    first, second = launch(jobs.late_for_barrier, workers=2, mode="thread").results
+    first, second = launch(
+        jobs.late_for_barrier, (torch.zeros(1),), workers=2, mode="thread"
+    ).results
     assert "worker 1 did not come" in first
     assert second == first
