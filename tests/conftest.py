@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from asyncopt.run.zygote import kept
+from asyncopt.run.fork_server import kept
 
 from .private_shm import mount_private_shm
 
@@ -34,9 +34,9 @@ NAMES = ("asyncopt", "torch_")
 
 
 def _children() -> Counter[str]:
-    """Child processes, but those that stay: Python's resource tracker, the zygotes."""
+    """Child processes, but those that stay: Python's resource tracker, the fork servers."""
     stay = {getattr(resource_tracker._resource_tracker, "_pid", None)}
-    stay |= {zygote.pid for zygote in kept.zygotes}
+    stay |= {server.pid for server in kept.servers}
     found: Counter[str] = Counter()
     for task in Path("/proc/self/task").iterdir():
         try:
@@ -49,7 +49,7 @@ def _children() -> Counter[str]:
 
 def _descriptors() -> Counter[str]:
     stay = {getattr(resource_tracker._resource_tracker, "_fd", None)}
-    stay |= {zygote.fileno() for zygote in kept.zygotes}
+    stay |= {server.fileno() for server in kept.servers}
     found: Counter[str] = Counter()
     for fd in os.listdir("/proc/self/fd"):
         try:

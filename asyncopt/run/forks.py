@@ -1,4 +1,4 @@
-"""What a zygote does: it forks, and tells how its forks ended."""
+"""Fork server, the side in the server: it forks on request and reports how the forks ended."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Seed(NamedTuple):
 
 
 class Fork(NamedTuple):
-    """A fork, as the zygote's parent holds it."""
+    """A fork, as the server's parent holds it."""
 
     pid: int
     pidfd: int
@@ -86,7 +86,7 @@ class Received:
         return self.fds[self._index]
 
 
-# --- The line between a zygote and its parent -----------------------------------------------------
+# --- The line between a server and its parent -----------------------------------------------------
 
 
 class HungUp(Exception):
@@ -125,7 +125,7 @@ def receive(line: socket.socket) -> tuple[Any, list[int]]:
 def read_exit_code(status: int) -> int:
     """How a fork ended, negative for a signal."""
     code = os.read(status, EXIT_CODE)
-    # A zygote that was killed takes its forks along.
+    # A server that was killed takes its forks along.
     return int.from_bytes(code, sys.byteorder, signed=True) if code else -signal.SIGKILL
 
 
@@ -135,7 +135,7 @@ def close(*fds: int) -> None:
         os.close(fd)
 
 
-# --- In the zygote --------------------------------------------------------------------------------
+# --- In the server --------------------------------------------------------------------------------
 
 
 def serve(line: socket.socket) -> NoReturn:
@@ -208,10 +208,10 @@ def _tell(pidfd: int, pid: int, end: int) -> None:
     close(pidfd, end)
 
 
-def _live(zygote: int, seed: Seed, fds: Sequence[int]) -> NoReturn:
+def _live(server: int, seed: Seed, fds: Sequence[int]) -> NoReturn:
     """Become what a new process would be, and do what the pipe says."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, *map(ctypes.c_ulong, (signal.SIGKILL, 0, 0, 0)))
-    if os.getppid() != zygote:
+    if os.getppid() != server:
         os._exit(1)
     os.sched_setaffinity(0, seed.cpus)
     for name in UNHEEDED:
@@ -241,7 +241,7 @@ def _live(zygote: int, seed: Seed, fds: Sequence[int]) -> NoReturn:
 def _end_well() -> None:
     """Do what an interpreter does at its end but to tear down all that was imported.
 
-    That would take 0.2 s, and copies of the pages that are shared with the zygote.
+    That would take 0.2 s, and copies of the pages that are shared with the server.
     """
     atexit._run_exitfuncs()
     written = io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom

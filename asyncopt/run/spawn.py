@@ -3,13 +3,13 @@
 Python's own spawn start method, changed in five places, each for a reason:
 
 - the child is no new interpreter, but a fork of one that has imported torch: see
-  :mod:`asyncopt.run.zygote`. It has an environment of its own (``OMP_NUM_THREADS``), so the
+  :mod:`asyncopt.run.fork_server`. It has an environment of its own (``OMP_NUM_THREADS``), so the
   parent's stays as it is;
 - it is killed by the kernel when its parent dies;
 - ``fn`` and ``args`` travel through a mailbox instead of the start-up pipe. A pipe holds 64 KiB, so
   the parent would wait for each child's imports before it could start the next one; and what goes
   wrong while they are unpickled comes back as an exception instead of text on stderr;
-- the zygote tells when the child ends: a pipe that closes with the child, as Python has it, may be
+- the server tells when the child ends: a pipe that closes with the child, as Python has it, may be
   held open by processes that the child has started;
 - no resource tracker process is started if none runs: descriptors without names need none.
 """
@@ -27,8 +27,8 @@ from multiprocessing.popen_spawn_posix import Popen
 from typing import Any
 
 from asyncopt.run.definitions import main_is_file
+from asyncopt.run.fork_server import fork
 from asyncopt.run.forks import Received, close, read_exit_code
-from asyncopt.run.zygote import fork
 
 __all__ = ["WorkerProcess"]
 
@@ -104,7 +104,7 @@ class _WorkerPopen(Popen):
 
         child_start, start = os.pipe()  # stays open in the parent: its end tells of the parent's
         try:
-            self._zygote, self._fork = fork(environment, cpus, child_start, self._fds, patience)
+            self._server, self._fork = fork(environment, cpus, child_start, self._fds, patience)
         except BaseException:
             os.close(start)
             raise

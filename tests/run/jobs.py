@@ -275,7 +275,7 @@ def meet_without_the_lost(worker: Worker) -> int:
 class Kin:
     """What a worker is a fork of, and what it has of its own nevertheless."""
 
-    zygote: int
+    server: int
     variable: str | None
     files: tuple[int, int]
     numbers: tuple[float, float]

@@ -1,12 +1,13 @@
-"""A process that has imported torch and asyncopt once, and of which worker processes are forks.
+"""Fork server for worker processes.
 
-Importing them takes a process seconds, and 150 MiB of its own; a fork takes milliseconds and shares
-that memory. What makes forks unsafe is what a process did before: its threads do not survive, and
-what they had locked stays locked. A zygote has done nothing but import: there is no OpenMP team in
-it, no thread of autograd's and no CUDA context. (Libraries that start threads when they are
-imported, such as OpenBLAS, end and restart them around forks.)
+The server imports torch and asyncopt once, then forks one child per worker. A fork starts in
+milliseconds and shares the imported memory; a spawned process needs about 1.7 s and 150 MiB.
 
-This is the side of the process that starts workers; :mod:`asyncopt.run.forks` is the zygote's.
+Forking is safe here because the server only imports modules. It has no OpenMP threads, no autograd
+threads and no CUDA context whose locks a child could inherit. Libraries that start threads at
+import, such as OpenBLAS, register fork handlers.
+
+This module is the client side; :mod:`asyncopt.run.forks` runs in the server.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from pathlib import Path
 from asyncopt.run.forks import RECORD, UNHEEDED, Fork, HungUp, Seed, receive, send
 from asyncopt.run.life import LONGEST
 
-__all__ = ["Zygote", "fork", "kept"]
+__all__ = ["ForkServer", "fork", "kept"]
 
 KEPT = 2
-END_GRACE = 10.0  # s for a zygote that hung up or was killed to be gone
+END_GRACE = 10.0  # s for a server that hung up or was killed to be gone
 
-# Runs before the zygote imports anything but the standard library. PR_SET_PDEATHSIG is 1; it
-# follows the thread that started the zygote, which is the one that waits in launch. A parent that
+# Runs before the server imports anything but the standard library. PR_SET_PDEATHSIG is 1; it
+# follows the thread that started the server, which is the one that waits in launch. A parent that
 # died before prctl took effect is seen by getppid. Ctrl-C, which a terminal sends to parent and
 # children alike, is ignored: the parent decides.
 PROGRAM = f"""\
@@ -50,8 +51,8 @@ forks.serve(line)
 TAKEN_OVER = ("Umask:", "Uid:", "Gid:", "Groups:", "SigBlk:", "SigIgn:", "CapEff:", "NoNewPrivs:")
 
 
-class Zygote:
-    """A zygote's parent's hold on it. It ends when this object or the thread that made it does.
+class ForkServer:
+    """A server's parent's hold on it. It ends when this object or the thread that made it does.
 
     Args:
         environment: all variables of its environment, and of its forks'.
@@ -99,7 +100,7 @@ class Zygote:
             cpus: to which it is pinned; empty: to those of this thread.
             start: descriptor of the pipe that it starts from, as ``multiprocessing.spawn`` has it.
             fds: further descriptors that it is sent.
-            patience: s to wait for a zygote that is still importing.
+            patience: s to wait for a server that is still importing.
 
         Raises:
             TimeoutError: it was still importing then.
@@ -173,10 +174,10 @@ def _status() -> list[str]:
 
 
 class _Kept(threading.local):
-    """This thread's zygotes, the last one used at the end."""
+    """This thread's servers, the last one used at the end."""
 
     def __init__(self) -> None:
-        self.zygotes: list[Zygote] = []
+        self.servers: list[ForkServer] = []
 
 
 kept = _Kept()
@@ -188,39 +189,39 @@ def fork(
     start: int,
     fds: Sequence[int],
     patience: float,
-) -> tuple[Zygote, Fork]:
-    """Make a worker process, which ends when its zygote does.
+) -> tuple[ForkServer, Fork]:
+    """Make a worker process, which ends when its server does.
 
     Args:
         environment: variables to change in the environment of this process.
-        cpus: as for :meth:`Zygote.fork`, as are the others.
+        cpus: as for :meth:`ForkServer.fork`, as are the others.
         start: a descriptor.
         fds: further ones.
         patience: in s.
 
     Raises:
-        OSError: as from :meth:`Zygote.fork`.
+        OSError: as from :meth:`ForkServer.fork`.
     """
     while True:
-        zygote = _zygote_for(os.environ | environment)
+        server = _server_for(os.environ | environment)
         try:
-            return zygote, zygote.fork(cpus, start, fds, patience)
+            return server, server.fork(cpus, start, fds, patience)
         except ChildProcessError:
-            if not zygote.has_forked:  # else it was killed in the meantime, and a new one serves
+            if not server.has_forked:  # else it was killed in the meantime, and a new one serves
                 raise
 
 
-def _zygote_for(environment: Mapping[str, str]) -> Zygote:
-    """A zygote of this thread whose forks are as new processes would be.
+def _server_for(environment: Mapping[str, str]) -> ForkServer:
+    """A server of this thread whose forks are as new processes would be.
 
     The last two are kept: runs with one worker and with two differ in ``OMP_NUM_THREADS``.
     """
     setting = _setting(environment)
-    for zygote in kept.zygotes:
-        if zygote.setting == setting and zygote.alive:
+    for server in kept.servers:
+        if server.setting == setting and server.alive:
             break
     else:
-        zygote = Zygote(environment)
-    others = [other for other in kept.zygotes if other is not zygote and other.alive]
-    kept.zygotes = [*others[1 - KEPT :], zygote]  # who holds forks of another one holds that, too
-    return zygote
+        server = ForkServer(environment)
+    others = [other for other in kept.servers if other is not server and other.alive]
+    kept.servers = [*others[1 - KEPT :], server]  # who holds forks of another one holds that, too
+    return server

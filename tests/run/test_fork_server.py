@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from asyncopt.run import launch, zygote
+from asyncopt.run import fork_server, launch
 
 from . import jobs
 from .conftest import gone
@@ -28,7 +28,7 @@ def kin(workers: int = 1) -> list[jobs.Kin]:
 def test_runs_share_it() -> None:
     first, second = kin(2)
     [third] = kin()
-    assert os.getpid() != first.zygote == second.zygote == third.zygote
+    assert os.getpid() != first.server == second.server == third.server
     ours = [*first.numbers, *second.numbers, *third.numbers]
     assert len(set(ours)) == 6  # nobody has another's random numbers
 
@@ -40,10 +40,10 @@ def test_a_changed_environment_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE)
     [after] = kin()
     assert [each.variable for each in (before, changed, after)] == [None, "here", None]
-    assert after.zygote == before.zygote != changed.zygote
+    assert after.server == before.server != changed.server
     monkeypatch.setenv(VARIABLE, "there")
     assert kin()[0].variable == "there"
-    assert gone(changed.zygote)  # no more than two stay
+    assert gone(changed.server)  # no more than two stay
 
 
 def test_changed_limits_are_seen() -> None:
@@ -86,21 +86,21 @@ def test_more_descriptors_than_a_record_holds() -> None:
 
 def test_no_room_for_descriptors_is_an_error_of_one_run() -> None:
     [before] = kin()
-    limits = resource.prlimit(before.zygote, resource.RLIMIT_NOFILE)
-    resource.prlimit(before.zygote, resource.RLIMIT_NOFILE, (20, limits[1]))
+    limits = resource.prlimit(before.server, resource.RLIMIT_NOFILE)
+    resource.prlimit(before.server, resource.RLIMIT_NOFILE, (20, limits[1]))
     tensors = [torch.tensor(i).share_memory_() for i in range(300)]
     with pytest.raises(OSError, match="Too many open files"):
         launch(jobs.read_all, (tensors,), workers=1, threads_per_worker=1)
-    resource.prlimit(before.zygote, resource.RLIMIT_NOFILE, limits)
-    assert kin()[0].zygote == before.zygote
+    resource.prlimit(before.server, resource.RLIMIT_NOFILE, limits)
+    assert kin()[0].server == before.server
 
 
 def test_one_that_was_killed_between_runs_is_replaced() -> None:
     [before] = kin()
-    os.kill(before.zygote, signal.SIGKILL)
+    os.kill(before.server, signal.SIGKILL)
     [after] = kin()
-    assert gone(before.zygote)
-    assert after.zygote != before.zygote
+    assert gone(before.server)
+    assert after.server != before.server
 
 
 def test_one_that_is_killed_takes_its_forks_along() -> None:
@@ -113,7 +113,7 @@ def test_one_that_is_killed_takes_its_forks_along() -> None:
 
 
 def test_one_that_cannot_import_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zygote, "PROGRAM", "raise SystemExit(7)")
+    monkeypatch.setattr(fork_server, "PROGRAM", "raise SystemExit(7)")
     monkeypatch.setenv(VARIABLE, "another")
     with pytest.raises(OSError, match=r"^starting a worker: expected .* exit code 7; its stderr"):
         kin()
@@ -126,5 +126,5 @@ def test_it_ends_with_its_thread() -> None:
     thread = threading.Thread(target=lambda: found.extend(kin()))
     thread.start()
     thread.join()
-    assert gone(found[0].zygote)
-    assert kin()[0].zygote != found[0].zygote
+    assert gone(found[0].server)
+    assert kin()[0].server != found[0].server
