@@ -145,7 +145,7 @@ def cross_validate(
     source = check_supply(data, batch_size, None, None).source
     splits = make_splits(folds, source.examples, targets, groups, seed)
     _check_sizes(splits, recipe)
-    plan = make_plan(workers, threads_per_worker, pin, timeout, start_timeout)
+    plan = make_plan(workers, threads_per_worker, pin, timeout, start_timeout, recipe.seed)
     watch = CpuWatch()
     with contextlib.ExitStack() as stack:
         files = None

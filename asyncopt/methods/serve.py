@@ -10,6 +10,7 @@ from typing import Any
 from asyncopt.run.child import prepare
 from asyncopt.run.mailbox import Mailbox
 from asyncopt.run.outcome import describe
+from asyncopt.run.random_states import Stream
 
 __all__ = ["Service"]
 
@@ -21,12 +22,14 @@ class Service:
     The words on the pipe, parent to child: ``("run", task's number)``, ``("leave",)``; child to
     parent: ``("ready",)``, ``("begun",)`` before the function is called, ``("done", seconds)``,
     ``("failed", seconds)``. The payload of the last two is in the mailbox before the word is sent.
+    Each task begins at the start of its own random stream of ``seed``.
     """
 
     rank: int
     threads: int
     pipe: Connection[Any, Any]
     mailbox: Mailbox
+    seed: int | None
 
     def __call__(self) -> None:
         """The whole life: take function, tasks and data, run the tasks that are asked for."""
@@ -43,6 +46,7 @@ class Service:
             self.pipe.send(("begun",))
             begin = time.monotonic()
             try:
+                Stream(self.seed, (index,)).enter()
                 result = fn(tasks[index], *data)
                 seconds = time.monotonic() - begin
                 self.mailbox.put_result(result)

@@ -58,7 +58,8 @@ class TaskMember(SpawnedMember):
         super().__init__(
             rank,
             plan,
-            lambda line, box: Service(rank, plan.threads, line, box),
+            plan.seed,
+            lambda line, box: Service(rank, plan.threads, line, box, plan.seed),
             lambda box: box.put(parcel.write),
         )
         self.index: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from asyncopt._limits import allowed_cpus, usable_cpus
@@ -12,6 +12,7 @@ from asyncopt.errors import TaskError
 from asyncopt.methods.pool import Ending, Pool
 from asyncopt.methods.staff import Parcel
 from asyncopt.run.plan import Plan
+from asyncopt.run.random_states import draw_root
 from asyncopt.run.sources import whole
 
 __all__ = ["TaskResult", "make_plan", "map_tasks", "run_tasks"]
@@ -62,6 +63,7 @@ def map_tasks(
     retries: int = 1,
     on_error: str = "raise",
     start_timeout: float = 300.0,
+    seed: int | None = None,
 ) -> list[TaskResult[Result]]:
     """Run ``fn(task, *data)`` for every task, in worker processes that take one after the other.
 
@@ -74,7 +76,11 @@ def map_tasks(
     frames, sparse matrices and the like, are copied to shared memory once; a worker that writes to
     one changes a copy of its own. Memory-mapped arrays are mapped again from their file.
 
-    Workers are reused, so a task that needs random numbers of its own must seed them.
+    Each task begins with random numbers of its own in the global generators of torch, numpy and
+    Python. They depend on the root (``seed``, or one number that is drawn from torch's global
+    generator) and the task's number: ``numpy.random.SeedSequence(root, spawn_key=(task,))``. So a
+    task draws the same numbers in whichever worker it runs, however many there are, and when it is
+    started again.
 
     Args:
         fn: called with a task and the data. What it returns is pickled by value.
@@ -92,6 +98,8 @@ def map_tasks(
         on_error: "raise" the first task's error and end the others, or "return" it in that task's
             result and go on.
         start_timeout: seconds within which a worker must be ready for its first task.
+        seed: root of the tasks' random streams, an integer >= 0. None: one number that is drawn
+            from torch's global generator.
 
     Returns:
         One result per task, in the order of ``tasks``.
@@ -113,7 +121,7 @@ def map_tasks(
     if on_error not in ("raise", "return"):
         raise ValueError(f"on_error: expected 'raise' or 'return', got {on_error!r}")
     tasks = list(tasks)
-    plan = make_plan(workers, threads_per_worker, pin, timeout, start_timeout)
+    plan = make_plan(workers, threads_per_worker, pin, timeout, start_timeout, seed)
     results: dict[int, TaskResult[Result]] = {}
 
     def heed(index: int, e: Ending) -> None:
@@ -137,12 +145,19 @@ def run_tasks(
 ) -> None:
     """`map_tasks` with each task's ending told as it comes; see `Pool` for the arguments."""
     retries = whole("retries", retries, 0)
+    if plan.seed is None:
+        plan = replace(plan, seed=draw_root())
     parcel = Parcel(fn=fn, tasks=tasks, data=data)
     Pool(parcel, len(tasks), plan, retries=retries, heed=heed, tick=tick).run()
 
 
 def make_plan(
-    workers: Any, threads_per_worker: Any, pin: bool | None, timeout: Any, start_timeout: Any
+    workers: Any,
+    threads_per_worker: Any,
+    pin: bool | None,
+    timeout: Any,
+    start_timeout: Any,
+    seed: Any,
 ) -> Plan:
     """Where the workers run, for what a user leaves open.
 
@@ -157,6 +172,7 @@ def make_plan(
             pin=pin,
             timeout=timeout,
             start_timeout=start_timeout,
+            seed=seed,
         )
 
     threads = plan(1, pin=False).threads

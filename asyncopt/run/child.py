@@ -14,6 +14,7 @@ import torch
 
 from asyncopt.run.life import live
 from asyncopt.run.mailbox import Mailbox
+from asyncopt.run.random_states import Stream
 
 __all__ = ["Job", "prepare"]
 
@@ -27,11 +28,12 @@ class Job:
     start_timeout: float
     pipe: Connection[Any, Any]
     mailbox: Mailbox
+    stream: Stream
 
     def __call__(self) -> None:
         """The whole life of the process."""
         prepare(self.threads)
-        live(self.rank, self.pipe, self.mailbox, self.start_timeout)
+        live(self.rank, self.pipe, self.mailbox, self.start_timeout, self.stream)
 
 
 def prepare(threads: int) -> None:

@@ -24,8 +24,9 @@ from collections.abc import Mapping, Sequence
 from multiprocessing import resource_tracker, spawn
 from pathlib import Path
 
-from asyncopt.run.forks import RECORD, UNHEEDED, Fork, HungUp, Seed, receive, send
+from asyncopt.run.forks import RECORD, UNHEEDED, Fork, HungUp, Request, receive, send
 from asyncopt.run.life import LONGEST
+from asyncopt.run.random_states import Stream
 
 __all__ = ["ForkServer", "fork", "kept"]
 
@@ -93,11 +94,19 @@ class ForkServer:
         """Whether it lives; looking at it reaps a dead one."""
         return self._end.alive and self._process.poll() is None
 
-    def fork(self, cpus: Sequence[int], start: int, fds: Sequence[int], patience: float) -> Fork:
+    def fork(
+        self,
+        cpus: Sequence[int],
+        stream: Stream,
+        start: int,
+        fds: Sequence[int],
+        patience: float,
+    ) -> Fork:
         """Make a worker process.
 
         Args:
             cpus: to which it is pinned; empty: to those of this thread.
+            stream: its first random numbers.
             start: descriptor of the pipe that it starts from, as ``multiprocessing.spawn`` has it.
             fds: further descriptors that it is sent.
             patience: s to wait for a server that is still importing.
@@ -110,15 +119,16 @@ class ForkServer:
         stdio = tuple(fd for fd in range(3) if _is_open(fd))
         tracker = getattr(resource_tracker._resource_tracker, "_fd", None)
         tracked = () if tracker is None else (tracker,)
-        seed = Seed(
+        request = Request(
             tuple(cpus) or tuple(os.sched_getaffinity(0)),
+            stream,
             {name: value for name in UNHEEDED if (value := os.environ.get(name)) is not None},
             stdio,
             bool(tracked),
         )
         try:
             self._line.settimeout(min(patience, LONGEST))
-            send(self._line, seed, [*stdio, start, *tracked, *fds])
+            send(self._line, request, [*stdio, start, *tracked, *fds])
             answer, got = receive(self._line)
         except (HungUp, BrokenPipeError, ConnectionResetError) as error:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -186,6 +196,7 @@ kept = _Kept()
 def fork(
     environment: Mapping[str, str],
     cpus: Sequence[int],
+    stream: Stream,
     start: int,
     fds: Sequence[int],
     patience: float,
@@ -195,6 +206,7 @@ def fork(
     Args:
         environment: variables to change in the environment of this process.
         cpus: as for :meth:`ForkServer.fork`, as are the others.
+        stream: random numbers.
         start: a descriptor.
         fds: further ones.
         patience: in s.
@@ -205,7 +217,7 @@ def fork(
     while True:
         server = _server_for(os.environ | environment)
         try:
-            return server, server.fork(cpus, start, fds, patience)
+            return server, server.fork(cpus, stream, start, fds, patience)
         except ChildProcessError:
             if not server.has_forked:  # else it was killed in the meantime, and a new one serves
                 raise

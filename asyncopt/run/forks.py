@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import errno
 import gc
-import importlib
 import io
 import os
 import pickle
@@ -21,9 +20,8 @@ from collections.abc import Sequence
 from multiprocessing import resource_tracker, spawn
 from typing import Any, NamedTuple, NoReturn
 
-import numpy as np
-
 from asyncopt import _core
+from asyncopt.run.random_states import Stream
 
 __all__ = [
     "RECORD",
@@ -31,7 +29,7 @@ __all__ = [
     "Fork",
     "HungUp",
     "Received",
-    "Seed",
+    "Request",
     "close",
     "read_exit_code",
     "receive",
@@ -47,11 +45,13 @@ PR_SET_PDEATHSIG = 1
 UNHEEDED = ("PYTEST_CURRENT_TEST",)
 
 
-class Seed(NamedTuple):
+class Request(NamedTuple):
     """What a fork is to be."""
 
     cpus: tuple[int, ...]
     """To which it is pinned."""
+    stream: Stream
+    """Its first random numbers."""
     environment: dict[str, str]
     """Those of ``UNHEEDED`` that are set."""
     stdio: tuple[int, ...]
@@ -142,7 +142,7 @@ def serve(line: socket.socket) -> NoReturn:
     """Fork when told to, until nobody is at the line's other end; in forks: live."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, the kernel would reap them
     _core.expect_forks()
-    importlib.import_module("numpy.random")  # else each fork does, in 10 ms
+    Stream(None).enter()  # imports numpy.random, which takes each fork 10 ms else
     registry: Any = weakref.finalize
     for made_by_imports in list(registry._registry):
         made_by_imports.atexit = False  # torch's would take its operators back, in every fork
@@ -171,10 +171,10 @@ def serve(line: socket.socket) -> NoReturn:
 
 def _fork(
     line: socket.socket, forks: dict[int, tuple[int, int]], poll: select.poll
-) -> tuple[Seed, list[int]] | None:
+) -> tuple[Request, list[int]] | None:
     """Fork as the next message says; in the fork: that message and its descriptors."""
     with contextlib.ExitStack() as ours:
-        seed, fds = receive(line)
+        request, fds = receive(line)
         ours.callback(close, *fds)
         status, end = os.pipe()
         ours.callback(os.close, status)
@@ -187,7 +187,7 @@ def _fork(
                 line.close()
                 close(status, *forks, *(other for _, other in forks.values()))
                 ours.pop_all()
-                return seed, fds
+                return request, fds
             undo.callback(os.waitpid, pid, 0)
             undo.callback(os.kill, pid, signal.SIGKILL)
             pidfd = os.pidfd_open(pid)
@@ -208,18 +208,18 @@ def _tell(pidfd: int, pid: int, end: int) -> None:
     close(pidfd, end)
 
 
-def _live(server: int, seed: Seed, fds: Sequence[int]) -> NoReturn:
+def _live(server: int, request: Request, fds: Sequence[int]) -> NoReturn:
     """Become what a new process would be, and do what the pipe says."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, *map(ctypes.c_ulong, (signal.SIGKILL, 0, 0, 0)))
     if os.getppid() != server:
         os._exit(1)
-    os.sched_setaffinity(0, seed.cpus)
+    os.sched_setaffinity(0, request.cpus)
     for name in UNHEEDED:
         os.environ.pop(name, None)
-    os.environ.update(seed.environment)
+    os.environ.update(request.environment)
     given = iter(fds)
     for number in range(3):
-        if number in seed.stdio:
+        if number in request.stdio:
             fd = next(given)
             os.dup2(fd, number)
             os.close(fd)
@@ -230,9 +230,9 @@ def _live(server: int, seed: Seed, fds: Sequence[int]) -> NoReturn:
         sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
     start = next(given)
     tracker: Any = resource_tracker._resource_tracker
-    tracker._fd = next(given) if seed.is_tracked else None
+    tracker._fd = next(given) if request.is_tracked else None
     Received.fds = tuple(given)
-    np.random.seed()  # noqa: NPY002 - the legacy one; Python's own is seeded anew by os.fork
+    request.stream.enter()
     code = spawn._main(start, os.dup(start))
     _end_well()
     os._exit(code)

@@ -22,6 +22,7 @@ from asyncopt.run.optimizers import SharedOptimizer, find_optimizers, share, war
 from asyncopt.run.outcome import Loss
 from asyncopt.run.plan import Plan
 from asyncopt.run.processes import ProcessMember
+from asyncopt.run.random_states import draw_root
 from asyncopt.run.supervise import supervise
 from asyncopt.run.telemetry.history import History
 from asyncopt.run.telemetry.recorder import Recorder
@@ -140,6 +141,7 @@ def launch(
     pin: bool = False,
     timeout: float | None = None,
     start_timeout: float = 300.0,
+    seed: int | None = None,
     on_failure: str = "raise",
     restarts: int = 3,
     stall_timeout: float | None = None,
@@ -185,6 +187,17 @@ def launch(
     Every loss that the run survives is a RuntimeWarning and an entry in ``Run.losses``. What goes
     wrong before ``fn`` begins, unless by a signal, is always raised.
 
+    Each worker process has random streams of its own, in the global generators of torch (CPU and
+    GPUs), numpy and Python. A stream depends on the root (``seed``, or one number that ``launch``
+    draws from torch's global generator), the rank, and how many workers of that rank were lost
+    before: ``numpy.random.SeedSequence(root, spawn_key=(rank, life))``. So ranks, launches and
+    replacements differ, and ``torch.manual_seed`` before a launch reproduces all of them, as far as
+    the order of updates does not matter. The streams begin with ``fn``; modules imported and
+    arguments unpickled before draw the same numbers in all workers of a run. A resumed worker takes
+    back the states of its generators with the batch at which its checkpoint was taken, and until
+    then has the stream of the new launch. Threads share the generators of this process, which
+    ``launch`` does not touch then: which numbers a thread draws depends on the others.
+
     Args:
         fn: called with an ``asyncopt.run.Worker`` and ``args``. Processes pickle what it returns by
             value.
@@ -210,6 +223,8 @@ def launch(
         timeout: seconds from the start barrier within which all workers must return.
         start_timeout: seconds within which all workers, or a replacement, must stand at the start
             barrier.
+        seed: root of the workers' random streams, an integer >= 0. None: one number that is drawn
+            from torch's global generator.
         on_failure: "raise": end the run; "continue": go on with the others, which meet at barriers
             without it; "restart": replace it.
         restarts: how often each worker is replaced at most; the next loss ends the run. A
@@ -260,7 +275,13 @@ def launch(
         trace=trace,
         devices=devices,
         lag=lag,
+        seed=seed,
     )
+    if mode == "thread" and seed is not None:
+        raise ValueError(
+            "seed: expected None with mode='thread', as threads share the generators of this "
+            f"process, got {seed}; call torch.manual_seed({seed})"
+        )
     recorder = Recorder()
     keepsakes = None if plan.checkpoint is None else Keepsakes()
     checkpoints = _checkpoint_observer(plan, keepsakes)
@@ -274,7 +295,8 @@ def launch(
     share(optimizers, plan.workers)
 
     transfers = None if plan.devices is None else TransferLog(plan.workers)
-    errand = Errand(fn, args, Board(plan.workers), plan, keepsakes, transfers)
+    root = draw_root() if mode == "process" and plan.seed is None else plan.seed
+    errand = Errand(fn, args, Board(plan.workers), plan, keepsakes, transfers, root)
     try:
         if mode == "process":
             outcome = supervise(ProcessMember, errand, optimizers, observers)

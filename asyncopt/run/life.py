@@ -17,6 +17,7 @@ from asyncopt.run.optimizers import find_optimizers
 from asyncopt.run.outcome import describe
 from asyncopt.run.payload import Payload
 from asyncopt.run.plan import Plan
+from asyncopt.run.random_states import Stream
 from asyncopt.run.transfers import TransferLog
 from asyncopt.run.worker import Worker
 
@@ -42,6 +43,8 @@ class Errand:
     plan: Plan
     keepsakes: Keepsakes | None = None
     transfers: TransferLog | None = None
+    seed: int | None = None
+    """Root of the random streams of worker processes; None: from the system, for each another."""
     payload: Payload = field(default_factory=lambda: Payload("args"))
 
 
@@ -98,8 +101,17 @@ def _station(errand: Errand, rank: int) -> contextlib.AbstractContextManager[Sta
     )
 
 
-def live(rank: int, pipe: Connection[Any, Any], box: Box, start_timeout: float) -> None:
+def live(
+    rank: int,
+    pipe: Connection[Any, Any],
+    box: Box,
+    start_timeout: float,
+    stream: Stream | None = None,
+) -> None:
     """Take the errand, wait for the start, run it, and report what came of it.
+
+    ``fn`` begins at the start of ``stream``, whatever was imported or unpickled before; None leaves
+    the generators of the process as they are.
 
     The words on the pipe, worker to launcher: ``("ready",)``, ``("barrier", timeout)``,
     ``("returned", when)``, ``("failed", when)``, where ``when`` is the machine's monotonic clock;
@@ -129,6 +141,8 @@ def live(rank: int, pipe: Connection[Any, Any], box: Box, start_timeout: float) 
                     keepsake = Keepsake(errand.keepsakes, rank, errand.args)
                     worker.on_take, worker.on_park = keepsake.at, keepsake.hand_over
                 try:
+                    if stream is not None:
+                        stream.enter()
                     result = errand.fn(worker, *errand.args)
                     if station is not None:
                         station.rest()  # what it pushed is in the stores

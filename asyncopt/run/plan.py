@@ -42,6 +42,7 @@ class Plan:
         trace: file for a Chrome trace; None: none.
         devices: of the workers in the order of ranks; None: they train in place, on the host.
         lag: pushes of its own that a worker with a device may be behind.
+        seed: root of the workers' random streams; None: drawn from torch's global generator.
     """
 
     workers: int
@@ -62,6 +63,7 @@ class Plan:
     trace: str | None = None
     devices: tuple[torch.device, ...] | None = None
     lag: int = 0
+    seed: int | None = None
 
     @classmethod
     def check(
@@ -84,6 +86,7 @@ class Plan:
         trace: Any = None,
         devices: Any = None,
         lag: Any = 0,
+        seed: Any = None,
     ) -> Plan:
         """Build a plan from what the user passed to ``launch``.
 
@@ -127,6 +130,7 @@ class Plan:
             trace=_path("trace", trace),
             devices=found,
             lag=lag,
+            seed=None if seed is None else _count("seed", seed, least=0),
         )
 
     def cpus(self, rank: int) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from asyncopt.run.life import Errand
 from asyncopt.run.mailbox import Mailbox
 from asyncopt.run.member import Member
 from asyncopt.run.plan import Plan
+from asyncopt.run.random_states import Stream
 from asyncopt.run.spawn import WorkerProcess
 
 __all__ = ["ProcessMember", "SpawnedMember"]
@@ -25,6 +26,8 @@ class SpawnedMember(Member):
     Args:
         rank: its rank.
         plan: its threads and processors.
+        seed: root of the random stream of all that happens in the process before its job; None:
+            from the system.
         job: makes what the process is to do, from its ends of the line and of the mailbox; that is
             pickled into it.
         fill: puts in the mailbox what it is sent, while descriptors can be handed to it.
@@ -36,6 +39,7 @@ class SpawnedMember(Member):
         self,
         rank: int,
         plan: Plan,
+        seed: int | None,
         job: Callable[[Connection[Any, Any], Mailbox], Callable[[], None]],
         fill: Callable[[Mailbox], None],
     ) -> None:
@@ -49,6 +53,7 @@ class SpawnedMember(Member):
             cpus=plan.cpus(rank),
             before_start=lambda: fill(box),
             patience=plan.start_timeout,
+            stream=Stream(seed),
         )
 
     def start(self) -> None:
@@ -127,13 +132,15 @@ class ProcessMember(SpawnedMember):
     Args:
         rank: its rank.
         errand: what it is to do; it is pickled when the process starts.
+        life: how many workers of this rank the run had before.
     """
 
-    def __init__(self, rank: int, errand: Errand) -> None:
-        plan = errand.plan
+    def __init__(self, rank: int, errand: Errand, life: int) -> None:
+        plan, stream = errand.plan, Stream(errand.seed, (rank, life))
         super().__init__(
             rank,
             plan,
-            lambda line, box: Job(rank, plan.threads, plan.start_timeout, line, box),
+            errand.seed,
+            lambda line, box: Job(rank, plan.threads, plan.start_timeout, line, box, stream),
             lambda box: box.put_errand(errand),
         )

@@ -1,6 +1,8 @@
-"""The random states of a process as bytes: torch's, numpy's and Python's global generators.
+"""The global random number generators of a process: torch's, numpy's and Python's.
 
-Of torch's on CUDA devices, that of the current one, if the process uses any.
+A run has one root, a number. Each of its workers has a :class:`Stream` of that root. States as
+bytes are for checkpoints; those of CUDA hold the generator of the current device, if the process
+uses one.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,41 @@ import torch
 
 from asyncopt.errors import CheckpointError
 
-__all__ = ["capture", "restore"]
+__all__ = ["Stream", "capture", "draw_root", "restore"]
+
+
+def draw_root() -> int:
+    """The root of a new run: one number of torch's global generator, as ``DataLoader`` draws one.
+
+    So ``torch.manual_seed`` decides it, and two draws differ.
+    """
+    return int(torch.empty((), dtype=torch.int64, device="cpu").random_())
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One of the random number streams of a root.
+
+    Streams of different keys are independent, by the hash of ``numpy.random.SeedSequence``. (The
+    CPU generator of torch uses 32 bits of its seed, so two of 10,000 streams have the same torch
+    numbers with a probability of 1%.)
+
+    Args:
+        root: an integer >= 0; None: another one at each call of :meth:`enter`, from the system.
+        key: which of the root's streams, integers >= 0. ``()`` is for what all workers of a run
+            draw alike, ``(task,)`` for tasks of pools, ``(rank, life)`` for workers of runs.
+    """
+
+    root: int | None
+    key: tuple[int, ...] = ()
+
+    def enter(self) -> None:
+        """Seed the global generators of torch, on all its devices, of numpy and of Python."""
+        sequence = np.random.SeedSequence(self.root, spawn_key=self.key)
+        words = sequence.generate_state(18)
+        torch.manual_seed(int(words[:2].view(np.uint64)[0]))
+        np.random.seed(words[2:10])  # noqa: NPY002 - the generator that user code may draw from
+        random.seed(words[10:].tobytes())
 
 
 def capture() -> bytes:

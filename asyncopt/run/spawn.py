@@ -29,6 +29,7 @@ from typing import Any
 from asyncopt.run.definitions import main_is_file
 from asyncopt.run.fork_server import fork
 from asyncopt.run.forks import Received, close, read_exit_code
+from asyncopt.run.random_states import Stream
 
 __all__ = ["WorkerProcess"]
 
@@ -51,6 +52,7 @@ class WorkerProcess(context.SpawnProcess):
         cpus: CPUs to pin the child to from its first instruction on; empty: leave it free.
         before_start: called in the parent while descriptors can be handed to the child.
         patience: s that the first worker's imports may take.
+        stream: random numbers of the child until its job seeds others.
     """
 
     def __init__(
@@ -62,10 +64,11 @@ class WorkerProcess(context.SpawnProcess):
         cpus: tuple[int, ...],
         before_start: Callable[[], None],
         patience: float,
+        stream: Stream,
     ) -> None:
         super().__init__(name=f"asyncopt-worker-{rank}")
         self._job = job
-        self._start = (environment, cpus, before_start, patience)
+        self._start = (environment, cpus, before_start, patience, stream)
 
     def run(self) -> None:
         """In the child: the job."""
@@ -92,7 +95,7 @@ class _WorkerPopen(Popen):
         return len(self._fds) - 1
 
     def _launch(self, worker: WorkerProcess) -> None:
-        environment, cpus, before_start, patience = worker._start
+        environment, cpus, before_start, patience, stream = worker._start
         message = io.BytesIO()
         context.set_spawning_popen(self)
         try:
@@ -104,7 +107,9 @@ class _WorkerPopen(Popen):
 
         child_start, start = os.pipe()  # stays open in the parent: its end tells of the parent's
         try:
-            self._server, self._fork = fork(environment, cpus, child_start, self._fds, patience)
+            self._server, self._fork = fork(
+                environment, cpus, stream, child_start, self._fds, patience
+            )
         except BaseException:
             os.close(start)
             raise

@@ -33,7 +33,7 @@ PARK_GRACE = 5.0  # s for the workers to reach the end of a batch before the las
 
 
 def supervise(
-    hire: Callable[[int, Errand], Member],
+    hire: Callable[[int, Errand, int], Member],
     errand: Errand,
     optimizers: list[SharedOptimizer],
     observers: Sequence[Observer],
@@ -41,7 +41,8 @@ def supervise(
     """Run the errand in as many workers as its plan says, and wait for all of them.
 
     Args:
-        hire: makes the worker of a rank; called again for each replacement.
+        hire: makes the worker of a rank, which had as many before it as the last argument says;
+            called again for each replacement.
         errand: what every worker does.
         optimizers: those among its arguments, shared.
         observers: what else looks at the run.
@@ -60,7 +61,7 @@ class _Supervisor:
 
     def __init__(
         self,
-        hire: Callable[[int, Errand], Member],
+        hire: Callable[[int, Errand, int], Member],
         errand: Errand,
         optimizers: list[SharedOptimizer],
         observers: Sequence[Observer],
@@ -365,7 +366,7 @@ class _Supervisor:
     def _fill(self, post: Post) -> None:
         """Start a worker of the post's rank."""
         post.progress = self._progress(post)
-        post.member = self._hire(post.rank, self._errand)
+        post.member = self._hire(post.rank, self._errand, post.restarts)
         post.member.start()
         if self._released is not None:
             post.ready_by = time.monotonic() + self._plan.start_timeout

@@ -59,12 +59,14 @@ class ThreadMember(Member):
 
     Args:
         rank: its rank.
-        errand: what it is to do; optimizers in its ``args`` must be shared.
+        errand: what it is to do; optimizers in its ``args`` must be shared. Its seed is not used:
+            all threads draw from the generators of this process.
+        life: how many workers of this rank the run had before; makes no difference.
     """
 
     box: _Tray
 
-    def __init__(self, rank: int, errand: Errand) -> None:
+    def __init__(self, rank: int, errand: Errand, life: int) -> None:
         super().__init__(rank)
         self._cpus = errand.plan.cpus(rank)
         self._start_timeout = errand.plan.start_timeout
