@@ -38,7 +38,7 @@ from asyncopt.optim import (
     rules,
 )
 from asyncopt.optim.kernels import syncs as _contracts
-from asyncopt.run import Loss, Run, Worker, launch
+from asyncopt.run import Loss, Run, Worker, launch, stop_fork_server
 from asyncopt.run.checkpoint import Checkpoint, Checkpoints, load, resume, save
 from asyncopt.run.delays import Delay
 from asyncopt.store import Ledger
@@ -80,6 +80,7 @@ __all__ = [
     "resume",
     "rules",
     "save",
+    "stop_fork_server",
     "syncs",
 ]
 

@@ -17,7 +17,6 @@ import torch
 from torch.multiprocessing.spawn import start_processes
 
 import asyncopt
-from asyncopt.run.fork_server import kept
 from benches.conftest import Say
 from benches.interleave import ROUNDS, Pair, interleave, record, replay
 from benches.peers.start import meet, meet_ours
@@ -33,7 +32,7 @@ def ours(weights: torch.Tensor) -> None:
 
 
 def first(weights: torch.Tensor) -> None:
-    kept.servers.clear()
+    asyncopt.stop_fork_server()
     ours(weights)
 
 

@@ -117,6 +117,7 @@ def cross_validate(
         TaskError: a fold failed; ``task`` is its place among those that were trained.
         WorkerError, RunTimeout: a worker could not start.
         CheckpointError: ``directory`` cannot be read or written.
+        RuntimeError: this is a daemonic process, such as a worker of ``multiprocessing.Pool``.
         ValueError: ``directory`` holds folds of another call; the message names what differs.
         TypeError, ValueError: an argument is wrong, or with ``directory`` holds what cannot be
             compared with an earlier call (a lock, an open file); nothing was started.

@@ -14,6 +14,7 @@ from asyncopt.methods.staff import Parcel
 from asyncopt.run.plan import Plan
 from asyncopt.run.random_states import draw_root
 from asyncopt.run.sources import whole
+from asyncopt.run.spawn import refuse_daemons
 
 __all__ = ["TaskResult", "make_plan", "map_tasks", "run_tasks"]
 
@@ -108,6 +109,7 @@ def map_tasks(
         TaskError: a task failed and ``on_error`` is "raise".
         WorkerError: a worker could not start.
         RunTimeout: a worker was not ready in time.
+        RuntimeError: this is a daemonic process, such as a worker of ``multiprocessing.Pool``.
         TypeError, ValueError: an argument is wrong; nothing was started.
     """
     if not callable(fn):
@@ -145,6 +147,7 @@ def run_tasks(
 ) -> None:
     """`map_tasks` with each task's ending told as it comes; see `Pool` for the arguments."""
     retries = whole("retries", retries, 0)
+    refuse_daemons()
     if plan.seed is None:
         plan = replace(plan, seed=draw_root())
     parcel = Parcel(fn=fn, tasks=tasks, data=data)

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import errno
 import gc
+import importlib
 import io
 import os
 import pickle
@@ -14,11 +15,15 @@ import select
 import signal
 import socket
 import sys
+import time
+import traceback
 import warnings
 import weakref
 from collections.abc import Sequence
 from multiprocessing import resource_tracker, spawn
 from typing import Any, NamedTuple, NoReturn
+
+import torch
 
 from asyncopt import _core
 from asyncopt.run.random_states import Stream
@@ -41,6 +46,7 @@ RECORD = 1 << 17  # bytes of a record at most
 DESCRIPTORS = 250  # in a record at most; the kernel takes 253
 EXIT_CODE = 4  # bytes
 PR_SET_PDEATHSIG = 1
+LOOKS, NAP = 50, 0.01  # how often, and s between: a thread that was joined may not yet be gone
 # Variables that no imported library has read: pytest's says which test runs.
 UNHEEDED = ("PYTEST_CURRENT_TEST",)
 
@@ -138,11 +144,12 @@ def close(*fds: int) -> None:
 # --- In the server --------------------------------------------------------------------------------
 
 
-def serve(line: socket.socket) -> NoReturn:
-    """Fork when told to, until nobody is at the line's other end; in forks: live."""
+def serve(line: socket.socket, preload: Sequence[str]) -> NoReturn:
+    """Import, then fork on request until nobody is at the line's other end; in forks: live."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, the kernel would reap them
     _core.expect_forks()
     Stream(None).enter()  # imports numpy.random, which takes each fork 10 ms else
+    problem = _import(preload)
     registry: Any = weakref.finalize
     for made_by_imports in list(registry._registry):
         made_by_imports.atexit = False  # torch's would take its operators back, in every fork
@@ -159,32 +166,106 @@ def serve(line: socket.socket) -> NoReturn:
                 _tell(fd, *forks.pop(fd))
                 continue
             try:
-                orders = _fork(line, forks, poll)
-            except (HungUp, BrokenPipeError):
+                orders = _answer(line, forks, poll, problem)
+            except HungUp:
                 os._exit(0)  # and the kernel kills the forks
-            except OSError as error:
-                send(line, error)
-            else:
-                if orders is not None:
-                    _live(me, *orders)
+            if orders is not None:
+                line.close()
+                _live(me, *orders)
+
+
+def _import(names: Sequence[str]) -> ImportError | None:
+    """Import modules; why forks are not to be made then."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except (Exception, SystemExit) as error:
+            problem = ImportError(
+                f"preload: expected modules that a new process can import, got {name!r}, which "
+                f"raised {type(error).__name__}: {error}",
+                name=name,
+            )
+            problem.add_note("".join(traceback.format_exception(error)).strip())
+            return problem
+        found = "CUDA" if torch.cuda.is_initialized() else "a thread" if _has_threads() else ""
+        if found:
+            return ImportError(
+                f"preload: expected modules that start neither threads nor CUDA, which forks "
+                f"cannot use, got {name!r}, which started {found}; import it in fn instead",
+                name=name,
+            )
+    return None
+
+
+def _has_threads() -> bool:
+    """Whether there are threads that outlive a fork; OpenBLAS, for one, ends its own before it."""
+    pid = _fork_quietly()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    for _ in range(LOOKS):
+        if len(os.listdir("/proc/self/task")) == 1:
+            return False
+        time.sleep(NAP)
+    return True
+
+
+def _fork_quietly() -> int:
+    with warnings.catch_warnings():  # of threads, such as those of OpenBLAS
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def _answer(
+    line: socket.socket,
+    forks: dict[int, tuple[int, int]],
+    poll: select.poll,
+    problem: ImportError | None,
+) -> tuple[Request, list[int]] | None:
+    """Fork as the next request says; in the fork: that request and its descriptors.
+
+    Raises:
+        HungUp: there will be none.
+    """
+    try:
+        _, [end] = receive(line)
+    except OSError:
+        return None  # there was no room for the channel: at its other end it has closed
+    with socket.socket(fileno=end) as channel, contextlib.suppress(HungUp, ConnectionError):
+        try:
+            return _fork(channel, forks, poll, problem)
+        except (OSError, ImportError) as error:
+            send(channel, error)
+    return None
 
 
 def _fork(
-    line: socket.socket, forks: dict[int, tuple[int, int]], poll: select.poll
+    channel: socket.socket,
+    forks: dict[int, tuple[int, int]],
+    poll: select.poll,
+    problem: ImportError | None,
 ) -> tuple[Request, list[int]] | None:
-    """Fork as the next message says; in the fork: that message and its descriptors."""
+    """Fork as the channel says, unless its other end has given up; see :func:`_answer`.
+
+    Raises:
+        ImportError: it is the problem.
+        OSError: there is no room for another process, or for descriptors; there is no fork then.
+    """
     with contextlib.ExitStack() as ours:
-        request, fds = receive(line)
+        request, fds = receive(channel)
         ours.callback(close, *fds)
+        if problem is not None:
+            raise problem
+        hang_up = select.poll()
+        hang_up.register(channel, 0)
+        if hang_up.poll(0):
+            return None
         status, end = os.pipe()
         ours.callback(os.close, status)
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, end)
-            with warnings.catch_warnings():  # of threads, such as those of OpenBLAS
-                warnings.simplefilter("ignore", DeprecationWarning)
-                pid = os.fork()
+            pid = _fork_quietly()
             if pid == 0:
-                line.close()
                 close(status, *forks, *(other for _, other in forks.values()))
                 ours.pop_all()
                 return request, fds
@@ -192,7 +273,7 @@ def _fork(
             undo.callback(os.kill, pid, signal.SIGKILL)
             pidfd = os.pidfd_open(pid)
             undo.callback(os.close, pidfd)
-            send(line, pid, [pidfd, status])
+            send(channel, pid, [pidfd, status])
             undo.pop_all()
     forks[pidfd] = pid, end
     poll.register(pidfd, select.POLLIN)

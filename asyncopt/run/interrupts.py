@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Sequence
+from multiprocessing import connection
 from types import FrameType, TracebackType
+from typing import Any
 
-__all__ = ["Interrupts"]
+__all__ = ["Interrupts", "wait"]
 
 
 class _Terminated(BaseException):
@@ -30,10 +33,12 @@ class Interrupts:
         self._previous: dict[int, signal.Handlers] = {}
         self._came = 0  # the signal that check() has not raised yet
         self._count = 0
+        self._outer: Interrupts | None = None
 
     def __enter__(self) -> Interrupts:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         if threading.current_thread() is threading.main_thread():
+            self._outer, _Innermost.context = _Innermost.context, self
             own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
             for number, handler in own.items():
                 if signal.getsignal(number) == handler:
@@ -49,6 +54,8 @@ class Interrupts:
         except _Terminated:
             kind = _Terminated
         finally:
+            if _Innermost.context is self:
+                _Innermost.context = self._outer
             for number, handler in self._previous.items():
                 signal.signal(number, handler)
             os.close(self._wake)
@@ -76,6 +83,28 @@ class Interrupts:
             raise _exception(number)
         self._came = number
         os.eventfd_write(self._wake, 1)
+
+
+class _Innermost:
+    """The context that the main thread has entered last."""
+
+    context: Interrupts | None = None
+
+
+def wait(objects: Sequence[Any], timeout: float) -> list[Any]:
+    """As ``multiprocessing.connection.wait``, but a signal that was noted ends it.
+
+    Call it where a run can be interrupted: nothing is under way that an exception would lose.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, noted by the :class:`Interrupts` in which the main thread is.
+    """
+    noting = _Innermost.context
+    if noting is None or threading.current_thread() is not threading.main_thread():
+        return connection.wait(objects, timeout)
+    ready: list[Any] = connection.wait([*objects, noting.fileno()], timeout)
+    noting.check()
+    return ready
 
 
 def _exception(number: int) -> BaseException:

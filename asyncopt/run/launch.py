@@ -23,6 +23,7 @@ from asyncopt.run.outcome import Loss
 from asyncopt.run.plan import Plan
 from asyncopt.run.processes import ProcessMember
 from asyncopt.run.random_states import draw_root
+from asyncopt.run.spawn import refuse_daemons
 from asyncopt.run.supervise import supervise
 from asyncopt.run.telemetry.history import History
 from asyncopt.run.telemetry.recorder import Recorder
@@ -142,6 +143,7 @@ def launch(
     timeout: float | None = None,
     start_timeout: float = 300.0,
     seed: int | None = None,
+    preload: Sequence[str] = (),
     on_failure: str = "raise",
     restarts: int = 3,
     stall_timeout: float | None = None,
@@ -167,9 +169,11 @@ def launch(
     name. All others are sent by value, with the globals that they use: lambdas, closures, and what
     is defined in a notebook, in an interactive session, on stdin or under that ``if``. A worker's
     change to such a global stays in that worker, except what it writes to a tensor.
-    They are forks, though not of this process: the first launch of a thread starts one that does
-    nothing but import torch, once for all workers of this launch and the next ones; it ends with
-    the thread. A change of the environment, of limits or of users starts another.
+    They are forks, though not of this process: the first launch starts a fork server that does
+    nothing but import torch and the modules of ``preload``, once for all workers of this launch and
+    the next ones, in any thread. It ends with this process, or by
+    :func:`asyncopt.stop_fork_server`. A change of the environment, of limits, of users or of
+    ``preload`` starts another; the last two are kept.
     Tensors in ``args`` are moved to shared memory, with every view of them, so what one worker
     writes to them all see, and this process too. They cannot be resized from then on, and numpy
     arrays that were made of them before do not follow. Numpy arrays in ``args`` are copied to
@@ -225,6 +229,12 @@ def launch(
             barrier.
         seed: root of the workers' random streams, an integer >= 0. None: one number that is drawn
             from torch's global generator.
+        preload: names of modules to import once, in the process that workers are forked from,
+            before the workers start: for what takes long to import. They must start no threads
+            and no CUDA, which is refused, and open no files or connections, which all workers would
+            share. A module named here that has changed on disk, once this
+            process has imported it, is imported anew; after changes of what it imports in turn,
+            call :func:`asyncopt.stop_fork_server`.
         on_failure: "raise": end the run; "continue": go on with the others, which meet at barriers
             without it; "restart": replace it.
         restarts: how often each worker is replaced at most; the next loss ends the run. A
@@ -254,6 +264,8 @@ def launch(
         KeyboardInterrupt: Ctrl-C; all workers have been ended. After a SIGTERM this process ends
             by it in the same order.
         SegmentError: there is no room for tensors and arrays in shared memory.
+        ImportError: a module of ``preload`` cannot be imported, or is not fit for it.
+        RuntimeError: this is a daemonic process, such as a worker of ``multiprocessing.Pool``.
         TypeError, ValueError: an argument is wrong; nothing was started.
     """
     _check(fn, args, mode)
@@ -276,8 +288,16 @@ def launch(
         devices=devices,
         lag=lag,
         seed=seed,
+        preload=preload,
     )
-    if mode == "thread" and seed is not None:
+    if mode == "process":
+        refuse_daemons(", or use mode='thread'")
+    elif plan.preload:
+        raise ValueError(
+            f"preload: expected no modules with mode='thread', as threads import what this process "
+            f"imports, got {list(plan.preload)}"
+        )
+    elif seed is not None:
         raise ValueError(
             "seed: expected None with mode='thread', as threads share the generators of this "
             f"process, got {seed}; call torch.manual_seed({seed})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,7 @@ class Plan:
         devices: of the workers in the order of ranks; None: they train in place, on the host.
         lag: pushes of its own that a worker with a device may be behind.
         seed: root of the workers' random streams; None: drawn from torch's global generator.
+        preload: modules that are imported once for all worker processes.
     """
 
     workers: int
@@ -64,6 +66,7 @@ class Plan:
     devices: tuple[torch.device, ...] | None = None
     lag: int = 0
     seed: int | None = None
+    preload: tuple[str, ...] = ()
 
     @classmethod
     def check(
@@ -87,6 +90,7 @@ class Plan:
         devices: Any = None,
         lag: Any = 0,
         seed: Any = None,
+        preload: Any = (),
     ) -> Plan:
         """Build a plan from what the user passed to ``launch``.
 
@@ -131,6 +135,7 @@ class Plan:
             devices=found,
             lag=lag,
             seed=None if seed is None else _count("seed", seed, least=0),
+            preload=_modules(preload),
         )
 
     def cpus(self, rank: int) -> tuple[int, ...]:
@@ -177,6 +182,21 @@ def _count(name: str, value: Any, least: int = 1) -> int:
     if count < least:
         raise ValueError(f"{name}: expected an integer >= {least}, got {count}")
     return int(count)
+
+
+def _modules(preload: Any) -> tuple[str, ...]:
+    if isinstance(preload, str) or not isinstance(preload, Iterable):
+        raise TypeError(
+            f"preload: expected a list of module names, got {preload!r}; for one module write "
+            "preload=['name']"
+        )
+    names = tuple(preload)
+    for name in names:
+        if not isinstance(name, str) or not all(map(str.isidentifier, name.split("."))):
+            raise ValueError(
+                f"preload: expected absolute module names such as 'package.module', got {name!r}"
+            )
+    return names
 
 
 def _seconds(name: str, value: Any) -> float:

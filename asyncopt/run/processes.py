@@ -54,6 +54,7 @@ class SpawnedMember(Member):
             before_start=lambda: fill(box),
             patience=plan.start_timeout,
             stream=Stream(seed),
+            preload=plan.preload,
         )
 
     def start(self) -> None:
@@ -62,6 +63,7 @@ class SpawnedMember(Member):
         Raises:
             TypeError: something that was to be sent cannot be pickled.
             OSError: the system has no room for another process.
+            ImportError: a module to preload cannot be imported.
             RunTimeout: torch could not be imported in time.
         """
         try:

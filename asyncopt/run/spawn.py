@@ -31,7 +31,22 @@ from asyncopt.run.fork_server import fork
 from asyncopt.run.forks import Received, close, read_exit_code
 from asyncopt.run.random_states import Stream
 
-__all__ = ["WorkerProcess"]
+__all__ = ["WorkerProcess", "refuse_daemons"]
+
+
+def refuse_daemons(more: str = "") -> None:
+    """Raise RuntimeError in a daemonic process, which multiprocessing lets start no others.
+
+    Args:
+        more: a further remedy.
+    """
+    current = process.current_process()
+    if current.daemon:
+        raise RuntimeError(
+            f"workers: expected a process that may start others, got a daemonic one, "
+            f"{current.name}; create it with daemon=False, or by "
+            f"concurrent.futures.ProcessPoolExecutor in place of multiprocessing.Pool{more}"
+        )
 
 
 def _preparation(name: str) -> dict[str, Any]:
@@ -52,6 +67,7 @@ class WorkerProcess(context.SpawnProcess):
         cpus: CPUs to pin the child to from its first instruction on; empty: leave it free.
         before_start: called in the parent while descriptors can be handed to the child.
         patience: s that the first worker's imports may take.
+        preload: names of modules that are imported once for all workers.
         stream: random numbers of the child until its job seeds others.
     """
 
@@ -65,10 +81,11 @@ class WorkerProcess(context.SpawnProcess):
         before_start: Callable[[], None],
         patience: float,
         stream: Stream,
+        preload: tuple[str, ...],
     ) -> None:
         super().__init__(name=f"asyncopt-worker-{rank}")
         self._job = job
-        self._start = (environment, cpus, before_start, patience, stream)
+        self._start = (environment, cpus, before_start, patience, stream, preload)
 
     def run(self) -> None:
         """In the child: the job."""
@@ -95,7 +112,7 @@ class _WorkerPopen(Popen):
         return len(self._fds) - 1
 
     def _launch(self, worker: WorkerProcess) -> None:
-        environment, cpus, before_start, patience, stream = worker._start
+        environment, cpus, before_start, patience, stream, preload = worker._start
         message = io.BytesIO()
         context.set_spawning_popen(self)
         try:
@@ -108,7 +125,7 @@ class _WorkerPopen(Popen):
         child_start, start = os.pipe()  # stays open in the parent: its end tells of the parent's
         try:
             self._server, self._fork = fork(
-                environment, cpus, stream, child_start, self._fds, patience
+                environment, preload, cpus, stream, child_start, self._fds, patience
             )
         except BaseException:
             os.close(start)

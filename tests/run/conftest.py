@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from asyncopt.run.fork_server import OWNER
+
 
 def children(pid: int | str = "self") -> set[int]:
     """The process ids of a process's living children."""
@@ -43,12 +45,17 @@ def settings() -> tuple[dict[str, str], int]:
     return own, torch.get_num_threads()
 
 
+def threads() -> list[threading.Thread]:
+    """Those of this process, but the owner of a fork server, which stays."""
+    return [thread for thread in threading.enumerate() if thread.name != OWNER]
+
+
 torch.optim.SGD([torch.zeros(1)])  # the first optimizer makes torch set an environment variable
 
 
 @pytest.fixture(autouse=True)
 def threads_and_settings() -> Iterator[None]:
-    threads_before, settings_before = threading.enumerate(), settings()
+    threads_before, settings_before = threads(), settings()
     yield
-    assert threading.enumerate() == threads_before
+    assert threads() == threads_before
     assert settings() == settings_before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import os
 import random
 import resource
@@ -403,3 +404,16 @@ def look_up(worker: Worker, table: torch.nn.Module, optimizer: Any) -> None:
 def nothing_but_a_name(worker: Worker, kind: type) -> tuple[str, bool]:
     """The module of a class, and whether this worker imports the same."""
     return kind.__module__, kind is Bias
+
+
+def wait_for_leave(worker: Worker, flags: torch.Tensor) -> int:
+    """Says that it is there, and returns the process that it is a fork of once it may."""
+    flags[0] = 1
+    wait_for(lambda: bool(flags[1]))
+    return os.getppid()
+
+
+def where_imported(worker: Worker, module: str) -> tuple[int, int, str]:
+    """In which process a module of the tests was imported, whose fork this is, and its text."""
+    found = importlib.import_module(module)
+    return found.PROCESS, os.getppid(), found.TEXT

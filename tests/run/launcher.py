@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,9 @@ from asyncopt.run.observe import RunView
 def announce_and_wait(worker: Worker) -> None:
     os.write(1, f"{os.getpid()}\n".encode())
     time.sleep(60)
+
+
+def do_nothing(worker: Worker) -> None: ...
 
 
 class Witness:
@@ -36,6 +40,10 @@ def observers(*args: Any) -> Iterator[Witness]:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["after a thread"]:
+        thread = threading.Thread(target=launch, args=(do_nothing,))
+        thread.start()
+        thread.join()
     try:
         with mock.patch("asyncopt.run.launch._observers", observers):
             launch(announce_and_wait, workers=2)

@@ -33,6 +33,15 @@ from .jobs import OneWay, Unlucky, nothing
         ({"timeout": "1"}, TypeError, r"timeout: expected seconds > 0, got '1'"),
         ({"start_timeout": -1}, ValueError, r"start_timeout: expected seconds > 0, got -1"),
         ({"start_timeout": float("nan")}, ValueError, r"start_timeout: expected .* got nan"),
+        ({"preload": "json"}, TypeError, r"preload: expected a list .* write preload=\['name'\]"),
+        ({"preload": 3}, TypeError, r"preload: expected a list of module names, got 3; .*"),
+        ({"preload": [3]}, ValueError, r"preload: expected absolute module names .* got 3"),
+        ({"preload": [".near"]}, ValueError, r"preload: expected absolute .* got '\.near'"),
+        (
+            {"preload": ["json"], "mode": "thread"},
+            ValueError,
+            r"preload: expected no modules with mode='thread', .* got \['json'\]",
+        ),
         (
             {"on_failure": "ignore"},
             ValueError,

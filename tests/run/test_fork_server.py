@@ -6,16 +6,20 @@ import os
 import resource
 import signal
 import threading
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from asyncopt.run import fork_server, launch
+from asyncopt.errors import RunTimeout
+from asyncopt.run import fork_server, launch, stop_fork_server
+from asyncopt.run.fork_server import kept
 
 from . import jobs
-from .conftest import gone
+from .conftest import children, gone
 
 VARIABLE = "ASYNCOPT_TEST_VARIABLE"
 
@@ -121,10 +125,107 @@ def test_one_that_cannot_import_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     kin()
 
 
-def test_it_ends_with_its_thread() -> None:
+def in_threads(call: Callable[[], object], count: int = 1) -> None:
+    """Call in some threads at the same time."""
+    barrier = threading.Barrier(count)
+
+    def run() -> None:
+        barrier.wait()
+        call()
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_threads_share_it() -> None:
+    stop_fork_server()
     found: list[jobs.Kin] = []
-    thread = threading.Thread(target=lambda: found.extend(kin()))
+    in_threads(lambda: found.extend(kin()), 20)
+    assert len(found) == 20
+    assert len({each.server for each in found}) == 1
+
+
+def test_it_outlives_the_thread_that_started_it() -> None:
+    stop_fork_server()
+    found: list[jobs.Kin] = []
+    in_threads(lambda: found.extend(kin()))
+    assert not gone(found[0].server)
+    assert kin()[0].server == found[0].server
+
+
+def test_it_can_be_stopped() -> None:
+    [before] = kin()
+    stop_fork_server()
+    assert gone(before.server)
+    stop_fork_server()
+    [after] = kin()
+    assert after.server != before.server
+
+
+def test_one_that_is_stopped_lets_its_workers_return() -> None:
+    flags = torch.zeros(2, dtype=torch.int64).share_memory_()
+    servers: list[int] = []
+
+    def run() -> None:
+        servers.extend(launch(jobs.wait_for_leave, (flags,), workers=1).results)
+
+    thread = threading.Thread(target=run)
     thread.start()
+    jobs.wait_for(lambda: bool(flags[0]))
+    stop_fork_server()
+    [after] = kin()
+    flags[1] = 1
     thread.join()
-    assert gone(found[0].server)
-    assert kin()[0].server != found[0].server
+    assert servers != [after.server]
+    assert gone(servers[0])
+
+
+def test_a_forked_child_has_one_of_its_own() -> None:
+    [before] = kin()
+    read, write = os.pipe()
+    kept.lock.acquire()  # as another thread may; the child has none that would release it
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        try:
+            os.write(write, str(kin()[0].server).encode())
+        finally:
+            os._exit(0)
+    kept.lock.release()
+    os.close(write)
+    with open(read) as pipe:
+        [own] = map(int, pipe.read().split())
+    os.waitpid(child, 0)
+    assert own != before.server
+    jobs.wait_for(lambda: gone(own))
+    assert kin()[0].server == before.server
+
+
+def test_ctrl_c_cannot_end_it_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted = "import os, signal; os.kill(os.getpid(), signal.SIGINT)\n"
+    monkeypatch.setattr(fork_server, "PROGRAM", interrupted + fork_server.PROGRAM)
+    stop_fork_server()
+    kin()
+    stop_fork_server()
+
+
+def test_a_launch_that_gives_up_leaves_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    (tmp_path / "late.py").write_text(f"open({str(fifo)!r}).read()")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        RunTimeout, match=r"^start_timeout: expected all workers to start within 0\.2"
+    ):
+        launch(jobs.nothing, workers=1, preload=["late"], threads_per_worker=1, start_timeout=0.2)
+    server = kept.servers[-1].pid
+    fifo.write_text("")
+    run = launch(jobs.look_at_kin, (VARIABLE,), workers=1, preload=["late"], threads_per_worker=1)
+    assert run.results[0].server == server
+    assert children(server) == set()

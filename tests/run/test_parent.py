@@ -20,15 +20,21 @@ LIMIT = 30.0  # s for the workers of a dead launcher to be gone; 2 on an idle ma
 
 
 @contextmanager
-def launcher(script: Path = LAUNCHER) -> Iterator[subprocess.Popen[str]]:
-    """The program in a session of its own, as a terminal would start it."""
+def launcher(
+    script: Path = LAUNCHER, *arguments: str, folder: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """The program in a session of its own, as a terminal would start it.
+
+    Its modules are found in ``folder`` first.
+    """
+    path = [*([] if folder is None else [str(folder)]), *filter(None, sys.path)]
     with subprocess.Popen(
-        [sys.executable, str(script)],
+        [sys.executable, str(script), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
     ) as process:
         try:
             yield process
@@ -48,9 +54,13 @@ def wait_until(true: Callable[[], bool], limit: float) -> None:
         time.sleep(0.005)
 
 
-def test_workers_die_with_a_killed_launcher() -> None:
-    with launcher() as process:
-        pids = announced(process)
+@pytest.mark.parametrize("arguments", [(), ("after a thread",)])
+def test_workers_die_with_a_killed_launcher(arguments: tuple[str, ...]) -> None:
+    """Also where the fork server was started by a thread that is over."""
+    with launcher(LAUNCHER, *arguments) as process:
+        announced(process)
+        pids = descendants(process.pid)
+        assert len(pids) == 3
         process.kill()
         wait_until(lambda: all(map(gone, pids)), LIMIT)
 
@@ -74,6 +84,27 @@ def test_ctrl_c_ends_all_quietly() -> None:
         assert stderr == "interrupted\n"
         assert process.returncode == 1
         assert all(map(gone, pids))
+
+
+def test_ctrl_c_while_the_fork_server_starts(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import sys\nif '--multiprocessing-fork' in sys.orig_argv: open({str(fifo)!r}).read()\n"
+    )
+
+    def opened_by(pid: int) -> list[str]:
+        return [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+
+    with launcher(folder=tmp_path) as process, open(os.open(fifo, os.O_RDWR)):
+        wait_until(lambda: len(descendants(process.pid)) == 1, limit=60)
+        [server] = descendants(process.pid)
+        wait_until(lambda: str(fifo) in opened_by(server), limit=60)
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=30)
+        assert stdout == "ended: KeyboardInterrupt\n"
+        assert stderr == "interrupted\n"
+        assert gone(server)
 
 
 def test_sigterm_ends_the_run_and_then_the_launcher() -> None:
