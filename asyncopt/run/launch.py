@@ -232,9 +232,9 @@ def launch(
         preload: names of modules to import once, in the process that workers are forked from,
             before the workers start: for what takes long to import. They must start no threads
             and no CUDA, which is refused, and open no files or connections, which all workers would
-            share. A module named here that has changed on disk, once this
-            process has imported it, is imported anew; after changes of what it imports in turn,
-            call :func:`asyncopt.stop_fork_server`.
+            share. A change of the file of a module named here, if this process has imported it,
+            starts another server; after changes of what it imports in turn, call
+            :func:`asyncopt.stop_fork_server`.
         on_failure: "raise": end the run; "continue": go on with the others, which meet at barriers
             without it; "restart": replace it.
         restarts: how often each worker is replaced at most; the next loss ends the run. A
