@@ -143,6 +143,7 @@ class Plan:
         self,
         kernel: int,
         param: torch.Tensor,
+        local: torch.Tensor,
         state: dict[str, object] | None,
         entry_names: tuple[str, ...],
         entries: tuple[object, ...],
@@ -181,11 +182,12 @@ class Plan:
         rows: tuple[int, int] | None,
         /,
     ) -> int: ...
-    def settle(
+    def keep_gradients(self) -> None: ...
+    def has_gradients(
         self,
         groups: list[dict[str, object]],
-        state: dict[torch.Tensor, object],
-        grads: list[torch.Tensor],
+        grads: list[torch.Tensor | None],
+        addresses: list[int],
         /,
     ) -> bool: ...
     def is_finite(self, grads: list[torch.Tensor | None], /) -> bool: ...

@@ -12,6 +12,14 @@ PyObject* grad_name() {
   return name;
 }
 
+// The C function behind an attribute of `type`; null where a subclass has its own.
+const PyGetSetDef* getter(PyObject* type, PyObject* name) {
+  const auto found = py::reinterpret_steal<py::object>(PyObject_GetAttr(type, name));
+  if (!found) throw py::error_already_set();
+  if (!Py_IS_TYPE(found.ptr(), &PyGetSetDescr_Type)) return nullptr;
+  return reinterpret_cast<PyGetSetDescrObject*>(found.ptr())->d_getset;
+}
+
 // Throws ValueError if one of them is not a row of the parameter.
 void check_rows(std::span<const std::int64_t> rows, std::int64_t count, std::size_t param) {
   std::int64_t low = 0, high = -1;
@@ -27,13 +35,16 @@ void check_rows(std::span<const std::int64_t> rows, std::int64_t count, std::siz
 
 }  // namespace
 
+bool is_negated(PyObject* tensor) {
+  static PyObject* const name = PyUnicode_InternFromString("is_neg");
+  const auto found = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(tensor, name));
+  if (!found) throw py::error_already_set();
+  return found.ptr() == Py_True;
+}
+
 // Calling the getter itself spares a step the attribute's lookup, a third of the cost of .grad.
 const PyGetSetDef* Plan::Tensor::grad_getter(PyObject* param) {
-  const auto found = py::reinterpret_steal<py::object>(
-      PyObject_GetAttr(reinterpret_cast<PyObject*>(Py_TYPE(param)), grad_name()));
-  if (!found) throw py::error_already_set();
-  if (!Py_IS_TYPE(found.ptr(), &PyGetSetDescr_Type)) return nullptr;
-  return reinterpret_cast<PyGetSetDescrObject*>(found.ptr())->d_getset;
+  return getter(reinterpret_cast<PyObject*>(Py_TYPE(param)), grad_name());
 }
 
 py::object Plan::Tensor::gradient() const {
@@ -44,11 +55,22 @@ py::object Plan::Tensor::gradient() const {
   return found;
 }
 
-// Are the parameters' gradients still the objects that were settled on?
-bool Plan::settled_gradients() const {
-  for (std::size_t i = 0; i < tensors_.size(); ++i)
-    if (tensors_[i].gradient().ptr() != held_[i].ptr()) return false;
-  return true;
+bool Plan::Tensor::is_frozen() const {
+  static PyObject* const name = PyUnicode_InternFromString("requires_grad");
+  static const PyGetSetDef* const of_tensors =
+      getter(py::module_::import("torch").attr("Tensor").ptr(), name);
+  const auto found = py::reinterpret_steal<py::object>(
+      of_tensors != nullptr ? of_tensors->get(param.ptr(), of_tensors->closure)
+                            : PyObject_GetAttr(param.ptr(), name));
+  if (!found) throw py::error_already_set();
+  return found.ptr() == Py_False;
+}
+
+bool Plan::Tensor::has_layout_of(const dlpack::Tensor& other) const {
+  return other.dtype.code == code && other.dtype.bits == bits &&
+         static_cast<std::size_t>(other.ndim) == shape.size() &&
+         std::equal(shape.begin(), shape.end(), other.shape) &&
+         std::equal(strides.begin(), strides.end(), other.strides);
 }
 
 // Points the blocks at the gradients. False: a tensor or gradient is not as the kernels need it.
@@ -56,7 +78,6 @@ bool Plan::read_gradients(const py::object& grads) {
   dlpack::Tensor param{}, grad{};
   held_.clear();
   updated_ = 0;
-  settled_ = false;
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     Tensor& t = tensors_[i];
     blocks_[i].grad = nullptr;
@@ -66,7 +87,8 @@ bool Plan::read_gradients(const py::object& grads) {
                                    PyList_GetItem(grads.ptr(), static_cast<Py_ssize_t>(i)));
     if (!g) throw py::error_already_set();
     if (g.is_none()) continue;
-    if (api_->describe(t.param.ptr(), &param) != 0) throw py::error_already_set();
+    if (keeps_gradients_ && grads.is_none() && t.is_frozen()) return false;
+    if (api_->describe(t.local.ptr(), &param) != 0) throw py::error_already_set();
     if (!locate(i, param)) return false;
     // That a gradient is sparse comes out when it cannot be described. That is slow, so it is asked
     // for where one was sparse before, and nowhere else: asking takes time, too.
@@ -79,7 +101,7 @@ bool Plan::read_gradients(const py::object& grads) {
       continue;
     }
     if (!is_here(grad) || grad.dtype.code != t.code || grad.dtype.bits != t.bits ||
-        !dlpack::same_layout(param, grad))
+        !dlpack::same_layout(param, grad) || (may_be_negated(grad) && is_negated(g.ptr())))
       return false;
     // Without elements there is no address, and yet a step to count; with elements but no address
     // it is one of autograd's symbolic zeros.
@@ -103,6 +125,10 @@ bool Plan::read_sparse(std::size_t i, const py::object& grad, const dlpack::Tens
     if (api_->describe(found.ptr(), &t) != 0) throw py::error_already_set();
     if (!dlpack::row_major(t)) {  // as the values are when the loss is a sum
       found = found.attr("contiguous")();
+      if (api_->describe(found.ptr(), &t) != 0) throw py::error_already_set();
+    }
+    if (may_be_negated(t) && is_negated(found.ptr())) {
+      found = found.attr("resolve_neg")();
       if (api_->describe(found.ptr(), &t) != 0) throw py::error_already_set();
     }
     return found;
@@ -129,20 +155,24 @@ bool Plan::read_sparse(std::size_t i, const py::object& grad, const dlpack::Tens
   return true;
 }
 
-bool Plan::settle(const py::list& groups, const py::dict& state, const py::list& grads) {
-  const auto lock = one_caller();
-  settled_ = current(groups, state) && read_gradients(py::none()) &&
-             held_.size() == tensors_.size() && grads.size() == tensors_.size();
-  for (std::size_t i = 0; settled_ && i < held_.size(); ++i)
-    settled_ = held_[i].ptr() == PyList_GET_ITEM(grads.ptr(), static_cast<Py_ssize_t>(i));
-  if (!settled_) return false;
-  kept_.resize(tensors_.size());
-  for (std::size_t i = 0; i < tensors_.size(); ++i) {
-    dlpack::Tensor now{}, kept{};
-    if (api_->describe(tensors_[i].param.ptr(), &now) != 0 ||
-        (kept_[i] && api_->describe(kept_[i].ptr(), &kept) != 0))
-      throw py::error_already_set();
-    if (now.data != kept.data) kept_[i] = tensors_[i].param.attr("detach")();
+bool Plan::has_gradients(const py::list& groups, const py::list& grads,
+                         const py::list& addresses) const {
+  const std::size_t n = tensors_.size();
+  if (!holds_parameters(groups) || grads.size() != n || addresses.size() != n) return false;
+  dlpack::Tensor described{};
+  for (std::size_t i = 0; i < n; ++i) {
+    PyObject* const expected = PyList_GET_ITEM(grads.ptr(), static_cast<Py_ssize_t>(i));
+    if (tensors_[i].gradient().ptr() != expected) return false;
+    if (expected == Py_None) {
+      if (!tensors_[i].is_frozen()) return false;
+      continue;
+    }
+    if (api_->describe(expected, &described) != 0) throw py::error_already_set();
+    const void* const address =
+        PyLong_AsVoidPtr(PyList_GET_ITEM(addresses.ptr(), static_cast<Py_ssize_t>(i)));
+    if (dlpack::elements(described) != 0 && dlpack::data_of(described) != address) return false;
+    if (api_->describe(tensors_[i].local.ptr(), &described) != 0) throw py::error_already_set();
+    if (!tensors_[i].has_layout_of(described)) return false;
   }
   return true;
 }

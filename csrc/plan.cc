@@ -67,12 +67,12 @@ void Plan::add_group() {
   rates_.emplace_back();
 }
 
-void Plan::add_tensor(std::size_t kernel, py::object param, py::object state, py::tuple entry_names,
-                      py::tuple entries, std::uintptr_t param_at,
+void Plan::add_tensor(std::size_t kernel, py::object param, py::object local, py::object state,
+                      py::tuple entry_names, py::tuple entries, std::uintptr_t param_at,
                       const std::vector<std::uintptr_t>& slots_at, std::uintptr_t scalars_at,
                       std::optional<std::uintptr_t> book_at) {
   dlpack::Tensor t{};
-  if (api_->describe(param.ptr(), &t) != 0) throw py::error_already_set();
+  if (api_->describe(local.ptr(), &t) != 0) throw py::error_already_set();
   const auto code = t.dtype.code, bits = t.dtype.bits;
   std::vector<std::int64_t> shape(t.shape, t.shape + t.ndim);
   std::vector<std::int64_t> strides(t.strides, t.strides + t.ndim);
@@ -104,7 +104,7 @@ void Plan::add_tensor(std::size_t kernel, py::object param, py::object state, py
     }
   }
   const PyGetSetDef* const grad = Tensor::grad_getter(param.ptr());
-  tensors_.push_back({std::move(param), std::move(state), std::move(entry_names),
+  tensors_.push_back({std::move(param), std::move(local), std::move(state), std::move(entry_names),
                       std::move(entries), code, bits, std::move(shape), std::move(strides),
                       groups_.size() - 1, grad});
   ++group_sizes_.back();
@@ -114,8 +114,8 @@ void Plan::add_tensor(std::size_t kernel, py::object param, py::object state, py
     groups_[g].blocks = {at, group_sizes_[g]};
 }
 
-// Are these still the groups, the state and the state's tensors that the plan was made for?
-bool Plan::current(const py::list& groups, const py::dict& state) const {
+// Are the parameters in these groups those that the plan was made for?
+bool Plan::holds_parameters(const py::list& groups) const {
   static PyObject* const params_key = PyUnicode_InternFromString("params");
   if (groups.size() != groups_.size()) return false;
   std::size_t i = 0;
@@ -128,6 +128,12 @@ bool Plan::current(const py::list& groups, const py::dict& state) const {
       if (PyList_GET_ITEM(params, static_cast<Py_ssize_t>(k)) != tensors_[i++].param.ptr())
         return false;
   }
+  return true;
+}
+
+// Are these still the groups, the state and the state's tensors that the plan was made for?
+bool Plan::current(const py::list& groups, const py::dict& state) const {
+  if (!holds_parameters(groups)) return false;
   Py_ssize_t position = 0;
   PyObject *key = nullptr, *value = nullptr;
   for (const Tensor& t : tensors_) {
@@ -170,7 +176,7 @@ bool Plan::read_rate(std::size_t group, PyObject* value) {
   dlpack::Tensor t{};
   if (api_->describe(value, &t) != 0) throw py::error_already_set();
   if (!is_here(t) || t.dtype.code != dlpack::kFloat || t.dtype.bits < 32 ||
-      dlpack::elements(t) != 1)
+      dlpack::elements(t) != 1 || is_negated(value))
     return false;
   rates_[group] = {dlpack::data_of(t), t.dtype.bits / std::size_t{8}};
   return true;
@@ -196,13 +202,9 @@ bool Plan::is_here(const dlpack::Tensor& tensor) const {
 
 // Follows a parameter whose memory was replaced (param.data = ...), where that is allowed.
 bool Plan::locate(std::size_t i, const dlpack::Tensor& param) {
-  const Tensor& t = tensors_[i];
-  if (!is_here(param) || param.dtype.code != t.code || param.dtype.bits != t.bits ||
-      static_cast<std::size_t>(param.ndim) != t.shape.size() ||
-      !std::equal(t.shape.begin(), t.shape.end(), param.shape) ||
-      !std::equal(t.strides.begin(), t.strides.end(), param.strides))
-    return false;
+  if (!is_here(param) || !tensors_[i].has_layout_of(param)) return false;
   std::byte* const data = dlpack::data_of(param);
+  if (may_be_negated(param) && is_negated(tensors_[i].local.ptr())) return false;
   if (target_ == nullptr) {
     blocks_[i].param = reinterpret_cast<std::uintptr_t>(data);
   } else if (target_->replica) {
@@ -233,13 +235,12 @@ int Plan::step(const How& how, const py::object& grads) { return step_with({}, h
 
 int Plan::step_with(const Scaling& scaling, const How& how, const py::object& grads) {
   const auto lock = one_caller();
-  const bool settled = settled_ && grads.is_none() && settled_gradients();
-  if (!settled && !current(how)) return kStale;
-  if (!settled && !read_gradients(grads)) return kOddGradient;
+  if (!current(how)) return kStale;
+  if (!read_gradients(grads)) return kOddGradient;
   read_hyper(how);
   const int updated = updated_;
   const bool applied = run(request(how), /*refresh=*/true, scaling);
-  if (!settled) held_.clear();
+  held_.clear();
   return applied ? updated : kSkipped;
 }
 
@@ -262,7 +263,7 @@ int Plan::step_rows(const How& how, std::size_t index, std::uintptr_t rows, std:
   if (!current(how)) return kStale;
   read_hyper(how);
   dlpack::Tensor param{};
-  if (api_->describe(tensors_.at(index).param.ptr(), &param) != 0) throw py::error_already_set();
+  if (api_->describe(tensors_.at(index).local.ptr(), &param) != 0) throw py::error_already_set();
   if (!locate(index, param)) return kOddGradient;
   Block block = blocks_[index];
   block.rows = reinterpret_cast<const std::int64_t*>(rows);
@@ -285,10 +286,9 @@ int Plan::catch_up(const How& how, std::optional<std::size_t> index,
     blocks_[i].grad = nullptr;
     blocks_[i].rows = nullptr;
     if (blocks_[i].book_rows == 0) continue;
-    if (api_->describe(tensors_[i].param.ptr(), &param) != 0) throw py::error_already_set();
+    if (api_->describe(tensors_[i].local.ptr(), &param) != 0) throw py::error_already_set();
     if (!locate(i, param)) return kOddGradient;
   }
-  settled_ = false;  // the blocks have lost their gradients
   Push payment = request(how);
   payment.skip_nonfinite = false;
   payment.catch_up = true;
@@ -362,7 +362,7 @@ std::uint64_t Plan::pull() {
   const auto lock = one_caller();
   dlpack::Tensor param{};
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
-    if (api_->describe(tensors_[i].param.ptr(), &param) != 0) throw py::error_already_set();
+    if (api_->describe(tensors_[i].local.ptr(), &param) != 0) throw py::error_already_set();
     if (!locate(i, param))
       throw py::value_error("params[" + std::to_string(i) + "]: was replaced since it was shared");
   }
@@ -420,15 +420,16 @@ void bind_plan(py::module_& m) {
            }),
            py::arg("segment"), py::arg("worker"), py::arg("replica"), py::keep_alive<1, 2>())
       .def("add_group", &Plan::add_group)
-      .def("add_tensor", &Plan::add_tensor, py::arg("kernel"), py::arg("param"), py::arg("state"),
-           py::arg("entry_names"), py::arg("entries"), py::arg("param_at"), py::arg("slots_at"),
-           py::arg("scalars_at"), py::arg("book_at"))
+      .def("add_tensor", &Plan::add_tensor, py::arg("kernel"), py::arg("param"), py::arg("local"),
+           py::arg("state"), py::arg("entry_names"), py::arg("entries"), py::arg("param_at"),
+           py::arg("slots_at"), py::arg("scalars_at"), py::arg("book_at"))
       .def("step", &Plan::step)
       .def("step_scaled", &Plan::step_scaled)
       .def("skipped", &Plan::skipped)
       .def("step_rows", &Plan::step_rows)
       .def("catch_up", &Plan::catch_up)
-      .def("settle", &Plan::settle)
+      .def("keep_gradients", &Plan::keep_gradients)
+      .def("has_gradients", &Plan::has_gradients)
       .def("push", [](Plan& self, const How& how, const py::list& grads,
                       const std::string& part) { return self.push(how, grads, part_of(part)); })
       .def("is_finite", &Plan::is_finite)

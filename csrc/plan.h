@@ -43,6 +43,14 @@ struct Scaling {
 // seed, audit, whether to skip what is not finite. (asyncopt/optim/apart.py)
 using How = std::tuple<py::list, py::dict, py::list, std::size_t, std::uint32_t, bool, bool>;
 
+// Whether torch's negative bit may be set on a tensor without gaps. The bit comes with the
+// imaginary part of a conjugate, whose elements lie two apart: where there are several, they have
+// gaps.
+// (`torch._neg_view`, which is private, sets it on anything, and is not looked for.)
+inline bool may_be_negated(const dlpack::Tensor& tensor) { return dlpack::elements(tensor) == 1; }
+// Whether it is set: memory then holds the negative of what the tensor is. DLPack does not say so.
+bool is_negated(PyObject* tensor);
+
 class Plan {
  public:
   // Over a store, on a device, or, with neither, alone in host memory.
@@ -55,11 +63,15 @@ class Plan {
   void add_group();
   // `param_at`, `slots_at`, `scalars_at`: byte offsets into the store, or addresses alone. `state`
   // is the dict that optimizer.state holds for `param`, `entries` the objects that it must hold.
+  // `local`: the tensor whose memory is written: `param` itself, or this process's part of it.
   // `book_at`: of its book, if it has one.
-  void add_tensor(std::size_t kernel, py::object param, py::object state, py::tuple entry_names,
-                  py::tuple entries, std::uintptr_t param_at,
+  void add_tensor(std::size_t kernel, py::object param, py::object local, py::object state,
+                  py::tuple entry_names, py::tuple entries, std::uintptr_t param_at,
                   const std::vector<std::uintptr_t>& slots_at, std::uintptr_t scalars_at,
                   std::optional<std::uintptr_t> book_at);
+  // From now on a gradient of a parameter that does not require one is odd: kept gradients of
+  // parameters that were frozen are not to be applied without a look at them.
+  void keep_gradients() { keeps_gradients_ = true; }
 
   // What a step returns instead of the number of tensors that it updated. In all cases nothing was
   // written. kStale: the optimizer's groups or state are no longer those of the plan.
@@ -89,10 +101,11 @@ class Plan {
   // number of their indices, if not all. Returns kStale, kOddGradient or 0.
   int catch_up(const How& how, std::optional<std::size_t> index,
                std::optional<std::pair<std::uintptr_t, std::size_t>> rows);
-  // For gradients that are kept: checks now what a step checks, and that the parameters' gradients
-  // are `grads`. If all is well, the steps that follow check only that they still are, until the
-  // next call.
-  bool settle(const py::list& groups, const py::dict& state, const py::list& grads);
+  // Whether the groups hold the plan's parameters in the layout that the plan has, and their
+  // gradients are still `grads`, at these addresses. Where `grads` has None, there must be no
+  // gradient, and the parameter must not require one.
+  bool has_gradients(const py::list& groups, const py::list& grads,
+                     const py::list& addresses) const;
   // Refreshes a replica's parameters and state from one version; returns that version.
   std::uint64_t pull();
   // Copies some parameters of one pull to addresses of the caller's, in the tensors' memory order;
@@ -102,7 +115,7 @@ class Plan {
 
  private:
   struct Tensor {
-    py::object param, state;
+    py::object param, local, state;
     py::tuple entry_names, entries;
     std::uint8_t code, bits;
     std::vector<std::int64_t> shape, strides;
@@ -112,8 +125,11 @@ class Plan {
 
     static const PyGetSetDef* grad_getter(PyObject* param);
     py::object gradient() const;
+    bool is_frozen() const;
+    bool has_layout_of(const dlpack::Tensor& other) const;
   };
 
+  bool holds_parameters(const py::list& groups) const;
   bool current(const py::list& groups, const py::dict& state) const;
   bool current(const How& how) const { return current(std::get<0>(how), std::get<1>(how)); }
   void read_hyper(const How& how);
@@ -122,7 +138,6 @@ class Plan {
   bool is_here(const dlpack::Tensor& tensor) const;
   bool locate(std::size_t i, const dlpack::Tensor& param);
   std::unique_lock<std::mutex> one_caller();
-  bool settled_gradients() const;
   bool read_gradients(const py::object& grads);
   bool read_sparse(std::size_t i, const py::object& grad, const dlpack::Tensor& param);
   int step_with(const Scaling& scaling, const How& how, const py::object& grads);
@@ -141,9 +156,7 @@ class Plan {
   std::vector<std::size_t> group_sizes_;
   std::vector<py::object> held_;  // gradients in use while the GIL is released
   int updated_ = 0;               // tensors that have one
-  // While settled, steps write to memory that they do not look up: these tensors keep it.
-  std::vector<py::object> kept_;
-  bool settled_ = false;
+  bool keeps_gradients_ = false;
   std::mutex busy_;  // several threads may call one optimizer
 };
 

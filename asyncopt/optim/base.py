@@ -17,7 +17,7 @@ from asyncopt.optim.delay import Delay, check_delay_options
 from asyncopt.optim.kernels import syncs
 from asyncopt.optim.planning import unwrapped
 from asyncopt.optim.sharing import Sharing, alias, layout_of
-from asyncopt.optim.state import BOOK, cloned, with_torchs_step, without_book
+from asyncopt.optim.state import BOOK, cloned, loaded, packed, with_torchs_step, without_book
 from asyncopt.optim.stepping import SteppingOptimizer
 from asyncopt.store import Ledger, Store
 
@@ -170,6 +170,7 @@ class Optimizer(SteppingOptimizer):
         )
         if not hasattr(workers, "__index__") or not 1 <= workers < _core.MAX_WORKERS:
             raise ValueError(f"workers: expected 1 to {_core.MAX_WORKERS - 1}, got {workers!r}")
+        self._check_plain("share_memory")
         self._make_plan()  # allocates and checks all state
         kernels = [self._kernel(p, group) for group in self.param_groups for p in group["params"]]
         layout = layout_of(self._params, kernels, self._keeps_books)
@@ -307,15 +308,24 @@ class Optimizer(SteppingOptimizer):
         ``capturable`` or ``fused``. Under ``sparse_updates="dense"`` all rows are caught up with
         before.
         """
+        for pre_hook in self._optimizer_state_dict_pre_hooks.values():
+            pre_hook(self)
         self._refresh()
         self.catch_up()
-        state: dict[str, Any] = unwrapped(super().state_dict)()
-        if self._is_on_device:
-            state["state"] = with_torchs_step(state)
+        saved = packed(self.param_groups, self.state)
+        saved["state"] = self._saved_state(saved)
+        for post_hook in self._optimizer_state_dict_post_hooks.values():
+            replaced = post_hook(self, saved)
+            saved = saved if replaced is None else replaced
+        return saved
+
+    def _saved_state(self, saved: dict[str, Any]) -> dict[Any, Any]:
+        """The state in a state dict as torch's optimizers have it, and hooks shall see it."""
+        state: dict[Any, Any] = with_torchs_step(saved) if self._is_on_device else saved["state"]
         if self._keeps_books:
-            state["state"] = {index: without_book(each) for index, each in state["state"].items()}
+            state = {index: without_book(each) for index, each in state.items()}
         if self._sharing is not None:
-            state["state"] = {index: cloned(each) for index, each in state["state"].items()}
+            state = {index: cloned(each) for index, each in state.items()}
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -324,15 +334,39 @@ class Optimizer(SteppingOptimizer):
         Raises:
             RuntimeError: the optimizer is shared under a sync with replicas, whose state belongs to
                 the store.
-            ValueError: it was saved from another class or of another model. Nothing was changed.
+            ValueError: it was saved from another class or of another model, or steps cannot go on
+                from it. Nothing was changed.
         """
         if self._sharing is not None and self.is_replica:
             raise RuntimeError(
                 "load_state_dict: expected an optimizer that is not shared, as "
                 f"sync={self.sync!r} keeps its state in the store; call unshare() before"
             )
+        unwrapped(super().load_state_dict)(state_dict)  # which calls __setstate__
+
+    def _load(self, state: dict[str, Any]) -> None:
+        """Takes the groups and the state of a state dict, or raises and changes nothing."""
+        groups = state["param_groups"]
+        self._check_loaded(groups, state["state"])
+        kernels = {self._kernel(p, {**self.defaults, **g}) for g in groups for p in g["params"]}
+        before = self.param_groups, self.state
+        try:  # torch completes what its older versions have saved
+            super().__setstate__(
+                {**state, "state": defaultdict(dict, loaded(state["state"], kernels))}
+            )
+            completed = self.param_groups, self.state
+        except Exception as error:
+            raise ValueError(
+                f"state_dict: expected one that torch.optim.{type(self).__name__} can load, got "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        finally:
+            self.param_groups, self.state = before
         self.catch_up()  # what rows owe is a matter of the state that goes
-        unwrapped(super().load_state_dict)(state_dict)
+        self.param_groups, self.state = completed
+        self._forget_plan()
+        if self._sharing is not None:
+            self._make_plan()  # copies what was loaded into the store
 
     def _shared_state(self) -> dict[str, Any]:
         """What another worker's copy of a shared optimizer is made from."""
@@ -433,15 +467,12 @@ class Optimizer(SteppingOptimizer):
         return self._private_state()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        is_load = "_sharing" not in state  # by load_state_dict
-        if is_load:
-            self._check_loaded(state["param_groups"], state["state"])
+        if "_sharing" not in state:  # by load_state_dict
+            self._load(state)
+            return
         super().__setstate__(state)
         self._forget_plan()
-        if is_load:
-            if self._sharing is not None:
-                self._make_plan()  # copies what was loaded into the store
-        elif self._sharing is None:
+        if self._sharing is None:
             self._make_flat_gradients()
         else:
             self._seed += self._sharing.worker * 0x1234567

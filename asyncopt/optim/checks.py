@@ -10,6 +10,7 @@ import torch
 
 from asyncopt.gpu import unavailable
 from asyncopt.optim.kernels import Kernel, hyper_names, param_dtypes
+from asyncopt.optim.local import check_placement, has_storage, is_distributed, local_of
 
 __all__ = [
     "check_device",
@@ -67,7 +68,8 @@ def has_layout(tensor: torch.Tensor, shape: Sequence[int], strides: Sequence[int
 
 
 def check_param(param: torch.Tensor, name: str) -> None:
-    """Raises ValueError if the engine cannot update this parameter in place."""
+    """Raises ValueError if the engine cannot update this parameter, or its local part, in place."""
+    param = local_of(param)
     if param.layout != torch.strided:
         raise ValueError(f"{name}: expected a dense tensor, got {param.layout}; call .to_dense()")
     if param.device.type not in ("cpu", "cuda"):
@@ -82,6 +84,16 @@ def check_param(param: torch.Tensor, name: str) -> None:
         known = ", ".join(str(d).removeprefix("torch.") for d in param_dtypes())
         got = str(param.dtype).removeprefix("torch.")
         raise ValueError(f"{name}: expected {known}; got {got}; convert it, such as by .float()")
+    if not has_storage(param):
+        raise ValueError(
+            f"{name}: expected a tensor with storage, got {_without_storage(param)}; make the "
+            "optimizer from the tensors that hold the data, or use torch.optim"
+        )
+    if param.is_neg():
+        raise ValueError(
+            f"{name}: expected a tensor without torch's negative bit, as memory would hold the "
+            "negative of its values; call .resolve_neg()"
+        )
     if not is_dense(param):
         raise ValueError(
             f"{name}: expected elements without gaps or overlap in memory, got shape "
@@ -92,7 +104,7 @@ def check_param(param: torch.Tensor, name: str) -> None:
 
 def check_kernel(param: torch.Tensor, kernel: Kernel, name: str) -> None:
     """Raises ValueError if a kernel cannot update a parameter that `check_param` has let pass."""
-    if kernel.row_slots and not param.is_contiguous():
+    if kernel.row_slots and not local_of(param).is_contiguous():
         raise ValueError(
             f"{name}: expected a tensor whose rows lie in one piece, as rowwise=True needs it, got "
             f"strides {param.stride()}; make the parameter from a .contiguous() tensor"
@@ -113,7 +125,7 @@ def check_overlap(params: Iterable[torch.Tensor]) -> None:
     """Raises ValueError if two parameters share memory: their updates would apply twice."""
     spans = sorted(
         (p.data_ptr(), p.data_ptr() + p.numel() * p.element_size(), i)
-        for i, p in enumerate(params)
+        for i, p in enumerate(map(local_of, params))
         if p.numel()
     )
     for (_, end, first), (start, _, second) in itertools.pairwise(spans):
@@ -131,16 +143,20 @@ def check_gradient(param: torch.Tensor, grad: torch.Tensor, name: str) -> torch.
     Args:
         param: the parameter.
         grad: its gradient: strided, or sparse in the first dimension alone, as
-            ``nn.Embedding(sparse=True)`` makes it.
+            ``nn.Embedding(sparse=True)`` makes it. That of a DTensor is one, with its placements.
         name: how messages call the parameter.
 
     Returns:
-        `grad`, or a copy of it if its strides differ from the parameter's, or those of a sparse
-        one's indices or values from what the engine reads: contiguous.
+        `grad`, its local part, or a copy that the engine can read: with the parameter's strides, or
+        contiguous where it is sparse, and without torch's negative bit.
 
     Raises:
-        ValueError: `grad` is of another dtype, device, shape or layout.
+        ValueError: `grad` is of another dtype, device, shape, layout or placement, or has no
+            storage.
     """
+    if is_distributed(param) or is_distributed(grad):
+        check_placement(f"{name}.grad", grad, param)
+        param, grad = local_of(param), local_of(grad)
     expected = f"{name}.grad: expected {_describe(param)}"
     if grad.layout not in (torch.strided, torch.sparse_coo):
         raise ValueError(f"{expected}; got a {grad.layout} one; call .to_dense()")
@@ -152,7 +168,11 @@ def check_gradient(param: torch.Tensor, grad: torch.Tensor, name: str) -> torch.
         raise ValueError(f"{expected}; got shape {tuple(grad.shape)}")
     if grad.layout == torch.sparse_coo:
         return _checked_rows(param, grad, name, expected)
-    if same_layout(param, grad) and not grad._is_zerotensor():
+    if not grad._is_zerotensor() and not has_storage(grad):
+        raise ValueError(
+            f"{expected}; got {_without_storage(grad)}; put a tensor that holds the data in .grad"
+        )
+    if same_layout(param, grad) and not grad._is_zerotensor() and not grad.is_neg():
         return grad
     return torch.empty_like(param, memory_format=torch.preserve_format).copy_(grad)
 
@@ -172,19 +192,23 @@ def _checked_rows(
         )
     rows, values = grad._indices(), grad._values()
     check_range(f"{name}.grad: expected row indices", rows, len(param))
-    if rows.is_contiguous() and values.is_contiguous():
+    plain = [part.resolve_neg().contiguous() for part in (rows, values)]
+    if all(now is part for now, part in zip(plain, (rows, values), strict=True)):
         return grad
-    return torch.sparse_coo_tensor(
-        rows.contiguous(), values.contiguous(), grad.shape, check_invariants=False
-    )
+    return torch.sparse_coo_tensor(*plain, grad.shape, device=grad.device, check_invariants=False)
 
 
 def check_rows(param: torch.Tensor, rows: Any, values: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Row indices and row gradients as the engine reads them: contiguous.
+    """Row indices and row gradients as the engine reads them: contiguous, without negative bit.
 
     Raises:
         ValueError: a shape, dtype or device does not fit `param`, or an index is out of range.
     """
+    if is_distributed(param):
+        raise ValueError(
+            "param: expected a plain tensor, got a DTensor, whose rows lie in several processes; "
+            "leave a gradient in .grad and call step"
+        )
     if param.ndim == 0 or not param.is_contiguous():
         raise ValueError(f"param: expected a contiguous tensor with rows, got {_describe(param)}")
     if (
@@ -208,7 +232,12 @@ def check_rows(param: torch.Tensor, rows: Any, values: Any) -> tuple[torch.Tenso
             f"got {_describe(values)}"
         )
     check_range("rows: expected indices", rows, len(param))
-    return rows.contiguous(), values.detach().contiguous()
+    for name, part in (("rows", rows), ("values", values)):
+        if not has_storage(part):
+            raise ValueError(
+                f"{name}: expected a tensor with storage, got {_without_storage(part)}"
+            )
+    return rows.resolve_neg().contiguous(), values.detach().resolve_neg().contiguous()
 
 
 def check_range(expected: str, rows: torch.Tensor, count: int) -> None:
@@ -217,6 +246,10 @@ def check_range(expected: str, rows: torch.Tensor, count: int) -> None:
         low, high = (int(x) for x in torch.aminmax(rows))
         if low < 0 or high >= count:
             raise ValueError(f"{expected} in [0, {count}), got {low if low < 0 else high}")
+
+
+def _without_storage(tensor: torch.Tensor) -> str:
+    return f"a {type(tensor).__name__} without any (a wrapper, or fake)"
 
 
 def _describe(tensor: object) -> str:

@@ -7,31 +7,40 @@ from collections.abc import Iterable
 
 import torch
 
+from asyncopt.optim.checks import same_layout
+
 __all__ = ["FlatGradients"]
 
 _ALIGNMENT = 16  # bytes
 
 
 class FlatGradients:
-    """One zeroed buffer per dtype and device, and every parameter's ``.grad`` a view of it.
+    """One zeroed buffer per dtype and device, and every trained parameter's ``.grad`` a view of it.
 
     Autograd accumulates into an existing gradient in place, so the views stay. Zeroing them all is
     one pass over contiguous memory. Views begin where the widest loads and stores can.
 
+    Anything may be exchanged behind the optimizer's back: a parameter, its memory, its gradient,
+    the gradient's memory. A step therefore reads what is there, as it does without a buffer, and
+    ``zero_grad`` makes the gradients views of a fitting buffer again.
+
     Args:
-        params: the parameters, in order. A gradient that one has already is kept.
+        params: the parameters, in order. A gradient that one has already is kept. One that does not
+            require a gradient has no view.
 
     Attributes:
-        views: the gradients, in the order of the parameters.
+        grads: what each parameter's ``.grad`` is between steps: a view, or None if it is frozen.
+        addresses: of the memory of the views in the buffers; 0 where there is none.
     """
 
     def __init__(self, params: Iterable[torch.Tensor]) -> None:
         every = list(params)
-        self._buffers: list[torch.Tensor] = []
         self._params = every
-        self.views: list[torch.Tensor] = [torch.empty(0)] * len(every)
-        for dtype, device in dict.fromkeys((p.dtype, p.device) for p in every):
-            members = [i for i, p in enumerate(every) if (p.dtype, p.device) == (dtype, device)]
+        self._buffers: list[torch.Tensor] = []
+        self._views: list[torch.Tensor | None] = [None] * len(every)
+        trained = [i for i, param in enumerate(every) if param.requires_grad]
+        for dtype, device in dict.fromkeys((every[i].dtype, every[i].device) for i in trained):
+            members = [i for i in trained if (every[i].dtype, every[i].device) == (dtype, device)]
             unit = _ALIGNMENT // dtype.itemsize
             ends = itertools.accumulate(-(-every[i].numel() // unit) * unit for i in members)
             offsets = [0, *ends]
@@ -39,11 +48,11 @@ class FlatGradients:
             self._buffers.append(buffer)
             for i, offset in zip(members, offsets, strict=True):
                 param = every[i]
-                # .data: with a version counter of its own, which tells whether it was written.
-                view = buffer.as_strided(param.shape, param.stride(), offset).data
+                self._views[i] = view = buffer.as_strided(param.shape, param.stride(), offset)
                 if param.grad is not None:
                     view.copy_(param.grad)
-                self.views[i] = view
+        self.addresses = [0 if view is None else view.data_ptr() for view in self._views]
+        self.grads: list[torch.Tensor | None] = [None] * len(every)
         self.attach()
 
     def zero(self) -> None:
@@ -51,7 +60,41 @@ class FlatGradients:
         for buffer in self._buffers:
             buffer.zero_()
 
+    def fits(self, params: list[torch.Tensor]) -> bool:
+        """Whether the buffers are laid out for the parameters as they are now."""
+        return len(params) == len(self._params) and all(
+            param is known
+            and (
+                not param.requires_grad
+                or (
+                    view is not None
+                    and (view.dtype, view.device) == (param.dtype, param.device)
+                    and same_layout(view, param)
+                )
+            )
+            for param, known, view in zip(params, self._params, self._views, strict=True)
+        )
+
     def attach(self) -> None:
-        """Makes every parameter's gradient its view again."""
-        for param, view in zip(self._params, self.views, strict=True):
-            param.grad = view
+        """Makes every trained parameter's gradient its view again, and that of the others None."""
+        for i, (param, view) in enumerate(zip(self._params, self._views, strict=True)):
+            grad = self.grads[i]
+            if view is None or not param.requires_grad:
+                grad = None
+            elif (
+                grad is None or grad.data_ptr() != self.addresses[i] or not same_layout(grad, view)
+            ):
+                grad = view.data  # with a version counter of its own, as gradients have
+            self.grads[i] = param.grad = grad
+
+    def release_frozen(self) -> None:
+        """Makes zero gradients of parameters that no longer require one None.
+
+        ``backward`` has not reached them, so that without a buffer they would be None, and momentum
+        and weight decay would not be applied.
+        """
+        for i, (param, grad) in enumerate(zip(self._params, self.grads, strict=True)):
+            if grad is None or param.requires_grad or param.grad is not grad:
+                continue
+            if not bool(grad.any()):
+                self.grads[i] = param.grad = None

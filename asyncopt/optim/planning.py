@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import itertools
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,8 +15,16 @@ from asyncopt.gpu import Device, check_options, device_of, refuse_capture
 from asyncopt.optim.checks import check_device, check_kernel, check_overlap, check_param
 from asyncopt.optim.flat import FlatGradients
 from asyncopt.optim.kernels import Kernel, find_kernel, syncs
+from asyncopt.optim.local import is_distributed, like, local_of
 from asyncopt.optim.sharing import Sharing
-from asyncopt.optim.state import adopt, check_shapes, new_state_tensors, reusable, spec_of
+from asyncopt.optim.state import (
+    adopt,
+    check_number,
+    check_place,
+    check_state,
+    new_state_tensors,
+    reusable,
+)
 
 __all__ = ["PlanningOptimizer", "unwrapped"]
 
@@ -48,6 +56,7 @@ class PlanningOptimizer(torch.optim.Optimizer):
     sparse_updates: str
     rowwise: bool
     _flat_grads: bool
+    _flat: FlatGradients | None
     _sharing: Sharing | None
     _skipped: int
     _step_supports_amp_scaling: bool
@@ -112,6 +121,7 @@ class PlanningOptimizer(torch.optim.Optimizer):
             check_device(params)
             check_overlap(params)
             self._find_device(params)
+            self._check_distributed(params)
         except ValueError:
             del self.param_groups[-1]
             raise
@@ -131,6 +141,29 @@ class PlanningOptimizer(torch.optim.Optimizer):
                 sparse_updates=self.sparse_updates,
             )
         return device
+
+    def _check_distributed(self, params: Sequence[torch.Tensor]) -> None:
+        """Raises ValueError for an option that parameters in several processes cannot have."""
+        options = {
+            "flat_grads": (self._flat_grads, False),
+            "rowwise": (self.rowwise, False),
+            "sparse_updates": (self.sparse_updates, "touched"),
+        }
+        if any(map(is_distributed, params)):
+            for name, (value, needed) in options.items():
+                if value != needed:
+                    raise ValueError(
+                        f"{name}: expected {needed!r} for DTensor parameters, got {value!r}"
+                    )
+
+    def _check_plain(self, what: str) -> None:
+        """Raises ValueError if parameters lie in several processes."""
+        for i, param in enumerate(self._all_params()):
+            if is_distributed(param):
+                raise ValueError(
+                    f"{what}: expected plain tensors, got a DTensor in params[{i}]; a model is "
+                    "either divided by torch.distributed or shared by workers, so step it alone"
+                )
 
     def _refuse_device(self, what: str, remedy: str) -> None:
         """Raises ValueError if the parameters are not in host memory."""
@@ -178,19 +211,48 @@ class PlanningOptimizer(torch.optim.Optimizer):
         return self._first_moved(list(self._all_params())) is None
 
     def _check_loaded(self, groups: list[dict[str, Any]], state: dict[Any, Any]) -> None:
-        """Raises ValueError for groups and state that an optimizer of another kind has left."""
-        names = (f"params[{i}]" for i in itertools.count())
-        for group in groups:
-            numbers = (k for k, v in self.defaults.items() if not isinstance(v, bool | None))
+        """Raises ValueError for groups and state that steps could not go on from."""
+        numbers = [k for k, v in self.defaults.items() if not isinstance(v, bool | None)]
+        for g, group in enumerate(groups):
             if missing := [name for name in numbers if name not in group]:
                 raise ValueError(
                     f"state_dict: expected one of {type(self).__name__}, got a group without "
                     f"{', '.join(missing)}; load it into an optimizer of the class that saved it"
                 )
-            for param, name in zip(group["params"], names, strict=False):
-                kernel = self._kernel(param, {**self.defaults, **group})
-                shapes = (shape for shape, _ in spec_of(param, kernel, False).slot_shapes)
-                check_shapes(name, state.get(param, {}), kernel, shapes)
+            try:
+                unusable = any(math.isnan(x) for x in self._hyper({**self.defaults, **group}))
+            except (TypeError, ValueError, OverflowError, RuntimeError):
+                unusable = True
+            if unusable:
+                raise ValueError(
+                    f"state_dict: param_groups[{g}]: expected numbers, got "
+                    + ", ".join(f"{name}={group[name]!r}" for name in numbers)
+                )
+        complete = [{**self.defaults, **group} for group in groups]
+        for name, param, kernel in self._checked(complete, state):
+            for scalar in kernel.scalars:
+                check_number(f"state[{scalar!r}] of {name}", state.get(param, {}).get(scalar))
+
+    def _checked(
+        self, groups: list[dict[str, Any]], state: dict[Any, Any]
+    ) -> list[tuple[str, torch.Tensor, Kernel]]:
+        """Checks everything that a plan is made of; returns (name, parameter, kernel) of each.
+
+        Raises:
+            ValueError: a parameter or its state cannot be updated, or the store has no room for it.
+        """
+        found = []
+        for group in groups:
+            for param in group["params"]:
+                name = f"params[{len(found)}]"
+                check_param(param, name)
+                kernel = self._kernel(param, group)
+                check_kernel(param, kernel, name)
+                check_state(name, state.get(param, {}), param, kernel)
+                if self._sharing is not None:
+                    check_place(name, kernel, self._sharing.layout.places[len(found)].spec)
+                found.append((name, param, kernel))
+        return found
 
     def _all_params(self) -> Iterator[torch.Tensor]:
         return (param for group in self.param_groups for param in group["params"])
@@ -204,37 +266,54 @@ class PlanningOptimizer(torch.optim.Optimizer):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As in torch; with ``flat_grads`` the gradients are zeroed and stay.
 
-        It then also does for all tensors what would cost the next :meth:`step` most of its time:
-        checks their memory, and tells autograd that the parameters have changed.
+        Then also whatever was exchanged since the last call is made good: gradients become views of
+        the buffer again, which is made anew if it no longer fits the parameters.
         """
-        if self._flat is None:
-            # torch's own imports its compiler at the first call, which takes more than a second.
-            if set_to_none:
-                for param in self._all_params():
-                    param.grad = None
-                return
-            grads = [p.grad.detach_() for p in self._all_params() if p.grad is not None]
-            if dense := [grad for grad in grads if not grad.is_sparse]:
+        # torch's own imports its compiler at the first call, which takes more than a second.
+        if self._flat is not None:
+            self._zero_flat(self._flat)
+        elif set_to_none:
+            for param in self._all_params():
+                param.grad = None
+        else:
+            grads = [param.grad for param in self._all_params() if param.grad is not None]
+            for grad in grads:
+                if grad.grad_fn is not None:
+                    grad.detach_()
+                else:  # perhaps a view, which cannot be detached
+                    grad.requires_grad_(False)
+            dense = [grad for grad in grads if not grad.is_sparse]
+            if dense:
                 torch._foreach_zero_(dense)
             for grad in grads:
                 if grad.is_sparse:
                     grad.zero_()
-            return
-        self._flat.zero()
-        torch._C._increment_version(self._params)
+
+    def _zero_flat(self, flat: FlatGradients) -> None:
         plan = self._plan
-        if plan is None or not plan.settle(self.param_groups, self.state, self._flat.views):
-            self._flat.attach()
+        if plan is not None and plan.has_gradients(self.param_groups, flat.grads, flat.addresses):
+            flat.zero()
+        elif flat.fits(params := list(self._all_params())):
+            flat.zero()
+            flat.attach()
+        else:
+            for param in params:
+                param.grad = None
+            self._make_flat_gradients()
 
     # --- The plan: what the engine keeps between steps -----------------------------------------
 
     _plan: _core.Plan | None = None
+
+    #: Of the parameters of the plan, the tensors that it writes.
+    _locals: list[torch.Tensor]
 
     def _forget_plan(self) -> None:
         if self._plan is not None:
             self._skipped += self._plan.skipped()
         self._plan = None
         self._params: list[torch.Tensor] = []
+        self._locals = []
         self._rules: list[str] = []
         self._large = False
 
@@ -244,6 +323,7 @@ class PlanningOptimizer(torch.optim.Optimizer):
         params = list(self._all_params())
         check_device(params)
         device = self._find_device(params)
+        checked = self._checked(self.param_groups, self.state)  # before anything is written
         if device is not None:
             refuse_capture(params[0].device)
             plan = _core.Plan.on_device(
@@ -253,28 +333,30 @@ class PlanningOptimizer(torch.optim.Optimizer):
             plan = _core.Plan(None, 0, False)
         else:
             plan = _core.Plan(sharing.store.segment, sharing.worker, self.is_replica)
+        if self._flat_grads:
+            plan.keep_gradients()
         state: dict[torch.Tensor, dict[str, Any]] = {}
+        locals_ = []
         i = 0
         for group in self.param_groups:
             plan.add_group()
             for param in group["params"]:
-                check_param(param, f"params[{i}]")
-                kernel = self._kernel(param, group)
-                check_kernel(param, kernel, f"params[{i}]")
+                kernel = checked[i][2]
                 found = self.state.get(param, {})
+                local = local_of(param)
                 place = sharing.layout.places[i] if sharing is not None else None
                 if sharing is not None and place is not None and not self._has_private_state:
                     own = sharing.state(place)
                 else:
-                    how = (param, kernel, self._keeps_books)
+                    how = (local, kernel, self._keeps_books)
                     own = reusable(found, *how) or new_state_tensors(*how)
                 entries = adopt(
-                    f"params[{i}]",
                     found,
                     own,
                     kernel,
                     lambda name, g=group: self._initial_slot(name, g),  # type: ignore[misc]
                     lambda name, g=group, f=found: self._initial_scalar(name, g, f),  # type: ignore[misc]
+                    lambda slot, p=param: like(p, slot),  # type: ignore[misc]
                 )
                 if entries:
                     state[param] = entries
@@ -285,14 +367,16 @@ class PlanningOptimizer(torch.optim.Optimizer):
                 plan.add_tensor(
                     kernel.index,
                     param,
+                    local,
                     entries if names else None,
                     names,
                     tuple(entries[name] for name in names),
-                    place.param if place else param.data_ptr(),
+                    place.param if place else local.data_ptr(),
                     list(place.slots) if place else [slot.data_ptr() for slot in own.slots],
                     place.scalars if place else own.scalars.data_ptr(),
                     book,
                 )
+                locals_.append(local)
                 i += 1
         # In the order of the parameters, in which a step compares it with the plan.
         others = {key: value for key, value in self.state.items() if key not in state}
@@ -301,7 +385,8 @@ class PlanningOptimizer(torch.optim.Optimizer):
         self.state.update(others)
         self._params = params
         self._rules = [self._rule(group) for group in self.param_groups]
-        self._large = sum(p.numel() for p in params) >= _core.PARALLEL_FROM
+        self._locals = locals_
+        self._large = sum(local.numel() for local in locals_) >= _core.PARALLEL_FROM
         # torch sets this for fused=True. GradScaler then leaves the unscaling to step().
         self._step_supports_amp_scaling = device is not None
         if self._plan is not None:

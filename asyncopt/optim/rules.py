@@ -73,15 +73,17 @@ class SGD(Optimizer, torch.optim.SGD):
         # torch keeps no step: where there is a buffer, the first step has been.
         return float(found.get("momentum_buffer") is not None)
 
-    def state_dict(self) -> dict[str, Any]:
-        """As in torch: no step is kept, and no momentum buffer before the first one."""
-        state = super().state_dict()
-        state["state"] = {
-            index: {name: value for name, value in each.items() if name != "step"}
-            for index, each in state["state"].items()
-            if each.get("step") != 0
-        }
-        return state
+    def _saved_state(self, saved: dict[str, Any]) -> dict[Any, Any]:
+        """As torch: no step is kept, and no momentum buffer before the first one."""
+        kept = {}
+        for index, each in super()._saved_state(saved).items():
+            if isinstance(index, int) and isinstance(each, dict) and "step" in each:
+                hidden = ("step", "momentum_buffer") if each["step"] == 0 else ("step",)
+                each = {name: value for name, value in each.items() if name not in hidden}
+                if not each:
+                    continue
+            kept[index] = each
+        return kept
 
 
 class Adagrad(Optimizer, torch.optim.Adagrad):  # type: ignore[misc]  # its share_memory

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+import inspect
+import math
+import types
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,15 +14,20 @@ import torch
 from asyncopt import _core
 from asyncopt.optim.checks import has_layout
 from asyncopt.optim.kernels import Kernel
+from asyncopt.optim.local import check_placement, has_storage, is_distributed, local_of
 from asyncopt.store import TensorSpec
 
 __all__ = [
     "BOOK",
     "StateTensors",
     "adopt",
-    "check_shapes",
+    "check_number",
+    "check_place",
+    "check_state",
     "cloned",
+    "loaded",
     "new_state_tensors",
+    "packed",
     "reusable",
     "spec_of",
     "with_torchs_step",
@@ -106,66 +114,129 @@ def _reusable_scalars(
 
 
 def _new_book(spec: TensorSpec) -> torch.Tensor | None:
-    return torch.empty(spec.book_bytes, dtype=torch.uint8) if spec.book_bytes else None
+    if not spec.book_bytes:
+        return None
+    return torch.empty(spec.book_bytes, dtype=torch.uint8, device="cpu")
 
 
-def check_shapes(
-    name: str, found: dict[str, Any], kernel: Kernel, shapes: Iterable[Sequence[int]]
-) -> None:
-    """Raises ValueError if a tensor in `found` has another shape than its slot.
+def check_state(name: str, found: Any, param: torch.Tensor, kernel: Kernel) -> None:
+    """Raises ValueError if the state of a parameter is none that a step can go on from.
 
     Args:
         name: how messages call the parameter.
-        found: its state.
-        kernel: says which names are slots.
-        shapes: of the slots.
+        found: what `optimizer.state` holds for it.
+        param: the parameter.
+        kernel: says which names are slots and which are numbers.
     """
-    for slot, shape in zip(kernel.slots, shapes, strict=True):
-        old = found.get(slot)
-        if old is not None and tuple(old.shape) != tuple(shape):
+    if not isinstance(found, dict):
+        raise ValueError(f"state of {name}: expected a dict, got {type(found).__name__}")
+    shapes = spec_of(local_of(param), kernel, False).slot_shapes
+    for slot, (shape, _) in zip(kernel.slots, shapes, strict=True):
+        value = found.get(slot)
+        if value is None:
+            continue
+        what = f"state[{slot!r}] of {name}"
+        if is_distributed(param) or is_distributed(value):
+            check_placement(what, value, param)
+        old = local_of(value)
+        if isinstance(old, torch.Tensor) and tuple(old.shape) != tuple(shape):
             raise ValueError(
-                f"state[{slot!r}] of {name}: expected shape {tuple(shape)}, got "
-                f"{tuple(old.shape)}; load the state of an optimizer of the same model, with the "
-                "same options"
+                f"{what}: expected shape {tuple(shape)}, got {tuple(old.shape)}; load the state of "
+                "an optimizer of the same model, with the same options"
+            )
+        if not _is_readable(old):
+            raise ValueError(f"{what}: expected a dense tensor of real numbers, got {_kind(old)}")
+    for scalar in kernel.scalars:
+        value = local_of(found.get(scalar))
+        if value is not None and not _is_number(value):
+            raise ValueError(
+                f"state[{scalar!r}] of {name}: expected one number, got {_kind(value)}"
             )
 
 
+def check_number(what: str, value: Any) -> None:
+    """Raises ValueError unless a per-tensor number is finite and not negative, or not there."""
+    if value is not None and not 0 <= float(value) < math.inf:
+        raise ValueError(f"{what}: expected a finite number >= 0, got {float(value)}")
+
+
+def _is_readable(value: Any) -> bool:
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not value.is_complex()
+        and not value.is_quantized
+        and has_storage(value)
+    )
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, torch.Tensor):
+        return value.numel() == 1 and _is_readable(value)
+    try:
+        float(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return not isinstance(value, str)
+
+
+def _kind(value: Any) -> str:
+    if not isinstance(value, torch.Tensor):
+        return f"{value!r:.50}"
+    return f"{value.dtype} on {value.device}, shape {tuple(value.shape)}, {value.layout}"
+
+
+def check_place(name: str, kernel: Kernel, place: TensorSpec) -> None:
+    """Raises ValueError if a kernel keeps other state than a store has room for.
+
+    Args:
+        name: how messages call the parameter.
+        kernel: that of its group's hyperparameters as they are now.
+        place: the parameter and its state when the store was made.
+    """
+    needs = (len(kernel.slots), len(kernel.scalars), kernel.row_slots, kernel.state_dtype)
+    if needs != (place.slots, place.scalars, place.row_slots, place.state_dtype):
+        raise ValueError(
+            f"{name}: expected a rule with the state that was shared, {place.slots} tensors, got "
+            f"{kernel.rule}, which keeps {len(kernel.slots)}: {', '.join(kernel.slots) or 'none'}; "
+            "set options that change the state before share_memory or launch"
+        )
+
+
 def adopt(
-    name: str,
     found: dict[str, Any],
     own: StateTensors,
     kernel: Kernel,
     initial_slot: Callable[[str], float],
     initial_scalar: Callable[[str], float],
+    entry_of: Callable[[torch.Tensor], torch.Tensor],
 ) -> dict[str, Any]:
     """Moves a state dict's values into `own`.
 
     Args:
-        name: how messages call the parameter.
-        found: what `optimizer.state` holds for it: loaded, set by the user, or nothing.
+        found: what `optimizer.state` holds for it: loaded, set by the user, or nothing. It has
+            passed :func:`check_state`.
         own: where the values belong; written.
         kernel: says which names are slots and which are scalars.
         initial_slot: gives what a slot that `found` lacks is filled with.
         initial_scalar: gives the start value of a scalar that `found` lacks.
-
-    Raises:
-        ValueError: a tensor in `found` has another shape than its slot.
+        entry_of: makes of a slot what `optimizer.state` shall hold; see
+            :func:`asyncopt.optim.local.like`.
 
     Returns:
         The dict that `optimizer.state` shall hold: `own`'s tensors by name, and whatever else
         `found` had.
     """
-    check_shapes(name, found, kernel, (slot.shape for slot in own.slots))
     entries = dict(found)
     for name, slot in zip(kernel.slots, own.slots, strict=True):
-        old = found.get(name)
+        old = local_of(found.get(name))
         if old is None:
             slot.fill_(initial_slot(name))
         elif old is not slot:
             slot.copy_(old)
-        entries[name] = slot
+        entries[name] = entry_of(slot)
     for k, name in enumerate(kernel.scalars):
-        old = found.get(name)
+        old = local_of(found.get(name))
         scalar = own.scalars[k]
         if old is None:
             scalar.fill_(initial_scalar(name))
@@ -186,6 +257,38 @@ def adopt(
     return entries
 
 
+def loaded(state: dict[Any, Any], kernels: Iterable[Kernel]) -> dict[Any, Any]:
+    """The state in a state dict, without what others must not set, and its numbers as tensors.
+
+    What rows owe is known to the optimizer alone. Of numbers torch would make tensors on the
+    default device.
+    """
+    numbers = {name for kernel in kernels for name in kernel.scalars}
+    return {
+        key: {
+            name: torch.tensor(float(value), dtype=torch.float64, device="cpu")
+            if name in numbers and isinstance(value, int | float)
+            else value
+            for name, value in without_book(entries).items()
+        }
+        if isinstance(entries, dict)
+        else entries
+        for key, entries in state.items()
+    }
+
+
+def packed(groups: list[dict[str, Any]], state: dict[Any, Any]) -> dict[str, Any]:
+    """What torch's ``state_dict`` makes of groups and state, without calling any hooks."""
+    optimizer = types.SimpleNamespace(
+        param_groups=groups,
+        state=state,
+        _optimizer_state_dict_pre_hooks={},
+        _optimizer_state_dict_post_hooks={},
+    )
+    made: dict[str, Any] = inspect.unwrap(torch.optim.Optimizer.state_dict)(optimizer)  # type: ignore[arg-type]
+    return made
+
+
 def with_torchs_step(state_dict: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """The state in a state dict, with ``step`` where torch's optimizers read it without waiting.
 
@@ -196,20 +299,25 @@ def with_torchs_step(state_dict: dict[str, Any]) -> dict[int, dict[str, Any]]:
     for group in state_dict["param_groups"]:
         there = group.get("capturable") or group.get("fused")
         for index in group["params"]:
-            step = state.get(index, {}).get("step")
+            entries = state.get(index)
+            step = entries.get("step") if isinstance(entries, dict) else None
             if isinstance(step, torch.Tensor):
                 device = step.device if there else "cpu"
                 state[index] = {**state[index], "step": step.to(device, torch.float32)}
     return state
 
 
-def without_book(entries: dict[str, Any]) -> dict[str, Any]:
-    """The entries that torch's optimizers have, too."""
+def without_book(entries: Any) -> Any:
+    """The entries that torch's optimizers have, too; what is no dict, as it is."""
+    if not isinstance(entries, dict):
+        return entries
     return {name: value for name, value in entries.items() if name != BOOK}
 
 
-def cloned(entries: dict[str, Any]) -> dict[str, Any]:
-    """The same in tensors of their own."""
+def cloned(entries: Any) -> Any:
+    """The same in tensors of their own; what is no dict, as it is."""
+    if not isinstance(entries, dict):
+        return entries
     return {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in entries.items()}
 
 
@@ -217,7 +325,7 @@ def reusable(
     found: dict[str, Any], param: torch.Tensor, kernel: Kernel, with_book: bool
 ) -> StateTensors | None:
     """The slots and the book in `found` themselves, if the engine can write them as they are."""
-    slots = [found.get(name) for name in kernel.slots]
+    slots = [local_of(found.get(name)) for name in kernel.slots]
     spec = spec_of(param, kernel, with_book)
     for slot, shape in zip(slots, spec.slot_shapes, strict=True):
         if not (
@@ -225,6 +333,7 @@ def reusable(
             and slot.dtype == kernel.state_dtype
             and slot.device == param.device
             and has_layout(slot, *shape)
+            and not slot.is_neg()
         ):
             return None
     book = found.get(BOOK)

@@ -15,6 +15,7 @@ from asyncopt.optim.apart import How, Replica, slowed
 from asyncopt.optim.catch_up import CatchUp, checked_rows
 from asyncopt.optim.checks import check_gradient, check_rows
 from asyncopt.optim.delay import Delay
+from asyncopt.optim.local import local_of
 from asyncopt.optim.planning import PlanningOptimizer
 
 __all__ = ["SteppingOptimizer"]
@@ -80,6 +81,8 @@ class SteppingOptimizer(PlanningOptimizer):
         if self.before_push is not None and self._sharing is not None:
             self.before_push()
         if self._replica is not None:
+            if self._flat is not None:
+                self._flat.release_frozen()
             self._replica.step()
             return loss
         grads = None if self._delay is None else self._compensated_gradients(self._delay)
@@ -211,8 +214,7 @@ class SteppingOptimizer(PlanningOptimizer):
 
     def _mark_changed(self, params: list[torch.Tensor]) -> None:
         """Lets autograd refuse a backward pass through values that are no longer there."""
-        if self._flat is None:  # else zero_grad does it
-            torch._C._increment_version(params)
+        torch._C._increment_version(params)
 
     def _push(
         self, call: Callable[..., int], gradients: list[torch.Tensor | None] | None = None
@@ -236,12 +238,22 @@ class SteppingOptimizer(PlanningOptimizer):
         if updated == _core.Plan.ODD_GRADIENT:
             self._check_params()
             gradients = gradients or self._checked_gradients()
+            if self._locals_moved():
+                plan = self._make_plan()
             updated = call(plan, how, gradients)
             if updated == _core.Plan.ODD_GRADIENT:  # a parameter has another shape now
                 updated = call(self._make_plan(), how, gradients)
         if self._delay is not None and (self.is_replica or updated != _core.Plan.SKIPPED):
             self._delay.pulled()  # as the engine has it
         return updated
+
+    def _locals_moved(self) -> bool:
+        """Whether DTensors have other local tensors than those that the plan writes."""
+        return any(
+            local is not param
+            and ((now := local_of(param)).data_ptr(), now.dtype) != (local.data_ptr(), local.dtype)
+            for param, local in zip(self._params, self._locals, strict=True)
+        )
 
     def _how(self, scale: float = 1.0) -> How:
         """How to push, as the plan's methods take it; learning rates times `scale`."""
@@ -276,6 +288,8 @@ class SteppingOptimizer(PlanningOptimizer):
     def _checked_gradients(self) -> list[torch.Tensor | None]:
         """All gradients in their parameters' memory order; raises for what has no such thing."""
         gradients: list[torch.Tensor | None] = []
+        if self._flat is not None:
+            self._flat.release_frozen()
         for i, param in enumerate(self._params):
             name = f"params[{i}]"
             if param.grad is None:
