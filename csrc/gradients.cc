@@ -127,10 +127,6 @@ bool Plan::read_sparse(std::size_t i, const py::object& grad, const dlpack::Tens
       found = found.attr("contiguous")();
       if (api_->describe(found.ptr(), &t) != 0) throw py::error_already_set();
     }
-    if (may_be_negated(t) && is_negated(found.ptr())) {
-      found = found.attr("resolve_neg")();
-      if (api_->describe(found.ptr(), &t) != 0) throw py::error_already_set();
-    }
     return found;
   };
   py::object indices = describe_rows("_indices");

@@ -374,7 +374,7 @@ def _are_same(
 def _differ(ones: list[torch.Tensor], others: list[torch.Tensor]) -> torch.Tensor:
     """Whether any two tensors differ, or are not finite: a bool on their device."""
     if ones[0].device.type == "cpu":
-        return torch.tensor(not all(map(torch.equal, ones, others)))
+        return torch.tensor(not all(map(torch.equal, ones, others)), device="cpu")
     gaps = torch._foreach_sub(ones, others)
     norms = torch._foreach_norm(gaps, math.inf, dtype=torch.float64)
     return torch.stack(list(norms)).ne(0).any()

@@ -44,7 +44,7 @@ class Slot:
         pin = device.type == "cuda"
 
         def host(chunk: Chunk) -> torch.Tensor:
-            return torch.empty(chunk.nbytes, dtype=torch.uint8, pin_memory=pin)
+            return torch.empty(chunk.nbytes, dtype=torch.uint8, device="cpu", pin_memory=pin)
 
         self.packed = [torch.empty(c.nbytes, dtype=torch.uint8, device=device) for c in chunks]
         self.landed = [host(chunk) for chunk in chunks]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -28,7 +29,10 @@ __all__ = [
 
 
 def check_hyper(params: Any, hyper: dict[str, Any]) -> None:
-    """Raises TypeError for what no torch optimizer takes; ranges are left to torch's own checks."""
+    """Raises TypeError for what no torch optimizer takes, and ValueError for NaN.
+
+    Other ranges are left to torch's own checks.
+    """
     if isinstance(params, torch.nn.Module):
         raise TypeError(
             f"params: expected tensors, got a module, {type(params).__name__}; pass its "
@@ -41,6 +45,9 @@ def check_hyper(params: Any, hyper: dict[str, Any]) -> None:
                 raise TypeError(f"betas: expected a pair of numbers, got {value!r}")
         elif name in hyper_names() and not hasattr(value, "__float__"):
             raise TypeError(f"{name}: expected a number, got {value!r}")
+        for number in value if name == "betas" else (value,):
+            if isinstance(number, float) and math.isnan(number):
+                raise ValueError(f"{name}: expected a number, got {value!r}")
 
 
 def is_dense(tensor: torch.Tensor) -> bool:
@@ -192,10 +199,10 @@ def _checked_rows(
         )
     rows, values = grad._indices(), grad._values()
     check_range(f"{name}.grad: expected row indices", rows, len(param))
-    plain = [part.resolve_neg().contiguous() for part in (rows, values)]
-    if all(now is part for now, part in zip(plain, (rows, values), strict=True)):
+    if rows.is_contiguous() and values.is_contiguous():
         return grad
-    return torch.sparse_coo_tensor(*plain, grad.shape, device=grad.device, check_invariants=False)
+    parts = rows.contiguous(), values.contiguous()
+    return torch.sparse_coo_tensor(*parts, grad.shape, device=grad.device, check_invariants=False)
 
 
 def check_rows(param: torch.Tensor, rows: Any, values: Any) -> tuple[torch.Tensor, torch.Tensor]:

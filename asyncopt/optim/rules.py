@@ -77,12 +77,11 @@ class SGD(Optimizer, torch.optim.SGD):
         """As torch: no step is kept, and no momentum buffer before the first one."""
         kept = {}
         for index, each in super()._saved_state(saved).items():
-            if isinstance(index, int) and isinstance(each, dict) and "step" in each:
-                hidden = ("step", "momentum_buffer") if each["step"] == 0 else ("step",)
+            if isinstance(index, int) and isinstance(each, dict):
+                hidden = ("step", "momentum_buffer") if each.get("step") == 0 else ("step",)
                 each = {name: value for name, value in each.items() if name not in hidden}
-                if not each:
-                    continue
-            kept[index] = each
+            if each != {}:
+                kept[index] = each
         return kept
 
 
@@ -378,6 +377,8 @@ class ASGD(Optimizer, torch.optim.ASGD):
     ) -> None:
         if options.get("staleness_lr") is not None:  # eta is state, of all workers
             raise ValueError("staleness_lr: expected None for ASGD; use SGD with an AveragedModel")
+        if not lambd >= 0:  # torch does not look: the decay would become growth
+            raise ValueError(f"lambd: expected a number >= 0, got {lambd!r}")
         super().__init__(
             params,
             lr=lr,

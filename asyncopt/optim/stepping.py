@@ -44,12 +44,19 @@ class SteppingOptimizer(PlanningOptimizer):
     def step(self, closure: None = None) -> None: ...
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(  # type: ignore[misc]  # hooks shall see how the closure was given
+        self,
+        evaluate: Callable[[], float] | None = None,
+        /,
+        *,
+        closure: Callable[[], float] | None = None,
+    ) -> float | None:
         """Applies the gradients: one push.
 
         Shared under a sync with replicas, it also pulls the newest whole version.
 
         Args:
+            evaluate: the closure, if it is given by position.
             closure: evaluates the model again and returns the loss, as in torch.
 
         Returns:
@@ -67,8 +74,10 @@ class SteppingOptimizer(PlanningOptimizer):
             or torch_optimizer._global_optimizer_post_hooks
             or torch._C._autograd._profiler_enabled()
         ):
-            return self._hooked_step() if closure is None else self._hooked_step(closure)
-        return self._step(closure)
+            by_position = () if evaluate is None else (evaluate,)
+            by_name = {} if closure is None else {"closure": closure}
+            return self._hooked_step(*by_position, **by_name)
+        return self._step(closure if evaluate is None else evaluate)
 
     # torch would wrap `step` to run hooks and the profiler, which costs more than a small push.
     step.hooked = True  # type: ignore[attr-defined]

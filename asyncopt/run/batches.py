@@ -38,7 +38,7 @@ class Batches:
         self._per_epoch = -(-self._end // size)
         self._stride = -(-self._per_epoch // every) * every
         self._epoch = -1  # of _order
-        self._order = torch.empty(0, dtype=torch.int64)
+        self._order = torch.empty(0, dtype=torch.int64, device="cpu")
         self.total = self._stride * epochs
         if self.total > MAX_TOTAL:
             raise ValueError(

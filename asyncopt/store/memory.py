@@ -65,7 +65,7 @@ def map_new_memfd(nbytes: int) -> torch.Tensor:
         raise cannot_allocate(nbytes, str(error)) from error
     # The duplicate is not for programs that this process starts.
     os.set_inheritable(storage._share_fd_cpu_()[0], False)
-    return torch.empty(0, dtype=torch.uint8).set_(storage)
+    return torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage)
 
 
 class SharedStorage(torch.UntypedStorage):

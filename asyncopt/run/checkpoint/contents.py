@@ -225,7 +225,7 @@ def _hyper(group: dict[str, Any]) -> dict[str, Any]:
 def _set_hyper(group: dict[str, Any], saved: dict[str, Any]) -> None:
     for name, value in saved.items():
         if isinstance(group.get(name), torch.Tensor):  # a scheduler may hold it too
-            group[name].copy_(torch.as_tensor(value))
+            group[name].copy_(torch.as_tensor(value, device="cpu"))
         else:
             group[name] = value
 
