@@ -220,7 +220,10 @@ class PlanningOptimizer(torch.optim.Optimizer):
                     f"{', '.join(missing)}; load it into an optimizer of the class that saved it"
                 )
             try:
-                unusable = any(math.isnan(x) for x in self._hyper({**self.defaults, **group}))
+                hyper = self._hyper({**self.defaults, **group})
+                unusable = len(hyper) != len(self._hyper(self.defaults)) or any(
+                    math.isnan(number) for number in hyper
+                )
             except (TypeError, ValueError, OverflowError, RuntimeError):
                 unusable = True
             if unusable:
