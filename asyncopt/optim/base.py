@@ -55,6 +55,8 @@ class Optimizer(SteppingOptimizer):
             halves the state of float32 parameters; it is rounded stochastically.
         flat_grads: keep all gradients as views of one buffer. ``zero_grad`` zeroes it, so a
             parameter that ``backward`` does not reach has a gradient of zeros rather than None.
+            Parameters that do not require gradients have None and are skipped. Not for DTensor
+            parameters.
         nonfinite: what a NaN or infinity in a gradient does: ``"propagate"`` into the parameters,
             as in torch, or ``"skip"`` the whole push, count it and warn once; every gradient is
             then read before anything is written. Default: ``"propagate"`` alone, ``"skip"`` shared.

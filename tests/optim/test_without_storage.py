@@ -32,7 +32,7 @@ class Wrapped(Tensor):
     inner: Tensor
 
     @staticmethod
-    def __new__(cls, inner: Tensor) -> Any:  # noqa: D102
+    def __new__(cls, inner: Tensor) -> Any:
         made = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)  # type: ignore[attr-defined]
         made.inner = inner
         return made
