@@ -244,7 +244,7 @@ class PlanningOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: a parameter or its state cannot be updated, or the store has no room for it.
         """
-        found = []
+        found: list[tuple[str, torch.Tensor, Kernel]] = []
         for group in groups:
             for param in group["params"]:
                 name = f"params[{len(found)}]"

@@ -285,7 +285,7 @@ def packed(groups: list[dict[str, Any]], state: dict[Any, Any]) -> dict[str, Any
         _optimizer_state_dict_pre_hooks={},
         _optimizer_state_dict_post_hooks={},
     )
-    made: dict[str, Any] = inspect.unwrap(torch.optim.Optimizer.state_dict)(optimizer)  # type: ignore[arg-type]
+    made: dict[str, Any] = inspect.unwrap(torch.optim.Optimizer.state_dict)(optimizer)
     return made
 
 
@@ -342,4 +342,4 @@ def reusable(
     scalars = _reusable_scalars(found, param, kernel)
     if scalars is None:
         scalars = _new_scalars(param, kernel)
-    return StateTensors(tuple(slots), scalars, book)  # type: ignore[arg-type]
+    return StateTensors(tuple(slots), scalars, book)

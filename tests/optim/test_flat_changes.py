@@ -42,7 +42,8 @@ def loss_of(model: Model) -> torch.Tensor:
     x = torch.randn(8, 2, 4, 4, dtype=torch.float64, generator=generator)
     y = torch.randn(8, 1, dtype=torch.float64, generator=generator)
     dtype = model.last.weight.dtype
-    return (model(x.to(dtype)) - y.to(dtype)).square().mean()
+    loss: torch.Tensor = (model(x.to(dtype)) - y.to(dtype)).square().mean()
+    return loss
 
 
 Change = Callable[[Model, Any], None]
@@ -55,12 +56,12 @@ def new_parameter(model: Model, optimizer: Any) -> None:
     params[[id(p) for p in params].index(id(old))] = model.last.weight
 
 
-def appended(model: Model, optimizer: Any) -> None:
+def appended(model: Any, optimizer: Any) -> None:
     if not hasattr(model, "more"):
         model.more = nn.Parameter(torch.ones(3, dtype=model.last.weight.dtype))
         optimizer.param_groups[0]["params"].append(model.more)
         forward = model.forward
-        model.forward = lambda x: forward(x) * model.more.sum()  # type: ignore[method-assign]
+        model.forward = lambda x: forward(x) * model.more.sum()
 
 
 def new_groups(model: Model, optimizer: Any) -> None:
@@ -77,7 +78,7 @@ def assigned(model: Model, optimizer: Any) -> None:
     optimizer.param_groups[0]["params"] = list(model.parameters())
 
 
-def channels_last(model: Model, optimizer: Any) -> None:
+def channels_last(model: Any, optimizer: Any) -> None:
     model.to(memory_format=torch.channels_last)
 
 

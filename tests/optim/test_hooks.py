@@ -144,7 +144,7 @@ def test_load_state_dict_hooks(rule: str) -> None:
 def test_copies_of_state_with_other_entries() -> None:
     """Deep copies and shared optimizers take entries that are no dicts of tensors."""
     param = nn.Parameter(torch.ones(3))
-    optimizer = asyncopt.Adam([param])
+    optimizer: Any = asyncopt.Adam([param])
     optimizer.state["everywhere"] = 5
     param.grad = torch.ones(3)
     optimizer.step()

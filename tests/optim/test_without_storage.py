@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -23,24 +22,25 @@ CASES = [(rule, {"lr": 0.05}) for rule in RULES] + [
 
 def test_fsdp2(tmp_path: Path) -> None:
     """`fully_shard` on two processes: as torch.optim, state dicts included."""
-    mp.spawn(dtensor_jobs.train, (tmp_path / "rendezvous", CASES), nprocs=dtensor_jobs.RANKS)
+    spawn: Any = torch.multiprocessing.spawn  # type: ignore[attr-defined]
+    spawn(dtensor_jobs.train, (tmp_path / "rendezvous", CASES), nprocs=dtensor_jobs.RANKS)
 
 
 class Wrapped(Tensor):
     """A wrapper subclass, as torchao's are."""
 
-    inner: Tensor
-
     @staticmethod
     def __new__(cls, inner: Tensor) -> Any:
-        made = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)  # type: ignore[attr-defined]
-        made.inner = inner
+        made: Any = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
+        made.held = inner
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         if func is torch.ops.aten.detach.default:
-            return Wrapped(args[0].inner)
+            return Wrapped(args[0].held)
         raise NotImplementedError(f"{func}")
 
 
