@@ -29,7 +29,8 @@ def test_gradients(rule: str, dtype: torch.dtype, flat: bool) -> None:
     twins = Twins(rule, draw(SHAPES, dtype), extra={"flat_grads": flat})
     for seed in range(3):
         values = draw(SHAPES, dtype, seed)
-        for (_, params), make in zip(twins.sides, (torch.clone, negated), strict=True):
+        makes: tuple[Any, Any] = (torch.clone, negated)
+        for (_, params), make in zip(twins.sides, makes, strict=True):
             for param, value in zip(params, values, strict=True):
                 param.grad = make(value)
         twins.expected.step()
