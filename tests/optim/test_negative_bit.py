@@ -3,6 +3,8 @@
 The bits come with lazy views: `.imag` of a conjugate is the negative of what lies in memory.
 """
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
