@@ -82,7 +82,7 @@ Positions read_positions(const py::dict& given) try {
 py::dict seat_of(const Board& board, std::size_t rank) {
   const Seat& s = board.seat(rank);
   py::dict out;
-  out["pid"] = s.process.load(std::memory_order_relaxed);
+  out["pid"] = ProcessId::from_bits(s.process.load(std::memory_order_relaxed)).pid();
   out["incarnation"] = s.incarnation.load(std::memory_order_relaxed);
   out["progress"] = s.progress.load_relaxed();
   out["loss"] = s.loss.load(std::memory_order_relaxed);
@@ -112,16 +112,23 @@ void bind_board(py::module_& m) {
   for (std::size_t i = 0; i < std::size(kPhases); ++i) phases[i] = py::str(kPhases[i]);
   m.attr("PHASES") = phases;
   const py::call_guard<py::gil_scoped_release> others_may_run;
+  // `owner` holds the mapping, and lives as long as the board.
   py::class_<Board>(m, "Board")
       .def_static("bytes_needed", &Board::bytes_needed)
-      .def_static("create",
-                  [](std::uintptr_t at, std::uint64_t bytes, std::uint64_t workers) {
-                    return Board::create(reinterpret_cast<void*>(at), bytes, workers);
-                  })
-      .def_static("attach",
-                  [](std::uintptr_t at, std::uint64_t bytes) {
-                    return Board::attach(reinterpret_cast<void*>(at), bytes);
-                  })
+      .def_static(
+          "create",
+          [](std::uintptr_t at, std::uint64_t bytes, std::uint64_t workers, const py::object&) {
+            return Board::create(reinterpret_cast<void*>(at), bytes, workers);
+          },
+          py::arg("address"), py::arg("nbytes"), py::arg("workers"), py::arg("owner").none(false),
+          py::keep_alive<0, 4>())
+      .def_static(
+          "attach",
+          [](std::uintptr_t at, std::uint64_t bytes, const py::object&) {
+            return Board::attach(reinterpret_cast<void*>(at), bytes);
+          },
+          py::arg("address"), py::arg("nbytes"), py::arg("owner").none(false),
+          py::keep_alive<0, 3>())
       .def_property_readonly("workers", &Board::workers)
       .def("take", [](const Board& b, std::size_t rank, std::uint64_t round,
                       std::uint64_t total) { return index_or_end(b.take(rank, round, total)); })

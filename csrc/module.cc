@@ -62,7 +62,7 @@ py::list ledger(const Segment& segment) {
       staleness[b] = w.staleness[b].load_relaxed();
     py::dict d;
     d["slot"] = i;
-    d["process"] = w.owner.load(std::memory_order_relaxed);
+    d["process"] = ProcessId::from_bits(w.owner.load(std::memory_order_relaxed)).pid();
     d["pushes"] = w.pushes.load_relaxed();
     d["retries"] = w.retries.load_relaxed();
     d["lock_waits"] = w.lock_waits.load_relaxed();
@@ -71,6 +71,7 @@ py::list ledger(const Segment& segment) {
     d["lost_state_updates"] = w.lost_state_updates.load_relaxed();
     d["skipped_nonfinite"] = w.skipped_nonfinite.load_relaxed();
     d["repairs"] = w.repairs.load_relaxed();
+    d["unfinished"] = w.unfinished.load_relaxed();
     d["staleness_sum"] = w.staleness_sum.load_relaxed();
     d["staleness"] = staleness;
     out.append(d);
@@ -110,13 +111,22 @@ void bind_segment(py::module_& m) {
            py::arg("data_bytes"), py::arg("param_bytes"), py::arg("lock_timeout"),
            py::arg("layout_hash"))
       .def_property_readonly("bytes_needed", &Segment::bytes_needed);
+  // `owner` holds the mapping, and lives as long as the segment; so do plans over it.
   py::class_<Segment>(m, "Segment")
-      .def_static("create",
-                  [](std::uintptr_t at, std::uint64_t bytes, const SegmentConfig& c) {
-                    return Segment::create(pointer(at), bytes, c);
-                  })
-      .def_static("attach", [](std::uintptr_t at,
-                               std::uint64_t bytes) { return Segment::attach(pointer(at), bytes); })
+      .def_static(
+          "create",
+          [](std::uintptr_t at, std::uint64_t bytes, const SegmentConfig& c, const py::object&) {
+            return Segment::create(pointer(at), bytes, c);
+          },
+          py::arg("address"), py::arg("nbytes"), py::arg("config"), py::arg("owner").none(false),
+          py::keep_alive<0, 4>())
+      .def_static(
+          "attach",
+          [](std::uintptr_t at, std::uint64_t bytes, const py::object&) {
+            return Segment::attach(pointer(at), bytes);
+          },
+          py::arg("address"), py::arg("nbytes"), py::arg("owner").none(false),
+          py::keep_alive<0, 3>())
       .def("claim_worker", &Segment::claim_worker)
       .def("release_worker", &Segment::release_worker)
       .def(

@@ -228,7 +228,9 @@ std::unique_lock<std::mutex> Plan::one_caller() {
 // A push of all groups.
 Push Plan::request(const How& how) const {
   const auto& [groups, state, hyper, threads, seed, audit, skip_nonfinite] = how;
-  return {groups_, threads, seed, audit, skip_nonfinite};
+  Push push{groups_, threads, seed, audit, skip_nonfinite};
+  if (target_ != nullptr) push.unfinished = &target_->unfinished;
+  return push;
 }
 
 int Plan::step(const How& how, const py::object& grads) { return step_with({}, how, grads); }
@@ -346,14 +348,29 @@ bool Plan::run(const Push& request, bool refresh, const Scaling& scaling) {
     device_->stepper.step(step);
     return true;  // if it is skipped, that comes out later, on the device
   }
-  if (target_ != nullptr) target_->segment.check_worker(target_->worker);
+  if (target_ == nullptr) {
+    const py::gil_scoped_release others_may_run;
+    return !push_alone(request).skipped;
+  }
+  target_->segment.check_worker(target_->worker);
   const py::gil_scoped_release others_may_run;
-  const PushResult result = target_ == nullptr
-                                ? push_alone(request)
-                                : asyncopt::push(target_->segment, target_->worker, request);
-  if (refresh && target_ != nullptr && target_->replica)
+  // A step whose refresh timed out is finished by the next one: its push is not repeated. Gradients
+  // other than its own would be those of a replica that is not one version.
+  const bool is_step = refresh && !request.catch_up, is_pushed = is_step && owes_refresh_;
+  const bool applied =
+      is_pushed || !asyncopt::push(target_->segment, target_->worker, request).skipped;
+  if (!refresh || !target_->replica) return applied;
+  if (is_step) owes_refresh_ = true;
+  try {
     asyncopt::pull(target_->segment, target_->worker, pulls_);
-  return !result.skipped;
+  } catch (const LockTimeout& timeout) {
+    if (!is_step) throw;
+    throw LockTimeout(std::string(timeout.what()) +
+                      "; this step's gradients were applied, but the parameters were not copied "
+                      "back: call step() again, which only copies them");
+  }
+  if (is_step) owes_refresh_ = false;
+  return applied;
 }
 
 std::uint64_t Plan::pull() {
@@ -369,7 +386,9 @@ std::uint64_t Plan::pull() {
   std::vector<PullBlock> everything = pulls_;
   everything.insert(everything.end(), state_pulls_.begin(), state_pulls_.end());
   const py::gil_scoped_release others_may_run;
-  return asyncopt::pull(target_->segment, target_->worker, everything);
+  const std::uint64_t version = asyncopt::pull(target_->segment, target_->worker, everything);
+  owes_refresh_ = false;
+  return version;
 }
 
 std::uint64_t Plan::pull_to(const std::vector<std::size_t>& indices,

@@ -24,6 +24,7 @@ struct Target {
   Segment segment;
   std::size_t worker;
   bool replica;
+  Unfinished unfinished{};  // what a LockTimeout left of the last push
 };
 
 // A device that tensors lie on, and the steps there. `type` and `id` are DLPack's.
@@ -157,6 +158,7 @@ class Plan {
   std::vector<py::object> held_;  // gradients in use while the GIL is released
   int updated_ = 0;               // tensors that have one
   bool keeps_gradients_ = false;
+  bool owes_refresh_ = false;  // the last step's push was applied, its pull timed out
   std::mutex busy_;  // several threads may call one optimizer
 };
 

@@ -53,7 +53,7 @@ class Board:
             raise ValueError(f"workers: expected 1 to {_core.MAX_WORKERS}, got {workers}")
         nbytes = _core.Board.bytes_needed(workers)
         self._memory = map_new_memfd(nbytes)
-        self._core = _core.Board.create(self._memory.data_ptr(), nbytes, workers)
+        self._core = _core.Board.create(self._memory.data_ptr(), nbytes, workers, self._memory)
 
     @classmethod
     def attach(cls, memory: torch.Tensor) -> Board:
@@ -67,7 +67,7 @@ class Board:
         """
         board = cls.__new__(cls)
         board._memory = memory
-        board._core = _core.Board.attach(memory.data_ptr(), memory.numel())
+        board._core = _core.Board.attach(memory.data_ptr(), memory.numel(), memory)
         return board
 
     def __reduce__(self) -> tuple[Any, ...]:

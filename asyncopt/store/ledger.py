@@ -97,6 +97,8 @@ class WorkerLedger:
         lost_state_updates: the same for optimizer state.
         skipped_nonfinite: pushes skipped because a gradient was infinite or NaN.
         repairs: locks taken over from an owner that died inside; each may hide one partial push.
+        unfinished: pushes that a LockTimeout ended in the middle (``striped``), and that no later
+            step of the worker has finished.
         staleness: histogram over pushes of (version at the push) - (version at the last pull).
     """
 
@@ -110,6 +112,7 @@ class WorkerLedger:
     lost_state_updates: int | None
     skipped_nonfinite: int
     repairs: int
+    unfinished: int
     staleness: Histogram
 
     def __add__(self, other: WorkerLedger) -> WorkerLedger:
@@ -130,6 +133,7 @@ _COUNTS = (
     "lost_state_updates",
     "skipped_nonfinite",
     "repairs",
+    "unfinished",
     "staleness",
 )
 
@@ -200,11 +204,13 @@ class Ledger:
         """What was pushed, and what races and locks cost, in a line."""
         late = self.staleness
         lost = "not counted" if self.lost_updates is None else f"{self.lost_updates:,}"
+        unfinished = f", {self.unfinished:,} pushes unfinished" if self.unfinished else ""
         return (
             f"{self.pushes:,} pushes, staleness {late.mean:.3g} (p99 {late.percentile(99):g}); "
             f"{self.lock_waits:,} lock waits of {self.lock_wait_seconds:.3g} s together, "
             f"{self.retries:,} retries, lost updates: {lost}, "
             f"{self.skipped_nonfinite:,} pushes skipped, {self.repairs:,} locks repaired"
+            f"{unfinished}"
         )
 
     @property
@@ -246,6 +252,11 @@ class Ledger:
     def repairs(self) -> int:
         """Locks taken over from an owner that died inside."""
         return sum(w.repairs for w in self.workers)
+
+    @property
+    def unfinished(self) -> int:
+        """Pushes that a LockTimeout ended in the middle, and that nothing has finished since."""
+        return sum(w.unfinished for w in self.workers)
 
     @property
     def staleness(self) -> Histogram:

@@ -52,7 +52,9 @@ class Store:
             layout_hash=layout.hash,
         )
         self.memory = map_new_memfd(config.bytes_needed)
-        self.segment = _core.Segment.create(self.memory.data_ptr(), self.nbytes, config)
+        self.segment = _core.Segment.create(
+            self.memory.data_ptr(), self.nbytes, config, self.memory
+        )
 
     @classmethod
     def attach(cls, memory: torch.Tensor) -> Store:
@@ -66,7 +68,7 @@ class Store:
         """
         store = cls.__new__(cls)
         store.memory = memory
-        store.segment = _core.Segment.attach(memory.data_ptr(), memory.numel())
+        store.segment = _core.Segment.attach(memory.data_ptr(), memory.numel(), memory)
         return store
 
     @property

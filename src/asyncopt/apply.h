@@ -4,11 +4,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <concepts>
 #include <cstring>
 #include <deque>
-#include <exception>
 #include <mutex>
 #include <optional>
+#include <span>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "asyncopt/owed.h"
@@ -32,7 +35,8 @@ struct Task : Update {
   std::optional<Owed> owed;  // if any of these rows owes anything
   Book::Range share;         // rows that are only caught up with
   std::uint64_t now = 0;     // pushes that they are paid
-  bool is_counted = false;   // as a push that rows without a gradient owe
+  std::uint64_t number = 0;  // of the push, if rows without a gradient owe it; else 0
+  const Unfinished::Tensor* done = nullptr;  // what an interrupted push has done of it
 
   // Whether rows are updated one after the other, not ranges of elements.
   bool is_by_rows() const { return has_row_list || row_slots > 0 || span.grad == nullptr; }
@@ -50,8 +54,7 @@ struct Task : Update {
 };
 
 inline Book book_of(const Block& block, std::byte* base) {
-  return {reinterpret_cast<std::byte*>(base) + block.book, block.book_rows,
-          block.kernel->coef_bytes};
+  return {memory_at(base, block.book), block.book_rows, block.kernel->coef_bytes};
 }
 
 // What a pass over the tensors of a push is for.
@@ -64,17 +67,46 @@ enum class Pass {
 // coefficients of the tensor before can be kept: two calls of pow saved per tensor.
 class Preparer {
  public:
-  Preparer(const Push& push, Pass pass) : seed_(push.seed), pass_(pass) {}
+  // `unfinished`: of the push that this one finishes, or null.
+  Preparer(const Push& push, Pass pass, const Unfinished* unfinished)
+      : seed_(push.seed), pass_(pass), unfinished_(unfinished) {}
 
   void operator()(const Group& group, const Block& block, std::byte* base, Task& task) {
     const Kernel& k = *block.kernel;
-    const auto at = [base](std::uintptr_t offset) {
-      return reinterpret_cast<std::byte*>(base) + offset;
-    };
+    task.done = unfinished_ != nullptr ? unfinished_->find(block.param) : nullptr;
+    if (task.done != nullptr) {
+      record_ = task.done->record;
+      group_ = nullptr;  // the next tensor's are prepared anew
+    } else {
+      count_step(group, block, base);
+    }
+    task.loops = &k.loops;
+    task.coef = record_.coef;
+    task.param_bytes = k.param_bytes;
+    task.state_bytes = k.state_bytes;
+    task.row_slots = k.row_slots;
+    task.element_slots = k.slots.size() - k.row_slots;
+    task.width = std::max(block.width != 0 ? block.width : block.n, std::size_t{1});
+    task.offset = block.param;
+    const void* const grad = pass_ == Pass::update ? block.grad : nullptr;
+    task.span = {memory_at(base, block.param), grad, {}, block.n, noise(seed_, ++tensor_)};
+    for (std::size_t i = 0; i < k.slots.size(); ++i)
+      task.span.slots[i] = memory_at(base, block.slots[i]);
+    task.has_row_list = block.rows != nullptr;
+    task.rows = task.has_row_list ? RowOrder({block.rows, block.row_count}) : RowOrder();
+    open_book(group, block, base, task);
+  }
+
+  // What the task prepared last points to; overwritten by one with other coefficients.
+  const Record& record() const { return record_; }
+
+ private:
+  void count_step(const Group& group, const Block& block, std::byte* base) {
+    const Kernel& k = *block.kernel;
     const bool counts = pass_ == Pass::update;
+    auto* const shared = reinterpret_cast<double*>(memory_at(base, block.scalars));
     double scalars[kMaxScalars] = {};
     if (!k.scalars.empty()) {
-      auto* const shared = reinterpret_cast<double*>(at(block.scalars));
       // Counted by every worker and never lost, so that bias corrections keep their meaning.
       const std::atomic_ref step(shared[0]);
       scalars[0] = 1.0 + (counts ? step.fetch_add(1.0, std::memory_order_relaxed)
@@ -91,47 +123,29 @@ class Preparer {
     }
     if (counts)
       for (std::size_t i = 1; i < k.scalars.size(); ++i)
-        std::atomic_ref(reinterpret_cast<double*>(at(block.scalars))[i])
-            .store(after_[i], std::memory_order_relaxed);
-
-    task.loops = &k.loops;
-    task.coef = record_.coef;
-    task.param_bytes = k.param_bytes;
-    task.state_bytes = k.state_bytes;
-    task.row_slots = k.row_slots;
-    task.element_slots = k.slots.size() - k.row_slots;
-    task.width = std::max(block.width != 0 ? block.width : block.n, std::size_t{1});
-    task.offset = block.param;
-    const void* const grad = pass_ == Pass::update ? block.grad : nullptr;
-    task.span = {at(block.param), grad, {}, block.n, noise(seed_, ++tensor_)};
-    for (std::size_t i = 0; i < k.slots.size(); ++i) task.span.slots[i] = at(block.slots[i]);
-    task.has_row_list = block.rows != nullptr;
-    task.rows = task.has_row_list ? RowOrder({block.rows, block.row_count}) : RowOrder();
-    open_book(group, block, base, task);
+        std::atomic_ref(shared[i]).store(after_[i], std::memory_order_relaxed);
   }
 
-  // What the task prepared last points to; overwritten by one with other coefficients.
-  const Record& record() const { return record_; }
-
- private:
   void open_book(const Group& group, const Block& block, std::byte* base, Task& task) {
     task.book.reset();
     task.owed.reset();
     task.share = {};
-    task.is_counted = false;
+    task.number = 0;
     if (block.book_rows == 0) return;
     const Kernel& k = *block.kernel;
     const Book& book = task.book.emplace(book_of(block, base));
     task.now = book.finished();
-    record_.settles_after = k.idle.settles_after(group.hyper);
+    if (task.done == nullptr) record_.settles_after = k.idle.settles_after(group.hyper);
     if (pass_ == Pass::catch_up) {
       if (!task.has_row_list) task.share = {0, book.rows()};
     } else if (!task.has_row_list) {
       return;  // a pass before has caught up with all rows
+    } else if (task.done != nullptr) {
+      task.number = task.done->number;
     } else if (k.idle.owes(group.hyper)) {
-      task.is_counted = true;
-      task.share = book.share(book.start(record_));
+      task.number = book.start(record_);
     }
+    if (task.number != 0) task.share = book.share(task.number);
     std::uint64_t oldest = task.now;
     for (std::size_t i = 0; i < task.count(); ++i)
       oldest = std::min(oldest, book.paid(task.row(i)));
@@ -143,6 +157,7 @@ class Preparer {
 
   std::uint32_t seed_;
   Pass pass_;
+  const Unfinished* unfinished_;
   std::uint32_t tensor_ = 0;
   const Group* group_ = nullptr;
   const Kernel* kernel_ = nullptr;
@@ -151,61 +166,132 @@ class Preparer {
   Record record_;
 };
 
-// Calls each(update, span, offset, tally) for the rows [begin, end) of a task, with a book or not.
-// The gradients of a row that is named more than once are added up before.
+// What updates elements under locks. Each call is made while an object that
+// hold(update, offset, n, tally) returned exists, and concerns one row or reach(update, offset, n)
+// elements. Only hold() throws, before anything is written.
+template <class Each>
+concept Locking =
+    requires(Each each, const Update& update, std::uintptr_t offset, std::size_t n, Tally& tally) {
+      { each.reach(update, offset, n) } -> std::same_as<std::size_t>;
+      each.hold(update, offset, n, tally);
+    };
+
+// Holds the locks of n elements, if there are any.
+template <class Each>
+auto hold(Each& each, const Update& update, std::uintptr_t offset, std::size_t n, Tally& tally) {
+  if constexpr (Locking<Each>)
+    return each.hold(update, offset, n, tally);
+  else
+    return std::monostate{};
+}
+
+// Calls each(update, span, offset, tally) for the rows from `at` to `end` of a task, with a book or
+// not. The gradients of a row that is named more than once are added up before. `at` follows: where
+// locking a row fails, it is the first row that is not done.
 template <bool has_book, class Each>
-void apply_rows(const Task& task, std::size_t begin, std::size_t end, Tally& tally, Each& each) {
+void apply_rows(const Task& task, std::size_t& at, std::size_t end, Tally& tally, Each& each) {
   const std::size_t width = task.width, row_bytes = width * task.param_bytes;
   const std::size_t named = task.named();
   const auto* const grads = static_cast<const std::byte*>(task.span.grad);
   Span whole = task.span;
   if (task.has_row_list) whole.grad = nullptr;  // its gradients lie in the order of the list
   std::vector<std::byte> sum;
-  for (std::size_t i = begin; i < end; ++i) {
+  for (; at < end; ++at) {
+    const std::size_t i = at;
     const bool is_named = !has_book || i < named;
-    const std::size_t row = is_named ? task.named_row(i) : task.row(i), at = row * width;
-    if (!is_named && task.rows.contains(row)) continue;  // left to whoever applies its gradient
-    const std::uintptr_t offset = task.offset + at * task.param_bytes;
-    Span span = task.part(whole, at, width);
+    const std::size_t row = is_named ? task.named_row(i) : task.row(i), first = row * width;
+    if constexpr (has_book)
+      if (!is_named && task.rows.contains(row)) continue;  // left to whoever applies its gradient
+    if constexpr (Locking<Each>)
+      if (is_named && task.done != nullptr && task.done->has(first)) continue;
+    const std::uintptr_t offset = task.offset + first * task.param_bytes;
+    Span span = task.part(whole, first, width);
+    if (task.has_row_list && grads != nullptr && is_named) {
+      span.grad = grads + task.rows.place(i) * row_bytes;
+      if (task.rows.is_repeated(i)) {
+        sum.assign(row_bytes, std::byte{0});
+        task.rows.for_each_place(i, [&](std::size_t place) {
+          task.loops->add(sum.data(), grads + place * row_bytes, width);
+        });
+        span.grad = sum.data();
+      }
+    }
+    [[maybe_unused]] const auto held = hold(each, task, offset, width, tally);
     if constexpr (has_book) {
       if (task.owed) task.owed->pay(row, task, span, offset, tally, each);
       if (!is_named || grads == nullptr) continue;
+      if (task.number != 0) task.book->touch(row);
     }
-    if (task.has_row_list) span.grad = grads + task.rows.place(i) * row_bytes;
-    if (task.has_row_list && task.rows.is_repeated(i)) {
-      sum.assign(row_bytes, std::byte{0});
-      task.rows.for_each_place(i, [&](std::size_t place) {
-        task.loops->add(sum.data(), grads + place * row_bytes, width);
-      });
-      span.grad = sum.data();
-    }
-    if constexpr (has_book)
-      if (task.is_counted) task.book->touch(row);
     each(task, span, offset, tally);
   }
 }
 
-// The same for the elements, or rows, [begin, end) of a task.
+// The same for the elements, or rows, from `at` to `end` of a task.
 template <class Each>
-void apply_range(const Task& task, std::size_t begin, std::size_t end, Tally& tally, Each& each) {
-  if (!task.is_by_rows())
-    each(task, task.part(task.span, begin, end - begin), task.offset + begin * task.param_bytes,
-         tally);
-  else if (task.book)
-    apply_rows<true>(task, begin, end, tally, each);
-  else
-    apply_rows<false>(task, begin, end, tally, each);
+void apply_range(const Task& task, std::size_t& at, std::size_t end, Tally& tally, Each& each) {
+  if (task.is_by_rows()) {
+    task.book ? apply_rows<true>(task, at, end, tally, each)
+              : apply_rows<false>(task, at, end, tally, each);
+    return;
+  }
+  const auto update = [&](std::size_t n) {
+    const std::uintptr_t offset = task.offset + at * task.param_bytes;
+    [[maybe_unused]] const auto held = hold(each, task, offset, n, tally);
+    each(task, task.part(task.span, at, n), offset, tally);
+    at += n;
+  };
+  if constexpr (Locking<Each>) {
+    while (at < end) {
+      std::size_t n = each.reach(task, task.offset + at * task.param_bytes, end - at);
+      if (task.done != nullptr) {
+        const auto [is_done, length] = task.done->run(at);
+        n = std::min(n, length);
+        if (is_done) {
+          at += n;
+          continue;
+        }
+      }
+      update(n);
+    }
+  } else {
+    update(end - at);
+  }
 }
 
-// What is left to say when all of a task has been applied.
+// Updates the book after the whole task has been applied.
 inline void close_book(const Task& task, Pass pass) {
   if (!task.book) return;
-  if (task.is_counted) task.book->finish();
+  if (task.number != 0) task.book->finish();
   if (task.has_row_list) return;
   if (pass == Pass::catch_up)
     task.book->set_paid(task.now);
   else
     task.book->stir(task.now);
+}
+
+// A range of a task's elements or rows. Those before `at` are done.
+struct Chunk {
+  std::size_t task, begin, end, at = begin;
+};
+
+// Notes what an interrupted push has done of a task.
+inline void note(Unfinished& unfinished, const Task& task, const Record& record,
+                 std::span<const Chunk> chunks) {
+  Unfinished::Tensor& tensor = unfinished.open(task.offset);
+  tensor.record = record;
+  tensor.number = task.number;
+  std::vector<Unfinished::Range> done;
+  for (const Chunk& chunk : chunks) {
+    if (!task.is_by_rows()) {
+      done.push_back({chunk.begin, chunk.at});
+      continue;
+    }
+    for (std::size_t i = chunk.begin; i < std::min(chunk.at, task.named()); ++i) {
+      const std::size_t first = task.named_row(i) * task.width;
+      done.push_back({first, first + task.width});
+    }
+  }
+  tensor.add(std::move(done));
 }
 
 // Whether a pass has something to do with a tensor.
@@ -219,10 +305,16 @@ inline bool concerns(Pass pass, const Push& push, const Block& block, std::byte*
 
 template <class Each>
 void make_pass(Pass pass, const Push& push, std::byte* base, Tally& tally, Each& each) {
+  // Catching up needs no notes: a row that has been paid owes nothing.
+  Unfinished* unfinished = nullptr;
+  if constexpr (Locking<Each>)
+    if (pass == Pass::update) unfinished = push.unfinished;
+  const bool resumes = unfinished != nullptr && unfinished->is_interrupted();
   const auto for_each_block = [&](auto visit) {
     for (const Group& group : push.groups)
       for (const Block& block : group.blocks)
-        if (concerns(pass, push, block, base)) visit(group, block);
+        if (concerns(pass, push, block, base) && !(resumes && unfinished->is_closed(block.param)))
+          visit(group, block);
   };
   std::size_t blocks = 0, total = 0;
   for_each_block([&](const Group&, const Block& block) {
@@ -231,20 +323,31 @@ void make_pass(Pass pass, const Push& push, std::byte* base, Tally& tally, Each&
   });
   if (blocks == 0) return;  // as mostly in the pass that catches up
 
-  Preparer prepare(push, pass);
+  Preparer prepare(push, pass, resumes ? unfinished : nullptr);
   if (push.threads <= 1 || total < kParallel) {
     Task task;
+    std::size_t finished = 0;  // blocks
     for_each_block([&](const Group& group, const Block& block) {
       prepare(group, block, base, task);
-      apply_range(task, 0, task.count(), tally, each);
+      Chunk all{0, 0, task.count()};
+      try {
+        apply_range(task, all.at, all.end, tally, each);
+      } catch (...) {
+        if (unfinished != nullptr) {
+          std::size_t i = 0;
+          for_each_block([&](const Group&, const Block& before) {
+            if (i++ < finished) unfinished->close(before.param);
+          });
+          note(*unfinished, task, prepare.record(), {&all, 1});
+        }
+        throw;
+      }
       close_book(task, pass);
+      ++finished;
     });
     return;
   }
 
-  struct Chunk {
-    std::size_t task, begin, end;
-  };
   std::deque<Task> tasks;
   std::deque<Record> records;  // a deque: tasks point into it
   std::vector<Chunk> chunks;
@@ -259,20 +362,30 @@ void make_pass(Pass pass, const Push& push, std::byte* base, Tally& tally, Each&
       chunks.push_back({tasks.size() - 1, begin, std::min(begin + size, n)});
   });
   std::mutex merging;
-  std::exception_ptr failure;
-  parallel_for(chunks.size(), push.threads, [&](std::size_t i) {
-    Tally mine;
-    std::exception_ptr thrown;
-    try {
-      apply_range(tasks[chunks[i].task], chunks[i].begin, chunks[i].end, mine, each);
-    } catch (...) {
-      thrown = std::current_exception();
-    }
-    const std::lock_guard lock(merging);
-    tally.add(mine);
-    if (thrown != nullptr) failure = thrown;
-  });
-  if (failure != nullptr) std::rethrow_exception(failure);
+  try {
+    parallel_for(chunks.size(), push.threads, [&](std::size_t i) {
+      Chunk& chunk = chunks[i];
+      struct Mine : Tally {  // added up also where the chunk fails
+        Tally& all;
+        std::mutex& merging;
+        Mine(Tally& a, std::mutex& m) : all(a), merging(m) {}
+        ~Mine() {
+          const std::lock_guard lock(merging);
+          all.add(*this);
+        }
+      } mine(tally, merging);
+      apply_range(tasks[chunk.task], chunk.at, chunk.end, mine, each);
+    });
+  } catch (...) {
+    if (unfinished != nullptr)
+      for (auto first = chunks.cbegin(); first != chunks.cend();) {
+        const auto last = std::find_if(first, chunks.cend(),
+                                       [&](const Chunk& c) { return c.task != first->task; });
+        note(*unfinished, tasks[first->task], records[first->task], {first, last});
+        first = last;
+      }
+    throw;
+  }
   for (const Task& task : tasks) close_book(task, pass);
 }
 

@@ -63,7 +63,7 @@ Seat& Board::seat(std::size_t rank) const {
 
 Seat& Board::sit(std::size_t rank) const {
   Seat& mine = seat(rank);
-  const std::uint32_t me = process_id();
+  const std::uint64_t me = ProcessId::mine().bits();
   if (mine.process.load(std::memory_order_relaxed) == me) return mine;
   // Again from the start if this process dies meanwhile: the seat is taken with the last store.
   leave(rank);

@@ -59,7 +59,7 @@ struct alignas(kCacheLine) Round {
 };
 
 struct alignas(kCacheLine) Seat {
-  std::atomic<std::uint32_t> process{0};      // process id; 0: the seat is empty
+  std::atomic<std::uint64_t> process{0};      // bits of its ProcessId; 0: the seat is empty
   std::atomic<std::uint32_t> incarnation{0};  // workers that have sat here
   std::atomic<std::uint32_t> phase{0};        // index into kPhases
   std::atomic<std::uint32_t> parked{0};

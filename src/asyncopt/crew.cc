@@ -52,9 +52,14 @@ bool share_tasks(std::size_t threads, std::size_t tasks, std::span<const std::si
     const Placement placement;
     std::vector<std::jthread> others;  // joined when this goes
     others.reserve(threads - 1);
-    for (std::size_t rank = 1; rank < threads; ++rank) {
-      others.emplace_back(run, rank, nullptr);
-      placement.put(others.back().native_handle(), rank);
+    try {
+      for (std::size_t rank = 1; rank < threads; ++rank) {
+        others.emplace_back(run, rank, nullptr);
+        placement.put(others.back().native_handle(), rank);
+      }
+    } catch (...) {  // no more threads can be had: those that began would do all of the work first
+      shared.stop();
+      throw;
     }
     run(0, &go_on);
   }

@@ -63,7 +63,7 @@ class Counter {
 
 // One worker's place in a segment.
 struct alignas(kCacheLine) WorkerSlot {
-  std::atomic<std::uint32_t> owner{0};     // process id; 0: free
+  std::atomic<std::uint64_t> owner{0};     // bits of the worker's ProcessId; 0: free
   std::atomic<std::uint32_t> reading{0};   // leashed: 1 + the copy being read; 0: none
   std::atomic<std::uint32_t> building{0};  // leashed: 1 + the copy being written; 0: none
   std::atomic<std::uint64_t> pulled{0};    // version at the last pull
@@ -75,6 +75,7 @@ struct alignas(kCacheLine) WorkerSlot {
   Counter lost_state_updates;
   Counter skipped_nonfinite;
   Counter repairs;
+  Counter unfinished;  // pushes that a LockTimeout ended in the middle, and none has finished since
   Counter staleness_sum;
   Counter staleness[kStalenessBuckets];
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 
 namespace asyncopt {
 namespace {
@@ -42,32 +43,53 @@ const OpenMp& openmp() {
   return found;
 }
 
-struct Job {
-  std::size_t count;
-  const std::function<void(std::size_t)>& work;
+// An exception that leaves a parallel region ends the process, so it is carried to the caller.
+class Job {
+ public:
+  Job(std::size_t count, const std::function<void(std::size_t)>& work)
+      : count_(count), work_(work) {}
 
-  void range(std::size_t index, std::size_t of) const {
-    for (std::size_t i = index * count / of; i < (index + 1) * count / of; ++i) work(i);
+  void range(std::size_t index, std::size_t of) noexcept {
+    try {
+      for (std::size_t i = index * count_ / of; i < (index + 1) * count_ / of; ++i) {
+        if (failed_.load(std::memory_order_relaxed)) return;
+        work_(i);
+      }
+    } catch (...) {
+      // Read by the caller after the region's end, which orders it.
+      if (!failed_.exchange(true, std::memory_order_relaxed)) failure_ = std::current_exception();
+    }
   }
+  void rethrow() const {
+    if (failure_ != nullptr) std::rethrow_exception(failure_);
+  }
+
+ private:
+  const std::size_t count_;
+  const std::function<void(std::size_t)>& work_;
+  std::atomic<bool> failed_{false};
+  std::exception_ptr failure_;
 };
 
 }  // namespace
 
 void parallel_for(std::size_t count, std::size_t threads,
                   const std::function<void(std::size_t)>& work) {
-  Job job{count, work};
+  Job job(count, work);
   threads = std::min(threads, count);
   const OpenMp& omp = openmp();
   if (threads < 2 || !omp.usable() || forked.load(std::memory_order_relaxed)) {
     job.range(0, 1);
+    job.rethrow();
     return;
   }
   // The team may be smaller than asked for.
   constexpr auto region = [](void* data) {
-    static_cast<const Job*>(data)->range(static_cast<std::size_t>(openmp().thread()),
-                                         static_cast<std::size_t>(openmp().team()));
+    static_cast<Job*>(data)->range(static_cast<std::size_t>(openmp().thread()),
+                                   static_cast<std::size_t>(openmp().team()));
   };
   omp.run(region, &job, static_cast<unsigned>(threads), 0);
+  job.rethrow();
 }
 
 void expect_forks() {

@@ -16,7 +16,8 @@ inline constexpr std::size_t kParallel = std::size_t{1} << 17;
 // one; returns when all have ended. Every thread takes one range of neighbours, the same in every
 // call, so that memory stays in the caches of the core that wrote it last. The caller does all of
 // it alone inside another parallel region, in a forked child (where OpenMP's threads are gone) and
-// in a process without OpenMP. `work` must not throw.
+// in a process without OpenMP. The first exception of `work` is rethrown to the caller when all
+// threads have ended; after it no thread begins another call.
 void parallel_for(std::size_t count, std::size_t threads,
                   const std::function<void(std::size_t)>& work);
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <new>
 #include <stdexcept>
@@ -38,13 +39,23 @@ double midmean(std::vector<double>& values) {
 // Whose turn it is of two threads. What one wrote before `pass` the other sees after `wait`.
 class Baton {
  public:
+  struct Left {};  // thrown to a thread that waits for one that has failed
+
   void wait(std::uint32_t me) const {
     // Acquire: pairs with the release in pass.
-    while (turn_.load(std::memory_order_acquire) != me) pause();
+    while (turn_.load(std::memory_order_acquire) != me) spin();
   }
   void pass(std::uint32_t me) { turn_.store(1 - me, std::memory_order_release); }
 
+  // One pause of a wait for the other thread.
+  void spin() const {
+    if (left_.load(std::memory_order_relaxed)) throw Left();
+    pause();
+  }
+  void leave() { left_.store(true, std::memory_order_relaxed); }
+
  private:
+  std::atomic<bool> left_{false};
   alignas(kCacheLine) std::atomic<std::uint32_t> turn_{0};
 };
 
@@ -56,31 +67,46 @@ int bind(std::size_t processor) {
   return pthread_setaffinity_np(pthread_self(), sizeof one, &one);
 }
 
-// Runs act(0) and act(1), each in a thread bound to its processor.
+// Runs act(0, baton) and act(1, baton), each in a thread bound to its processor; throws what one of
+// them threw.
 template <class Act>
 void duet(const Processors& processors, Act act) {
   if (processors[0] == processors[1])
     throw std::invalid_argument("processors: expected two, got " + std::to_string(processors[0]) +
                                 " twice");
-  std::atomic<int> bound{0}, refused{0};
+  Baton baton;
+  std::atomic<int> bound{0};
+  std::atomic<bool> failed{false};
+  std::exception_ptr failure;
   const auto run = [&](std::uint32_t me) {
-    if (const int error = bind(processors[me]); error != 0) refused = error;
-    ++bound;
-    while (bound < 2) pause();
-    if (refused == 0) act(me);
+    try {
+      if (const int error = bind(processors[me]); error != 0)
+        throw std::system_error(error, std::generic_category(), "binding a thread to a processor");
+      ++bound;
+      while (bound < 2) baton.spin();
+      act(me, baton);
+    } catch (const Baton::Left&) {
+    } catch (...) {
+      if (!failed.exchange(true)) failure = std::current_exception();
+      baton.leave();
+    }
   };
-  std::thread other(run, 1u);
-  std::thread(run, 0u).join();
-  other.join();
-  if (refused != 0)
-    throw std::system_error(refused, std::generic_category(), "binding a thread to a processor");
+  {
+    const std::jthread other(run, 1u);  // joined when this goes
+    try {
+      std::jthread(run, 0u).join();
+    } catch (...) {  // no second thread can be had
+      baton.leave();
+      throw;
+    }
+  }
+  if (failure != nullptr) std::rethrow_exception(failure);
 }
 
 double transfer_seconds(const Processors& processors) {
   constexpr int kRounds = 100, kSamples = 200;
   std::vector<double> samples;
-  Baton baton;
-  duet(processors, [&](std::uint32_t me) {
+  duet(processors, [&](std::uint32_t me, Baton& baton) {
     for (int sample = 0; sample < kSamples; ++sample) {
       const std::uint64_t start = now_ns();
       for (int i = 0; i < kRounds; ++i) {
@@ -110,9 +136,8 @@ double call_seconds(Call call) {
 void time_waking(const Processors& processors, RobustMutex& mutex, WordCosts& costs) {
   constexpr int kRounds = 31;
   std::vector<double> wakes, calls;
-  Baton baton;
   std::uint64_t released = 0;  // written before the lock is, read by who takes it then
-  duet(processors, [&](std::uint32_t me) {
+  duet(processors, [&](std::uint32_t me, Baton& baton) {
     Tally tally;
     for (int i = 0; i < kRounds; ++i) {
       baton.wait(me);
@@ -205,8 +230,7 @@ LineCost time_lines(const Processors& processors, std::size_t lines, std::size_t
   const std::size_t rounds =
       std::clamp((std::size_t{1} << 21) / cleared, std::size_t{7}, std::size_t{400});
   std::vector<double> remote[2], own[2], clock[2];
-  Baton baton;
-  duet(processors, [&](std::uint32_t me) {
+  duet(processors, [&](std::uint32_t me, Baton& baton) {
     for (std::size_t i = 0; i < rounds; ++i) {
       baton.wait(me);
       const std::uint64_t start = now_ns();

@@ -75,6 +75,31 @@ std::size_t sync_index(std::string_view name) {
   throw SegmentError("sync: expected one of " + known + "; got '" + std::string(name) + "'");
 }
 
+namespace {
+
+// A push that brings a tensor again was preceded by one that was given up between its parts.
+void forget_given_up(Unfinished& unfinished, const Push& push) {
+  if (unfinished.is_interrupted()) return;
+  for (const Group& group : push.groups)
+    for (const Block& block : group.blocks)
+      if (block.grad != nullptr && unfinished.is_closed(block.param)) return unfinished.clear();
+}
+
+// What the message of a LockTimeout adds, after the ledger has the push that is unfinished now.
+std::string outcome(WorkerSlot& slot, Unfinished* unfinished, bool was_interrupted, bool in_parts) {
+  if (unfinished == nullptr) {
+    if (!in_parts) return "";
+    slot.unfinished.add(1);
+    return "; part of this push may have been written";
+  }
+  unfinished->interrupt();
+  if (!unfinished->is_interrupted()) return "; nothing of this step was written: call step() again";
+  if (!was_interrupted) slot.unfinished.add(1);
+  return "; part of this step was written: call step() again, which updates only the rest";
+}
+
+}  // namespace
+
 PushResult push_alone(const Push& push) {
   if (push.skip_nonfinite && !is_finite(push)) return {.skipped = true};
   Tally tally;
@@ -94,8 +119,24 @@ PushResult push(const Segment& segment, std::size_t worker, const Push& push) {
     return {.skipped = true, .version = segment.version()};
   }
   Counting counting{slot, {}};
-  const Versions versions = sync.push(segment, worker, push, counting.tally);
+  Unfinished* const unfinished = push.catch_up ? nullptr : push.unfinished;
+  if (unfinished != nullptr) forget_given_up(*unfinished, push);
+  const bool was_interrupted = unfinished != nullptr && unfinished->is_interrupted();
+  Versions versions;
+  try {
+    versions = sync.push(segment, worker, push, counting.tally);
+  } catch (const LockTimeout& timeout) {
+    if (push.catch_up) throw;
+    const bool in_parts = sync.info.striped;
+    throw LockTimeout(timeout.what() + outcome(slot, unfinished, was_interrupted, in_parts));
+  }
+  if (push.part == Part::some && sync.info.striped && unfinished != nullptr)
+    for (const Group& group : push.groups)
+      for (const Block& block : group.blocks)
+        if (block.grad != nullptr) unfinished->close(block.param);
   if (push.catch_up || push.part == Part::some) return {.version = versions.after};
+  if (unfinished != nullptr) unfinished->clear();
+  if (was_interrupted) slot.unfinished.add(~std::uint64_t{0});  // one less
   slot.pushes.add(1);
   const std::uint64_t pulled = slot.pulled.load(std::memory_order_relaxed);
   const std::uint64_t staleness = versions.before > pulled ? versions.before - pulled : 0;

@@ -7,8 +7,14 @@
 
 #include "asyncopt/kernels.h"
 #include "asyncopt/segment.h"
+#include "asyncopt/unfinished.h"
 
 namespace asyncopt {
+
+// The memory at a position: a byte offset from `base`, or an address where base is null.
+inline std::byte* memory_at(std::byte* base, std::uintptr_t position) {
+  return reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(base) + position);
+}
 
 // One tensor and what updates it. Positions are byte offsets into a segment's data, or addresses
 // where there is none.
@@ -51,6 +57,10 @@ struct Push {
   // No step: the rows that blocks name, or all, are paid what they owe. Not counted as a push.
   bool catch_up = false;
   Part part = Part::whole;
+  // The worker's, kept between its pushes. A push that a LockTimeout ends in the middle notes here
+  // what it has done, and the next one does the rest. Null: what it has done stays, and whoever
+  // repeats the push applies that part twice.
+  Unfinished* unfinished = nullptr;
 };
 
 struct PushResult {
@@ -70,7 +80,9 @@ struct PullBlock {
 bool is_finite(const Push& push);
 // Alone: no store, no other worker.
 PushResult push_alone(const Push& push);
-// Under the segment's sync, as worker `worker`. Throws LockTimeout, SegmentError.
+// Under the segment's sync, as worker `worker`. Throws SegmentError; LockTimeout, whose message
+// says whether anything was written: under `striped` part of the push may have been
+// (Push::unfinished), under the other syncs nothing was.
 PushResult push(const Segment& segment, std::size_t worker, const Push& push);
 // Copies parameters out; under a sync with consistent readers, all of one version. Returns the
 // version.

@@ -6,9 +6,6 @@
 #include <string>
 #include <system_error>
 
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include "asyncopt/wait.h"
 
 #ifdef ASYNCOPT_TSAN
@@ -50,25 +47,6 @@ void check(int error, const char* what) {
 
 }  // namespace
 
-std::uint32_t process_id() {
-  static std::atomic<std::uint32_t> cached{0};
-  std::uint32_t pid = cached.load(std::memory_order_relaxed);
-  if (pid == 0) {
-    static const int registered =
-        pthread_atfork(nullptr, nullptr, [] { cached.store(0, std::memory_order_relaxed); });
-    (void)registered;
-    pid = static_cast<std::uint32_t>(getpid());
-    cached.store(pid, std::memory_order_relaxed);
-  }
-  return pid;
-}
-
-std::uint64_t pid_namespace() {
-  struct stat info{};
-  check(stat("/proc/self/ns/pid", &info) == 0 ? 0 : errno, "telling PID namespaces apart");
-  return info.st_ino;
-}
-
 void RobustMutex::create() {
   pthread_mutexattr_t attributes;
   check(pthread_mutexattr_init(&attributes), "pthread_mutexattr_init");
@@ -81,6 +59,12 @@ void RobustMutex::create() {
 }
 
 bool RobustMutex::lock(std::uint64_t timeout_ns, Tally& tally) {
+  const auto time_out = [&](ProcessId holder, const char* state) {
+    throw LockTimeout("lock: not free within " +
+                      std::to_string(static_cast<double>(timeout_ns) * 1e-9) + " s, " + state +
+                      " process " + std::to_string(holder.pid()) +
+                      "; resume or end that process, or raise lock_timeout");
+  };
   int error = pthread_mutex_trylock(&mutex);
   if (error == EBUSY) {
     const std::uint64_t start = now_ns();
@@ -88,21 +72,26 @@ bool RobustMutex::lock(std::uint64_t timeout_ns, Tally& tally) {
     ++tally.lock_waits;
     tally.lock_wait_ns += now_ns() - start;
   }
-  if (error == ETIMEDOUT)
-    throw LockTimeout(
-        "lock: not free within " + std::to_string(static_cast<double>(timeout_ns) * 1e-9) +
-        " s, held by process " + std::to_string(owner.load(std::memory_order_relaxed)) +
-        "; resume or end that process, or raise lock_timeout");
-  const bool repaired = error == EOWNERDEAD;
-  if (repaired) {
-    ++tally.repairs;
-    error = pthread_mutex_consistent(&mutex);
+  const ProcessId before = ProcessId::from_bits(owner.load(std::memory_order_relaxed));
+  if (error == ETIMEDOUT) time_out(before, "held by");
+  const bool told = error == EOWNERDEAD;
+  check(told ? pthread_mutex_consistent(&mutex) : error, "a shared lock cannot be taken");
+  // Only the thread that held the lock is dead for sure. The name stays until the others are too,
+  // so that whoever comes next, and is not told of the death, waits for them as well.
+  if (before != ProcessId() && before != ProcessId::mine() &&
+      !wait_until_gone(before, timeout_ns)) {
+    pthread_mutex_unlock(&mutex);
+    time_out(before, "left by a thread that died in the living");
   }
-  check(error, "a shared lock cannot be taken");
-  owner.store(process_id(), std::memory_order_relaxed);
+  const bool repaired = told || before != ProcessId();
+  if (repaired) ++tally.repairs;
+  owner.store(ProcessId::mine().bits(), std::memory_order_relaxed);
   return repaired;
 }
 
-void RobustMutex::unlock() { pthread_mutex_unlock(&mutex); }
+void RobustMutex::unlock() {
+  owner.store(0, std::memory_order_relaxed);
+  pthread_mutex_unlock(&mutex);
+}
 
 }  // namespace asyncopt

@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "asyncopt/ledger.h"
+#include "asyncopt/process.h"
 
 namespace asyncopt {
 
@@ -17,19 +18,16 @@ struct LockTimeout : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// getpid is a system call: a process makes it once, a forked child again.
-std::uint32_t process_id();
-// The inode of this process's PID namespace: lock owners are thread ids, which mean nothing in
-// another one. Throws std::system_error without /proc.
-std::uint64_t pid_namespace();
-
 struct alignas(kCacheLine) RobustMutex {
   pthread_mutex_t mutex;
-  std::atomic<std::uint32_t> owner;  // process id of the holder, for messages
+  // Bits of the holder's ProcessId; 0 while free. An owner that died inside stays here until its
+  // successor has seen all of its threads gone.
+  std::atomic<std::uint64_t> owner;
 
   void create();
   // Waits at most `timeout_ns`; waits are counted in `tally`. True: the last owner died inside, and
-  // what it protected may hold half of a push.
+  // what it protected may hold half of a push. By then no thread of the owner's process can write
+  // any more. Throws LockTimeout: the holder lives, or some of its threads do.
   bool lock(std::uint64_t timeout_ns, Tally& tally);
   void unlock();
 };

@@ -1,11 +1,7 @@
 #include "asyncopt/segment.h"
 
-#include <cerrno>
 #include <cstring>
 #include <new>
-
-#include <signal.h>
-#include <unistd.h>
 
 #include "asyncopt/sync/list.h"
 
@@ -110,11 +106,10 @@ Segment Segment::attach(void* memory, std::uint64_t bytes) {
 }
 
 std::size_t Segment::claim_worker() const {
-  const std::uint32_t me = process_id();
+  const std::uint64_t me = ProcessId::mine().bits();
   for (std::size_t i = 0; i < header().workers; ++i) {
-    std::uint32_t owner = worker(i).owner.load(std::memory_order_relaxed);
-    const bool gone = owner != 0 && kill(static_cast<pid_t>(owner), 0) != 0 && errno == ESRCH;
-    if (owner != 0 && !gone) continue;
+    std::uint64_t owner = worker(i).owner.load(std::memory_order_relaxed);
+    if (owner != 0 && !is_gone(ProcessId::from_bits(owner))) continue;
     if (!worker(i).owner.compare_exchange_strong(owner, me, std::memory_order_acq_rel)) continue;
     worker(i).reading.store(0, std::memory_order_release);
     worker(i).building.store(0, std::memory_order_release);
@@ -130,12 +125,12 @@ std::size_t Segment::claim_worker() const {
 void Segment::release_worker(std::size_t i) const {
   // A forked child may hold a copy of its parent's claim, which is not its own to give up. The
   // release pairs with the exchange in claim_worker.
-  std::uint32_t me = process_id();
+  std::uint64_t me = ProcessId::mine().bits();
   worker(i).owner.compare_exchange_strong(me, 0, std::memory_order_release);
 }
 
 void Segment::check_worker(std::size_t i) const {
-  if (worker(i).owner.load(std::memory_order_relaxed) != process_id())
+  if (worker(i).owner.load(std::memory_order_relaxed) != ProcessId::mine().bits())
     throw SegmentError(
         "store: expected the process that took worker slot " + std::to_string(i) +
         ", got a fork of it (or the slot was given back); start workers by spawn, as "

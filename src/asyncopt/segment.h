@@ -22,7 +22,7 @@ struct SegmentError : std::runtime_error {
 };
 
 inline constexpr std::uint64_t kMagic = 0x74706f636e797361;  // "asyncopt"
-inline constexpr std::uint32_t kSegmentVersion = 2;
+inline constexpr std::uint32_t kSegmentVersion = 3;
 inline constexpr std::size_t kPage = 4096;
 // leashed holds two copies a worker and two more, and names a copy with 16 bits.
 inline constexpr std::size_t kMaxWorkers = 32000;
@@ -86,7 +86,8 @@ class Segment {
   std::uint64_t timeout_ns() const { return header().lock_timeout_ns; }
   std::uint64_t version() const;  // pushes taken
 
-  // Claims a free worker slot (or one whose process is gone) and returns its index.
+  // Claims a free worker slot, or one whose process is gone (a later process with its id does not
+  // keep it), and returns its index.
   std::size_t claim_worker() const;
   void release_worker(std::size_t i) const;
   // Throws SegmentError if slot `i` is not this process's: two in one would mix their records.

@@ -232,7 +232,7 @@ void check_seats() {
   for (int i = 0; i < 3; ++i) board->beat(1);
   CHECK_EQ(board->seat(1).loss.load(), 0.25);
   CHECK_EQ(board->seat(1).progress.load_relaxed(), 3u);
-  CHECK_EQ(board->seat(1).process.load(), static_cast<std::uint32_t>(getpid()));
+  CHECK_EQ(board->seat(1).process.load(), ProcessId::mine().bits());
   CHECK_EQ(board->seat(0).incarnation.load(), 0u);
   board->leave(1);
   board->beat(1);

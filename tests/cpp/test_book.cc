@@ -261,11 +261,13 @@ void check_share_has_no_named_rows() {
     block.rows = named.data();
     block.row_count = named.size();
     Task task;
-    Preparer({}, Pass::update)(table.hyper, block, table.store.newest(), task);
+    Preparer({}, Pass::update, nullptr)(table.hyper, block, table.store.newest(), task);
     int paid = 0;
     const auto each = [&paid](const Update&, const Span&, std::uintptr_t, Tally&) { ++paid; };
     Tally tally;
-    apply_range(task, task.named(), task.count(), tally, each);
+    std::size_t at = task.named();
+    apply_range(task, at, task.count(), tally, each);
+    CHECK_EQ(at, task.count());
     CHECK_EQ(paid, expected);
   }
 }

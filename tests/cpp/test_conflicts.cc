@@ -2,6 +2,9 @@
 #include "asyncopt/linear/conflicts.h"
 
 #include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <new>
 #include <set>
 #include <string>
 
@@ -12,6 +15,29 @@ using namespace asyncopt;
 using namespace asyncopt::test;
 using asyncopt::linear::Conflicts;
 using asyncopt::linear::kPieces;
+
+namespace {
+
+// Allocations of a thread that helps which still succeed; negative: all do.
+std::atomic<int> allocations_left{-1};
+
+}  // namespace
+
+extern "C" int omp_get_num_threads();  // of tests/cpp/openmp.cc; 1 outside of parallel regions
+
+__attribute__((noinline)) void* operator new(std::size_t size) {
+  if (allocations_left.load() >= 0 && omp_get_num_threads() > 1 &&
+      allocations_left.fetch_sub(1) <= 0) {
+    allocations_left.store(0);
+    throw std::bad_alloc();
+  }
+  if (void* const memory = std::malloc(size)) return memory;
+  throw std::bad_alloc();
+}
+__attribute__((noinline)) void operator delete(void* memory) noexcept { std::free(memory); }
+__attribute__((noinline)) void operator delete(void* memory, std::size_t) noexcept {
+  std::free(memory);
+}
 
 namespace {
 
@@ -106,6 +132,27 @@ void check_threads() {
   }
 }
 
+// Memory that runs out in a thread is an exception of the call, not the end of the process.
+void check_memory_runs_out() {
+  current_case = "memory runs out";
+  const Examples examples(300, std::vector<std::size_t>(300, 3), 9);
+  const Conflicts whole = find(examples, backwards(300), 64, 3);
+  int failures = 0;
+  for (int left = 0;; left += 7) {
+    allocations_left.store(left);
+    try {
+      const Conflicts found = find(examples, backwards(300), 64, 3);
+      allocations_left.store(-1);
+      CHECK(found.rows == whole.rows);
+      break;
+    } catch (const std::bad_alloc&) {
+      allocations_left.store(-1);
+      ++failures;
+    }
+  }
+  CHECK_LE(5, failures);
+}
+
 }  // namespace
 
 int main() {
@@ -113,4 +160,5 @@ int main() {
   check_pieces();
   check_longest();
   check_threads();
+  check_memory_runs_out();
 }

@@ -129,6 +129,23 @@ struct Broken : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// What a thread throws reaches the caller, once all have ended, and the threads stay usable.
+void check_exceptions_reach_the_caller() {
+  for (const std::size_t threads : {1u, 2u, 3u, 4u})
+    for (std::size_t at = 0; at < 12; ++at) {
+      std::atomic<std::size_t> begun{0}, ended{0};
+      CHECK_THROWS(Broken, "number " + std::to_string(at),
+                   parallel_for(12, threads, [&](std::size_t i) {
+                     begun.fetch_add(1);
+                     if (i == at) throw Broken("number " + std::to_string(at) + '.');
+                     ended.fetch_add(1);
+                   }));
+      CHECK_EQ(begun.load(), ended.load() + 1);
+      if (threads == 1) CHECK_EQ(ended.load(), at);  // nothing is begun after it
+    }
+  check_covers(100, 3);
+}
+
 // A failing range ends the push with its error, not the process, and the threads stay usable.
 void check_exceptions_pass_through_apply() {
   const Kernel& kernel = kernel_of("sgd", "float32");
@@ -168,5 +185,6 @@ int main() {
   check_nested_callers();
   check_ranges_stay();
   check_forked_child();
+  check_exceptions_reach_the_caller();
   check_exceptions_pass_through_apply();
 }

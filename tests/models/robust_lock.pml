@@ -5,7 +5,9 @@
 // Properties
 //   one at a time    two workers are never inside, nor is a lock taken from an owner that lives
 //   told             who comes after an owner that died inside learns of it and repairs before it
-//                    reads: nobody meets half of a change, and the lock stays usable
+//                    reads: nobody meets half of a change, and the lock stays usable. The thread
+//                    that held the lock dies first; other threads of its process may write what it
+//                    protects until they are dead too
 //   no sleep         nobody waits for ever, killed waiters or not. The kernel is a bad one, which
 //                    lets a wake-up die with the thread that it woke
 //
@@ -13,6 +15,7 @@
 //   WITHOUT_ROBUST      PTHREAD_MUTEX_ROBUST: the kernel does not look at a dead owner's lock
 //   WITHOUT_CONSISTENT  pthread_mutex_consistent after EOWNERDEAD
 //   WITHOUT_REPAIR      the repair of what the dead owner left
+//   WITHOUT_WAIT        the wait for the dead owner's other threads
 //   WITHOUT_SLICES      the 50 ms slices: a waiter sleeps until it is woken
 //
 // Instances: "", "-DIDLE"
@@ -28,6 +31,7 @@ bool inconsistent;  // taken with EOWNERDEAD, and pthread_mutex_consistent has n
 bool unrecoverable;
 byte inside;  // 1 + the worker in the critical section
 bool whole = true;
+byte lingering;  // dead owners whose other threads may still write
 
 inline wake_one() {
   if
@@ -40,7 +44,7 @@ inline wake_one() {
 
 proctype worker(byte me) {
   byte seen;
-  bool repaired, wake;
+  bool repaired, wake, late;
   {
     do
     :: atomic {  // compare-exchange of a free word, or of a dead owner's
@@ -58,6 +62,9 @@ proctype worker(byte me) {
        seen = 0
     od;
 
+#ifndef WITHOUT_WAIT
+    lingering == 0;
+#endif
     atomic { assert(inside == 0); inside = me + 1 }
     if
     :: repaired ->
@@ -89,7 +96,7 @@ proctype worker(byte me) {
       atomic {
         asleep[me] = false;
         if
-        :: inside == me + 1 -> inside = 0
+        :: inside == me + 1 -> inside = 0; lingering++; late = true
         :: else
         fi;
 #ifndef WITHOUT_ROBUST
@@ -104,7 +111,16 @@ proctype worker(byte me) {
         :: else
         fi
 #endif
-      }
+      };
+      if
+      :: late ->
+         if
+         :: whole = false  // by another of its threads
+         :: true
+         fi;
+         atomic { lingering--; late = false }
+      :: else
+      fi
   }
 }
 

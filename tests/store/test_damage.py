@@ -88,7 +88,7 @@ def set_namespace(header: Header) -> None:
 
 
 FOREIGN: dict[str, tuple[Callable[[Header], None], str]] = {
-    "format": (set_format, "expected segment format 2, got 3; use one build"),
+    "format": (set_format, "expected segment format 3, got 4; use one build"),
     "sync's name": (set_sync_name, "syncs differ; use one build"),
     "sync": (set_sync, "syncs differ; use one build"),
     "PID namespace": (set_namespace, "another PID namespace.*start all workers in one"),

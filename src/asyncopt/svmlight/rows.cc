@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <exception>
-#include <mutex>
 #include <stdexcept>
 #include <utility>
 
@@ -17,19 +15,15 @@ namespace {
 template <class Make, class Work>
 void dispense(std::size_t count, std::size_t threads, const Make& make, const Work& work) {
   std::atomic<std::size_t> next{0};
-  std::exception_ptr failure;
-  std::mutex failing;
   parallel_for(std::min(threads, count), threads, [&](std::size_t) {
     try {
       auto own = make();
       for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) work(i, own);
     } catch (...) {
       next.store(count, std::memory_order_relaxed);
-      const std::lock_guard lock(failing);
-      if (!failure) failure = std::current_exception();
+      throw;
     }
   });
-  if (failure) std::rethrow_exception(failure);
 }
 
 // Throws; `at` is of the fault in the source.

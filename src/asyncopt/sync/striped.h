@@ -1,14 +1,23 @@
-// striped: a robust lock for every stripe of cache lines; a push locks one stripe after the other.
+// striped: a robust lock for every stripe of cache lines; a push locks one stripe after the other,
+// or, for rows, all stripes of a row.
 //
 //   may lose updates    no
 //   may tear            yes: a reader sees stripes of different versions
 //   may block           yes, at a stripe that another worker is updating
+//   LockTimeout         leaves the part of the push that was written before: pushes are not atomic,
+//                       and writers in between make it impossible to undo one exactly. The worker's
+//                       next push finishes it: an element, or row, takes one gradient for each
+//                       push that is counted, never two, whether the next push repeats the
+//                       gradients or brings others. Until then the ledger counts it as unfinished,
+//                       and not as a push.
 //   in parts            yes
 //   killed worker       leaves at most the part of its last push that it had written; the stripe it
 //                       held is taken over by the next worker and counted as a repair
 //   parameter and state of one element change together, under a row-wise rule those of a row; a
 //   push is not atomic across stripes.
 #pragma once
+
+#include <bit>
 
 #include "asyncopt/sync/sync.h"
 
@@ -23,29 +32,69 @@ struct Striped {
   static std::size_t copies(std::size_t) { return 1; }
 
   static Versions push(const Segment& segment, std::size_t, const Push& push, Tally& tally) {
-    const std::uint64_t stripe_bytes = segment.header().stripe_bytes;
-    apply(push, segment.data(), tally,
-          [&](const Update& update, const Span& span, std::uintptr_t offset, Tally& t) {
-            if (update.row_slots > 0) {  // the lock where it begins stands for a whole row
-              const RobustLock lock(segment.stripe(offset / stripe_bytes), segment.timeout_ns(), t);
-              update.loops->racy(update.coef, span);
-              return;
-            }
-            for (std::size_t done = 0; done < span.n;) {
-              const std::uintptr_t at = offset + done * update.param_bytes;
-              const std::uintptr_t end = (at / stripe_bytes + 1) * stripe_bytes;
-              const std::size_t n = std::min(span.n - done, (end - at) / update.param_bytes);
-              const RobustLock lock(segment.stripe(at / stripe_bytes), segment.timeout_ns(), t);
-              update.loops->racy(update.coef, update.part(span, done, n));
-              done += n;
-            }
-          });
+    apply(push, segment.data(), tally, Stripes{segment});
     return count_push(segment, push);
   }
   static std::uint64_t pull(const Segment& segment, std::size_t, std::span<const PullBlock> blocks,
                             Tally&) {
     return pull_torn(segment, blocks);
   }
+
+ private:
+  // How `apply` updates elements (apply.h, Locking): as many as lie in one stripe, or a whole row,
+  // while it holds their locks.
+  class Stripes {
+   public:
+    explicit Stripes(const Segment& segment)
+        : segment_(segment), shift_(std::countr_zero(segment.header().stripe_bytes)) {}
+
+    std::size_t reach(const Update& update, std::uintptr_t at, std::size_t most) const {
+      const std::uintptr_t end = ((at >> shift_) + 1) << shift_;
+      return std::min(most, (end - at) / update.param_bytes);
+    }
+
+    class Held {
+     public:
+      Held(const Segment& segment, std::size_t first, std::size_t count, Tally& tally)
+          : segment_(segment), first_(first) {
+        try {
+          for (; held_ < count; ++held_)
+            segment.stripe(first + held_).lock(segment.timeout_ns(), tally);
+        } catch (...) {
+          unlock();
+          throw;
+        }
+      }
+      ~Held() { unlock(); }
+      Held(const Held&) = delete;
+      Held& operator=(const Held&) = delete;
+
+     private:
+      void unlock() {
+        while (held_ > 0) segment_.stripe(first_ + --held_).unlock();
+      }
+
+      const Segment& segment_;
+      std::size_t first_, held_ = 0;
+    };
+
+    // Locks are taken in the order of memory, so that no two workers wait for each other. Under a
+    // row-wise rule the lock where a row begins stands for all of it.
+    Held hold(const Update& update, std::uintptr_t at, std::size_t n, Tally& tally) const {
+      const std::size_t first = at >> shift_;
+      const std::size_t last =
+          update.row_slots > 0 || n == 0 ? first : (at + n * update.param_bytes - 1) >> shift_;
+      return Held(segment_, first, last - first + 1, tally);
+    }
+
+    void operator()(const Update& update, const Span& span, std::uintptr_t, Tally&) const {
+      update.loops->racy(update.coef, span);
+    }
+
+   private:
+    const Segment& segment_;
+    int shift_;  // a stripe's bytes are a power of two
+  };
 };
 
 }  // namespace asyncopt
