@@ -65,7 +65,7 @@ class SteppingOptimizer(PlanningOptimizer):
         Raises:
             ValueError: a gradient has another dtype, device or shape than its parameter, or names
                 rows that it does not have. Nothing was changed.
-            LockTimeout: a lock was not free in time.
+            LockTimeout: a lock was not free in time; call it again to finish the step.
         """
         if (
             self._optimizer_step_pre_hooks

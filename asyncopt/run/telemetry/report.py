@@ -72,10 +72,15 @@ def _facts(run: Run) -> dict[str, str]:
         ),
         "pushes skipped": f"{ledger.skipped_nonfinite:,} for an infinite or NaN gradient",
         "repairs": f"{ledger.repairs:,} locks taken over from a dead owner",
+        "unfinished": f"{ledger.unfinished:,} pushes that a LockTimeout ended in the middle",
         "replaced": f"{sum(run.restarts):,} workers",
         "versions": f"asyncopt {__version__}, torch {torch.__version__}",
     }
-    optional = {"updates lost": lost is None or lost, "pushes skipped": ledger.skipped_nonfinite}
+    optional = {
+        "updates lost": lost is None or lost,
+        "pushes skipped": ledger.skipped_nonfinite,
+        "unfinished": ledger.unfinished,
+    }
     return {name: text for name, text in facts.items() if optional.get(name, 1)}
 
 
