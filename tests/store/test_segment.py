@@ -195,7 +195,7 @@ def test_header(sync: str) -> None:
     store = optimizer.store
     header = header_of(store.memory)
     assert header.magic.to_bytes(8, "little") == b"asyncopt"
-    assert (header.version_of_format, header.sync_name.decode()) == (2, sync)
+    assert (header.version_of_format, header.sync_name.decode()) == (3, sync)
     assert header.total_bytes == store.nbytes == os.fstat(fd_of(optimizer)).st_size
     assert header.pid_namespace == os.stat("/proc/self/ns/pid").st_ino
     assert header.workers == store.segment.workers == 5
