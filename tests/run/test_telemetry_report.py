@@ -53,6 +53,7 @@ def finished(over_time: History, **changes: Any) -> Any:
         lost_updates=0,
         skipped_nonfinite=0,
         repairs=1,
+        unfinished=2,
     )
     loss = Loss(1, 2.5, "worker 1 was killed by <SIGKILL>", "", True, 17, 1)
     fields = {
