@@ -47,7 +47,7 @@ struct Idle {
     }
   }
   template <class C>
-  ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C* s, const C*) {
+  ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C* s, const C*, C) {
     apply(c, w, g, s);
   }
   template <class C>

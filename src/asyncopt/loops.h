@@ -46,10 +46,12 @@ ASYNCOPT_INLINE void racy_store(T* p, C x, std::uint32_t random) {
 template <class Rule>
 inline constexpr std::size_t element_slots = Rule::slot_names.size() - row_slots_of<Rule>;
 
+// r[]: the values of the row, which has root_width^2 elements.
 template <class Rule, class Coef, class C>
-ASYNCOPT_INLINE void apply_rule(const Coef& c, C& x, C g, C* s, [[maybe_unused]] const C* r) {
+ASYNCOPT_INLINE void apply_rule(const Coef& c, C& x, C g, C* s, [[maybe_unused]] const C* r,
+                                [[maybe_unused]] C root_width) {
   if constexpr (row_slots_of<Rule> > 0)
-    Rule::apply(c, x, g, s, r);
+    Rule::apply(c, x, g, s, r, root_width);
   else
     Rule::apply(c, x, g, s);
 }
@@ -109,6 +111,7 @@ void racy_loop(const void* coef, const Span& span) {
     if (n == 0) return;
     racy_begin_row<Rule, T, S>(c, span, r);
   }
+  const C root_width = root(static_cast<C>(n));
 #pragma GCC ivdep
   for (std::size_t i = 0; i < n; ++i) {
     C x = racy_load(w + i);
@@ -116,7 +119,7 @@ void racy_loop(const void* coef, const Span& span) {
     if constexpr (K > 0) s[0] = racy_load(s0 + i);
     if constexpr (K > 1) s[1] = racy_load(s1 + i);
     if constexpr (K > 2) s[2] = racy_load(s2 + i);
-    apply_rule<Rule>(c, x, static_cast<C>(widen(g[i])), s, r);
+    apply_rule<Rule>(c, x, static_cast<C>(widen(g[i])), s, r, root_width);
     const Draws<K, T, S> draws(seed, i);
     racy_store(w + i, x, draws.param());
     if constexpr (K > 0) racy_store(s0 + i, s[0], draws.slot(0));
@@ -133,9 +136,9 @@ ASYNCOPT_INLINE void exact_begin_row(const Coef& c, const Span& span, C* r, Tall
                                    static_cast<const T*>(span.grad), span.n);
   bits_t<S> seen[kMaxSlots] = {};
   const auto at = [&span](std::size_t k) { return static_cast<bits_t<S>*>(span.slots[K + k]); };
-  for (std::size_t k = 0; k < R; ++k) seen[k] = __atomic_load_n(at(k), __ATOMIC_RELAXED);
+  for (std::size_t k = 0; k < R; ++k) seen[k] = load_bits(at(k));
   const auto compute = [&] {
-    for (std::size_t k = 0; k < R; ++k) r[k] = widen(__builtin_bit_cast(S, seen[k]));
+    for (std::size_t k = 0; k < R; ++k) r[k] = widen(cast_bits<S>(seen[k]));
     Rule::begin_row(c, mean, r);
   };
   compute();
@@ -157,12 +160,13 @@ void exact_loop(const void* coef, const Span& span, Tally& tally) {
     if (span.n == 0) return;
     exact_begin_row<Rule, T, S, Retry>(c, span, r, tally);
   }
-
+  const C root_width = root(static_cast<C>(span.n));
   for (std::size_t i = 0; i < span.n; ++i) {
     const auto gradient = static_cast<C>(widen(g[i]));
     const Draws<K, T, S> draws(span.seed, i);
-    commit_element<K, T, S, Retry>(span.param, span.slots, i, draws, tally,
-                                   [&](C& x, C* s) { apply_rule<Rule>(c, x, gradient, s, r); });
+    commit_element<K, T, S, Retry>(span.param, span.slots, i, draws, tally, [&](C& x, C* s) {
+      apply_rule<Rule>(c, x, gradient, s, r, root_width);
+    });
   }
 }
 

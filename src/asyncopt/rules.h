@@ -1,4 +1,5 @@
-// The update rules: their maths, hyperparameters and state. A rule knows nothing of threads.
+// The update rules: their maths, hyperparameters and state. A rule has no locks and no atomics, but
+// bounds its steps also where the state was mixed by several workers (see "Mixed state").
 //
 // A rule is a struct of
 //
@@ -27,6 +28,14 @@
 //   adds                whether they do with these coefficients
 //   addend              that number
 //
+// Mixed state. Under hogwild and atomic, `apply` may get slots that no serial order produces: each
+// holds a value that some worker stored, but one may be older than another, in any combination. No
+// order of loads and stores prevents this, since a worker's store to one slot can be overwritten
+// while its store to another remains. Stochastic rounding also changes each slot separately. A rule
+// must therefore bound its step for every combination: it takes no root of a negative number, and
+// where numerator and denominator come from different slots, it limits the step to a size that no
+// serial step reaches. tests/cpp/test_interleavings.cc tries all interleavings of two workers.
+//
 // The formulas are those of the torch.optim namesake, in the same order of operations. They are
 // compiled without contraction into fused multiply-adds, so that every instruction set gives the
 // same bits. `prepare` and `apply` run on the host and on GPUs.
@@ -49,6 +58,13 @@ ASYNCOPT_HD ASYNCOPT_INLINE double root(double x) { return __builtin_sqrt(x); }
 template <class C>
 ASYNCOPT_HD ASYNCOPT_INLINE C larger(C a, C b) {
   return a < b ? b : a;
+}
+
+// x within [-limit, limit]; NaN stays.
+template <class C>
+ASYNCOPT_HD ASYNCOPT_INLINE C limited(C x, C limit) {
+  const C below = limit < x ? limit : x;
+  return below < -limit ? -limit : below;
 }
 
 // The gradient with coupled weight decay. Without decay w is not looked at: 0 * inf would be NaN.
@@ -155,7 +171,7 @@ struct Adam {
 
   template <class C>
   struct Coef {
-    C sign, weight_decay, shrink, fresh1, beta2, fresh2, step_size, unbias2, eps;
+    C sign, weight_decay, shrink, fresh1, beta2, fresh2, step_size, unbias2, eps, limit;
   };
   template <class C>
   ASYNCOPT_HD static Coef<C> prepare(const Hyper& h, double* scalars) {
@@ -171,7 +187,17 @@ struct Adam {
     c.step_size = static_cast<C>(h.lr / (1 - std::pow(h.beta1, step)));
     c.unbias2 = static_cast<C>(1 / std::sqrt(1 - std::pow(h.beta2, step)));
     c.eps = static_cast<C>(h.eps);
+    c.limit = static_cast<C>(std::abs(h.lr) / (1 - std::pow(h.beta1, step)) *
+                             std::sqrt(1 - std::pow(h.beta2, step)) * 2 * largest_ratio(h));
     return c;
+  }
+  // K: moments of the same gradients satisfy |exp_avg| <= K sqrt(exp_avg_sq), by the Cauchy-Schwarz
+  // inequality; 7.3 for the default betas. Mixed moments may not, so steps are limited to 2 K: the
+  // factor 2 leaves room for rounding and for betas that change. Where beta1^2 >= beta2, serial
+  // steps have no bound, and these have none either.
+  ASYNCOPT_HD static double largest_ratio(const Hyper& h) {
+    const double ratio = h.beta1 > 0 ? h.beta1 * h.beta1 / h.beta2 : 0;
+    return ratio < 1 ? (1 - h.beta1) / std::sqrt((1 - h.beta2) * (1 - ratio)) : kNever;
   }
   template <class C>
   ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C* s) {
@@ -181,7 +207,7 @@ struct Adam {
     s[1] = c.beta2 * s[1] + c.fresh2 * g * g;
     C second = s[1];
     if constexpr (Amsgrad) second = s[2] = larger(s[2], s[1]);
-    w -= c.step_size * s[0] / (root(second) * c.unbias2 + c.eps);
+    w -= limited(c.step_size * s[0] / (root(second) * c.unbias2 + c.eps), c.limit);
   }
 
   static bool owes(const Hyper&) { return true; }
@@ -231,7 +257,10 @@ struct Adagrad {
 // Row-wise rules keep one second moment for a whole row, of the mean of its squared gradients: an
 // embedding table's state shrinks from that of the table to a number a row. Their last `row_slots`
 // slots hold one value per row; `gradient` is what is squared, and `begin_row` brings the row's
-// values r[] up to date before `apply` is called for its elements.
+// values r[] up to date before `apply` is called for its elements. A gradient is at most root_width
+// times the root mean square of its row, where root_width is the root of the number of elements.
+// That fails if another worker changes w, and so the decayed gradient, between the two calls: steps
+// are limited to twice that.
 
 // FBGEMM's and TorchRec's row-wise Adagrad: Mudigere et al., arXiv 2104.05158.
 struct RowwiseAdagrad : Adagrad {
@@ -247,8 +276,10 @@ struct RowwiseAdagrad : Adagrad {
     r[0] += mean_square;
   }
   template <class C>
-  ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C*, const C* r) {
-    w -= c.lr * gradient(c, w, g) / (root(r[0]) + c.eps);
+  ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C*, const C* r,
+                                                C root_width) {
+    const C step = c.lr * gradient(c, w, g) / (root(r[0]) + c.eps);
+    w -= limited(step, C(2) * root_width * larger(c.lr, -c.lr));
   }
 };
 
@@ -266,11 +297,13 @@ struct RowwiseAdam : Adam<false> {
     r[0] = c.beta2 * r[0] + c.fresh2 * mean_square;
   }
   template <class C>
-  ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C* s, const C* r) {
+  ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C* s, const C* r,
+                                                C root_width) {
     g = gradient(c, w, g);
     w *= c.shrink;
     s[0] += c.fresh1 * (g - s[0]);
-    w -= c.step_size * s[0] / (root(r[0]) * c.unbias2 + c.eps);
+    const C step = c.step_size * s[0] / (root(r[0]) * c.unbias2 + c.eps);
+    w -= limited(step, c.limit * root_width);
   }
 };
 
@@ -360,7 +393,10 @@ struct RMSprop {
     C second = s[0];
     if constexpr (Centered) {
       s[1] += c.fresh * (g - s[1]);
-      second -= s[1] * s[1];
+      // In exact arithmetic the variance is positive, unless all gradients were 0. Where rounding
+      // or mixed averages leave none, the uncentered square_avg, an upper bound, takes its place.
+      const C variance = second - s[1] * s[1];
+      second = variance > 0 ? variance : second;
     }
     C step = g / (root(second) + c.eps);
     if constexpr (Momentum) {

@@ -5,10 +5,27 @@
 //   may block           no
 //   in parts            yes
 //   killed worker       leaves at most the part of its last push that it had written
-//   parameter and state each element of each tensor races on its own. The denominators of adaptive
-//                       rules are computed from the worker's own copy of the second moment, which
-//                       always includes its own gradient: a step stays bounded whatever others
-//                       write.
+//   parameter and state each element of each tensor races on its own, and so does each state slot:
+//                       a worker may read one slot before and another slot after another worker's
+//                       push, and the slots in memory may stay such a mixture. State stays finite
+//                       and steps stay bounded nevertheless (below).
+//
+// Largest change of an element by one push, for any number of workers, any order of loads and
+// stores (so on any processor), and any updates lost; lr after its decay, weight decay aside:
+//
+//   SGD, ASGD           lr |g|; with momentum the sum of past |g|, weighted by momentum^age
+//   Adam, AdamW         2 K lr, twice the largest serial step: 14.5 lr for the default betas
+//                       (rules.h). No bound where beta1^2 >= beta2, as in a serial run
+//   Adagrad             lr: the denominator includes the worker's own gradient
+//   RMSprop             lr / sqrt(1 - alpha), for the same reason; with momentum 1 / (1 - momentum)
+//                       times that. Centered: as a serial run, up to sqrt(2^25) times that in
+//                       float32 (2^54 in float64), where the variance is nearly zero
+//   Adadelta            lr sqrt((acc_delta + eps) / (1 - rho)); acc_delta grows at most by the
+//                       factor 1 + rho and eps a push, as in a serial run
+//   row-wise            sqrt(width) times the bound of the rule; Adagrad: twice that
+//
+// Bounded is not right: a second moment that lost its largest update is too small, and steps are
+// then nearer to the bound until the first moment has decayed.
 //
 // With `audit`, every store is a compare-exchange whose failure drops the update of that value and
 // counts it: the ledger then says exactly how many element updates the race cost.
