@@ -12,7 +12,7 @@ from torch.nn import Parameter
 import asyncopt
 from asyncopt.optim import thread_clone
 
-from .twins import ours
+from .twins import Twins, ours
 
 N = 256
 LR = 1e-3
@@ -124,3 +124,44 @@ def test_a_first_moment_without_its_second(rule: str, options: dict[str, Any], s
     moved = float((p.detach() - before).abs().max())
     unbiased = math.sqrt(1 - 0.999**11) / (1 - 0.9**11)
     assert moved == pytest.approx(2 * 7.270 * unbiased * LR, rel=1e-3)
+
+
+def gradients(kind: str, betas: tuple[float, float]) -> list[float]:
+    """Sequences that lead Adam to unusual moments.
+
+    The growing one reaches the largest ratio of exp_avg to the root of exp_avg_sq: equality in the
+    Cauchy-Schwarz inequality between the weights that both give to each gradient.
+    """
+    if kind == "growing":
+        growth = betas[1] / betas[0] if 0 < betas[0] < betas[1] else 1.1
+        return [min(growth**i, 1e12) for i in range(250)]
+    if kind == "spike":
+        return [1e-3] * 100 + [1e6] + [1e-3] * 100
+    if kind == "zeros first":
+        return [0.0] * 50 + [1.0] * 50
+    assert kind == "squares underflow"
+    return [1e-22 * (1 + i % 7) for i in range(200)]
+
+
+BETAS = ((0.9, 0.999), (0.8, 0.95), (0.0, 0.9), (0.99, 0.9), (0.5, 0.0))
+KINDS = ("growing", "spike", "zeros first", "squares underflow")
+
+
+@pytest.mark.parametrize(
+    ("betas", "kind"),
+    # torch's lerp has another formula for weights of 0.5 and more; the spike would show it.
+    [(b, k) for b in BETAS for k in KINDS if b[0] >= 0.5 or k != "spike"],
+    ids=str,
+)
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_no_serial_step_is_limited(
+    betas: tuple[float, float], kind: str, amsgrad: bool, dtype: torch.dtype
+) -> None:
+    """One worker takes torch's steps, also the largest that its gradients can lead to."""
+    twins = Twins("Adam", [torch.zeros(3, dtype=dtype)], {"betas": betas, "amsgrad": amsgrad})
+    for g in gradients(kind, betas):
+        for optimizer, params in twins.sides:
+            for p in params:
+                p.grad = torch.full_like(p, g)
+            optimizer.step()
+    twins.check()
