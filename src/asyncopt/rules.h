@@ -188,16 +188,17 @@ struct Adam {
     c.unbias2 = static_cast<C>(1 / std::sqrt(1 - std::pow(h.beta2, step)));
     c.eps = static_cast<C>(h.eps);
     c.limit = static_cast<C>(std::abs(h.lr) / (1 - std::pow(h.beta1, step)) *
-                             std::sqrt(1 - std::pow(h.beta2, step)) * 2 * largest_ratio(h));
+                             std::sqrt(1 - std::pow(h.beta2, step)) * largest_ratio(h));
     return c;
   }
-  // K: moments of the same gradients satisfy |exp_avg| <= K sqrt(exp_avg_sq), by the Cauchy-Schwarz
-  // inequality; 7.3 for the default betas. Mixed moments may not, so steps are limited to 2 K: the
-  // factor 2 leaves room for rounding and for betas that change. Where beta1^2 >= beta2, serial
-  // steps have no bound, and these have none either.
+  // Moments of the same gradients satisfy |exp_avg| <= K sqrt(exp_avg_sq), by the Cauchy-Schwarz
+  // inequality; K is 7.3 for the default betas. Mixed moments may not, so steps are limited to the
+  // ratio max(2 K, 20): the factor 2 leaves room for rounding, and 20 for moments that other betas
+  // made. Where beta1^2 >= beta2, serial steps have no bound, and these have none either.
   ASYNCOPT_HD static double largest_ratio(const Hyper& h) {
-    const double ratio = h.beta1 > 0 ? h.beta1 * h.beta1 / h.beta2 : 0;
-    return ratio < 1 ? (1 - h.beta1) / std::sqrt((1 - h.beta2) * (1 - ratio)) : kNever;
+    const double decay = h.beta1 > 0 ? h.beta1 * h.beta1 / h.beta2 : 0;
+    if (!(decay < 1)) return kNever;
+    return larger(20.0, 2 * (1 - h.beta1) / std::sqrt((1 - h.beta2) * (1 - decay)));
   }
   template <class C>
   ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C* s) {

@@ -23,7 +23,7 @@ namespace asyncopt {
 namespace test {
 
 inline constexpr std::size_t kWidth = 2;  // elements of a row
-inline constexpr std::size_t kMostAccesses = 48;
+inline constexpr std::size_t kMostAccesses = 32;
 
 struct Access {
   enum Kind { load, store, exchange } kind;

@@ -20,9 +20,9 @@ GRADIENTS = (1000.0, 1.0)
 
 ADAPTIVE: list[tuple[str, dict[str, Any], float]] = [
     # The largest step in units of lr, as src/asyncopt/sync/hogwild.h states it.
-    ("Adam", {}, 14.6),
-    ("Adam", {"amsgrad": True}, 14.6),
-    ("AdamW", {"weight_decay": 0.0}, 14.6),
+    ("Adam", {}, 20.1),
+    ("Adam", {"amsgrad": True}, 20.1),
+    ("AdamW", {"weight_decay": 0.0}, 20.1),
     ("Adagrad", {}, 1.0),
     ("RMSprop", {}, 10.0),
     ("RMSprop", {"momentum": 0.9}, 100.0),
@@ -123,7 +123,7 @@ def test_a_first_moment_without_its_second(rule: str, options: dict[str, Any], s
     optimizer.step()
     moved = float((p.detach() - before).abs().max())
     unbiased = math.sqrt(1 - 0.999**11) / (1 - 0.9**11)
-    assert moved == pytest.approx(2 * 7.270 * unbiased * LR, rel=1e-3)
+    assert moved == pytest.approx(20 * unbiased * LR, rel=1e-3)
 
 
 def gradients(kind: str, betas: tuple[float, float]) -> list[float]:

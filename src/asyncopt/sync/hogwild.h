@@ -14,8 +14,9 @@
 // stores (so on any processor), and any updates lost; lr after its decay, weight decay aside:
 //
 //   SGD, ASGD           lr |g|; with momentum the sum of past |g|, weighted by momentum^age
-//   Adam, AdamW         2 K lr, twice the largest serial step: 14.5 lr for the default betas
-//                       (rules.h). No bound where beta1^2 >= beta2, as in a serial run
+//   Adam, AdamW         max(2 K, 20) lr, where K lr is the largest serial step: 7.3 lr for the
+//                       default betas (rules.h). No bound where beta1^2 >= beta2, as in a serial
+//                       run
 //   Adagrad             lr: the denominator includes the worker's own gradient
 //   RMSprop             lr / sqrt(1 - alpha), for the same reason; with momentum 1 / (1 - momentum)
 //                       times that. Centered: as a serial run, up to sqrt(2^25) times that in
