@@ -29,7 +29,9 @@ def test_cuts(benchmark: Any, quick: bool, say: Say) -> None:
 
     def fit(name: str, sync: str, threads: int) -> Callable[[], float]:
         def sample() -> float:
-            model = GraphCut(max_iter=PASSES, sync=sync, n_threads=threads, random_state=0)
+            model = GraphCut(
+                max_iter=PASSES, tol=None, sync=sync, n_threads=threads, random_state=0
+            )
             begin = time.perf_counter()
             model.fit(X, y)
             seconds = time.perf_counter() - begin

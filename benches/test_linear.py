@@ -24,7 +24,8 @@ from asyncopt.sparse.blocks import Blocks
 from asyncopt.sparse.examples import ColumnSums, Examples
 from asyncopt.sparse.matrices import canonical
 from asyncopt.sparse.settings import Settings
-from asyncopt.sparse.training import State, train
+from asyncopt.sparse.state import State
+from asyncopt.sparse.training import train
 from benches.conftest import Say
 from benches.interleave import ROUNDS, Pair, interleave, record, replay
 

@@ -115,7 +115,7 @@ class Training {
              const std::vector<float>& numbers) {
     const auto rows = begin.size() - 1;
     const auto size = static_cast<py::ssize_t>(columns_);
-    expect(numbers.size() == 6, "numbers: expected eta0, decay, l1, l2, epsilon, examples");
+    expect(numbers.size() == 7, "numbers: expected eta0, decay, l1, l2, epsilon, power, examples");
     expect(targets.size() == rows && (!weights || weights->size() == rows),
            "targets, weights: expected one for each row");
     const auto kept = static_cast<py::ssize_t>(trainer_.notes());
@@ -139,7 +139,8 @@ class Training {
     if (pieces) pass.pieces = in(*pieces);
     pass.t = t;
     pass.settings = {numbers[0],     numbers[1], numbers[2], numbers[3], numbers[4],
-                     spacing.data(), numbers[5], &custom_,   since};
+                     spacing.data(), numbers[6], &custom_,   since};
+    pass.settings.power = numbers[5];
     pass.curvatures = curvatures.data();
     std::optional<double> losses;
     {

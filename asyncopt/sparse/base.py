@@ -1,17 +1,19 @@
-"""What both linear estimators do: check, arrange the examples, train a model per output."""
+"""Common base of the linear estimators: checks, arrangement of the examples, training."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
+from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_is_fitted,
@@ -19,6 +21,7 @@ from sklearn.utils.validation import (
 )
 
 from asyncopt.sparse.blocks import BAD, Blocks, without_conflicts
+from asyncopt.sparse.convergence import Patience, Rest, warn_unconverged
 from asyncopt.sparse.custom_loss import check_loss
 from asyncopt.sparse.examples import ColumnSums, Examples
 from asyncopt.sparse.matrices import canonical, narrow, sound
@@ -28,12 +31,16 @@ from asyncopt.sparse.settings import (
     SOLVERS,
     Settings,
     check_solver,
+    flag,
     one_of,
     real,
+    real_or_none,
     syncs,
     whole,
 )
-from asyncopt.sparse.training import Patience, Rest, State, leaders, train
+from asyncopt.sparse.starts import check_start
+from asyncopt.sparse.state import State
+from asyncopt.sparse.training import leaders, train
 from asyncopt.warn import warn_caller
 
 __all__ = ["LinearModel", "visits_once"]
@@ -52,6 +59,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
     _losses: tuple[str, ...]
     _sums: ColumnSums
     _states: list[State]
+    coef_: Any
 
     def _check_parameters(self) -> None:
         check_loss(self.loss, self._losses)
@@ -62,15 +70,18 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         real("alpha", self.alpha, 0)
         real("l1_ratio", self.l1_ratio, 0, 1)
         real("eta0", self.eta0, 0, open_=True)
+        real("power_t", self.power_t, 0)
         whole("max_iter", self.max_iter, 1)
         whole("n_iter_no_change", self.n_iter_no_change, 1)
         whole("n_threads", self.n_threads, 1)
+        flag("warm_start", self.warm_start)
+        if not isinstance(self.verbose, (bool, np.bool_)):
+            whole("verbose", self.verbose, 0)
         if not isinstance(self.average, (bool, np.bool_)):
             whole("average", self.average, 0)
         if self.learning_rate == "ftrl":
             one_of("average", bool(self.average), (False,), "with learning_rate='ftrl'")
-        if self.tol is not None:
-            real("tol", self.tol, 0)
+        real_or_none("tol", self.tol, 0)
         if self.early_stopping:
             real("validation_fraction", self.validation_fraction, 0, 1, open_=True)
             if self.validation_fraction == 1:
@@ -111,6 +122,8 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         *,
         until: bool,
         afresh: bool,
+        coef_init: Any = None,
+        intercept_init: Any = None,
     ) -> None:
         """Train each output's model on the examples; if that fails, they stay as they were.
 
@@ -121,18 +134,25 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
             passes: at most.
             until: by ``tol`` and ``early_stopping``, not all passes.
             afresh: from models of nothing, else from those of the last call.
+            coef_init: what `coef_` starts as; None: as ``afresh`` says.
+            intercept_init: likewise of `intercept_`.
         """
         targets = narrow("y", targets)
         if weights is not None:
             weights = narrow("sample_weight", weights)
         settings = Settings.of(self)
         sync = self.sync or "replicated"
-        if afresh:
+        start = check_start(self, len(targets), X.shape[1], coef_init, intercept_init, afresh)
+        if not afresh:
+            self._check_goes_on(settings, sync)
+        if afresh or start is not None:
             sums = ColumnSums(X.shape[1], bool(self.fit_intercept))
             states = [State(len(sums.counts)) for _ in targets]
         else:
-            self._check_goes_on(settings, sync)
             sums, states = copy.deepcopy((self._sums, self._states))
+        if start is not None:
+            for state, begin in zip(states, start, strict=True):
+                state.begin(begin, settings)
         random = check_random_state(self.random_state)
         fitted, held_out = np.arange(X.shape[0]), None
         if until and self.early_stopping:
@@ -143,7 +163,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         order, blocks, threads = self._hand_out(X, order)
         examples = Examples(X, sums, order, self.n_threads)
         ends = []
-        for state, target in zip(states, targets, strict=True):
+        for output, (state, target) in enumerate(zip(states, targets, strict=True)):
             ends.append(
                 train(
                     state,
@@ -154,16 +174,36 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
                     settings,
                     blocks,
                     passes=passes,
-                    patience=self._patience(X, target, held_out) if until else None,
+                    patience=self._patience(X, target, held_out, state) if until else None,
                     random=random if self.shuffle else None,
                     threads=threads,
                     sync=sync,
+                    report=self._reports(output, len(states)) if self.verbose else None,
                 )
             )
         self._sums, self._states = sums, states
-        self.n_iter_ = max(ends)
+        self.n_iter_ = max(passes for passes, _ in ends)
         self.t_ = self._states[0].t
         self._publish()
+        if not all(converged for _, converged in ends):
+            warn_unconverged(self, passes)
+
+    def _reports(self, output: int, outputs: int) -> Callable[[int, State, float], None]:
+        """A function that prints a line for a pass of one output."""
+        label = "" if outputs == 1 else f"Output {output}, "
+
+        def line(done: int, state: State, loss: float) -> None:
+            every = state.coefficients
+            coef = every[: self.n_features_in_]
+            bias = every[-1] if self.fit_intercept else 0.0
+            print(
+                f"{label}Epoch {done}: Norm: {np.linalg.norm(coef):.2f}, "
+                f"NNZs: {np.count_nonzero(coef)}, Bias: {bias:.6f}, T: {state.t}, "
+                f"Avg. loss: {loss:.6f}",
+                flush=True,
+            )
+
+        return line
 
     def _check_goes_on(self, settings: Settings, sync: str) -> None:
         """Raises ValueError unless what the last call left means the same to this one."""
@@ -176,8 +216,9 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         for before in (state.leaders for state in self._states if state.t):
             if bool(before) != bool(now):
                 raise ValueError(
-                    "learning_rate: expected 'ftrl' in every call of partial_fit or in none, "
-                    f"got {self.learning_rate!r}; call fit"
+                    "learning_rate: expected 'ftrl' in every call of partial_fit, and of fit with "
+                    f"warm_start, or in none, got {self.learning_rate!r} with "
+                    f"solver={self.solver!r}; call fit with warm_start=False"
                 )
             if before != now:
                 raise ValueError(
@@ -204,10 +245,14 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         return order, blocks._replace(pieces=None), 1
 
     def _patience(
-        self, X: Any, target: npt.NDArray[Any], held_out: npt.NDArray[np.int64] | None
+        self,
+        X: Any,
+        target: npt.NDArray[Any],
+        held_out: npt.NDArray[np.int64] | None,
+        before: State,
     ) -> Patience | Rest:
         if held_out is None and self.solver != "sgd":
-            return Rest(self.tol)
+            return Rest(self.tol, before.weights)
         if held_out is None:
             return Patience(
                 lambda state, loss: -loss, self.tol, self.n_iter_no_change, keep_best=False
@@ -250,8 +295,34 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
     def _publish(self) -> None:
         features = self.n_features_in_
         every = np.stack([state.coefficients for state in self._states])
-        self.coef_ = np.ascontiguousarray(every[:, :features])
+        self.coef_ = self._shaped(np.ascontiguousarray(every[:, :features]))
         self.intercept_ = every[:, features] if self.fit_intercept else np.zeros(len(every))
+
+    @staticmethod
+    def _shaped(coef: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """`coef_` as a user sees it, of a matrix with a row for each output."""
+        return coef
+
+    def sparsify(self) -> Self:
+        """Store `coef_` as a ``scipy.sparse.csr_array`` of shape (outputs, features).
+
+        Predictions stay the same. This saves memory, also in a pickle, where more than half of the
+        weights are zeros, as the l1 penalty makes them. Training makes `coef_` dense again.
+        """
+        check_is_fitted(self, "coef_")
+        self.coef_ = sparse.csr_array(self._coef_rows())
+        return self
+
+    def densify(self) -> Self:
+        """Undo `sparsify`: store `coef_` as an array; nothing changes if it is one."""
+        check_is_fitted(self, "coef_")
+        if sparse.issparse(self.coef_):
+            self.coef_ = self._shaped(self.coef_.toarray())
+        return self
+
+    def _coef_rows(self) -> Any:
+        """`coef_`, dense or sparse, with a row for each output."""
+        return self.coef_.reshape(-1, self.n_features_in_)
 
     def _decisions(self, X: Any) -> npt.NDArray[np.float64]:
         """Every output's predictions, shape (examples, outputs)."""
@@ -264,7 +335,8 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
             dtype=[np.float32, np.float64],
             reset=False,
         )
-        return np.asarray(X @ self.coef_.reshape(-1, self.n_features_in_).T + self.intercept_)
+        products = safe_sparse_dot(X, self._coef_rows().T, dense_output=True)
+        return np.asarray(products + self.intercept_)
 
     def _weights(self, X: Any, sample_weight: Any) -> npt.NDArray[np.float64] | None:
         if sample_weight is None:

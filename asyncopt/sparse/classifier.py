@@ -17,10 +17,11 @@ from asyncopt.sparse.custom_loss import CustomLoss
 __all__ = ["LinearClassifier"]
 
 
-def _is_logistic(self: LinearClassifier) -> bool:
-    if self.loss != "log_loss":
+def _gives_probabilities(self: LinearClassifier) -> bool:
+    if self.loss not in ("log_loss", "modified_huber"):
         raise AttributeError(
-            f"predict_proba: expected loss='log_loss', which gives probabilities; got {self.loss!r}"
+            "predict_proba: expected loss='log_loss' or 'modified_huber', which give "
+            f"probabilities; got {self.loss!r}"
         )
     return True
 
@@ -38,14 +39,17 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
     ``partial_fit``).
 
     Args:
-        loss: ``"log_loss"``, ``"hinge"``, ``"squared_hinge"`` or a `CustomLoss`.
+        loss: ``"log_loss"``, ``"hinge"``, ``"squared_hinge"``, ``"modified_huber"`` (squared hinge
+            that is linear below a margin of -1, and so bears outliers; Zhang, ICML 2004),
+            ``"perceptron"`` (hinge with a margin of 0) or a `CustomLoss`.
         solver: ``"sgd"``: stochastic gradient descent; ``"dual"``: coordinate ascent in the dual
-            problem (PASSCoDe, Hsieh et al., ICML 2015), for the losses that are built in and the l2
-            penalty, which includes the intercept then, as in scikit-learn's LinearSVC; ``"saga"``
-            (Leblond et al., AISTATS 2017; Pedregosa et al., NIPS 2017) and ``"svrg"`` (Johnson and
-            Zhang, NIPS 2013; a third of its passes moves nothing), for smooth losses, so not
-            ``"hinge"``, and all penalties. On data such as text a second thread paid for ``"dual"``
-            with ``"log_loss"``; else one was faster.
+            problem (PASSCoDe, Hsieh et al., ICML 2015), for the losses that are built in, except
+            ``"perceptron"``, and the l2 penalty, which includes the intercept then, as in
+            scikit-learn's LinearSVC; ``"saga"`` (Leblond et al., AISTATS 2017; Pedregosa et al.,
+            NIPS 2017) and ``"svrg"`` (Johnson and Zhang, NIPS 2013; a third of its passes moves
+            nothing), for smooth losses, so neither ``"hinge"`` nor ``"perceptron"``, and all
+            penalties. A second thread made ``"dual"`` with ``"log_loss"`` faster on data such as
+            text; else one thread was faster.
         nesterov: Nesterov's momentum for ``"dual"``, ``"saga"`` and ``"svrg"``: each pass (three of
             ``"svrg"``) is on the objective with a pull to a center, which then moves beyond where
             the pass ended (accelerated proximal points: "Catalyst", Lin et al., arXiv 1506.02186).
@@ -56,20 +60,26 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         penalty: ``"l2"`` (half the squared norm), ``"l1"``, ``"elasticnet"`` or None.
         alpha: weight of the penalty.
         l1_ratio: the part of ``"elasticnet"`` that is ``"l1"``.
-        learning_rate: of ``"sgd"``: ``"adagrad"``: each column's own (Duchi et al., JMLR 2011);
+        learning_rate: of ``"sgd"``. ``"adagrad"``: each column's own (Duchi et al., JMLR 2011).
             ``"ftrl"``: each column's own, and weights that the l1 penalty keeps exactly 0
             (FTRL-Proximal, McMahan et al., KDD 2013, with beta = 1 and the penalty counted once
-            for each example so far); ``"inverse"``: ``eta0 / (1 + alpha * eta0 * t)`` after t
-            examples (Bottou, 2012); ``"constant"``. By the latter two the intercept learns as a
+            for each example so far). The others are one rate for all columns, after t examples:
+            ``"constant"``: ``eta0``; ``"optimal"``: ``1 / (alpha * (t + t0))`` with
+            ``t0 = alpha ** -0.75``, whatever ``eta0`` is; ``"invscaling"``:
+            ``eta0 / (t + 1) ** power_t``; ``"adaptive"``: ``eta0``, divided by 5, as long as it is
+            above 1e-6, instead of stopping by ``tol``; ``"inverse"``:
+            ``eta0 / (1 + alpha * eta0 * t)`` (Bottou, 2012). By these the intercept learns as a
             column of typical values does, if these are below 1; scikit-learn slows it down, too.
-        eta0: the learning rate at first.
+        eta0: the learning rate at first. scikit-learn's default is 0.01, for rates that are the
+            same for all columns.
+        power_t: the exponent of ``"invscaling"``, at least 0.
         average: the model is the mean of the weights after each example (Polyak and Juditsky,
             1992), from the first one or, given a number, from that one on; of ``"sgd"`` but for
             ``"ftrl"``. Under ``"hogwild"`` and ``"replicated"`` no change is lost then.
-        max_iter: passes over the examples, at most.
+        max_iter: passes over the examples, at most. A fit that these end, and not ``tol``, warns.
         tol: stop after ``n_iter_no_change`` passes in which the mean loss did not fall by this;
-            None: never. Other solvers than ``"sgd"``: stop after a pass in which no weight moved by
-            more than this share of the largest one.
+            None: make ``max_iter`` passes, and do not warn. Other solvers than ``"sgd"``: stop
+            after a pass in which no weight moved by more than this share of the largest one.
         n_iter_no_change: passes; not used by other solvers than ``"sgd"``.
         early_stopping: go by the accuracy on examples held out, and keep the best model.
         validation_fraction: of the examples to hold out.
@@ -77,6 +87,11 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         fit_intercept: False: the intercept is 0.
         class_weight: weights of the examples of each class, a dict; ``"balanced"``: inverse to
             their number; None: all 1.
+        warm_start: `fit` continues from the model of the last call, whose classes and features
+            must be the same: from its weights and, under ``"sgd"``, with its learning rates and
+            `t_`, as one longer fit would (scikit-learn keeps the weights only). Not of ``"dual"``.
+        verbose: above 0: print the norm of the weights, how many are not 0, the intercept, the
+            examples seen and the mean loss after each pass.
         random_state: of all that is random. With one thread, the result is the same bit for bit.
         n_threads: that train.
         sync: how they share the weights, one of `asyncopt.sparse.syncs`: ``"replicated"`` (the
@@ -100,7 +115,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         t_: examples seen by each class's model.
     """
 
-    _losses = ("log_loss", "hinge", "squared_hinge")
+    _losses = ("log_loss", "hinge", "squared_hinge", "modified_huber", "perceptron")
 
     def __init__(
         self,
@@ -113,6 +128,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         l1_ratio: float = 0.15,
         learning_rate: str = "adagrad",
         eta0: float = 0.1,
+        power_t: float = 0.5,
         average: bool | int = False,
         max_iter: int = 1000,
         tol: float | None = 1e-3,
@@ -122,6 +138,8 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         shuffle: bool = True,
         fit_intercept: bool = True,
         class_weight: dict[Any, float] | str | None = None,
+        warm_start: bool = False,
+        verbose: int = 0,
         random_state: Any = None,
         n_threads: int = 1,
         sync: str | None = None,
@@ -134,6 +152,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         self.l1_ratio = l1_ratio
         self.learning_rate = learning_rate
         self.eta0 = eta0
+        self.power_t = power_t
         self.average = average
         self.max_iter = max_iter
         self.tol = tol
@@ -143,31 +162,59 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         self.shuffle = shuffle
         self.fit_intercept = fit_intercept
         self.class_weight = class_weight
+        self.warm_start = warm_start
+        self.verbose = verbose
         self.random_state = random_state
         self.n_threads = n_threads
         self.sync = sync
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train from the beginning.
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        coef_init: Any = None,
+        intercept_init: Any = None,
+    ) -> Self:
+        """Train from the beginning or, with ``warm_start``, from the last call's model.
 
         Args:
             X: sparse or dense, shape (examples, features); computed with in float32.
             y: labels, shape (examples,).
             sample_weight: shape (examples,), not negative; multiplies the examples' losses.
+            coef_init: what `coef_` starts as, of its shape or, for two classes, (features,); None:
+                zeros. Learning rates and `t_` start anew. Not of the solver ``"dual"``.
+            intercept_init: likewise of `intercept_`.
 
         Raises:
             ValueError: an argument is wrong, or the weights did not stay finite.
 
         Warns:
-            ConvergenceWarning: ``max_iter`` passes of another solver than ``"sgd"`` did not reach
-                ``tol``.
+            ConvergenceWarning: ``max_iter`` passes did not meet ``tol``.
         """
         self._check_parameters()
+        again = self.warm_start and hasattr(self, "_states")
         with self._all_or_nothing():
-            X, y = self._check_data(X, y)
+            X, y = self._check_data(X, y, reset=not again)
             check_classification_targets(y)
-            self._set_classes("y", np.unique(y))
-            self._train_classes(X, y, sample_weight, self.max_iter, until=True, afresh=True)
+            classes = np.unique(y)
+            if again and not np.array_equal(classes, self.classes_):
+                raise ValueError(
+                    f"y: expected the labels of the last call, {self.classes_}, with "
+                    f"warm_start=True, got {classes}; set warm_start=False"
+                )
+            self._set_classes("y", classes)
+            self._train_classes(
+                X,
+                y,
+                sample_weight,
+                self.max_iter,
+                until=True,
+                afresh=not again,
+                coef_init=coef_init,
+                intercept_init=intercept_init,
+            )
         return self
 
     @available_if(visits_once)  # type: ignore[untyped-decorator]
@@ -223,21 +270,29 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
             return np.asarray(self.classes_[(decisions[:, 0] > 0).astype(int)])
         return np.asarray(self.classes_[decisions.argmax(axis=1)])
 
-    @available_if(_is_logistic)  # type: ignore[untyped-decorator]
+    @available_if(_gives_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
-        """Probabilities, shape (examples, classes); for more than two, each against the rest."""
+        """Probabilities, shape (examples, classes); for more than two, each against the rest.
+
+        For ``"modified_huber"`` they are ``(clip(decision_function(X), -1, 1) + 1) / 2`` (Zhang,
+        JMLR 2002, appendix B), which may be exactly 0 or 1.
+        """
         decisions = self._decisions(X)
-        positive = 0.5 * (1 + np.tanh(decisions / 2))
+        if self.loss == "log_loss":
+            positive = 0.5 * (1 + np.tanh(decisions / 2))
+        else:
+            positive = (np.clip(decisions, -1, 1) + 1) / 2
         if positive.shape[1] == 1:
             return np.hstack([1 - positive, positive])
         total = positive.sum(axis=1, keepdims=True)
         even = np.full_like(positive, 1 / positive.shape[1])
         return np.asarray(np.divide(positive, total, out=even, where=total > 0))
 
-    @available_if(_is_logistic)  # type: ignore[untyped-decorator]
+    @available_if(_gives_probabilities)  # type: ignore[untyped-decorator]
     def predict_log_proba(self, X: Any) -> npt.NDArray[np.float64]:
-        """Logarithms of `predict_proba`."""
-        return np.asarray(np.log(self.predict_proba(X)))
+        """Logarithms of `predict_proba`; minus infinity where that is 0."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(self.predict_proba(X)))
 
     def _set_classes(self, name: str, classes: npt.NDArray[Any]) -> None:
         if len(classes) < 2:
@@ -246,9 +301,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
             )
         self.classes_ = classes
 
-    def _train_classes(
-        self, X: Any, y: Any, sample_weight: Any, passes: int, *, until: bool, afresh: bool
-    ) -> None:
+    def _train_classes(self, X: Any, y: Any, sample_weight: Any, passes: int, **how: Any) -> None:
         weights = self._weights(X, sample_weight)
         if self.class_weight is not None:
             of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
@@ -260,7 +313,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
             weights = factors if weights is None else weights * factors
         positive = self.classes_[1:] if len(self.classes_) == 2 else self.classes_
         targets = np.where(y == positive[:, None], 1.0, -1.0)
-        self._train(X, targets, weights, passes, until=until, afresh=afresh)
+        self._train(X, targets, weights, passes, **how)
 
     @staticmethod
     def _strata(targets: npt.NDArray[Any]) -> npt.NDArray[Any]:

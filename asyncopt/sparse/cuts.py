@@ -12,9 +12,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_non_negative, validate_data
 
 from asyncopt import _core
+from asyncopt.sparse.convergence import warn_unconverged
 from asyncopt.sparse.matrices import canonical, sound
 from asyncopt.sparse.rounding import cut_of, objective_of, rounded
-from asyncopt.sparse.settings import one_of, real, whole
+from asyncopt.sparse.settings import one_of, real, real_or_none, whole
 from asyncopt.sparse.tiles import Tiles, aligned
 
 __all__ = ["GraphCut"]
@@ -22,6 +23,8 @@ __all__ = ["GraphCut"]
 UNLABELLED = -1
 ROUNDING = 1e-6
 """Relative: what float32 may have lost."""
+LOOKS = 10
+"""Passes from one look at how far shares move to the next: looking takes half as long as a pass."""
 HEAVIEST = 1e30
 """Times the median: an edge that must not be cut may be given any weight."""
 
@@ -51,7 +54,9 @@ class GraphCut(BaseEstimator):  # type: ignore[misc]
         eta0: the learning rate of the first pass: an edge of the median weight moves the shares of
             its ends by at most half of it.
         decay: of each pass after it: that of pass n is ``eta0 * decay ** n``.
-        max_iter: passes over the edges.
+        max_iter: passes over the edges, at most. A fit that these end, and not ``tol``, warns.
+        tol: stop when no share moved by more than this in a pass, of which every tenth is looked
+            at and the last; None: make ``max_iter`` passes, and do not warn.
         sync: how threads share the vertices: "hogwild", "striped", "mutex", or "ordered", which
             gives the same bits whatever the number of threads.
         n_threads: that train.
@@ -63,7 +68,7 @@ class GraphCut(BaseEstimator):  # type: ignore[misc]
         classes_: the labels, sorted.
         cut_: weight of the edges between different classes in ``transduction_``.
         objective_: what ``label_distributions_`` cost; at most ``cut_``.
-        n_iter_: passes made: ``max_iter``, or fewer if every edge's ends had become alike.
+        n_iter_: passes made; no more once every edge's ends are alike.
         n_features_in_: vertices.
     """
 
@@ -80,6 +85,7 @@ class GraphCut(BaseEstimator):  # type: ignore[misc]
         eta0: float = 1.0,
         decay: float = 0.98,
         max_iter: int = 300,
+        tol: float | None = 1e-2,
         sync: str = "hogwild",
         n_threads: int = 1,
         random_state: Any = None,
@@ -87,6 +93,7 @@ class GraphCut(BaseEstimator):  # type: ignore[misc]
         self.eta0 = eta0
         self.decay = decay
         self.max_iter = max_iter
+        self.tol = tol
         self.sync = sync
         self.n_threads = n_threads
         self.random_state = random_state
@@ -101,6 +108,9 @@ class GraphCut(BaseEstimator):  # type: ignore[misc]
 
         Raises:
             ValueError: an argument is wrong.
+
+        Warns:
+            ConvergenceWarning: shares still moved by more than ``tol`` in the last pass.
         """
         self._check_parameters()
         edges, y = self._check_graph(X, y)
@@ -115,7 +125,7 @@ class GraphCut(BaseEstimator):  # type: ignore[misc]
         shares = rows[:, : len(classes)]
         shares[:] = 1 / len(classes)
         _settle(shares, labelled, given)
-        passes = self._train(edges, rows, labelled, len(classes), random)
+        passes, converged = self._train(edges, rows, labelled, len(classes), random)
         _mend(shares)
         found = rounded(edges, shares, random)
         reached = _reached(edges, labelled)
@@ -127,12 +137,15 @@ class GraphCut(BaseEstimator):  # type: ignore[misc]
         self.classes_, self.transduction_ = classes, classes[found]
         self.label_distributions_ = shares.copy()
         self.cut_, self.objective_, self.n_iter_ = cut, objective, passes
+        if not converged:
+            warn_unconverged(self, passes)
         return self
 
     def _check_parameters(self) -> None:
         real("eta0", self.eta0, 0, open_=True)
         real("decay", self.decay, 0, 1, open_=True)
         whole("max_iter", self.max_iter, 1)
+        real_or_none("tol", self.tol, 0)
         one_of("sync", self.sync, _core.cut_syncs())
         whole("n_threads", self.n_threads, 1)
 
@@ -179,8 +192,12 @@ class GraphCut(BaseEstimator):  # type: ignore[misc]
         labelled: npt.NDArray[np.bool_],
         classes: int,
         random: np.random.RandomState,
-    ) -> int:
-        """Move the shares of those not labelled; returns the number of passes."""
+    ) -> tuple[int, bool]:
+        """Move the shares of those not labelled.
+
+        Returns:
+            The number of passes, and whether the shares came to rest or need not.
+        """
         tails, heads = edges.coords
         free = ~(labelled[tails] & labelled[heads])
         weights = edges.data[free]
@@ -201,12 +218,19 @@ class GraphCut(BaseEstimator):  # type: ignore[misc]
             "fixed": labelled.astype(np.uint8),
             "classes": classes,
         }
-        done, loss = 0, np.inf
+        done, loss, rest = 0, np.inf, self.tol is None
         while done < self.max_iter and loss > 0:  # else the ends of every edge are and stay alike
             rate = self.eta0 * self.decay**done
-            loss = _core.train_cut(**call, order=tiles.order(random), rate=rate)
             done += 1
-        return done
+            looks = self.tol is not None and (done % LOOKS == 0 or done == self.max_iter)
+            before = rows.copy() if looks else None
+            loss = _core.train_cut(**call, order=tiles.order(random), rate=rate)
+            if before is not None:
+                np.subtract(rows, before, out=before)
+                rest = bool(np.abs(before, out=before).max(initial=0) <= self.tol)
+                if rest:
+                    break
+        return done, rest or loss == 0
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

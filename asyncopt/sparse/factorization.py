@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +13,27 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from asyncopt import _core
-from asyncopt.sparse.matrices import canonical, sound
-from asyncopt.sparse.settings import one_of, real, whole
+from asyncopt.sparse.convergence import at_rest, warn_unconverged
+from asyncopt.sparse.matrices import canonical, indices, sound
+from asyncopt.sparse.rankings import best_items, mean_area
+from asyncopt.sparse.settings import one_of, real, real_or_none, whole
 from asyncopt.sparse.tiles import Tiles, aligned
 
 __all__ = ["MatrixFactorization"]
 
 _Floats = npt.NDArray[np.float32]
-_SCORES = 1 << 24
-"""At most so many scores are held at once."""
+
+
+class _Defaults(NamedTuple):
+    regularization: float
+    eta0: float
+
+
+DEFAULTS = {"squared_error": _Defaults(0.1, 0.03), "bpr": _Defaults(0.02, 0.15)}
+"""Chosen by what was held out of several sets: ``benches/test_bpr_defaults.py``."""
+DECAY = 0.95
+LOOKS = 5
+"""Passes from one look at how far factors move to the next."""
 
 
 class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
@@ -39,10 +51,16 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
             likes, and compares it with an item drawn evenly from those that the user does not.
         n_factors: of each user and item, k. Rows of k + 2 floats are padded to a multiple of 16.
         regularization: half of it times the squares of the factors and biases of an entry is added
-            to the entry's loss.
-        eta0: the learning rate of the first pass.
-        decay: of each pass after it: that of pass n is ``eta0 * decay ** n``.
-        max_iter: passes over the entries.
+            to the entry's loss. None: 0.1 for "squared_error", 0.02 for "bpr". The fewer entries a
+            user or item has, the more it should be.
+        eta0: the learning rate of the first pass. None: 0.03 for "squared_error", which suits
+            ratings whose deviation is about 1, and 0.15 for "bpr".
+        decay: the learning rate of pass n is ``eta0 * decay ** n``. None: 0.95 in `fit`, which so
+            comes to rest, and 1 in `partial_fit`, which may go on.
+        max_iter: passes over the entries, at most. A fit that these end, and not ``tol``, warns.
+        tol: stop when the users' and items' factors and biases each moved by at most this share of
+            their Euclidean norm in a pass, of which every fifth is looked at and the last; None:
+            make ``max_iter`` passes, and do not warn.
         init_scale: factors begin as normal numbers of this standard deviation over ``sqrt(k)``.
         sync: how threads share the factors: "hogwild", "atomic", "mutex", or "ordered", which
             gives the same bits whatever the number of threads; not for "bpr", whose drawn items
@@ -56,6 +74,7 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         user_biases_: float32 of shape (users,); zeros for a ranking.
         item_biases_: float32 of shape (items,).
         mean_: of the ratings; 0 for a ranking.
+        n_iter_: passes made by the last call.
         loss_curve_: mean loss of the entries in each pass, each before its own step.
         n_features_in_: items.
 
@@ -68,16 +87,18 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
     user_biases_: _Floats
     item_biases_: _Floats
     loss_curve_: list[float]
+    n_iter_: int
 
     def __init__(
         self,
         loss: str = "squared_error",
         *,
         n_factors: int = 30,
-        regularization: float = 0.05,
-        eta0: float = 0.02,
-        decay: float = 1.0,
-        max_iter: int = 20,
+        regularization: float | None = None,
+        eta0: float | None = None,
+        decay: float | None = None,
+        max_iter: int = 200,
+        tol: float | None = 5e-3,
         init_scale: float = 0.1,
         sync: str = "hogwild",
         n_threads: int = 1,
@@ -89,6 +110,7 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         self.eta0 = eta0
         self.decay = decay
         self.max_iter = max_iter
+        self.tol = tol
         self.init_scale = init_scale
         self.sync = sync
         self.n_threads = n_threads
@@ -100,9 +122,17 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         Args:
             X: of shape (users, items), sparse or dense.
             y: not used.
+
+        Raises:
+            ValueError: an argument is wrong, or the factors did not stay finite.
+
+        Warns:
+            ConvergenceWarning: ``max_iter`` passes did not meet ``tol``.
         """
         self._check_parameters()
-        self._fit(X, self.max_iter)
+        decay = DECAY if self.decay is None else self.decay
+        if not self._fit(X, self.max_iter, decay, self.tol):
+            warn_unconverged(self, self.max_iter)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -111,8 +141,9 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         The mean stays that of the first call.
         """
         self._check_parameters()
+        decay = 1.0 if self.decay is None else self.decay
         if not hasattr(self, "user_factors_"):
-            self._fit(X, 1)
+            self._fit(X, 1, decay, None)
             return self
         k = self.user_factors_.shape[1]
         if self.n_factors != k:
@@ -120,6 +151,8 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         self._train(
             self._check_ratings(X, reset=False),
             1,
+            decay,
+            None,
             check_random_state(self.random_state),
             (self.user_factors_, self.user_biases_),
             (self.item_factors_, self.item_biases_),
@@ -139,8 +172,8 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
             float32 of shape (pairs,).
         """
         check_is_fitted(self, "user_factors_")
-        users = _numbers("users", users, len(self.user_factors_))
-        items = _numbers("items", items, len(self.item_factors_))
+        users = indices("users", users, len(self.user_factors_))
+        items = indices("items", items, len(self.item_factors_))
         if len(users) != len(items):
             raise ValueError(
                 f"users, items: expected as many of both, got {len(users)} and {len(items)}"
@@ -164,23 +197,12 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
             user has not so many unseen items, the rest are -1 with a score of minus infinity.
         """
         check_is_fitted(self, "user_factors_")
-        users = _numbers("users", users, len(self.user_factors_))
+        users = indices("users", users, len(self.user_factors_))
         whole("n_items", n_items, 1)
         n_items = min(n_items, len(self.item_factors_))
-        known = self._check_seen(seen)
-        best = np.empty((len(users), n_items), np.int64)
-        scores = np.empty((len(users), n_items), np.float32)
-        for at in self._pieces(len(users)):
-            every = self._scores(users[at])
-            if known is not None:
-                every[sparse.coo_array(known[users[at]]).coords] = -np.inf
-            top = np.argpartition(every, -n_items, axis=1)[:, -n_items:]
-            found = np.take_along_axis(every, top, axis=1)
-            order = np.argsort(-found, axis=1, kind="stable")
-            best[at] = np.take_along_axis(top, order, axis=1)
-            scores[at] = np.take_along_axis(found, order, axis=1)
-        best[np.isneginf(scores)] = -1
-        return best, scores
+        return best_items(
+            self._scores, users, len(self.item_factors_), n_items, self._check_seen(seen)
+        )
 
     def score(self, X: Any, y: Any = None, *, seen: Any = None) -> float:
         """How well ratings are predicted, or ranked.
@@ -198,7 +220,7 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "user_factors_")
         ratings = self._check_ratings(X, reset=False)
         if self._ranks:
-            return self._auc(ratings.tocsr(), seen)
+            return mean_area(self._scores, ratings.tocsr(), self._check_seen(seen))
         return float(r2_score(ratings.data.astype(np.float64), self.predict_pairs(*ratings.coords)))
 
     @property
@@ -214,10 +236,11 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
                 "items may be those of any thread; got 'ordered'"
             )
         whole("n_factors", self.n_factors, 1)
-        real("regularization", self.regularization, 0)
-        real("eta0", self.eta0, 0, open_=True)
-        real("decay", self.decay, 0, 1, open_=True)
+        real_or_none("regularization", self.regularization, 0)
+        real_or_none("eta0", self.eta0, 0, open_=True)
+        real_or_none("decay", self.decay, 0, 1, open_=True)
         whole("max_iter", self.max_iter, 1)
+        real_or_none("tol", self.tol, 0)
         real("init_scale", self.init_scale, 0)
         whole("n_threads", self.n_threads, 1)
 
@@ -260,7 +283,7 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
             )
         return canonical(known)
 
-    def _fit(self, X: Any, passes: int) -> None:
+    def _fit(self, X: Any, passes: int, decay: float, tol: float | None) -> bool:
         ratings = self._check_ratings(X, reset=True)
         random = check_random_state(self.random_state)
         scale = self.init_scale / np.sqrt(self.n_factors)
@@ -272,19 +295,30 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
             for size in ratings.shape
         )
         mean = 0.0 if self._ranks else float(ratings.data.mean(dtype=np.float64))
-        self._train(ratings, passes, random, users, items, mean, [])
+        return self._train(ratings, passes, decay, tol, random, users, items, mean, [])
 
     def _train(
         self,
         ratings: Any,
         passes: int,
+        decay: float,
+        tol: float | None,
         random: np.random.RandomState,
         users_before: tuple[_Floats, _Floats],
         items_before: tuple[_Floats, _Floats],
         mean: float,
         curve_before: list[float],
-    ) -> None:
-        """Go on from these factors and biases; if that fails, the attributes stay as they were."""
+    ) -> bool:
+        """Go on from these factors and biases; if that fails, the attributes stay as they were.
+
+        Returns:
+            Whether the passes met ``tol``, or it is None.
+        """
+        default = DEFAULTS[self.loss]
+        eta0 = default.eta0 if self.eta0 is None else self.eta0
+        regularization = (
+            default.regularization if self.regularization is None else self.regularization
+        )
         k, stride = self.n_factors, _core.factor_stride(self.n_factors)
         users = _padded(stride, users_before[0], 1.0, users_before[1])
         items = _padded(stride, items_before[0], items_before[1], 1.0)
@@ -306,29 +340,38 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
             "item_factors": items,
             "user_rates": rates[0],
             "item_rates": rates[1],
-            "regularization": self.regularization,
+            "regularization": regularization,
             "mean": mean,
         }
         curve = list(curve_before)
-        for _ in range(passes):
-            rates[:, : k + 2] = self.eta0 * self.decay ** len(curve)
+        rest = tol is None
+        for done in range(1, passes + 1):
+            looks = tol is not None and (done % LOOKS == 0 or done == passes)
+            before = (users.copy(), items.copy()) if looks else None
+            rates[:, : k + 2] = eta0 * decay ** len(curve)
             rates[0, k] = rates[1, k + 1] = 0  # the ones beside the biases
             seed = int(random.randint(2**31))
             loss = _core.train_factors(**call, order=tiles.order(random), seed=seed)
             curve.append(loss / len(tiles))
+            if before is not None and tol is not None:
+                rest = all(
+                    at_rest(now[:, part], then[:, part], tol)
+                    for now, then in zip((users, items), before, strict=True)
+                    for part in (slice(k), slice(k, k + 1), slice(k + 1, k + 2))
+                )
+            if rest and tol is not None:
+                break
         if not all(np.isfinite(each).all() for each in (users, items, curve)):
             raise ValueError(
-                f"eta0: expected a learning rate at which factors stay finite, got {self.eta0:g}; "
+                f"eta0: expected a learning rate at which factors stay finite, got {eta0:g}; "
                 "lower it, or scale the ratings"
             )
         self.user_factors_, self.item_factors_ = users[:, :k].copy(), items[:, :k].copy()
         self.user_biases_, self.item_biases_ = users[:, k + 1].copy(), items[:, k].copy()
         self.mean_ = mean
         self.loss_curve_ = curve
-
-    def _pieces(self, users: int) -> list[slice]:
-        size = max(_SCORES // len(self.item_factors_), 1)
-        return [slice(at, at + size) for at in range(0, users, size)]
+        self.n_iter_ = len(curve) - len(curve_before)
+        return rest
 
     def _scores(self, users: npt.NDArray[np.int64]) -> _Floats:
         """Of all items, shape (users, items)."""
@@ -336,24 +379,6 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         scores += self.item_biases_
         scores += self.user_biases_[users, np.newaxis] + np.float32(self.mean_)
         return np.asarray(scores)
-
-    def _auc(self, liked: Any, seen: Any) -> float:
-        known = self._check_seen(seen)
-        users = np.flatnonzero(np.diff(liked.indptr))
-        areas = []
-        for at in self._pieces(len(users)):
-            for user, scores in zip(users[at], self._scores(users[at]), strict=True):
-                mine = liked.indices[liked.indptr[user] : liked.indptr[user + 1]]
-                others = np.ones(len(scores), bool)
-                others[mine] = False
-                if known is not None:
-                    others[known.indices[known.indptr[user] : known.indptr[user + 1]]] = False
-                ranked = np.sort(scores[others])
-                if len(ranked):
-                    below = np.searchsorted(ranked, scores[mine], "left")
-                    below += np.searchsorted(ranked, scores[mine], "right")
-                    areas.append(below.mean() / (2 * len(ranked)))
-        return float(np.mean(areas)) if areas else float("nan")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -368,17 +393,3 @@ def _padded(stride: int, factors: _Floats, first: Any, second: Any) -> _Floats:
     padded = aligned(rows, stride)
     padded[:, :k], padded[:, k], padded[:, k + 1] = factors, first, second
     return padded
-
-
-def _numbers(name: str, given: Any, size: int) -> npt.NDArray[np.int64]:
-    """Whole numbers in [0, size)."""
-    numbers = np.asarray(given)
-    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-        raise ValueError(
-            f"{name}: expected integers of shape (n,), got {numbers.dtype} of {numbers.shape}"
-        )
-    if numbers.size and not 0 <= numbers.min() <= numbers.max() < size:
-        raise ValueError(
-            f"{name}: expected numbers in [0, {size}), got {numbers.min()} to {numbers.max()}"
-        )
-    return numbers.astype(np.int64)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-__all__ = ["canonical", "narrow", "of_parts", "sound"]
+__all__ = ["canonical", "indices", "narrow", "of_parts", "sound"]
 
 REMEDY = "rebuild it with scipy.sparse.csr_array"
 
@@ -77,6 +77,24 @@ def narrow(name: str, numbers: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     if not np.isfinite(narrowed).all():
         raise ValueError(f"{name}: expected values within the range of float32; scale them")
     return narrowed
+
+
+def indices(name: str, given: Any, size: int) -> npt.NDArray[np.int64]:
+    """Integers in [0, size) as an array.
+
+    Raises:
+        ValueError: they are others, or not of one dimension; the message begins with ``name``.
+    """
+    numbers = np.asarray(given)
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise ValueError(
+            f"{name}: expected integers of shape (n,), got {numbers.dtype} of {numbers.shape}"
+        )
+    if numbers.size and not 0 <= numbers.min() <= numbers.max() < size:
+        raise ValueError(
+            f"{name}: expected numbers in [0, {size}), got {numbers.min()} to {numbers.max()}"
+        )
+    return numbers.astype(np.int64)
 
 
 def _check(name: str, X: Any) -> None:

@@ -50,6 +50,7 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
         epsilon: float = 1.35,
         learning_rate: str = "adagrad",
         eta0: float = 0.5,
+        power_t: float = 0.25,
         average: bool | int = False,
         max_iter: int = 1000,
         tol: float | None = 1e-3,
@@ -58,6 +59,8 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
         validation_fraction: float = 0.1,
         shuffle: bool = True,
         fit_intercept: bool = True,
+        warm_start: bool = False,
+        verbose: int = 0,
         random_state: Any = None,
         n_threads: int = 1,
         sync: str | None = None,
@@ -71,6 +74,7 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
         self.epsilon = epsilon
         self.learning_rate = learning_rate
         self.eta0 = eta0
+        self.power_t = power_t
         self.average = average
         self.max_iter = max_iter
         self.tol = tol
@@ -79,26 +83,52 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
         self.validation_fraction = validation_fraction
         self.shuffle = shuffle
         self.fit_intercept = fit_intercept
+        self.warm_start = warm_start
+        self.verbose = verbose
         self.random_state = random_state
         self.n_threads = n_threads
         self.sync = sync
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train from the beginning.
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        coef_init: Any = None,
+        intercept_init: Any = None,
+    ) -> Self:
+        """Train from the beginning or, with ``warm_start``, from the last call's model.
 
         Args:
             X: sparse or dense, shape (examples, features); computed with in float32.
             y: numbers, shape (examples,).
             sample_weight: shape (examples,), not negative; multiplies the examples' losses.
+            coef_init: what `coef_` starts as, shape (features,); None: zeros. Learning rates and
+                `t_` start anew. Not of the solver ``"dual"``.
+            intercept_init: likewise of `intercept_`, a number or of shape (1,).
 
         Raises:
             ValueError: an argument is wrong, or the weights did not stay finite.
+
+        Warns:
+            ConvergenceWarning: ``max_iter`` passes did not meet ``tol``.
         """
         self._check_parameters()
+        again = self.warm_start and hasattr(self, "_states")
         with self._all_or_nothing():
-            X, y = self._check_data(X, y, y_numeric=True)
+            X, y = self._check_data(X, y, y_numeric=True, reset=not again)
             weights = self._weights(X, sample_weight)
-            self._train(X, y[None], weights, self.max_iter, until=True, afresh=True)
+            self._train(
+                X,
+                y[None],
+                weights,
+                self.max_iter,
+                until=True,
+                afresh=not again,
+                coef_init=coef_init,
+                intercept_init=intercept_init,
+            )
         return self
 
     @available_if(visits_once)  # type: ignore[untyped-decorator]
@@ -132,9 +162,9 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
         super()._check_parameters()
         real("epsilon", self.epsilon, 0, open_=True)
 
-    def _publish(self) -> None:
-        super()._publish()
-        self.coef_ = self.coef_[0]
+    @staticmethod
+    def _shaped(coef: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.asarray(coef[0])
 
     def _score_held_out(self, predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> float:
         if isinstance(self.loss, CustomLoss):

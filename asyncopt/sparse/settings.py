@@ -8,6 +8,8 @@ import numbers
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from asyncopt import _core
 
 if TYPE_CHECKING:
@@ -19,16 +21,26 @@ __all__ = [
     "SOLVERS",
     "Settings",
     "check_solver",
+    "flag",
     "losses",
     "one_of",
     "real",
+    "real_or_none",
     "syncs",
     "whole",
 ]
 
 SOLVERS = ("sgd", "dual", "saga", "svrg")
 PENALTIES = ("l2", "l1", "elasticnet", None)
-LEARNING_RATES = {"constant": "scaled", "inverse": "scaled", "adagrad": "adagrad", "ftrl": "ftrl"}
+LEARNING_RATES = {
+    "constant": "scaled",
+    "optimal": "scaled",
+    "invscaling": "scaled",
+    "adaptive": "scaled",
+    "inverse": "scaled",
+    "adagrad": "adagrad",
+    "ftrl": "ftrl",
+}
 """The compiled step of each."""
 
 
@@ -46,9 +58,10 @@ def syncs() -> tuple[str, ...]:
 
 
 class Settings(NamedTuple):
-    """The numbers of a step: the learning rate of example t is ``eta0 / (1 + decay * t)``.
+    """The numbers of a step.
 
-    `train` finds those of the steps other than ``"sgd"``'s.
+    The learning rate of example t is ``eta0 / (1 + decay * t) ** power``. `train` finds those of
+    the steps other than ``"sgd"``'s.
     """
 
     loss: str | CustomLoss
@@ -58,6 +71,9 @@ class Settings(NamedTuple):
     l1: float
     l2: float
     epsilon: float
+    power: float = 1.0
+    divides: bool = False
+    """Whether the learning rate is divided where passes make no progress, instead of ending."""
     nesterov: bool = False
     average: int = 0
     """The example with which the mean of the weights begins; 0: they are not averaged."""
@@ -65,24 +81,39 @@ class Settings(NamedTuple):
     @property
     def of_step(self) -> tuple[float, ...]:
         """The numbers, in the engine's order."""
-        return self.eta0, self.decay, self.l1, self.l2, self.epsilon
+        return self.eta0, self.decay, self.l1, self.l2, self.epsilon, self.power
 
     @classmethod
     def of(cls, estimator: Any) -> Settings:
         """Those that an estimator's parameters mean, which were checked."""
         l1_ratio = {"l1": 1.0, "l2": 0.0, None: 0.0}.get(estimator.penalty, estimator.l1_ratio)
         alpha = 0.0 if estimator.penalty is None else estimator.alpha
+        eta0, decay, power = _schedule(estimator, alpha)
         return cls(
             loss=estimator.loss,
             step=_step(estimator.solver, estimator.learning_rate, bool(estimator.average)),
-            eta0=estimator.eta0,
-            decay=alpha * estimator.eta0 if estimator.learning_rate == "inverse" else 0.0,
+            eta0=eta0,
+            decay=decay,
             l1=alpha * l1_ratio,
             l2=alpha * (1 - l1_ratio),
             epsilon=getattr(estimator, "epsilon", 0.0),
+            power=power,
+            divides=estimator.solver == "sgd" and estimator.learning_rate == "adaptive",
             nesterov=bool(estimator.nesterov),
             average=int(estimator.average),
         )
+
+
+def _schedule(estimator: Any, alpha: float) -> tuple[float, float, float]:
+    """The numbers ``eta0``, ``decay`` and ``power`` of a learning rate."""
+    if estimator.learning_rate == "inverse":
+        return estimator.eta0, alpha * estimator.eta0, 1.0
+    if estimator.learning_rate == "invscaling":
+        return estimator.eta0, 1.0, estimator.power_t
+    if estimator.learning_rate == "optimal" and estimator.solver == "sgd":
+        first = estimator.alpha**-0.25  # scikit-learn's typical weight, after Bottou
+        return first, estimator.alpha * first, 1.0
+    return estimator.eta0, 0.0, 1.0
 
 
 def _step(solver: str, learning_rate: str, average: bool) -> str:
@@ -100,6 +131,11 @@ def check_solver(estimator: Any) -> None:
     named = f"with solver={solver!r}"
     if solver == "sgd":
         one_of("nesterov", bool(estimator.nesterov), (False,), named)
+        if estimator.learning_rate == "optimal" and estimator.alpha == 0:
+            raise ValueError(
+                "alpha: expected a number above 0 with learning_rate='optimal', which is computed "
+                "from it, got 0; take another learning_rate"
+            )
         return
     one_of("average", bool(estimator.average), (False,), named)
     defined = [loss for loss, step, _ in _core.linear_kernels() if step == solver]
@@ -109,6 +145,7 @@ def check_solver(estimator: Any) -> None:
         smooth = [loss for loss, step, _ in _core.linear_kernels() if step == "saga"]
         one_of("loss", "hinge", [x for x in smooth if x in estimator._losses], "with nesterov=True")
     if solver == "dual":
+        one_of("warm_start", estimator.warm_start, (False,), named)
         one_of("penalty", estimator.penalty, ("l2",), named)
         real("alpha", estimator.alpha, 0, open_=True)
 
@@ -128,6 +165,20 @@ def real(name: str, value: Any, low: float, high: float = math.inf, open_: bool 
         begin = f"above {low:g}" if open_ else f"of at least {low:g}"
         end = "" if high == math.inf else f" and at most {high:g}"
         raise ValueError(f"{name}: expected a finite number {begin}{end}, got {value!r}")
+
+
+def real_or_none(
+    name: str, value: Any, low: float, high: float = math.inf, open_: bool = False
+) -> None:
+    """As `real`, but None is right, too."""
+    if value is not None:
+        real(name, value, low, high, open_)
+
+
+def flag(name: str, value: Any) -> None:
+    """Raises ValueError unless an argument is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name}: expected True or False, got {value!r}")
 
 
 def whole(name: str, value: Any, low: int) -> None:

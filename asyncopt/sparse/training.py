@@ -1,155 +1,35 @@
-"""The passes of one linear model over its examples, and when they end."""
+"""The passes of one linear model over its examples."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.exceptions import ConvergenceWarning
 
 from asyncopt import _core
 from asyncopt.sparse.blocks import Blocks
+from asyncopt.sparse.convergence import Patience, Rest
 from asyncopt.sparse.custom_loss import engine_loss
 from asyncopt.sparse.examples import ColumnSums, Examples
 from asyncopt.sparse.momentum import PULLS, Momentum
 from asyncopt.sparse.settings import SOLVERS, Settings
-from asyncopt.warn import warn_caller
+from asyncopt.sparse.state import State
 
-__all__ = ["Patience", "Rest", "State", "leaders", "train"]
+__all__ = ["leaders", "train"]
 
 PASSES_PER_SNAPSHOT = 2
 """Of ``"svrg"``, besides the one that takes it: Johnson and Zhang's choice for convex losses."""
 BESIDE = 0.1
 """What is left of a step along the gradient in one of the dual, which knows the columns beside.
 With 0 four threads diverged on dense rows; with 1 two took 1.4 times one's passes on text."""
+DIVISOR, LOWEST = 5, 1e-6
+"""Of the learning rate ``"adaptive"``: scikit-learn's."""
 STEEPEST = 1e30
 """Curvature: products with a learning rate and a number of examples fit float32."""
 
 _Floats = npt.NDArray[np.float32]
-
-
-class State:
-    """One model as training leaves it.
-
-    Attributes:
-        weights: float32 of shape (features + 1,); the intercept's is the last.
-        squares: AdaGrad's and FTRL's sums, of that shape; not used by other steps.
-        sums: the engine's for the mean of the weights or for FTRL, likewise.
-        averaged: examples that the mean is of.
-        leaders: models that FTRL's examples went to, whose weights follow from their sums; 0: the
-            weights are another step's.
-        t: examples seen.
-    """
-
-    def __init__(self, columns: int) -> None:
-        self.weights: _Floats = np.zeros(columns, np.float32)
-        self.squares: _Floats = np.zeros(columns, np.float32)
-        self.sums: _Floats = np.zeros(columns, np.float32)
-        self.averaged = 0
-        self.leaders = 0
-        self.t = 0
-
-    @property
-    def coefficients(self) -> npt.NDArray[np.float64]:
-        """What to predict by: the mean of the weights, if there is one."""
-        weights = self.weights.astype(np.float64)
-        return weights - self.sums / self.averaged if self.averaged else weights
-
-    @property
-    def finite(self) -> bool:
-        """Whether all its numbers are."""
-        return all(np.isfinite(each).all() for each in (self.weights, self.squares, self.sums))
-
-    def load(self, trainer: _core.LinearTrainer, examples: Examples) -> None:
-        """Give the engine what it keeps of the examples' columns; units are 1 if it has squares."""
-        for name in ("weights", "squares", "sums"):
-            if len(kept := getattr(trainer, name)):
-                kept[:] = getattr(self, name)[examples.columns_by_frequency] / examples.units
-
-    def save(self, trainer: _core.LinearTrainer, examples: Examples) -> None:
-        """Take it back."""
-        for name in ("weights", "squares", "sums"):
-            if len(kept := getattr(trainer, name)):
-                getattr(self, name)[examples.columns_by_frequency] = kept * examples.units
-
-
-class Patience:
-    """Ends training when a score has not risen by ``tol`` for ``passes`` passes.
-
-    Args:
-        score: of a model, called with its state and the mean loss of the pass; higher is better.
-        tol: None: train all passes.
-        keep_best: leave the model as it was when it scored best.
-    """
-
-    def __init__(
-        self,
-        score: Callable[[State, float], float],
-        tol: float | None,
-        passes: int,
-        keep_best: bool,
-    ) -> None:
-        self._score = score
-        self._tol = tol
-        self._passes = passes
-        self._keep_best = keep_best
-        self._best = -np.inf
-        self._waited = 0
-        self._kept: State | None = None
-
-    @property
-    def looks(self) -> bool:
-        """Whether there is anything to score."""
-        return self._tol is not None
-
-    def ends(self, state: State, loss: float) -> bool:
-        """Whether that was enough; called after each pass."""
-        assert self._tol is not None
-        score = self._score(state, loss)
-        self._waited = 0 if score > self._best + self._tol else self._waited + 1
-        if score > self._best:
-            self._best = score
-            if self._keep_best:
-                self._kept = copy.deepcopy(state)
-        return self._waited >= self._passes
-
-    def settle(self, state: State) -> bool:
-        """Go back to the best model, if it was kept; returns whether it was."""
-        if self._kept is None:
-            return False
-        vars(state).update(vars(self._kept), t=state.t)
-        return True
-
-
-class Rest:
-    """Ends training when no weight moved in a pass by more than ``tol`` of the largest one.
-
-    Args:
-        tol: None: train all passes.
-    """
-
-    def __init__(self, tol: float | None) -> None:
-        self._tol = tol
-        self._before: _Floats | float = 0.0
-
-    @property
-    def looks(self) -> bool:
-        """Whether there is anything to compare."""
-        return self._tol is not None
-
-    def ends(self, state: State, loss: float) -> bool:
-        """Whether that was enough; called after each pass in which weights may move."""
-        assert self._tol is not None
-        moved = np.abs(state.weights - self._before).max(initial=0)
-        self._before = state.weights.copy()
-        return bool(moved <= self._tol * np.abs(state.weights).max(initial=0))
-
-    def settle(self, state: State) -> bool:
-        """The last model is the best."""
-        return False
 
 
 def train(
@@ -166,7 +46,8 @@ def train(
     random: np.random.RandomState | None,
     threads: int,
     sync: str,
-) -> int:
+    report: Callable[[int, State, float], None] | None = None,
+) -> tuple[int, bool]:
     """Train a model; with one thread, the same bits for the same arguments.
 
     Args:
@@ -182,9 +63,11 @@ def train(
         random: shuffles the blocks of each pass; None: the examples' order.
         threads: that train.
         sync: how they share the weights.
+        report: called after each pass that may move weights, with the number of passes, the state
+            and the mean loss.
 
     Returns:
-        The number of passes.
+        The number of passes, and whether ``patience`` ended them or there was nothing to wait for.
 
     Raises:
         ValueError: the weights, or the losses, are not finite any more.
@@ -208,12 +91,14 @@ def train(
     if settings.average:
         begin = max(state.t, settings.average - 1)
         since = state.t - state.averaged if state.averaged else begin
-    state.load(trainer, examples)
     mean_weight = 1.0 if weights is None else float(weights.mean(dtype=np.float64))
     rows = len(examples)
     order = np.arange(-(-rows // blocks.rows))
     spacing = sums.spacing()[columns]
     momentum: Momentum | None = None
+    if settings.step in SOLVERS:
+        state.sums[:] = 0  # the mean of the gradients in the notes, which are 0
+    state.load(trainer, examples)
     if settings.step in SOLVERS:
         if settings.step == "dual":
             steep = curvature * mean_weight * sums.mean_square_norm()
@@ -262,21 +147,26 @@ def train(
         state.t += rows
         if settings.average:
             state.averaged = max(state.t - since, 0)
-        if patience is not None and patience.looks and not snapshot:
+        if snapshot:
+            continue
+        looks = patience is not None and patience.looks
+        if looks or report is not None:
             state.save(trainer, examples)
+        if report is not None:
+            report(done, state, loss / rows)
+        if patience is not None and looks:
             ended = patience.ends(state, loss / rows)
+            divides = settings.divides and settings.eta0 > LOWEST
+            if ended and divides and isinstance(patience, Patience):
+                settings = settings._replace(eta0=settings.eta0 / DIVISOR)
+                patience.start_over()
+                ended = False
     state.save(trainer, examples)
     settled = patience is not None and patience.settle(state)
     if not state.finite or not (settled or np.isfinite(loss)):
         raise ValueError(_not_finite(settings))
-    if isinstance(patience, Rest) and patience.looks and not ended:
-        warn_caller(
-            f"max_iter: expected passes enough for the weights to rest within tol, got {passes}; "
-            "raise it, or tol, or scale the features",
-            ConvergenceWarning,
-        )
     state.leaders = leaders(settings, threads, sync)
-    return done
+    return done, ended or patience is None or not patience.looks
 
 
 def leaders(settings: Settings, threads: int, sync: str) -> int:

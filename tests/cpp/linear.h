@@ -105,6 +105,9 @@ inline double textbook_loss(std::string_view loss, double prediction, double tar
   const double margin = prediction * target, error = std::fabs(prediction - target);
   if (loss == "hinge") return std::fmax(0, 1 - margin);
   if (loss == "squared_hinge") return std::pow(std::fmax(0, 1 - margin), 2);
+  if (loss == "modified_huber")
+    return margin < -1 ? -4 * margin : std::pow(std::fmax(0, 1 - margin), 2);
+  if (loss == "perceptron") return std::fmax(0, -margin);
   if (loss == "log_loss") return std::log(1 + std::exp(-margin));
   if (loss == "squared_error") return error * error / 2;
   if (loss == "custom") return std::log(std::cosh(error));
@@ -114,6 +117,7 @@ inline double textbook_loss(std::string_view loss, double prediction, double tar
 
 inline double textbook_derivative(std::string_view loss, double prediction, double target,
                                   double epsilon) {
+  if (loss == "perceptron") return prediction * target <= 0 ? -target : 0;
   const double h = 1e-6;
   return (textbook_loss(loss, prediction + h, target, epsilon) -
           textbook_loss(loss, prediction - h, target, epsilon)) /

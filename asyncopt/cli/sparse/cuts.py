@@ -67,6 +67,7 @@ class Cuts(Subject):
         model = GraphCut(
             eta0=settings.lr,
             max_iter=settings.epochs,
+            tol=None,
             sync=sync,
             n_threads=workers,
             random_state=settings.seed,

@@ -32,10 +32,15 @@ ASYNCOPT_INLINE double best(Hinge, const DualAt& d) {
   return d.target * within(d.target * d.now + slack / d.pull, 0, d.weight);
 }
 
-ASYNCOPT_INLINE double best(SquaredHinge, const DualAt& d) {
+ASYNCOPT_INLINE double best(SquaredHinge, const DualAt& d, double most = __builtin_inf()) {
   const double own = 1 / (2 * d.weight), beta = d.target * d.now;
   const double slack = 1 - d.target * d.prediction;
-  return d.target * within(beta + (slack - own * beta) / (d.pull + own), 0, __builtin_inf());
+  return d.target * within(beta + (slack - own * beta) / (d.pull + own), 0, most);
+}
+
+// The slope of the linear part bounds the number.
+ASYNCOPT_INLINE double best(ModifiedHuber, const DualAt& d) {
+  return best(SquaredHinge{}, d, 4 * d.weight);
 }
 
 ASYNCOPT_INLINE double best(Squared, const DualAt& d) {

@@ -34,8 +34,8 @@ struct Model {
 };
 
 struct Settings {
-  float eta0, decay;       // the learning rate of example t is eta0 / (1 + decay t); the dual's is
-                           // only what strides are chosen by
+  float eta0, decay;       // of the learning rate: `rate`; the dual's is only what strides are
+                           // chosen by
   float l1, l2;            // the penalty on a weight w is l1 |w| + l2 w^2 / 2
   float epsilon;           // of the Huber loss
   const float* spacing;    // of each column: examples for each one that has it; 0: no penalty
@@ -43,6 +43,13 @@ struct Settings {
   CustomLoss* custom{};    // the loss of that name
   std::uint64_t since{};   // the first example that the mean of weights is of
   const float* strides{};  // of each column in a worker's copy: copies.h; null: all 1
+  float power{1};          // of the learning rate, too
+
+  // The learning rate of example t: eta0 / (1 + decay t) ^ power.
+  ASYNCOPT_INLINE float rate(std::uint64_t t) const {
+    const float fall = 1 + decay * static_cast<float>(t);
+    return eta0 / (power == 1 ? fall : __builtin_powf(fall, power));
+  }
 };
 
 // Steps on the examples [first, last), of which the first is the t-th since the beginning. Returns

@@ -174,7 +174,7 @@ double loop(const Rows& rows, std::size_t first, std::size_t last, std::uint64_t
         l2 *= kFlatOnes;
       }
     }
-    const float eta = settings.eta0 / (1 + settings.decay * static_cast<float>(now));
+    const float eta = settings.rate(now);
     const float before = now < settings.since ? 0 : static_cast<float>(now - settings.since);
     Access<Kind, Penalized>::row({eta, loss.derivative, settings.l1, l2, before}, model,
                                  settings.spacing, row.columns, row.values, row.n);

@@ -2,7 +2,7 @@
 //
 // A loss is a struct of
 //   name        what scikit-learn calls it
-//   curvature   an upper bound of its second derivative; 1 where there is none (hinge)
+//   curvature   an upper bound of its second derivative; 1 where there is none (hinge, perceptron)
 //   smooth      whether it has a derivative everywhere
 //   at          (prediction, target, settings) -> value and derivative with respect to the
 //               prediction. The target is -1 or 1 in classification, any number in regression
@@ -36,6 +36,29 @@ struct SquaredHinge {
   static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings&) {
     const float slack = 1 - target * prediction;
     return slack > 0 ? LossAt{slack * slack, -2 * slack * target} : LossAt{0, 0};
+  }
+};
+
+// Squared as far as a margin of -1, then linear: Zhang, ICML 2004.
+struct ModifiedHuber {
+  static constexpr const char* name = "modified_huber";
+  static constexpr float curvature = 2;
+  static constexpr bool smooth = true;
+  static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings& settings) {
+    const float margin = target * prediction;
+    if (margin < -1) return {-4 * margin, -4 * target};
+    return SquaredHinge::at(prediction, target, settings);
+  }
+};
+
+// Rosenblatt, Psychological Review 1958. A margin of 0 is wrong, so that weights of 0 move.
+struct Perceptron {
+  static constexpr const char* name = "perceptron";
+  static constexpr float curvature = 1;
+  static constexpr bool smooth = false;
+  static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings&) {
+    const float margin = target * prediction;
+    return margin <= 0 ? LossAt{-margin, -target} : LossAt{0, 0};
   }
 };
 
@@ -87,6 +110,7 @@ struct Custom {
   }
 };
 
-using Losses = List<Hinge, SquaredHinge, Logistic, Squared, Huber, Custom>;
+using Losses =
+    List<Hinge, SquaredHinge, ModifiedHuber, Perceptron, Logistic, Squared, Huber, Custom>;
 
 }  // namespace asyncopt::linear

@@ -19,8 +19,9 @@ struct Usual {
   static constexpr bool smooth = false;    // the loss must have a derivative everywhere
 };
 
-// The learning rate of example t for all coordinates: eta0 / (1 + decay t). Constant where decay is
-// 0; Bottou ("Stochastic Gradient Descent Tricks", 2012) takes alpha eta0.
+// One learning rate for all coordinates: eta0 / (1 + decay t) ^ power for example t. Constant where
+// decay is 0; Bottou ("Stochastic Gradient Descent Tricks", 2012) takes alpha eta0 and a power
+// of 1.
 struct Scaled : Usual {
   static constexpr const char* name = "scaled";
 };

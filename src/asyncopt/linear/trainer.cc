@@ -69,7 +69,7 @@ class Trainer::Worker {
         range.t /= trainer_.workers_;  // its own
       losses[*task] = step(range);
       const std::size_t examples = range.last - range.first;
-      copies_.count(examples, rate(range.t), static_cast<float>(range.t + examples));
+      copies_.count(examples, pass_.settings.rate(range.t), static_cast<float>(range.t + examples));
     }
     copies_.merge();
   }
@@ -105,10 +105,6 @@ class Trainer::Worker {
       losses += loop_(pass_.rows, i, i + 1, t + (i - first), model_, settings_);
     }
     return losses;
-  }
-
-  float rate(std::uint64_t t) const {
-    return pass_.settings.eta0 / (1 + pass_.settings.decay * static_cast<float>(t));
   }
 
   Trainer& trainer_;

@@ -145,7 +145,7 @@ def ranking(data: Any, users: Any, items: Any, biases: Any = None) -> Any:
     """Another library's factors as a `MatrixFactorization`, to be scored as ours are."""
     from asyncopt.sparse import MatrixFactorization
 
-    model = MatrixFactorization("bpr", n_factors=1, max_iter=1).fit(data.known)
+    model = MatrixFactorization("bpr", n_factors=1, max_iter=1, tol=None).fit(data.known)
     model.user_factors_, model.item_factors_ = users, items
     model.item_biases_ = np.zeros(len(items), np.float32) if biases is None else biases
     return model

@@ -1,0 +1,133 @@
+"""When the passes of a fit end, and the warning where they end too early."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
+
+from asyncopt.sparse.state import State
+from asyncopt.warn import warn_caller
+
+__all__ = ["Patience", "Plateau", "Rest", "at_rest", "warn_unconverged"]
+
+
+class Plateau:
+    """Counts passes without progress of a score.
+
+    Args:
+        tol: a score makes progress if it exceeds the best one by more than this.
+        passes: without progress, after which it is enough.
+    """
+
+    def __init__(self, tol: float, passes: int) -> None:
+        self._tol = tol
+        self._passes = passes
+        self._waited = 0
+        self.best = -np.inf
+
+    def reached(self, score: float) -> bool:
+        """Whether that was enough; called after each pass. NaN is no progress."""
+        self._waited = 0 if score > self.best + self._tol else self._waited + 1
+        self.best = max(self.best, score)
+        return self._waited >= self._passes
+
+    def start_over(self) -> None:
+        """Forget the passes that were counted, not the best score."""
+        self._waited = 0
+
+
+class Patience:
+    """Ends training when a score has not risen by ``tol`` for ``passes`` passes.
+
+    Args:
+        score: of a model, called with its state and the mean loss of the pass; higher is better.
+        tol: as of `Plateau`; None: train all passes.
+        passes: as of `Plateau`.
+        keep_best: leave the model as it was when it scored best.
+    """
+
+    def __init__(
+        self,
+        score: Callable[[State, float], float],
+        tol: float | None,
+        passes: int,
+        keep_best: bool,
+    ) -> None:
+        self._score = score
+        self._plateau = None if tol is None else Plateau(tol, passes)
+        self._keep_best = keep_best
+        self._kept: State | None = None
+
+    @property
+    def looks(self) -> bool:
+        """Whether there is anything to score."""
+        return self._plateau is not None
+
+    def ends(self, state: State, loss: float) -> bool:
+        """Whether that was enough; called after each pass."""
+        assert self._plateau is not None
+        score = self._score(state, loss)
+        if self._keep_best and score > self._plateau.best:
+            self._kept = copy.deepcopy(state)
+        return self._plateau.reached(score)
+
+    def start_over(self) -> None:
+        """Be as patient again, with a lower learning rate."""
+        assert self._plateau is not None
+        self._plateau.start_over()
+
+    def settle(self, state: State) -> bool:
+        """Go back to the best model, if it was kept; returns whether it was."""
+        if self._kept is None:
+            return False
+        vars(state).update(vars(self._kept), t=state.t)
+        return True
+
+
+class Rest:
+    """Ends training when no weight moved in a pass by more than ``tol`` of the largest one.
+
+    Args:
+        tol: None: train all passes.
+        weights: before the first pass.
+    """
+
+    def __init__(self, tol: float | None, weights: npt.NDArray[np.float32]) -> None:
+        self._tol = tol
+        self._before = weights.copy()
+
+    @property
+    def looks(self) -> bool:
+        """Whether there is anything to compare."""
+        return self._tol is not None
+
+    def ends(self, state: State, loss: float) -> bool:
+        """Whether that was enough; called after each pass in which weights may move."""
+        assert self._tol is not None
+        moved = np.abs(state.weights - self._before).max(initial=0)
+        self._before = state.weights.copy()
+        return bool(moved <= self._tol * np.abs(state.weights).max(initial=0))
+
+    def settle(self, state: State) -> bool:
+        """The last model is the best."""
+        return False
+
+
+def at_rest(now: npt.NDArray[Any], before: npt.NDArray[Any], tol: float) -> bool:
+    """Whether numbers moved by at most ``tol`` of their Euclidean norm."""
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller looks for what is not finite
+        return bool(np.linalg.norm(now - before) <= tol * np.linalg.norm(now))
+
+
+def warn_unconverged(estimator: Any, passes: int) -> None:
+    """Issue scikit-learn's ConvergenceWarning: ``max_iter`` passes did not meet the criterion."""
+    many = f"{passes} pass{'es' * (passes != 1)}"
+    warn_caller(
+        f"{type(estimator).__name__} did not converge in {many}; raise max_iter or tol",
+        ConvergenceWarning,
+    )
