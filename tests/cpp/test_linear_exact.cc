@@ -198,10 +198,13 @@ void check_copies_do_not_overshoot() {
   }
 }
 
-// A step that is corrected by gradients needs them everywhere.
+// A step that is corrected by gradients needs them everywhere. The perceptron has no dual either:
+// its minimum has weights of 0.
 void check_undefined() {
-  for (const linear::Kernel& kernel : linear::kernels())
+  for (const linear::Kernel& kernel : linear::kernels()) {
     CHECK(kernel.loss != std::string_view("hinge") || kernel.notes == 0 || !kernel.sums);
+    CHECK(kernel.loss != std::string_view("perceptron") || kernel.notes == 0);
+  }
 }
 
 }  // namespace
