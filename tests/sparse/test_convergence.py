@@ -32,7 +32,7 @@ def ratings() -> tuple[Any]:
     return (make_ratings_like("netflix", scale=0.0002),)
 
 
-CASES = {
+CASES: dict[str, tuple[Any, Any]] = {
     **{
         f"{kind.__name__} {solver}": (kind(solver=solver, alpha=0.01, random_state=0), make_like)
         for kind in (LinearClassifier, LinearRegressor)
