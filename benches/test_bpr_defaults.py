@@ -43,7 +43,7 @@ def split(likes: Any) -> Split:
     known = np.random.default_rng(0).random(entries.nnz) >= HELD_OUT
     parts = []
     for mine in (known, ~known):
-        coords = tuple(numbers[mine] for numbers in entries.coords)
+        coords = tuple(numbers[mine].astype(np.int32) for numbers in entries.coords)
         parts.append(sparse.csr_array((np.ones(mine.sum()), coords), shape=entries.shape))
     return Split(*parts)
 
