@@ -248,10 +248,10 @@ def test_defaults_keep_to_the_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert Plan.check(workers=1).threads == 4
     assert Plan.check(workers=8).threads == 1
     assert Plan.check(workers=2).allowed == tuple(range(6))
-    pool = make_plan(None, 2, None, None, 1.0)
+    pool = make_plan(None, 2, None, None, 1.0, 0)
     assert (pool.workers, pool.pin) == (2, False)
-    assert make_plan(None, 1, None, None, 1.0).workers == 4
-    assert make_plan(6, 1, None, None, 1.0).pin
+    assert make_plan(None, 1, None, None, 1.0, 0).workers == 4
+    assert make_plan(6, 1, None, None, 1.0, 0).pin
     assert Format("float32", "auto", query_id=False, n_threads=None).threads == 4
     assert usable_cores() == 4
 

@@ -342,7 +342,8 @@ class Optimizer(SteppingOptimizer):
         if self._sharing is not None and self.is_replica:
             raise RuntimeError(
                 "load_state_dict: expected an optimizer that is not shared, as "
-                f"sync={self.sync!r} keeps its state in the store; call unshare() before"
+                f"sync={self.sync!r} keeps its state in the store; load before it is "
+                "shared, or call unshare() first"
             )
         unwrapped(super().load_state_dict)(state_dict)  # which calls __setstate__
 

@@ -187,7 +187,7 @@ class PlanningOptimizer(torch.optim.Optimizer):
             param, spec = self._params[moved], self._sharing.layout.places[moved].spec
             raise ValueError(
                 f"params[{moved}]: expected {spec.dtype}, shape {spec.shape}, in the store; got "
-                f"{param.dtype}, shape {tuple(param.shape)}, in other memory (replaced .data?); "
+                f"{param.dtype}, shape {tuple(param.shape)}, in other memory (.data replaced?); "
                 "write into it with .copy_(), or call the optimizer's unshare() before a change"
             )
 

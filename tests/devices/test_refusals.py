@@ -89,7 +89,7 @@ def load(worker: Any, model: Any, optimizer: Any) -> None:
 def test_state_belongs_to_the_store() -> None:
     model = models.mlp()
     optimizer = asyncopt.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(asyncopt.WorkerError, match=r"load_state_dict: expected .* not shared yet"):
+    with pytest.raises(asyncopt.WorkerError, match=r"load_state_dict: expected .* not shared"):
         asyncopt.launch(load, (model, optimizer), devices=["cpu"], mode="thread")
 
 

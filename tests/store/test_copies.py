@@ -201,7 +201,7 @@ def test_load_state_dict_goes_into_the_store(rule: str, sync: str) -> None:
 def test_load_state_dict_into_a_replica_is_refused(sync: str) -> None:
     optimizer = shared(sync)
     before = data_of(optimizer)
-    with pytest.raises(RuntimeError, match=r"load_state_dict.*load before sharing"):
+    with pytest.raises(RuntimeError, match=r"load_state_dict.*or call unshare"):
         optimizer.load_state_dict(torch_after("Adam", 4).state_dict())
     assert data_of(optimizer) == before
     step(optimizer, 1)
