@@ -82,11 +82,20 @@ class Averaging(Wrapper):
         """Takes also the state dict of a local optimizer alone.
 
         Raises:
-            RuntimeError: the optimizer is shared under a sync with replicas.
+            RuntimeError: the optimizer is shared under a sync with replicas. Nothing was changed.
+            ValueError: it was saved from another class or of another model. Nothing was changed.
         """
-        if "center" in state_dict:
+        local = {k: v for k, v in state_dict.items() if k != "center"}
+        if "center" not in state_dict:
+            self.optimizer.load_state_dict(local)
+            return
+        before = copy.deepcopy(self.optimizer.state_dict())
+        self.optimizer.load_state_dict(local)
+        try:
             self.center.load_state_dict(state_dict["center"])
-        self.optimizer.load_state_dict({k: v for k, v in state_dict.items() if k != "center"})
+        except Exception:
+            self.optimizer.load_state_dict(before)
+            raise
 
     # --- Sharing -------------------------------------------------------------------------------
 

@@ -245,15 +245,18 @@ class Optimizer(SteppingOptimizer):
         """Takes parameters and state from the store: as views of it, or as private copies."""
         sharing = self._sharing
         assert sharing is not None
-        self.state.clear()
         places = iter(sharing.layout.places)
         for group in self.param_groups:
             for param in group["params"]:
                 place = next(places)
                 param.data = param.data.clone() if self.is_replica else sharing.param(place)
                 entries = sharing.state(place).entries(self._kernel(param, group))
-                if entries and not self._has_private_state:
-                    self.state[param] = entries
+                found = self.state.pop(param, {})
+                joined = {name: value for name, value in found.items() if name not in entries}
+                if not self._has_private_state:
+                    joined.update(entries)
+                if joined:
+                    self.state[param] = joined
         self._make_plan()
         self._make_flat_gradients()
         self._refresh()

@@ -250,6 +250,21 @@ def test_state_dict() -> None:
     assert second.param_groups is second.optimizer.param_groups
 
 
+def test_a_state_dict_that_is_refused_changes_nothing() -> None:
+    """Also where one of its two halves could be loaded."""
+    params = [Parameter(torch.ones(3))]
+    optimizer = LocalSteps(torch.optim.Adam(params, lr=0.1), every=2)
+    params[0].grad = torch.ones(3)
+    optimizer.step()
+    before = copy.deepcopy(optimizer.state_dict())
+    optimizer.step()
+    after = copy.deepcopy(optimizer.state_dict())
+    for half in ({"center": {"state": {}, "param_groups": []}}, {"param_groups": []}):
+        with pytest.raises(ValueError, match=r"state|group"):
+            optimizer.load_state_dict({**copy.deepcopy(before), **half})
+        assert str(optimizer.state_dict()) == str(after)
+
+
 def test_before_push() -> None:
     """Called first thing in an exchange; if it raises, the center has not moved."""
     for optimizer, steps, exchanges in zip(both(), (6, 5), (3, 2), strict=True):

@@ -128,6 +128,23 @@ def test_a_copy_of_a_replica_has_the_newest_version(sync: str) -> None:
 
 
 @every_sync
+def test_users_own_state_entries_stay(sync: str) -> None:
+    """Whatever else `state` holds is the user's, shared and private again."""
+    optimizer = asyncopt.Adam([param := Parameter(torch.ones(3))], lr=0.1, sync=sync)
+    step(optimizer, 1)
+    optimizer.state[param]["note"] = "mine"
+    optimizer.share_memory(workers=1)
+    step(optimizer, 1, first=1)
+    assert optimizer.state[param]["note"] == "mine"
+    optimizer.unshare()
+    assert optimizer.state[param]["note"] == "mine"
+    step(optimizer, 1, first=2)
+    expected = torch.optim.Adam([truth := Parameter(torch.ones(3))], lr=0.1)
+    step(expected, 3)
+    assert_close(param, truth)
+
+
+@every_sync
 @every_rule
 def test_state_dict_equals_torchs(rule: str, sync: str) -> None:
     """Under every sync, and for every worker of the store."""
