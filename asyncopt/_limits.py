@@ -1,6 +1,6 @@
 """Limits of this process: CPUs, memory and descriptors.
 
-The only place that reads them. Containers are limited by control groups (cgroups) of version 1,
+No other module reads them. Containers are limited by control groups (cgroups) of version 1,
 version 2 or both at once (hybrid). The limit of any group from the process's own up to the root
 applies. Files that are missing or unreadable limit nothing.
 
@@ -38,7 +38,7 @@ def allowed_cpus() -> tuple[int, ...]:
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
-    """CPUs' worth of time that the control groups grant; None: no limit.
+    """CPU time that the control groups grant, in CPUs; None: no limit.
 
     0.5 is half of one CPU. When a group has used up its quota, the kernel stops all its threads
     until the period (100 ms by default) ends.
@@ -57,8 +57,9 @@ def cpu_quota(root: Path = ROOT) -> float | None:
 def usable_cpus(root: Path = ROOT) -> int:
     """Number of threads that can run at once all the time, at least 1.
 
-    The allowed CPUs, or the quota rounded down: with one thread more than the quota all threads are
-    stopped for a part of every period, those that hold a lock included.
+    The number of allowed CPUs, or the quota rounded down if that is less. If more threads run than
+    the quota allows, the kernel stops all of them for a part of every period, including those that
+    hold a lock.
     """
     allowed = len(os.sched_getaffinity(0))
     quota = cpu_quota(root)
@@ -69,8 +70,8 @@ class Memory(NamedTuple):
     """Memory that can be allocated now.
 
     Attributes:
-        nbytes: the least that any limit leaves.
-        where: the limit that leaves it, as the end of a sentence: "on this machine".
+        nbytes: number of bytes that the tightest limit leaves.
+        where: the tightest limit, as the end of a sentence: "on this machine".
     """
 
     nbytes: int
@@ -78,11 +79,11 @@ class Memory(NamedTuple):
 
 
 def available_memory(root: Path = ROOT) -> Memory | None:
-    """Memory that this process can allocate without swapping; None: nothing says.
+    """Memory that this process can allocate without swapping; None: unknown.
 
-    The least of what the machine has (MemAvailable), what each control group leaves (its limit less
-    its use; file cache that the kernel would drop, ``inactive_file``, is not in use), and what
-    RLIMIT_AS leaves of the address space.
+    The minimum of three numbers: what the machine has (MemAvailable); what each control group leaves,
+    its limit minus its use; what RLIMIT_AS leaves of the address space. File cache that the kernel
+    would drop (``inactive_file``) does not count as use.
     """
     found = []
     if (machine := meminfo(root).get("MemAvailable")) is not None:
@@ -100,7 +101,7 @@ def available_memory(root: Path = ROOT) -> Memory | None:
 
 
 def group_memory_limit(root: Path = ROOT) -> int | None:
-    """Bytes that the control groups grant, used or not; None: no limit."""
+    """Smallest memory limit of the control groups, in bytes, used or not; None: no limit."""
     limits = [_group_limit(group) for group in _groups("memory", root)]
     return min((limit for limit in limits if limit is not None), default=None)
 
@@ -138,8 +139,8 @@ def _group_use(group: Path) -> int:
 def _groups(controller: str, root: Path) -> Iterator[Path]:
     """Directories of this process's control groups that may limit ``controller``, own group first.
 
-    A container may see only a part of the tree: the mount's root is cut off the group's path, and
-    directories that are not there are left out by the readers.
+    In a container only a part of the tree may be mounted. The root of the mount is then removed from
+    the front of the group's path. Readers skip directories that do not exist.
     """
     own: dict[str, str] = {}  # the path of this process's group, by controller; "" for version 2
     lines = re.findall(r"^\d+:([^:]*):(.*)$", _text(root / "proc/self/cgroup"), re.MULTILINE)
@@ -162,7 +163,7 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
 
 
 def _unescape(field: str) -> str:
-    """A path of mountinfo, where spaces and the like are octal numbers."""
+    """A path of mountinfo, which writes spaces and similar characters as octal numbers."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
 
 

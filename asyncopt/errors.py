@@ -46,12 +46,11 @@ class SegmentError(AsyncoptError, RuntimeError):
 class LockTimeout(AsyncoptError, TimeoutError):
     """A lock of the store was not free within its deadline; the message names its owner.
 
-    Where ``step()`` raises it, the next ``step()`` finishes the interrupted one: what was written
-    is not written again. Repeat the call with the same gradients to take the step once. With other
-    gradients, only what is missing is updated with them: under ``striped``, the elements that the
-    interrupted step had not reached; under a sync with replicas, whose gradients may have been
-    applied already, perhaps nothing but the copy of the parameters. The ledger counts steps that
-    were not finished as ``unfinished``.
+    If ``step()`` raises it, the next ``step()`` finishes the interrupted one and repeats no update.
+    Call it again with the same gradients to take the step once. Other gradients update only what is
+    missing: under ``striped``, the elements that the interrupted step had not reached; under a sync
+    with replicas, nothing if the push had already been applied, and the call only copies the
+    parameters. The ledger counts a partly written step as ``unfinished`` until it is finished.
     """
 
 

@@ -31,7 +31,7 @@ EXTRAS = {  # what each module of the cli extra is for
 class Machine:
     """Sizes in bytes, limits -1 where unlimited, None where the kernel does not say.
 
-    `memory_available` is what all limits leave, `memory_limit` is that of the control groups.
+    `memory_available` is what all limits leave, `memory_limit` the limit of the control groups.
     `load` is the number of processes that ran or wanted to in the last minute.
     """
 
@@ -125,7 +125,7 @@ def siblings(processor: int) -> frozenset[int]:
 
 
 def available_memory() -> int:
-    """Bytes that this process can allocate under every limit; 1 GiB where nothing says."""
+    """Bytes that this process can allocate under every limit; 1 GiB if unknown."""
     memory = _limits.available_memory()
     return 2**30 if memory is None else memory.nbytes
 

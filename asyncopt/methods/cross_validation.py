@@ -79,7 +79,7 @@ def cross_validate(
         folds: number of folds of a shuffled k-fold (the splits of scikit-learn's ``KFold(folds,
             shuffle=True, random_state=seed)``); or a splitter as scikit-learn has them; or pairs of
             index arrays: to train on, and held out.
-        workers: number of processes; by default as of :func:`map_tasks`.
+        workers: number of processes; the default is that of :func:`map_tasks`.
         scheduler: called with the optimizer, makes a learning-rate schedule.
         optimizer: called with the model's parameters.
         loss: called with the model's output and the targets; a scalar, the mean over the batch.
@@ -96,14 +96,14 @@ def cross_validate(
             last. (Scores chosen by the examples that they are scored on are flattering.)
         groups: passed to the splitter, one per example.
         seed: of everything random.
-        directory: keeps each finished fold and its model. The same call goes on where an earlier
-            one was killed, and trains only the folds that are missing. A call is the same if all
-            arguments that bear on the result are: numbers; every byte of the data, or of a
-            dataset its code and all that pickle stores of it; and of functions and classes the
-            code, defaults, closures and the globals that they refer to, through all modules but
-            installed ones, which count by their versions, as do Python, torch and asyncopt. Not
-            seen: files read at run time, the environment, compiled extensions of your own, and
-            code reached by names that are computed.
+        directory: keeps each finished fold and its model. If a call was killed, the same call
+            resumes it: it trains only the missing folds. Two calls are the same if all arguments
+            that affect the result are equal. Arrays and tensors are compared by every byte, a
+            dataset by its code and all that pickle stores of it. Functions and classes are compared
+            by their code, defaults, closures and the globals that they refer to, through all
+            modules except installed ones. Installed modules, Python, torch and asyncopt are
+            compared by version. Not compared: files read at run time, the environment, compiled
+            extensions of your own, and code reached by computed names.
         threads_per_worker: torch threads of each worker.
         pin: bind each worker to cores of its own; by default where all cores are used.
         timeout: seconds that one fold may take.
@@ -119,8 +119,8 @@ def cross_validate(
         CheckpointError: ``directory`` cannot be read or written.
         RuntimeError: this is a daemonic process, such as a worker of ``multiprocessing.Pool``.
         ValueError: ``directory`` holds folds of another call; the message names what differs.
-        TypeError, ValueError: an argument is wrong, or with ``directory`` holds what cannot be
-            compared with an earlier call (a lock, an open file); nothing was started.
+        TypeError, ValueError: an argument is wrong or, with ``directory``, contains an object that
+            cannot be compared with an earlier call (a lock, an open file); nothing was started.
     """
     begin = time.monotonic()
     columns = _columns(data)
@@ -274,15 +274,15 @@ def _check_sendable(recipe: Recipe) -> None:
         except Exception as error:
             raise TypeError(
                 f"{field.name}: expected what pickle can send to another process ({error}); "
-                f"make what it holds inside of it"
+                f"create such objects inside the function"
             ) from error
 
 
 def _study(recipe: Recipe, splits: Splits, data: Any, threads: int) -> dict[str, Any]:
-    """All that a fold's result depends on, by name: numbers and words as they are, else a digest.
+    """All that a fold's result depends on, by name: numbers and strings as such, else digests.
 
     Raises:
-        TypeError: naming a part that cannot be compared between processes.
+        TypeError: a part cannot be compared between processes; the message names it.
     """
     study: dict[str, Any] = {
         "versions": [platform.python_version(), torch.__version__, __version__],

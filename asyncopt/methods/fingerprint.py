@@ -34,7 +34,7 @@ __all__ = ["fingerprint"]
 
 CHUNK = 1 << 26  # bytes of a tensor that are copied at once where it is not contiguous
 
-#: Attributes of a class that depend on where it is written, on its name or on the order of a set.
+#: Attributes of a class that depend on its place in a file, its name or the order of a set.
 NOT_CODE = {
     "__annotate__",
     "__annotate_func__",
@@ -50,7 +50,7 @@ NOT_CODE = {
     "_abc_impl",
     "_autograd_function_id",
 }
-#: What is written in C, and has nothing but a name and perhaps an object that it is bound to.
+#: Types implemented in C, which have only a name and perhaps an object that they are bound to.
 BUILTIN = (
     BuiltinFunctionType,
     ClassMethodDescriptorType,
@@ -63,19 +63,19 @@ BUILTIN = (
 
 
 def fingerprint(argument: str, value: Any) -> str:
-    """A digest of an argument: of all its data, and of the user's code that it consists of.
+    """Digest of an argument: all its data, and the user's code that it contains.
 
     Functions and classes of the user's modules count by their bytecode, defaults, closures,
     attributes, bases, and by the globals that the code refers to, followed through all functions of
     the user's modules. Those of libraries (`is_library`) count by name and version. Tensors and
     arrays count by every byte, other objects by what pickle would store of them.
 
-    Not seen: files that are read at run time, the environment, compiled extensions of the user's,
-    and what code reaches by names that it computes.
+    Not included: files that are read at run time, the environment, compiled extensions of the
+    user's, and what code reaches by computed names.
 
     Args:
         argument: its name, for the error.
-        value: what it is.
+        value: its value.
 
     Returns:
         SHA-256 in hexadecimal.
@@ -99,7 +99,7 @@ def fingerprint(argument: str, value: Any) -> str:
 
 
 class _UnseenError(Exception):
-    """There is something that cannot be compared; ``where`` goes from the inside out."""
+    """A value that cannot be compared; ``where`` lists what contains it, innermost first."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -239,7 +239,7 @@ class _Digest:
         return _hash("property", *map(self.of, (each.fget, each.fset, each.fdel)))
 
     def _wrapper(self, each: Any) -> bytes:
-        """Of a decorator written in C, or one that holds a lock."""
+        """The digest of a decorator that is written in C or holds a lock."""
         inner = each.func if isinstance(each, functools.cached_property) else each.__wrapped__
         return _hash(type(each).__qualname__, self.of(inner))
 
@@ -293,7 +293,7 @@ class _Digest:
         return digest.digest()
 
     def _object(self, value: Any) -> bytes:
-        """Any other object, by what pickle would store of it."""
+        """The digest of any other object, by what pickle would store of it."""
         kind = type(value)
         reduce: Callable[[Any], Any] | None = copyreg.dispatch_table.get(kind)
         try:

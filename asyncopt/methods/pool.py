@@ -47,7 +47,7 @@ class Pool:
     """Runs every task once to its end, whatever becomes of single workers.
 
     A task uses up a try when a worker calls its function. If a worker ends before that, for
-    instance right after its last result, the task is handed out again at no cost.
+    instance right after its last result, the task is assigned again and no try is counted.
 
     Args:
         parcel: fn, tasks and data.
@@ -232,7 +232,7 @@ class Pool:
         self._replace(member)
 
     def _lose_idle(self, member: TaskMember, message: str) -> None:
-        """Take back the task of a worker that ended before it began it.
+        """Requeue the task of a worker that ended before it began the task.
 
         Raises:
             WorkerError: this has happened ``LOST_IDLE`` times, and no task was begun in between.

@@ -41,7 +41,7 @@ class Parcel:
             name, _ = unpicklable(self._parts) or (", ".join(self._parts), None)
             raise TypeError(
                 f"{name}: expected an object that pickle can send to another process "
-                f"({error}); make it in fn"
+                f"({error}); create it inside fn"
             ) from error
 
 

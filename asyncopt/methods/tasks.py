@@ -70,26 +70,25 @@ def map_tasks(
 
     Processes start as those of :func:`asyncopt.launch`: tasks and data must pickle, and a script
     must call this under ``if __name__ == "__main__":``. ``fn`` may be a lambda, or defined in a
-    notebook. Processes die with this one, whatever ends it.
+    notebook. The kernel kills the workers when this process ends.
 
     However many workers there are, the data is in memory once. Tensors are moved to shared memory
     where they are: what one worker writes to them all see. Numpy arrays, also those inside data
     frames, sparse matrices and the like, are copied to shared memory once; a worker that writes to
     one changes a copy of its own. Memory-mapped arrays are mapped again from their file.
 
-    Each task begins with random numbers of its own in the global generators of torch, numpy and
-    Python. They depend on the root (``seed``, or one number that is drawn from torch's global
-    generator) and the task's number: ``numpy.random.SeedSequence(root, spawn_key=(task,))``. So a
-    task draws the same numbers in whichever worker it runs, however many there are, and when it is
-    started again.
+    The global generators of torch, numpy and Python are seeded before each task. The seed depends
+    on the root (``seed``, or one number that is drawn from torch's global generator) and the task's
+    number: ``numpy.random.SeedSequence(root, spawn_key=(task,))``. So a task draws the same numbers
+    in any worker, with any number of workers, and when it is run again.
 
     Args:
         fn: called with a task and the data. What it returns is pickled by value.
         tasks: anything; each goes to one worker at a time, longest first if they differ much.
         data: further arguments for ``fn``, the same for every task.
-        workers: number of processes; by default as many as have CPUs of their own: those that this
-            process may use, or the CPU quota of its control group rounded down if that is less,
-            divided by ``threads_per_worker``.
+        workers: number of processes. By default the CPUs that this process may use (its affinity,
+            or the CPU quota of its control group rounded down if that is less), divided by
+            ``threads_per_worker``, at least 1.
         threads_per_worker: torch threads of each worker, and its ``OMP_NUM_THREADS``.
         pin: bind each worker to processors of its own. By default where the workers' threads are
             as many as the processors that this process may use, and the system lets it.

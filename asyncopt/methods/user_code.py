@@ -1,4 +1,4 @@
-"""The user's own code: which modules it is, and what a function of it refers to."""
+"""The user's own code: its modules, and the globals that its functions refer to."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _origin(top: str) -> str | None:
 
 @functools.cache
 def version_of(module: str) -> str:
-    """The version of the library that a module is of."""
+    """The version of the library that a module belongs to."""
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names:
         return platform.python_version()
@@ -71,7 +71,7 @@ def version_of(module: str) -> str:
 
 
 def find_named(module: str, name: str) -> Any:
-    """What a module that is imported has under a dotted name; None: nothing."""
+    """The object under a dotted name in an imported module; None if there is none."""
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
@@ -111,7 +111,7 @@ def referred(code: CodeType, namespace: dict[str, Any]) -> dict[str, Any]:
 def _imported(
     name: str, level: int, names: tuple[str, ...], namespace: dict[str, Any]
 ) -> Iterator[tuple[str, Any]]:
-    """What an import statement inside a function brings; a missing module brings nothing."""
+    """Names and values that an import statement in a function binds; none for a missing module."""
     with contextlib.suppress(ImportError):
         full = importlib.util.resolve_name("." * level + name, namespace.get("__package__") or "")
         module = importlib.import_module(full)

@@ -48,8 +48,9 @@ class Optimizer(SteppingOptimizer):
             dense, a step can be captured in a graph, and ``lr`` may be a tensor on the device,
             which is read by the step itself. An optimizer there steps on one stream at a time:
             streams that step side by side have a :func:`asyncopt.optim.thread_clone` each.
-        sync: how an update reaches memory that other workers write too; see :func:`asyncopt.syncs`.
-            It matters once the optimizer is shared: alone, there is nobody to synchronize with.
+        sync: how an update is written to memory that other workers write too; see
+            :func:`asyncopt.syncs`. It has an effect once the optimizer is shared. Until then it can
+            be changed: ``optimizer.sync = "mutex"``.
         audit: count every element update lost to a race (``sync="hogwild"`` only; slower).
         state_dtype: dtype of the optimizer's state; default: the parameter's. ``torch.bfloat16``
             halves the state of float32 parameters; it is rounded stochastically.
@@ -90,17 +91,7 @@ class Optimizer(SteppingOptimizer):
         sparse_updates: str = "touched",
         **hyper: Any,
     ) -> None:
-        if sync not in tuple(syncs()):
-            raise ValueError(f"sync: expected one of {', '.join(syncs())}; got {sync!r}")
-        if audit and sync != "hogwild":
-            raise ValueError(
-                f"audit: expected sync='hogwild' (no other loses updates), got {sync!r}"
-            )
-        if nonfinite not in (None, "propagate", "skip"):
-            raise ValueError(f"nonfinite: expected 'propagate', 'skip' or None, got {nonfinite!r}")
         check_hyper(params, hyper)
-        check_delay_options(staleness_lr, delay_compensation, sync)
-        check_sparse_updates(sparse_updates, sync, delay_compensation)
         self.sync = sync
         self.audit = bool(audit)
         self.state_dtype = state_dtype
@@ -108,6 +99,7 @@ class Optimizer(SteppingOptimizer):
         self.staleness_lr = staleness_lr
         self.delay_compensation = delay_compensation
         self.sparse_updates = sparse_updates
+        self._check_options()
         self.rowwise = getattr(self, "rowwise", False)  # rules that know it have set it before
         self._flat_grads = flat_grads
         self._sharing: Sharing | None = None
@@ -125,6 +117,21 @@ class Optimizer(SteppingOptimizer):
             raise ValueError("differentiable: expected False, got True; use torch.optim for it")
         self._step_supports_amp_scaling = device is not None
         self._make_flat_gradients()
+
+    def _check_options(self) -> None:
+        """Raises ValueError for an unknown option, or for options that exclude each other."""
+        if self.sync not in tuple(syncs()):
+            raise ValueError(f"sync: expected one of {', '.join(syncs())}; got {self.sync!r}")
+        if self.audit and self.sync != "hogwild":
+            raise ValueError(
+                f"audit: expected sync='hogwild' (no other loses updates), got {self.sync!r}"
+            )
+        if self.nonfinite not in (None, "propagate", "skip"):
+            raise ValueError(
+                f"nonfinite: expected 'propagate', 'skip' or None, got {self.nonfinite!r}"
+            )
+        check_delay_options(self.staleness_lr, self.delay_compensation, self.sync)
+        check_sparse_updates(self.sparse_updates, self.sync, self.delay_compensation)
 
     # --- Sharing -------------------------------------------------------------------------------
 
@@ -173,6 +180,7 @@ class Optimizer(SteppingOptimizer):
         if not hasattr(workers, "__index__") or not 1 <= workers < _core.MAX_WORKERS:
             raise ValueError(f"workers: expected 1 to {_core.MAX_WORKERS - 1}, got {workers!r}")
         self._check_plain("share_memory")
+        self._check_options()  # they may have been changed since
         self._make_plan()  # allocates and checks all state
         kernels = [self._kernel(p, group) for group in self.param_groups for p in group["params"]]
         layout = layout_of(self._params, kernels, self._keeps_books)

@@ -27,7 +27,7 @@ _Array = npt.NDArray[Any]
 
 
 def map_again(array: _Array) -> tuple[Any, ...] | None:
-    """What maps a memory-mapped array again in another process; None for other arrays."""
+    """The pickle reduction that maps a mapped array again elsewhere; None for other arrays."""
     if not _is_plain(array):
         return None
     mapping = _mapping(array)
@@ -46,14 +46,15 @@ def _is_plain(array: _Array) -> bool:
 class Copies:
     """Copies of arrays in shared memory, each made once.
 
-    An array stands for its memory: what pickles an object may make new arrays over it each time.
+    Arrays are identified by their memory, because an object may create new arrays over the same
+    memory each time it is pickled.
     """
 
     def __init__(self) -> None:
         self._copies: dict[tuple[Any, ...], tuple[_Array, _Copy]] = {}
 
     def of(self, arrays: Sequence[_Array]) -> list[_Copy]:
-        """The copies of arrays, which pickle as arrays; one new segment for all that are missing.
+        """The copies of arrays, which pickle as arrays; missing ones are made in one new segment.
 
         Raises:
             SegmentError: there is no room for them.

@@ -1,13 +1,14 @@
-"""Functions and classes on their way between processes, also those that cannot be imported.
+"""Pickling of functions and classes between processes, including those that cannot be imported.
 
-What another process can import goes by its name. Lambdas, closures, local classes and everything
-that was defined in a notebook, an interactive session, on stdin or by ``python -c`` goes by value,
-as cloudpickle does it. The main module of a script counts as importable, because workers import it
-again, but for what is under its ``if __name__ == "__main__":``. A module that was loaded from a
-path, or made by a program, counts as not importable if an import of its name would not find it.
+Definitions that another process can import are pickled by name. Lambdas, closures, local classes
+and everything that was defined in a notebook, an interactive session, on stdin or by ``python -c``
+are pickled by value, by cloudpickle. The main module of a script counts as importable, because
+workers import it again, except for the code under its ``if __name__ == "__main__":``. A module that
+was loaded from a path, or made by a program, is pickled by value if an import of its name would not
+find it.
 
-A definition that came by value returns as itself: if a worker returns an object whose class was
-defined in a notebook, ``isinstance`` holds there.
+A definition that was sent by value keeps its identity when it comes back: if a worker returns an
+object whose class was defined in a notebook, ``isinstance`` holds there.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import cloudpickle
 
 __all__ = ["DefinitionPickler", "dumps", "main_is_file"]
 
-# What Python and IPython give as the file of code that was typed in.
+# File names that Python and IPython give to code that was typed in.
 _TYPED = ("<stdin>", "<python-input", "<ipython-input")
 
 _Definition = type | types.FunctionType
@@ -45,8 +46,8 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     Args:
         file: to write to.
-        replies: whether it writes to the process that sent this one its definitions. Those return
-            by reference, so that they arrive as what they were there.
+        replies: whether it writes to the process that sent this one its definitions. Those are
+            pickled by reference, so that the receiver gets its own objects back.
     """
 
     def __init__(self, file: IO[bytes], *, replies: bool) -> None:
@@ -54,7 +55,7 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._replies = replies
 
     def reducer_override(self, item: object) -> Any:
-        """What stands for an object in the pickle; NotImplemented leaves it to pickle."""
+        """The reduction of an object; NotImplemented leaves it to pickle."""
         if not isinstance(item, _Definition) or _is_in_main_file(item):
             return NotImplemented
         if self._replies and (name := _table.received(item)) is not None:
@@ -84,7 +85,7 @@ def main_is_file() -> bool:
 
 
 def _is_in_main_file(item: _Definition) -> bool:
-    """Whether workers have a definition of the main module after they imported that again."""
+    """True if workers have a definition of the main module after they have imported that again."""
     if item.__module__ != "__main__" or not main_is_file():
         return False
     found: Any = sys.modules["__main__"]
@@ -94,7 +95,7 @@ def _is_in_main_file(item: _Definition) -> bool:
 
 
 def _is_left_out(part: object) -> bool:
-    """Whether a function of the main module is not there when its file is imported."""
+    """True if a function of the main module is missing when its file is imported."""
     if not isinstance(part, types.FunctionType):
         return False
     code = part.__code__
@@ -137,7 +138,7 @@ def _by_value_if_unknown(module: str) -> Iterator[None]:
 @functools.cache
 def _can_be_imported(name: str) -> bool:
     """Whether a top-level module that is loaded here is one that an import would find."""
-    if name in ("__main__", "__mp_main__"):  # see above
+    if name in ("__main__", "__mp_main__"):  # cloudpickle pickles these by value in any case
         return True
     here = getattr(sys.modules.get(name), "__spec__", None)
     if here is None:
@@ -149,7 +150,7 @@ def _can_be_imported(name: str) -> bool:
 
 
 class _Table:
-    """The definitions that this process has sent or received by value, by a name for each."""
+    """Definitions that this process has sent or received by value, each under a unique name."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -163,7 +164,7 @@ class _Table:
         return name
 
     def received(self, item: _Definition) -> str | None:
-        """The name of one that came from another process."""
+        """The name of a definition that came from another process; None for others."""
         name, is_received = self._names.get(item, ("", False))
         return name if is_received else None
 

@@ -5,9 +5,9 @@ milliseconds and shares the imported memory; a spawned process needs about 1.7 s
 
 Forking is safe here because the server only imports modules. It has no OpenMP threads, no autograd
 threads and no CUDA context whose locks a child could inherit. Libraries that start threads at
-import, such as OpenBLAS, register fork handlers. The user's modules are imported there only where
-``launch(preload=...)`` names them: a file, a connection or a thread that a module opens at import
-would be shared by all workers, which nothing could see.
+import, such as OpenBLAS, register fork handlers. The user's modules are imported there only if
+``launch(preload=...)`` names them: a file or connection that a module opens at import would be
+shared by all workers, and that cannot be detected.
 
 All threads of a process use the same server. A forked child of the process starts its own.
 
@@ -40,13 +40,13 @@ from asyncopt.run.random_states import Stream
 __all__ = ["OWNER", "ForkServer", "fork", "kept", "stop_fork_server"]
 
 KEPT = 2
-END_GRACE = 10.0  # s for a server that hung up or was killed to be gone
+END_GRACE = 10.0  # s to wait for the exit of a server that hung up or was killed
 OWNER = "asyncopt-fork-server"  # name of the threads that own servers
 
-# Runs before the server imports anything but the standard library. SIGINT comes blocked, so that a
-# Ctrl-C, which a terminal sends to parent and children alike, cannot end the interpreter while it
-# starts; the parent decides. PR_SET_PDEATHSIG is 1; it follows the thread that started the server.
-# A parent that died before prctl took effect is seen by getppid.
+# Runs before the server imports anything but the standard library. SIGINT is blocked at the start,
+# so that Ctrl-C, which a terminal sends to parent and children alike, cannot end the interpreter
+# while it starts; the parent decides. PR_SET_PDEATHSIG is 1; it follows the thread that started the
+# server. getppid detects a parent that died before prctl took effect.
 PROGRAM = f"""\
 import ctypes, os, pickle, signal, socket, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -59,24 +59,24 @@ from asyncopt.run import forks
 forks.serve(line, preload)
 """
 
-# Of /proc/*/status: what a process takes over from the one that starts it, beside its environment.
+# Fields of /proc/*/status that a process inherits from the one that starts it.
 TAKEN_OVER = ("Umask:", "Uid:", "Gid:", "Groups:", "SigBlk:", "SigIgn:", "CapEff:", "NoNewPrivs:")
 
 
 class ForkServer:
     """Handle of a server. The server ends with this object, or with this process.
 
-    Any thread may fork from it. A request travels over a channel of its own, so that threads do not
-    wait for each other, and one that gives up leaves nothing behind.
+    Any thread may fork from it. Each request has its own channel, so threads do not wait for each
+    other, and an abandoned request leaves nothing behind.
 
     Args:
         environment: all variables of its environment, and of its forks'.
         preload: names of modules that it imports.
 
     Attributes:
-        setting: what its forks take over from it.
+        setting: everything that its forks inherit. A server serves only requests with equal ones.
         pid: its process id.
-        has_forked: whether it has, so that what it imports is there.
+        has_forked: whether it has forked, which implies that its imports succeeded.
     """
 
     def __init__(self, environment: Mapping[str, str], preload: Sequence[str]) -> None:
@@ -89,16 +89,16 @@ class ForkServer:
         self.pid = self._process.pid
         self.has_forked = False
         self._end = weakref.finalize(self, _end, self._process, self._line, released, os.getpid())
-        with contextlib.suppress(OSError):  # it has died; its fork tells
+        with contextlib.suppress(OSError):  # it has died, which fork() reports
             self._line.send(pickle.dumps((sys.path, list(preload))))
 
     def fileno(self) -> int:
-        """Of its line."""
+        """File descriptor of the connection to the server."""
         return self._line.fileno()
 
     @property
     def alive(self) -> bool:
-        """Whether it lives; looking at it reaps a dead one."""
+        """True while the server runs. Reading this reaps a server that has ended."""
         return self._end.alive and self._process.poll() is None
 
     def fork(
@@ -112,17 +112,18 @@ class ForkServer:
         """Make a worker process.
 
         Args:
-            cpus: to which it is pinned; empty: to those of this thread.
-            stream: its first random numbers.
-            start: descriptor of the pipe that it starts from, as ``multiprocessing.spawn`` has it.
+            cpus: CPUs to which the process is pinned; empty: those of this thread.
+            stream: random stream that it starts with.
+            start: descriptor of the pipe that it reads its job from, as in
+                ``multiprocessing.spawn``.
             fds: further descriptors that it is sent.
             patience: s to wait for a server that is still importing.
 
         Raises:
-            TimeoutError: it was still importing then.
+            TimeoutError: the server was still importing after ``patience``.
             ImportError: a module to preload cannot be imported, or makes forks unsafe.
-            KeyboardInterrupt: Ctrl-C, which a run has noted.
-            ChildProcessError: it is dead.
+            KeyboardInterrupt: Ctrl-C during a run.
+            ChildProcessError: the server has ended.
             OSError: the system has no room for another process, or for the descriptors.
         """
         stdio = tuple(fd for fd in range(3) if _is_open(fd))
@@ -139,7 +140,7 @@ class ForkServer:
         with channel:
             try:
                 with far_end:
-                    # The whole request, before the server sees that there is one.
+                    # The whole request is sent before the server is notified of it.
                     send(channel, request, [*stdio, start, *tracked, *fds])
                     send(self._line, None, [far_end.fileno()])
                 if not wait([channel], min(patience, LONGEST)):
@@ -158,7 +159,7 @@ class ForkServer:
         try:
             self._process.wait(END_GRACE)
         except subprocess.TimeoutExpired:
-            return OSError(errno.EMFILE, "starting a worker: no descriptor is left to its server")
+            return OSError(errno.EMFILE, "starting a worker: the fork server is out of descriptors")
         self._end()
         return ChildProcessError(
             "starting a worker: expected a process that imports asyncopt, got one that ended "
@@ -169,9 +170,9 @@ class ForkServer:
 def _start(
     line: int, environment: Mapping[str, str], released: threading.Event
 ) -> subprocess.Popen[bytes]:
-    """Start a server, by a thread that lives as long as this process, or until ``released``.
+    """Start a server from a thread that runs until this process ends or ``released`` is set.
 
-    The first thread is one; else the server gets a thread that does nothing but wait.
+    The main thread is such a thread. Any other caller starts a thread that only waits.
     """
 
     def start() -> subprocess.Popen[bytes]:
@@ -212,10 +213,10 @@ def _end(
     process: subprocess.Popen[bytes], line: socket.socket, released: threading.Event, parent: int
 ) -> None:
     line.close()
-    if os.getpid() != parent:  # a fork of it, which has no say
+    if os.getpid() != parent:  # a forked child, which must not end its parent's server
         process.returncode = 0
         return
-    with contextlib.suppress(PermissionError):  # this process is another user now: the hang-up does
+    with contextlib.suppress(PermissionError):  # another user now; closing the line ends the server
         process.kill()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(END_GRACE)
@@ -248,7 +249,7 @@ def _status() -> list[str]:
 
 
 def _version(name: str) -> tuple[object, ...]:
-    """Changes when the file of a module does that this process has imported."""
+    """Version of a module's file, if this process has imported it: path, time and size."""
     file: Any = getattr(sys.modules.get(name), "__file__", None)
     try:
         found = os.stat(file)
@@ -258,7 +259,7 @@ def _version(name: str) -> tuple[object, ...]:
 
 
 class _Kept:
-    """The servers of this process, the last one used at the end.
+    """The servers of this process, the most recently used last.
 
     Attributes:
         lock: guards ``servers``.
@@ -270,7 +271,7 @@ class _Kept:
 
 
 kept = _Kept()
-# A forked child has neither the thread that may hold the lock nor a say in the servers.
+# A forked child lacks the thread that may hold the lock, and must not end its parent's servers.
 os.register_at_fork(after_in_child=kept.__init__)  # type: ignore[misc]
 
 
@@ -287,12 +288,12 @@ def fork(
 
     Args:
         environment: variables to change in the environment of this process.
-        preload: names of modules that are to be imported before.
-        cpus: as for :meth:`ForkServer.fork`, as are the others.
-        stream: random numbers.
-        start: a descriptor.
-        fds: further ones.
-        patience: in s.
+        preload: names of modules that the server imports first.
+        cpus: CPUs to which the process is pinned; see :meth:`ForkServer.fork`, also for the rest.
+        stream: random stream that the process starts with.
+        start: descriptor of the pipe that the process reads its job from.
+        fds: further descriptors that the process is sent.
+        patience: s to wait for a server that is still importing.
 
     Raises:
         ImportError, KeyboardInterrupt, OSError: as from :meth:`ForkServer.fork`.
@@ -305,16 +306,16 @@ def fork(
             if not server.has_forked:  # else it was killed in the meantime, and a new one serves
                 raise
         except ImportError:
-            _forget(server)  # the next launch may find the module mended
+            _forget(server)  # the module may be fixed before the next launch
             raise
 
 
 def stop_fork_server() -> None:
-    """End the process from which workers are forked, and give back its memory, some 150 MiB.
+    """End the fork server of worker processes and free its memory, about 150 MiB.
 
     The next ``launch``, ``map_tasks`` or ``cross_validate`` starts another one, which imports torch
-    and the modules of ``preload`` anew. While workers run, their server ends with the last of them.
-    Without this call it ends with the process.
+    and the modules of ``preload`` again. While workers run, their server ends with the last of
+    them. Without this call the server ends with this process.
     """
     with kept.lock:
         servers, kept.servers = kept.servers, []
@@ -322,7 +323,7 @@ def stop_fork_server() -> None:
 
 
 def _server_for(environment: Mapping[str, str], preload: Sequence[str]) -> ForkServer:
-    """A server of this process whose forks are as new processes would be.
+    """A server with the environment, limits and user that this process has now; started if needed.
 
     The last two are kept: runs with one worker and with two differ in ``OMP_NUM_THREADS``.
     """
@@ -334,7 +335,7 @@ def _server_for(environment: Mapping[str, str], preload: Sequence[str]) -> ForkS
         else:
             server = ForkServer(environment, preload)
         others = [other for other in kept.servers if other is not server and other.alive]
-        kept.servers = [*others[1 - KEPT :], server]  # forks of another one hold that, too
+        kept.servers = [*others[1 - KEPT :], server]  # running forks also hold their server
     return server
 
 

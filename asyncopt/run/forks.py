@@ -1,4 +1,4 @@
-"""Fork server, the side in the server: it forks on request and reports how the forks ended."""
+"""Server side of the fork server: it forks on request and reports how the forks ended."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ RECORD = 1 << 17  # bytes of a record at most
 DESCRIPTORS = 250  # in a record at most; the kernel takes 253
 EXIT_CODE = 4  # bytes
 PR_SET_PDEATHSIG = 1
-LOOKS, NAP = 50, 0.01  # how often, and s between: a thread that was joined may not yet be gone
+LOOKS, NAP = 50, 0.01  # polls, and s between them: a joined thread may not have exited yet
 # Variables that no imported library has read: pytest's says which test runs.
 UNHEEDED = ("PYTEST_CURRENT_TEST",)
 
 
 class Request(NamedTuple):
-    """What a fork is to be."""
+    """Properties of a fork that is to be made."""
 
     cpus: tuple[int, ...]
     """To which it is pinned."""
     stream: Stream
-    """Its first random numbers."""
+    """The random stream that it starts with."""
     environment: dict[str, str]
     """Those of ``UNHEEDED`` that are set."""
     stdio: tuple[int, ...]
@@ -131,7 +131,7 @@ def receive(line: socket.socket) -> tuple[Any, list[int]]:
 def read_exit_code(status: int) -> int:
     """How a fork ended, negative for a signal."""
     code = os.read(status, EXIT_CODE)
-    # A server that was killed takes its forks along.
+    # If the server is killed, the kernel kills its forks.
     return int.from_bytes(code, sys.byteorder, signed=True) if code else -signal.SIGKILL
 
 
@@ -145,10 +145,10 @@ def close(*fds: int) -> None:
 
 
 def serve(line: socket.socket, preload: Sequence[str]) -> NoReturn:
-    """Import, then fork on request until nobody is at the line's other end; in forks: live."""
+    """Import, then fork on request until the parent hangs up; in a fork, run the worker."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, the kernel would reap them
     _core.expect_forks()
-    Stream(None).enter()  # imports numpy.random, which takes each fork 10 ms else
+    Stream(None).enter()  # imports numpy.random, which would take each fork 10 ms
     problem = _import(preload)
     registry: Any = weakref.finalize
     for made_by_imports in list(registry._registry):
@@ -175,7 +175,7 @@ def serve(line: socket.socket, preload: Sequence[str]) -> NoReturn:
 
 
 def _import(names: Sequence[str]) -> ImportError | None:
-    """Import modules; why forks are not to be made then."""
+    """Import modules; return the reason why forks cannot be made then, if there is one."""
     for name in names:
         try:
             importlib.import_module(name)
@@ -198,7 +198,7 @@ def _import(names: Sequence[str]) -> ImportError | None:
 
 
 def _has_threads() -> bool:
-    """Whether there are threads that outlive a fork; OpenBLAS, for one, ends its own before it."""
+    """True if threads remain after a fork; OpenBLAS, for example, ends its threads before one."""
     pid = _fork_quietly()
     if pid == 0:
         os._exit(0)
@@ -222,15 +222,15 @@ def _answer(
     poll: select.poll,
     problem: ImportError | None,
 ) -> tuple[Request, list[int]] | None:
-    """Fork as the next request says; in the fork: that request and its descriptors.
+    """Fork as the next request says; in the fork, return that request and its descriptors.
 
     Raises:
-        HungUp: there will be none.
+        HungUp: the parent has closed the line.
     """
     try:
         _, [end] = receive(line)
     except OSError:
-        return None  # there was no room for the channel: at its other end it has closed
+        return None  # no descriptor was free for the channel; the requester sees it closed
     with socket.socket(fileno=end) as channel, contextlib.suppress(HungUp, ConnectionError):
         try:
             return _fork(channel, forks, poll, problem)
@@ -245,10 +245,10 @@ def _fork(
     poll: select.poll,
     problem: ImportError | None,
 ) -> tuple[Request, list[int]] | None:
-    """Fork as the channel says, unless its other end has given up; see :func:`_answer`.
+    """Fork as the channel says, unless the requester has given up; see :func:`_answer`.
 
     Raises:
-        ImportError: it is the problem.
+        ImportError: ``problem``, if there is one.
         OSError: there is no room for another process, or for descriptors; there is no fork then.
     """
     with contextlib.ExitStack() as ours:

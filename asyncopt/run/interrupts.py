@@ -92,12 +92,12 @@ class _Innermost:
 
 
 def wait(objects: Sequence[Any], timeout: float) -> list[Any]:
-    """As ``multiprocessing.connection.wait``, but a signal that was noted ends it.
+    """Wait as ``multiprocessing.connection.wait`` does, but end early at a recorded signal.
 
-    Call it where a run can be interrupted: nothing is under way that an exception would lose.
+    Call it only where an exception loses nothing.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, noted by the :class:`Interrupts` in which the main thread is.
+        KeyboardInterrupt: Ctrl-C, recorded by the main thread's innermost :class:`Interrupts`.
     """
     noting = _Innermost.context
     if noting is None or threading.current_thread() is not threading.main_thread():

@@ -1,5 +1,6 @@
 """Bad input: a clear error that names the argument, before anything is written."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -293,12 +294,16 @@ def test_flags_that_exclude_each_other(rule: str) -> None:
 
 @pytest.mark.parametrize("value", [-1.0, float("nan")], ids=str)
 def test_bad_numbers(rule: str, value: float) -> None:
-    """Every numeric option that torch refuses to be negative or NaN is refused with its text."""
+    """What torch refuses is refused: a negative number with torch's text, NaN always, by name."""
     checked = 0
     for name, default in theirs(rule)([good()]).defaults.items():
         if isinstance(default, bool) or not isinstance(default, int | float | tuple):
             continue
         given = (value, 0.9) if isinstance(default, tuple) else value
+        if math.isnan(value):
+            with pytest.raises(ValueError, match=f"^{name}: expected a number.*, got .*nan"):
+                ours(rule)([good()], **{name: given})
+            continue
         try:
             theirs(rule)([good()], **{name: given})
         except ValueError as error:

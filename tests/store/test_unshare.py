@@ -81,6 +81,18 @@ def test_everything_can_be_changed_afterwards(sync: str) -> None:
     assert optimizer.store.version == 1
 
 
+def test_a_changed_sync_is_checked_when_it_is_shared_again() -> None:
+    optimizer = shared("hogwild", audit=True).unshare()
+    optimizer.sync = "mutex"
+    with pytest.raises(ValueError, match="audit: expected sync='hogwild'"):
+        optimizer.share_memory(workers=1)
+    optimizer.sync = "nonsense"
+    with pytest.raises(ValueError, match=r"sync: expected one of .*; got 'nonsense'"):
+        optimizer.share_memory(workers=1)
+    assert optimizer.store is None
+    step(optimizer, 1)
+
+
 @pytest.mark.parametrize("sync", IN_PLACE)
 def test_rows_keep_the_updates_that_they_miss(sync: str) -> None:
     table = nn.Embedding(6, 2, sparse=True)

@@ -41,7 +41,8 @@ class CheckpointObserver:
         resume: go on from the newest checkpoint, if there is one.
 
     Attributes:
-        failed: number of checkpoints that were left out or could not be written. Each is warned of.
+        failed: number of checkpoints that were skipped or could not be written; each was a
+            RuntimeWarning.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class CheckpointObserver:
         self._ready = True
 
     def tick(self, now: float) -> None:
-        """Do what is due now. A checkpoint that fails is counted; the next comes at its time."""
+        """Do what is due now. A failed checkpoint is counted; the next one is written when due."""
         try:
             self._advance(now)
         except Exception as problem:
@@ -109,7 +110,7 @@ class CheckpointObserver:
             self._look(now - self._paused_at)
 
     def end(self, error: BaseException | None) -> None:
-        """Write the last checkpoint, unless the run failed; also if the one before it fails.
+        """Write the last checkpoint, unless the run failed. A failure of the one before is counted.
 
         Raises:
             CheckpointError: the last one could not be written, and there is an ``error`` to note it
