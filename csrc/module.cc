@@ -7,6 +7,7 @@
 
 #include "asyncopt/book.h"
 #include "asyncopt/parallel.h"
+#include "asyncopt/process.h"
 #include "asyncopt/segment.h"
 #include "asyncopt/sync/list.h"
 #include "asyncopt/sync/sync.h"
@@ -51,6 +52,17 @@ py::list sync_list() {
     out.append(d);
   }
   return out;
+}
+
+// The worker slots whose owners live.
+std::vector<std::size_t> owned_slots(const Segment& segment) {
+  std::vector<std::size_t> slots;
+  for (std::size_t i = 0; i < segment.header().workers; ++i) {
+    const auto owner =
+        ProcessId::from_bits(segment.worker(i).owner.load(std::memory_order_relaxed));
+    if (owner != ProcessId{} && !is_gone(owner)) slots.push_back(i);
+  }
+  return slots;
 }
 
 py::list ledger(const Segment& segment) {
@@ -111,7 +123,7 @@ void bind_segment(py::module_& m) {
            py::arg("data_bytes"), py::arg("param_bytes"), py::arg("lock_timeout"),
            py::arg("layout_hash"))
       .def_property_readonly("bytes_needed", &Segment::bytes_needed);
-  // `owner` holds the mapping, and lives as long as the segment; so do plans over it.
+  // `owner` holds the mapping; the segment, and plans over it, keep a reference to it.
   py::class_<Segment>(m, "Segment")
       .def_static(
           "create",
@@ -137,6 +149,7 @@ void bind_segment(py::module_& m) {
           py::arg("worker"), py::arg("version") = py::none())
       .def("restore_version", &Segment::restore_version)
       .def("ledger", &ledger)
+      .def("owned_slots", &owned_slots)
       .def_property_readonly("data_offset", &Segment::data_offset)
       .def_property_readonly("version", &Segment::version)
       .def_property_readonly("workers", [](const Segment& s) { return s.header().workers; })

@@ -67,7 +67,7 @@ class Sharing:
         )
 
     def check_last(self, name: str) -> None:
-        """Raises RuntimeError unless this is the maker of the store, and its only worker.
+        """Raises RuntimeError unless this is the worker that made the store, and the only one.
 
         Args:
             name: what was called, for the message.
@@ -77,15 +77,18 @@ class Sharing:
                 f"{name}: expected the process (or thread) that shared the optimizer, got worker "
                 f"slot {self.worker} of its store; return from the worker first"
             )
-        if others := self.store.owners() - {self.worker}:
+        if others := self._others():
             gc.collect()  # copies of the optimizer for threads that have ended
-            others = self.store.owners() - {self.worker}
+            others = self._others()
         if others:
             raise RuntimeError(
                 f"{name}: expected no other workers of the store, got {len(others)} (slots "
-                f"{', '.join(map(str, sorted(others)))}), which would train on without this "
-                "process; join them, or delete their optimizers, first"
+                f"{', '.join(map(str, others))}), which would train on without this process; join "
+                "them, or delete their optimizers, first"
             )
+
+    def _others(self) -> list[int]:
+        return [slot for slot in self.store.segment.owned_slots() if slot != self.worker]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Sharing, (self.store, self.layout)  # unpickled, it claims a slot of its own

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
@@ -91,10 +90,6 @@ class Store:
         """Number of pushes that the store has taken."""
         return self.segment.version
 
-    def owners(self) -> set[int]:
-        """The worker slots that a living process holds."""
-        return {raw["slot"] for raw in self.segment.ledger() if _is_alive(raw["process"])}
-
     def ledger(self, *, audited: bool = False) -> Ledger:
         """A snapshot of all workers' counters.
 
@@ -130,15 +125,3 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({self.sync!r}, {self.nbytes:,} bytes, version {self.version})"
-
-
-def _is_alive(process: int) -> bool:
-    if process == 0:  # nobody's slot
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True

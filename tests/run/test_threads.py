@@ -85,14 +85,17 @@ def test_a_thread_that_cannot_be_stopped_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("asyncopt.run.member.TERM_GRACE", 0.1)
     over = threading.Event()
     before = threading.enumerate()
-    with pytest.raises(RunTimeout) as caught:
-        launch(lambda worker: over.wait(), workers=1, mode="thread", timeout=0.1)
+    try:
+        with pytest.raises(RunTimeout) as caught:
+            launch(lambda worker: over.wait(), workers=1, mode="thread", timeout=0.1)
+    finally:
+        over.set()
+        for thread in set(threading.enumerate()).difference(before):
+            thread.join()
     assert caught.value.__notes__ == [
-        "worker 0 did not stop; what does not stop lives on as a daemon thread"
+        "worker 0 did not stop; what does not stop lives on as a daemon thread",
+        "The run ended after 0 updates.",
     ]
-    over.set()
-    for thread in set(threading.enumerate()).difference(before):
-        thread.join()
 
 
 def test_ctrl_c_stops_all() -> None:
