@@ -81,9 +81,9 @@ class Memory(NamedTuple):
 def available_memory(root: Path = ROOT) -> Memory | None:
     """Memory that this process can allocate without swapping; None: unknown.
 
-    The minimum of three numbers: what the machine has (MemAvailable); what each control group leaves,
-    its limit minus its use; what RLIMIT_AS leaves of the address space. File cache that the kernel
-    would drop (``inactive_file``) does not count as use.
+    The minimum of what the machine has (MemAvailable), what each control group leaves (its limit
+    minus its use), and what RLIMIT_AS leaves of the address space. File cache that the kernel would
+    drop (``inactive_file``) does not count as use.
     """
     found = []
     if (machine := meminfo(root).get("MemAvailable")) is not None:
@@ -139,8 +139,8 @@ def _group_use(group: Path) -> int:
 def _groups(controller: str, root: Path) -> Iterator[Path]:
     """Directories of this process's control groups that may limit ``controller``, own group first.
 
-    In a container only a part of the tree may be mounted. The root of the mount is then removed from
-    the front of the group's path. Readers skip directories that do not exist.
+    In a container only a part of the tree may be mounted. Then the root of the mount is removed
+    from the front of the group's path. Readers skip directories that do not exist.
     """
     own: dict[str, str] = {}  # the path of this process's group, by controller; "" for version 2
     lines = re.findall(r"^\d+:([^:]*):(.*)$", _text(root / "proc/self/cgroup"), re.MULTILINE)

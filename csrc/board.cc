@@ -112,7 +112,7 @@ void bind_board(py::module_& m) {
   for (std::size_t i = 0; i < std::size(kPhases); ++i) phases[i] = py::str(kPhases[i]);
   m.attr("PHASES") = phases;
   const py::call_guard<py::gil_scoped_release> others_may_run;
-  // `owner` holds the mapping, and lives as long as the board.
+  // `owner` holds the mapping; the board keeps a reference to it.
   py::class_<Board>(m, "Board")
       .def_static("bytes_needed", &Board::bytes_needed)
       .def_static(

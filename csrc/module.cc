@@ -54,7 +54,7 @@ py::list sync_list() {
   return out;
 }
 
-// The worker slots whose owners live.
+// The worker slots that a running process holds.
 std::vector<std::size_t> owned_slots(const Segment& segment) {
   std::vector<std::size_t> slots;
   for (std::size_t i = 0; i < segment.header().workers; ++i) {

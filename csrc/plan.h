@@ -44,12 +44,12 @@ struct Scaling {
 // seed, audit, whether to skip what is not finite. (asyncopt/optim/apart.py)
 using How = std::tuple<py::list, py::dict, py::list, std::size_t, std::uint32_t, bool, bool>;
 
-// Whether torch's negative bit may be set on a tensor without gaps. The bit comes with the
+// True if torch's negative bit may be set on a tensor without gaps. The bit comes with the
 // imaginary part of a conjugate, whose elements lie two apart: where there are several, they have
 // gaps.
 // (`torch._neg_view`, which is private, sets it on anything, and is not looked for.)
 inline bool may_be_negated(const dlpack::Tensor& tensor) { return dlpack::elements(tensor) == 1; }
-// Whether it is set: memory then holds the negative of what the tensor is. DLPack does not say so.
+// True if it is set: memory then holds the negatives of the values. DLPack does not say so.
 bool is_negated(PyObject* tensor);
 
 class Plan {
@@ -70,8 +70,8 @@ class Plan {
                   py::tuple entry_names, py::tuple entries, std::uintptr_t param_at,
                   const std::vector<std::uintptr_t>& slots_at, std::uintptr_t scalars_at,
                   std::optional<std::uintptr_t> book_at);
-  // From now on a gradient of a parameter that does not require one is odd: kept gradients of
-  // parameters that were frozen are not to be applied without a look at them.
+  // From now on a gradient of a parameter that does not require one is reported as kOddGradient:
+  // a kept gradient of a parameter that was frozen must be checked before it is applied.
   void keep_gradients() { keeps_gradients_ = true; }
 
   // What a step returns instead of the number of tensors that it updated. In all cases nothing was
@@ -102,7 +102,7 @@ class Plan {
   // number of their indices, if not all. Returns kStale, kOddGradient or 0.
   int catch_up(const How& how, std::optional<std::size_t> index,
                std::optional<std::pair<std::uintptr_t, std::size_t>> rows);
-  // Whether the groups hold the plan's parameters in the layout that the plan has, and their
+  // True if the groups hold the plan's parameters in the layout that the plan has, and their
   // gradients are still `grads`, at these addresses. Where `grads` has None, there must be no
   // gradient, and the parameter must not require one.
   bool has_gradients(const py::list& groups, const py::list& grads,
@@ -159,7 +159,7 @@ class Plan {
   int updated_ = 0;               // tensors that have one
   bool keeps_gradients_ = false;
   bool owes_refresh_ = false;  // the last step's push was applied, its pull timed out
-  std::mutex busy_;  // several threads may call one optimizer
+  std::mutex busy_;            // several threads may call one optimizer
 };
 
 void bind_plan(py::module_& m);

@@ -31,7 +31,7 @@ def _library_folders() -> tuple[Path, ...]:
 
 
 def is_library(module: str) -> bool:
-    """Whether a module is Python's, installed (in site-packages), or asyncopt's.
+    """True if a module is Python's, installed (in site-packages), or asyncopt's.
 
     All other modules are the user's: scripts, notebooks (whose ``__main__`` is a file of the
     kernel's), packages on the path or installed as editable.

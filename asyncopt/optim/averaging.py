@@ -139,7 +139,7 @@ class Averaging(Wrapper):
         return self
 
     def unshare(self) -> Averaging:
-        """Takes the center as the parameters, moves it into private memory and frees the store.
+        """Moves the center into private memory, takes it as the parameters and frees the store.
 
         Returns:
             The optimizer itself.
@@ -153,13 +153,13 @@ class Averaging(Wrapper):
 
     @torch.no_grad()
     def _share_again(self, workers: int) -> None:
-        """Moves the parameters, as they are here, to a new store that goes on counting."""
+        """Moves the parameters, as they are here, to a new store that keeps the version."""
         self._set_center()
         self.center._share_again(workers)
         self._meet_center(workers)
 
     def _fits_store(self) -> bool:
-        """Whether the store's center is the one for the parameters as they are now."""
+        """True if the store's center is the one for the parameters as they are now."""
         return self._first_changed() is None
 
     def _set_center(self) -> None:

@@ -201,7 +201,7 @@ class Optimizer(SteppingOptimizer):
 
     @torch.no_grad()
     def unshare(self) -> Optimizer:
-        """Moves parameters and state, of the newest version, back into private memory.
+        """Moves the newest version of parameters and state back into private memory.
 
         The store is freed with the last tensor in it. The model and the optimizer can then be
         changed as before they were shared: ``model.half()``, ``model.to(...)``,
@@ -212,8 +212,7 @@ class Optimizer(SteppingOptimizer):
             The optimizer itself.
 
         Raises:
-            RuntimeError: this is a worker, or another worker of the store is still alive and would
-                train on without this process.
+            RuntimeError: this is a worker, or the store has another worker that still runs.
         """
         if self._sharing is not None:
             self._sharing.check_last("unshare")
@@ -223,7 +222,7 @@ class Optimizer(SteppingOptimizer):
 
     @torch.no_grad()
     def _leave_store(self) -> None:
-        """Makes parameters, as they are here, and state private, and gives the slot back."""
+        """Makes the parameters, as they are here, and the state private; releases the slot."""
         sharing = self._sharing
         assert sharing is not None
         for param, place in zip(self._all_params(), sharing.layout.places, strict=True):
@@ -239,7 +238,7 @@ class Optimizer(SteppingOptimizer):
 
     @torch.no_grad()
     def _share_again(self, workers: int) -> None:
-        """Moves parameters, as they are here, and state to a new store that goes on counting."""
+        """Moves parameters, as they are here, and state to a new store that keeps the version."""
         assert self._sharing is not None
         self._sharing.check_last("workers")
         old = self._sharing.store
@@ -333,7 +332,7 @@ class Optimizer(SteppingOptimizer):
         return saved
 
     def _saved_state(self, saved: dict[str, Any]) -> dict[Any, Any]:
-        """The state in a state dict as torch's optimizers have it, and hooks shall see it."""
+        """The state in a state dict in the form of torch's optimizers, which hooks receive."""
         state: dict[Any, Any] = with_torchs_step(saved) if self._is_on_device else saved["state"]
         if self._keeps_books:
             state = {index: without_book(each) for index, each in state.items()}
@@ -347,8 +346,8 @@ class Optimizer(SteppingOptimizer):
         Raises:
             RuntimeError: the optimizer is shared under a sync with replicas, whose state belongs to
                 the store.
-            ValueError: it was saved from another class or of another model, or steps cannot go on
-                from it. Nothing was changed.
+            ValueError: it was saved from another class or of another model, or holds values that
+                steps cannot continue from. Nothing was changed.
         """
         if self._sharing is not None and self.is_replica:
             raise RuntimeError(
@@ -359,7 +358,7 @@ class Optimizer(SteppingOptimizer):
         unwrapped(super().load_state_dict)(state_dict)  # which calls __setstate__
 
     def _load(self, state: dict[str, Any]) -> None:
-        """Takes the groups and the state of a state dict, or raises and changes nothing."""
+        """Loads the groups and the state of a state dict; an error changes nothing."""
         groups = state["param_groups"]
         self._check_loaded(groups, state["state"])
         kernels = {self._kernel(p, {**self.defaults, **g}) for g in groups for p in g["params"]}
@@ -376,7 +375,7 @@ class Optimizer(SteppingOptimizer):
             ) from error
         finally:
             self.param_groups, self.state = before
-        self.catch_up()  # what rows owe is a matter of the state that goes
+        self.catch_up()  # pending row updates belong to the state that is replaced
         self.param_groups, self.state = completed
         self._forget_plan()
         if self._sharing is not None:

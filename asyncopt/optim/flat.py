@@ -20,9 +20,9 @@ class FlatGradients:
     Autograd accumulates into an existing gradient in place, so the views stay. Zeroing them all is
     one pass over contiguous memory. Views begin where the widest loads and stores can.
 
-    Anything may be exchanged behind the optimizer's back: a parameter, its memory, its gradient,
-    the gradient's memory. A step therefore reads what is there, as it does without a buffer, and
-    ``zero_grad`` makes the gradients views of a fitting buffer again.
+    User code may replace a parameter, its memory, its gradient or the gradient's memory. A step
+    therefore reads the gradients that are there, as it does without a buffer, and ``zero_grad``
+    makes the gradients views of a fitting buffer again.
 
     Args:
         params: the parameters, in order. A gradient that one has already is kept. One that does not
@@ -30,7 +30,7 @@ class FlatGradients:
 
     Attributes:
         grads: what each parameter's ``.grad`` is between steps: a view, or None if it is frozen.
-        addresses: of the memory of the views in the buffers; 0 where there is none.
+        addresses: of the views in the buffers; 0 where there is no view.
     """
 
     def __init__(self, params: Iterable[torch.Tensor]) -> None:
@@ -61,7 +61,7 @@ class FlatGradients:
             buffer.zero_()
 
     def fits(self, params: list[torch.Tensor]) -> bool:
-        """Whether the buffers are laid out for the parameters as they are now."""
+        """True if the buffers are laid out for the parameters as they are now."""
         return len(params) == len(self._params) and all(
             param is known
             and (
@@ -88,7 +88,7 @@ class FlatGradients:
             self.grads[i] = param.grad = grad
 
     def release_frozen(self) -> None:
-        """Makes zero gradients of parameters that no longer require one None.
+        """Sets to None the gradients of zeros of parameters that no longer require a gradient.
 
         ``backward`` has not reached them, so that without a buffer they would be None, and momentum
         and weight decay would not be applied.

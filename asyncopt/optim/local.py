@@ -17,7 +17,7 @@ __all__ = ["check_placement", "has_storage", "is_distributed", "like", "local_of
 
 
 def is_distributed(value: Any) -> bool:
-    """Whether `value` is a DTensor."""
+    """True if `value` is a DTensor."""
     # Importing the module takes long; without it there is none.
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(value, getattr(module, "DTensor", ()))
@@ -29,7 +29,7 @@ def local_of(value: Any) -> Any:
     if not is_distributed(value):
         return value
     local = value.to_local()
-    # A collective that is on its way, whose result is a wrapper until somebody waits for it.
+    # The result of an unfinished collective is a wrapper until wait() is called.
     return local.wait() if type(local).__name__ == "AsyncCollectiveTensor" else local
 
 
@@ -54,10 +54,10 @@ def like(param: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
 
 
 def check_placement(name: str, value: Any, param: torch.Tensor) -> None:
-    """Raises ValueError unless `value` lies over the same processes in the same way as `param`.
+    """Raises ValueError unless `value` has the placements and device mesh of `param`.
 
     Args:
-        name: how the message calls `value`.
+        name: the name of `value` in the message.
         value: a gradient or a state tensor.
         param: its parameter.
     """
@@ -76,7 +76,7 @@ def _placement(tensor: Any) -> str:
 
 
 def has_storage(tensor: torch.Tensor) -> bool:
-    """Whether there is memory behind a tensor: none is behind wrappers, fake and symbolic ones."""
+    """True if a tensor has memory, which wrappers, fake and symbolic tensors do not have."""
     if tensor.numel() == 0:
         return True
     with warnings.catch_warnings():

@@ -207,11 +207,11 @@ class PlanningOptimizer(torch.optim.Optimizer):
         return None
 
     def _fits_store(self) -> bool:
-        """Whether the parameters are still those that were shared."""
+        """True if the parameters are still those that were shared."""
         return self._first_moved(list(self._all_params())) is None
 
     def _check_loaded(self, groups: list[dict[str, Any]], state: dict[Any, Any]) -> None:
-        """Raises ValueError for groups and state that steps could not go on from."""
+        """Raises ValueError for groups and state that steps cannot continue from."""
         numbers = [k for k, v in self.defaults.items() if not isinstance(v, bool | None)]
         for g, group in enumerate(groups):
             if missing := [name for name in numbers if name not in group]:
@@ -269,8 +269,8 @@ class PlanningOptimizer(torch.optim.Optimizer):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As in torch; with ``flat_grads`` the gradients are zeroed and stay.
 
-        Then also whatever was exchanged since the last call is made good: gradients become views of
-        the buffer again, which is made anew if it no longer fits the parameters.
+        Gradients that were replaced since the last call become views of the buffer again, and the
+        buffer is made anew if it no longer fits the parameters.
         """
         # torch's own imports its compiler at the first call, which takes more than a second.
         if self._flat is not None:
@@ -308,7 +308,7 @@ class PlanningOptimizer(torch.optim.Optimizer):
 
     _plan: _core.Plan | None = None
 
-    #: Of the parameters of the plan, the tensors that it writes.
+    #: The tensors that the plan writes: its parameters or, of DTensors, their local tensors.
     _locals: list[torch.Tensor]
 
     def _forget_plan(self) -> None:

@@ -74,7 +74,7 @@ class SGD(Optimizer, torch.optim.SGD):
         return float(found.get("momentum_buffer") is not None)
 
     def _saved_state(self, saved: dict[str, Any]) -> dict[Any, Any]:
-        """As torch: no step is kept, and no momentum buffer before the first one."""
+        """State as in torch: no step is kept, and no momentum buffer before the first one."""
         kept = {}
         for index, each in super()._saved_state(saved).items():
             if isinstance(index, int) and isinstance(each, dict):
@@ -377,7 +377,7 @@ class ASGD(Optimizer, torch.optim.ASGD):
     ) -> None:
         if options.get("staleness_lr") is not None:  # eta is state, of all workers
             raise ValueError("staleness_lr: expected None for ASGD; use SGD with an AveragedModel")
-        if not lambd >= 0:  # torch does not look: the decay would become growth
+        if not lambd >= 0:  # torch does not check it: the decay would become growth
             raise ValueError(f"lambd: expected a number >= 0, got {lambd!r}")
         super().__init__(
             params,

@@ -120,7 +120,7 @@ def _new_book(spec: TensorSpec) -> torch.Tensor | None:
 
 
 def check_state(name: str, found: Any, param: torch.Tensor, kernel: Kernel) -> None:
-    """Raises ValueError if the state of a parameter is none that a step can go on from.
+    """Raises ValueError if steps cannot continue from the state of a parameter.
 
     Args:
         name: how messages call the parameter.
@@ -220,7 +220,7 @@ def adopt(
         kernel: says which names are slots and which are scalars.
         initial_slot: gives what a slot that `found` lacks is filled with.
         initial_scalar: gives the start value of a scalar that `found` lacks.
-        entry_of: makes of a slot what `optimizer.state` shall hold; see
+        entry_of: makes the entry of `optimizer.state` from a slot; see
             :func:`asyncopt.optim.local.like`.
 
     Returns:
@@ -258,10 +258,10 @@ def adopt(
 
 
 def loaded(state: dict[Any, Any], kernels: Iterable[Kernel]) -> dict[Any, Any]:
-    """The state in a state dict, without what others must not set, and its numbers as tensors.
+    """The state in a state dict, without books, and with numbers as tensors on the CPU.
 
-    What rows owe is known to the optimizer alone. Of numbers torch would make tensors on the
-    default device.
+    A book of pending row updates is valid only in its own optimizer. torch would make tensors of
+    the numbers on the default device.
     """
     numbers = {name for kernel in kernels for name in kernel.scalars}
     return {
@@ -278,7 +278,7 @@ def loaded(state: dict[Any, Any], kernels: Iterable[Kernel]) -> dict[Any, Any]:
 
 
 def packed(groups: list[dict[str, Any]], state: dict[Any, Any]) -> dict[str, Any]:
-    """What torch's ``state_dict`` makes of groups and state, without calling any hooks."""
+    """A state dict of groups and state as torch makes it, without calling any hooks."""
     optimizer = types.SimpleNamespace(
         param_groups=groups,
         state=state,
@@ -308,14 +308,14 @@ def with_torchs_step(state_dict: dict[str, Any]) -> dict[int, dict[str, Any]]:
 
 
 def without_book(entries: Any) -> Any:
-    """The entries that torch's optimizers have, too; what is no dict, as it is."""
+    """The entries that torch's optimizers also have; a value that is no dict, unchanged."""
     if not isinstance(entries, dict):
         return entries
     return {name: value for name, value in entries.items() if name != BOOK}
 
 
 def cloned(entries: Any) -> Any:
-    """The same in tensors of their own; what is no dict, as it is."""
+    """The same entries with cloned tensors; a value that is no dict, unchanged."""
     if not isinstance(entries, dict):
         return entries
     return {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in entries.items()}

@@ -257,7 +257,7 @@ class SteppingOptimizer(PlanningOptimizer):
         return updated
 
     def _locals_moved(self) -> bool:
-        """Whether DTensors have other local tensors than those that the plan writes."""
+        """True if DTensors have other local tensors than those that the plan writes."""
         return any(
             local is not param
             and ((now := local_of(param)).data_ptr(), now.dtype) != (local.data_ptr(), local.dtype)

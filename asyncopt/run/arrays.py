@@ -35,7 +35,7 @@ def map_again(array: _Array) -> tuple[Any, ...] | None:
 
 
 def is_large(array: _Array) -> bool:
-    """Whether an array is copied to shared memory instead of into the pickle."""
+    """True if an array is copied to shared memory instead of into the pickle."""
     return _is_plain(array) and array.nbytes >= LARGE
 
 

@@ -76,7 +76,7 @@ def dumps(item: object) -> bytes:
 
 
 def main_is_file() -> bool:
-    """Whether worker processes can import the main module again, by its name or from its file."""
+    """True if worker processes can import the main module again, by its name or from its file."""
     main = sys.modules["__main__"]
     if getattr(getattr(main, "__spec__", None), "name", None) is not None:
         return True
@@ -137,7 +137,7 @@ def _by_value_if_unknown(module: str) -> Iterator[None]:
 
 @functools.cache
 def _can_be_imported(name: str) -> bool:
-    """Whether a top-level module that is loaded here is one that an import would find."""
+    """True if a top-level module that is loaded here is one that an import would find."""
     if name in ("__main__", "__mp_main__"):  # cloudpickle pickles these by value in any case
         return True
     here = getattr(sys.modules.get(name), "__spec__", None)

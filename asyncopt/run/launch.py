@@ -54,8 +54,8 @@ class Run:
         history: samples of the run over time.
         args: what the workers trained.
         transfers: what workers with devices did beside computing; None without devices.
-        failed_checkpoints: number of checkpoints that could not be written; each was a
-            RuntimeWarning.
+        failed_checkpoints: number of checkpoints that were skipped or could not be written; each
+            was a RuntimeWarning.
     """
 
     results: list[Any]
@@ -158,28 +158,30 @@ def launch(
     """Run ``fn(worker, *args)`` in several workers at once and wait for all of them.
 
     Every asyncopt optimizer in ``args``, also inside lists, tuples and dicts, is first moved to
-    shared memory with its parameters, unless it is there already. It moves to new memory if its
-    parameters were replaced or written since, or if there are more workers than before. However the
-    run ends, the optimizers' parameters in this process are then the newest whole version, and an
-    exception has a note that says after how many updates it ended the run. An optimizer of
-    torch's own in ``args`` is warned about: it would train without a sync.
+    shared memory with its parameters, unless it is there already. It is moved again if its
+    parameters were replaced since, if a replica's parameters were written here, or if the store has
+    too few slots. When the run ends, by return or by exception, the optimizers' parameters in this
+    process are the newest whole version, and an exception has a note with the number of updates.
+    ``launch`` warns of each optimizer of torch's own in ``args``, which would train without a sync.
 
     Processes start as spawned ones do: ``args`` must pickle, and a script must call ``launch``
     under ``if __name__ == "__main__":``. Functions and classes that a worker can import are sent by
     name. All others are sent by value, with the globals that they use: lambdas, closures, and what
     is defined in a notebook, in an interactive session, on stdin or under that ``if``. A worker's
     change to such a global stays in that worker, except what it writes to a tensor.
-    They are forks, though not of this process: the first launch starts a fork server that does
-    nothing but import torch and the modules of ``preload``, once for all workers of this launch and
-    the next ones, in any thread. It ends with this process, or by
-    :func:`asyncopt.stop_fork_server`. A change of the environment, of limits, of users or of
-    ``preload`` starts another; the last two are kept.
-    Tensors in ``args`` are moved to shared memory, with every view of them, so what one worker
-    writes to them all see, and this process too. They cannot be resized from then on, and numpy
-    arrays that were made of them before do not follow. Numpy arrays in ``args`` are copied to
-    shared memory once for all workers; what a worker writes to one stays in that worker. Nothing
-    is put in /dev/shm. Worker processes die with this one, whatever ends it, and ignore Ctrl-C,
-    which ends the run from here.
+
+    Workers are forked from a server process, not from this one. The first launch starts the server,
+    which only imports torch and the modules of ``preload``, once for all workers of this and later
+    launches, in any thread. It ends with this process, or by :func:`asyncopt.stop_fork_server`. A
+    change of the environment, of limits, of users or of ``preload`` starts another server; the last
+    two are kept. The kernel kills the workers when this process ends. Workers ignore Ctrl-C, which
+    ends the run from here.
+
+    Tensors in ``args`` are moved to shared memory, with every view of them: all workers and this
+    process see what one of them writes. They cannot be resized afterwards, and numpy arrays that
+    were made from them before keep the old memory. Numpy arrays in ``args`` are copied to shared
+    memory once for all workers; what a worker writes to one stays in that worker. Nothing is
+    created in /dev/shm.
 
     Threads take any ``fn``: each gets its own model and optimizer on the shared parameters, and all
     else in ``args`` as it is.
@@ -195,12 +197,13 @@ def launch(
     GPUs), numpy and Python. A stream depends on the root (``seed``, or one number that ``launch``
     draws from torch's global generator), the rank, and how many workers of that rank were lost
     before: ``numpy.random.SeedSequence(root, spawn_key=(rank, life))``. So ranks, launches and
-    replacements differ, and ``torch.manual_seed`` before a launch reproduces all of them, as far as
-    the order of updates does not matter. The streams begin with ``fn``; modules imported and
-    arguments unpickled before draw the same numbers in all workers of a run. A resumed worker takes
-    back the states of its generators with the batch at which its checkpoint was taken, and until
-    then has the stream of the new launch. Threads share the generators of this process, which
-    ``launch`` does not touch then: which numbers a thread draws depends on the others.
+    replacements draw different numbers, and ``torch.manual_seed`` before a launch reproduces them,
+    as far as they do not depend on the order of updates. Each stream begins when ``fn`` is called;
+    code that runs before, such as imports and unpickling, draws the same numbers in all workers of
+    a run. A resumed worker restores the states of its generators with the batch at which its
+    checkpoint was taken, and until then uses the stream of the new launch. Threads share the
+    generators of this process, which ``launch`` does not seed: the numbers that a thread draws
+    depend on the others.
 
     Args:
         fn: called with an ``asyncopt.run.Worker`` and ``args``. Processes pickle what it returns by
@@ -229,12 +232,11 @@ def launch(
             barrier.
         seed: root of the workers' random streams, an integer >= 0. None: one number that is drawn
             from torch's global generator.
-        preload: names of modules to import once, in the process that workers are forked from,
-            before the workers start: for what takes long to import. They must start no threads
-            and no CUDA, which is refused, and open no files or connections, which all workers would
-            share. A change of the file of a module named here, if this process has imported it,
-            starts another server; after changes of what it imports in turn, call
-            :func:`asyncopt.stop_fork_server`.
+        preload: names of modules that the fork server imports once for all workers, which saves
+            time where imports are slow. A module that starts a thread or CUDA is refused. A module
+            must not open files or connections, which all workers would share. If the file of a
+            named module changes that this process has imported, another server is started; if a
+            module changes that it imports in turn, call :func:`asyncopt.stop_fork_server`.
         on_failure: "raise": end the run; "continue": go on with the others, which meet at barriers
             without it; "restart": replace it.
         restarts: how often each worker is replaced at most; the next loss ends the run. A
@@ -264,7 +266,7 @@ def launch(
         KeyboardInterrupt: Ctrl-C; all workers have been ended. After a SIGTERM this process ends
             by it in the same order.
         SegmentError: there is no room for tensors and arrays in shared memory.
-        ImportError: a module of ``preload`` cannot be imported, or is not fit for it.
+        ImportError: a module of ``preload`` cannot be imported, or starts a thread or CUDA.
         RuntimeError: this is a daemonic process, such as a worker of ``multiprocessing.Pool``.
         TypeError, ValueError: an argument is wrong; nothing was started.
     """
@@ -362,7 +364,7 @@ def _as_note(error: BaseException) -> Iterator[None]:
 
 
 def _checkpoint_observer(plan: Plan, keepsakes: Keepsakes | None) -> list[CheckpointObserver]:
-    """The one that writes the checkpoints, if there are to be any."""
+    """The observer that writes checkpoints; none without ``checkpoint=``."""
     if plan.checkpoint is None or keepsakes is None:
         return []
     from asyncopt.run.checkpoint.observer import CheckpointObserver
@@ -371,7 +373,7 @@ def _checkpoint_observer(plan: Plan, keepsakes: Keepsakes | None) -> list[Checkp
 
 
 def _observers(plan: Plan) -> Iterator[Observer]:
-    """The other observers that the plan asks for; each is imported only then."""
+    """The other observers that the plan asks for; each is imported only when needed."""
     if plan.log_dir is not None:
         from asyncopt.run.telemetry.tensorboard import TensorBoard
 

@@ -44,7 +44,7 @@ class Errand:
     keepsakes: Keepsakes | None = None
     transfers: TransferLog | None = None
     seed: int | None = None
-    """Root of the random streams of worker processes; None: from the system, for each another."""
+    """Root of the random streams of worker processes; None: each draws its own from the system."""
     payload: Payload = field(default_factory=lambda: Payload("args"))
 
 
@@ -110,8 +110,8 @@ def live(
 ) -> None:
     """Take the errand, wait for the start, run it, and report what came of it.
 
-    ``fn`` begins at the start of ``stream``, whatever was imported or unpickled before; None leaves
-    the generators of the process as they are.
+    The generators of the process are seeded from ``stream`` just before ``fn`` is called; None
+    leaves them as they are.
 
     The words on the pipe, worker to launcher: ``("ready",)``, ``("barrier", timeout)``,
     ``("returned", when)``, ``("failed", when)``, where ``when`` is the machine's monotonic clock;

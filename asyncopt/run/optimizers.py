@@ -37,7 +37,7 @@ class SharedOptimizer(Protocol):
         """Move parameters and state into a store with room for ``workers``."""
 
     def _fits_store(self) -> bool:
-        """Whether the store is laid out for the parameters as they are now."""
+        """True if the store is laid out for the parameters as they are now."""
 
     def _share_again(self, workers: int) -> object:
         """Move parameters, as they are here, and state to a new store."""
@@ -78,8 +78,9 @@ def warn_of_unshared(args: tuple[Any, ...]) -> None:
 def share(optimizers: Sequence[SharedOptimizer], workers: int) -> None:
     """Move optimizers into stores with room for ``workers``.
 
-    One that has a store stays there, unless the store has fewer slots or the parameters here were
-    replaced or written since: then they move, as they are here, to a new store.
+    An optimizer that has a store stays there, unless the store has too few slots, the parameters
+    were replaced, or those of a replica were written since. Then the parameters, as they are here,
+    move to a new store.
 
     Raises:
         RuntimeError: a store that is to be replaced has other workers. Nothing was changed.
@@ -104,7 +105,7 @@ def share(optimizers: Sequence[SharedOptimizer], workers: int) -> None:
 
 
 def _refresh(name: str, optimizer: SharedOptimizer) -> bool:
-    """Bring a replica up to date; False, and no change, if it was written since it last was."""
+    """Bring a replica up to date; if it was written since, return False and change nothing."""
     if not optimizer.is_replica:
         return True
     segment, slot = optimizer.store.segment, optimizer._sharing.worker

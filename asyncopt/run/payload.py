@@ -1,12 +1,12 @@
-"""What worker processes are sent and send back: pickled, but for tensors and large arrays.
+"""Objects sent to worker processes and back: pickled, except for tensors and large arrays.
 
-Tensors that workers are sent are moved to shared memory, so parent and workers see what the others
-write to them. Numpy arrays are copied there once for all workers; see :mod:`asyncopt.run.arrays`.
-The memory is reached by descriptors alone: nothing is in /dev/shm, and the number of descriptors
-does not grow with that of tensors.
+Tensors that are sent to workers are moved to shared memory, so parent and workers see each other's
+writes. Numpy arrays are copied there once for all workers; see :mod:`asyncopt.run.arrays`. The
+memory is reached by descriptors alone: nothing is in /dev/shm, and the number of descriptors does
+not grow with that of tensors.
 
-A payload is two pickles: a list of the parts in shared memory, and what refers to them by their
-numbers.
+A payload is two pickles: a list of the parts in shared memory, and the object, which refers to them
+by number.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from asyncopt.store.moving import can_move, move
 
 __all__ = ["Payload", "dumps_reply", "load", "unpicklable"]
 
-# A tensor of at least so many bytes, and of at least this share of all, gets memory of its own:
-# that goes back to the system when the tensor is deleted, though others live on.
+# A tensor of at least LARGE bytes and at least this SHARE of all bytes gets a segment of its own,
+# which is freed with the tensor, while others are still in use.
 LARGE, SHARE = 1 << 20, 1 / 16
 
 
 class Payload:
-    """Sends the same objects to several processes, whose large parts share memory.
+    """The same objects for several processes, with their large parts in shared memory.
 
-    What the launching process writes to an array after the first process was started reaches no
-    worker.
+    Workers do not see what the launching process writes to an array after the first process was
+    started.
 
     Args:
-        name: of the objects, in messages.
+        name: name of the objects in messages.
     """
 
     def __init__(self, name: str) -> None:
@@ -55,7 +55,7 @@ class Payload:
         """Pickle an object for a process that is being spawned.
 
         Raises:
-            SegmentError: there is no room for its tensors and arrays; it says how much was asked.
+            SegmentError: there is no room for its tensors and arrays; the message has their bytes.
         """
         body = BytesIO()
         pickler = _Pickler(body)
@@ -77,9 +77,9 @@ class Payload:
 
 
 def dumps_reply(item: object) -> bytes:
-    """Pickle what goes back to the process that sent this one its work; tensors go by value.
+    """Pickle a reply to the process that sent this one its work; tensors go by value.
 
-    No descriptor is in it, so it outlives this process.
+    It contains no descriptor, so it stays valid when this process has ended.
     """
     return pickle.dumps([]) + dumps(item)
 
@@ -103,7 +103,7 @@ def unpicklable(parts: Mapping[str, object]) -> tuple[str, object] | None:
 def _move(storages: Sequence[torch.UntypedStorage]) -> None:
     """Move storages to shared memory.
 
-    Each segment is filled, and what was in it freed elsewhere, before the next one is allocated.
+    Each segment is filled, and the old memory of its parts freed, before the next is allocated.
     """
     total = sum(storage.nbytes() for storage in storages)
     is_alone = [s.nbytes() >= max(LARGE, SHARE * total) for s in storages]
@@ -118,7 +118,7 @@ def _move(storages: Sequence[torch.UntypedStorage]) -> None:
 
 
 class _Pickler(DefinitionPickler):
-    """Sets large parts aside.
+    """Pickler that sets large parts aside.
 
     Attributes:
         parts: storages and arrays, in the order of the numbers that stand for them.
@@ -168,12 +168,12 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _part(number: int) -> Any:
-    """Stands in a pickle for a part that was set aside; the unpickler replaces this function."""
+    """Placeholder in a pickle for a part that was set aside; the unpickler replaces it."""
     raise pickle.UnpicklingError(f"part {number} can be read by asyncopt.run.payload.load only")
 
 
 def _without_bits(tensor: Any) -> Any:
-    """What stands for a lazily conjugated or negated tensor: torch's reducer drops these bits."""
+    """The reduction of a lazily conjugated or negated tensor; torch's reducer drops these bits."""
     if tensor.layout is not torch.strided or not (tensor.is_conj() or tensor.is_neg()):
         return NotImplemented
     if tensor.requires_grad and not tensor.is_leaf:

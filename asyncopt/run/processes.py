@@ -26,8 +26,8 @@ class SpawnedMember(Member):
     Args:
         rank: its rank.
         plan: its threads and processors.
-        seed: root of the random stream of all that happens in the process before its job; None:
-            from the system.
+        seed: root of the random stream that the process uses before its job; None: drawn from the
+            system.
         job: makes what the process is to do, from its ends of the line and of the mailbox; that is
             pickled into it.
         fill: puts in the mailbox what it is sent, while descriptors can be handed to it.
@@ -134,7 +134,7 @@ class ProcessMember(SpawnedMember):
     Args:
         rank: its rank.
         errand: what it is to do; it is pickled when the process starts.
-        life: how many workers of this rank the run had before.
+        life: number of earlier workers of this rank in the run.
     """
 
     def __init__(self, rank: int, errand: Errand, life: int) -> None:

@@ -9,7 +9,7 @@ Python's own spawn start method, changed in five places, each for a reason:
 - ``fn`` and ``args`` travel through a mailbox instead of the start-up pipe. A pipe holds 64 KiB, so
   the parent would wait for each child's imports before it could start the next one; and what goes
   wrong while they are unpickled comes back as an exception instead of text on stderr;
-- the server tells when the child ends: a pipe that closes with the child, as Python has it, may be
+- the server reports the child's exit: Python's own way, a pipe that closes with the child, may be
   held open by processes that the child has started;
 - no resource tracker process is started if none runs: descriptors without names need none.
 """
@@ -35,7 +35,7 @@ __all__ = ["WorkerProcess", "refuse_daemons"]
 
 
 def refuse_daemons(more: str = "") -> None:
-    """Raise RuntimeError in a daemonic process, which multiprocessing lets start no others.
+    """Raise RuntimeError in a daemonic process, which must not start others in multiprocessing.
 
     Args:
         more: a further remedy.
@@ -50,7 +50,7 @@ def refuse_daemons(more: str = "") -> None:
 
 
 def _preparation(name: str) -> dict[str, Any]:
-    """What a child sets up first. It imports the main module if that has a file that exists."""
+    """Data for a child's setup. It imports the main module only if the file of that exists."""
     data: dict[str, Any] = spawn.get_preparation_data(name)
     if not main_is_file():
         data.pop("init_main_from_path", None)

@@ -41,8 +41,8 @@ def supervise(
     """Run the errand in as many workers as its plan says, and wait for all of them.
 
     Args:
-        hire: makes the worker of a rank, which had as many before it as the last argument says;
-            called again for each replacement.
+        hire: makes a worker from its rank, the errand and the number of earlier workers of that
+            rank; called again for each replacement.
         errand: what every worker does.
         optimizers: those among its arguments, shared.
         observers: what else looks at the run.

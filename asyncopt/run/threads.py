@@ -61,7 +61,7 @@ class ThreadMember(Member):
         rank: its rank.
         errand: what it is to do; optimizers in its ``args`` must be shared. Its seed is not used:
             all threads draw from the generators of this process.
-        life: how many workers of this rank the run had before; makes no difference.
+        life: number of earlier workers of this rank in the run; not used.
     """
 
     box: _Tray

@@ -40,7 +40,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
 
     Args:
         loss: ``"log_loss"``, ``"hinge"``, ``"squared_hinge"``, ``"modified_huber"`` (squared hinge
-            that is linear below a margin of -1, and so bears outliers; Zhang, ICML 2004),
+            that is linear below a margin of -1, so it is robust to outliers; Zhang, ICML 2004),
             ``"perceptron"`` (hinge with a margin of 0) or a `CustomLoss`.
         solver: ``"sgd"``: stochastic gradient descent; ``"dual"``: coordinate ascent in the dual
             problem (PASSCoDe, Hsieh et al., ICML 2015), for the losses that are built in, except
@@ -66,8 +66,8 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
             for each example so far). The others are one rate for all columns, after t examples:
             ``"constant"``: ``eta0``; ``"optimal"``: ``1 / (alpha * (t + t0))`` with
             ``t0 = alpha ** -0.75``, whatever ``eta0`` is; ``"invscaling"``:
-            ``eta0 / (t + 1) ** power_t``; ``"adaptive"``: ``eta0``, divided by 5, as long as it is
-            above 1e-6, instead of stopping by ``tol``; ``"inverse"``:
+            ``eta0 / (t + 1) ** power_t``; ``"adaptive"``: ``eta0``, which is divided by 5 where
+            ``tol`` would stop the fit, while it is above 1e-6; ``"inverse"``:
             ``eta0 / (1 + alpha * eta0 * t)`` (Bottou, 2012). By these the intercept learns as a
             column of typical values does, if these are below 1; scikit-learn slows it down, too.
         eta0: the learning rate at first. scikit-learn's default is 0.01, for rates that are the
@@ -76,7 +76,8 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         average: the model is the mean of the weights after each example (Polyak and Juditsky,
             1992), from the first one or, given a number, from that one on; of ``"sgd"`` but for
             ``"ftrl"``. Under ``"hogwild"`` and ``"replicated"`` no change is lost then.
-        max_iter: passes over the examples, at most. A fit that these end, and not ``tol``, warns.
+        max_iter: largest number of passes over the examples. A fit that reaches it before ``tol``
+            is met warns.
         tol: stop after ``n_iter_no_change`` passes in which the mean loss did not fall by this;
             None: make ``max_iter`` passes, and do not warn. Other solvers than ``"sgd"``: stop
             after a pass in which no weight moved by more than this share of the largest one.

@@ -1,4 +1,4 @@
-"""When the passes of a fit end, and the warning where they end too early."""
+"""Stopping criteria of fits, and the warning if ``max_iter`` ends one first."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Plateau:
 
     Args:
         tol: a score makes progress if it exceeds the best one by more than this.
-        passes: without progress, after which it is enough.
+        passes: number of passes in a row without progress that end training.
     """
 
     def __init__(self, tol: float, passes: int) -> None:
@@ -31,13 +31,13 @@ class Plateau:
         self.best = -np.inf
 
     def reached(self, score: float) -> bool:
-        """Whether that was enough; called after each pass. NaN is no progress."""
+        """True if training should end; called after each pass. NaN is no progress."""
         self._waited = 0 if score > self.best + self._tol else self._waited + 1
         self.best = max(self.best, score)
         return self._waited >= self._passes
 
     def start_over(self) -> None:
-        """Forget the passes that were counted, not the best score."""
+        """Reset the count of passes, not the best score."""
         self._waited = 0
 
 
@@ -65,11 +65,11 @@ class Patience:
 
     @property
     def looks(self) -> bool:
-        """Whether there is anything to score."""
+        """True if scores are needed."""
         return self._plateau is not None
 
     def ends(self, state: State, loss: float) -> bool:
-        """Whether that was enough; called after each pass."""
+        """True if training should end; called after each pass."""
         assert self._plateau is not None
         score = self._score(state, loss)
         if self._keep_best and score > self._plateau.best:
@@ -77,12 +77,12 @@ class Patience:
         return self._plateau.reached(score)
 
     def start_over(self) -> None:
-        """Be as patient again, with a lower learning rate."""
+        """Reset the count of passes; called after the learning rate was lowered."""
         assert self._plateau is not None
         self._plateau.start_over()
 
     def settle(self, state: State) -> bool:
-        """Go back to the best model, if it was kept; returns whether it was."""
+        """Restore the best model if it was kept; returns whether it was."""
         if self._kept is None:
             return False
         vars(state).update(vars(self._kept), t=state.t)
@@ -103,11 +103,11 @@ class Rest:
 
     @property
     def looks(self) -> bool:
-        """Whether there is anything to compare."""
+        """True if there is a criterion."""
         return self._tol is not None
 
     def ends(self, state: State, loss: float) -> bool:
-        """Whether that was enough; called after each pass in which weights may move."""
+        """True if training should end; called after each pass in which weights may move."""
         assert self._tol is not None
         moved = np.abs(state.weights - self._before).max(initial=0)
         self._before = state.weights.copy()
@@ -119,8 +119,8 @@ class Rest:
 
 
 def at_rest(now: npt.NDArray[Any], before: npt.NDArray[Any], tol: float) -> bool:
-    """Whether numbers moved by at most ``tol`` of their Euclidean norm."""
-    with np.errstate(over="ignore", invalid="ignore"):  # the caller looks for what is not finite
+    """True if numbers moved by at most ``tol`` of their Euclidean norm."""
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller checks that all are finite
         return bool(np.linalg.norm(now - before) <= tol * np.linalg.norm(now))
 
 

@@ -24,7 +24,7 @@ UNLABELLED = -1
 ROUNDING = 1e-6
 """Relative: what float32 may have lost."""
 LOOKS = 10
-"""Passes from one look at how far shares move to the next: looking takes half as long as a pass."""
+"""Passes between checks of how far shares move; a check takes half as long as a pass."""
 HEAVIEST = 1e30
 """Times the median: an edge that must not be cut may be given any weight."""
 
@@ -54,9 +54,10 @@ class GraphCut(BaseEstimator):  # type: ignore[misc]
         eta0: the learning rate of the first pass: an edge of the median weight moves the shares of
             its ends by at most half of it.
         decay: of each pass after it: that of pass n is ``eta0 * decay ** n``.
-        max_iter: passes over the edges, at most. A fit that these end, and not ``tol``, warns.
-        tol: stop when no share moved by more than this in a pass, of which every tenth is looked
-            at and the last; None: make ``max_iter`` passes, and do not warn.
+        max_iter: largest number of passes over the edges. A fit that reaches it before ``tol`` is
+            met warns.
+        tol: stop when no share moved by more than this in a pass, checked in every tenth pass and
+            in the last; None: make ``max_iter`` passes, and do not warn.
         sync: how threads share the vertices: "hogwild", "striped", "mutex", or "ordered", which
             gives the same bits whatever the number of threads.
         n_threads: that train.
@@ -68,7 +69,7 @@ class GraphCut(BaseEstimator):  # type: ignore[misc]
         classes_: the labels, sorted.
         cut_: weight of the edges between different classes in ``transduction_``.
         objective_: what ``label_distributions_`` cost; at most ``cut_``.
-        n_iter_: passes made; no more once every edge's ends are alike.
+        n_iter_: passes made; fewer than ``max_iter`` also if every edge's ends became alike.
         n_features_in_: vertices.
     """
 
@@ -196,7 +197,7 @@ class GraphCut(BaseEstimator):  # type: ignore[misc]
         """Move the shares of those not labelled.
 
         Returns:
-            The number of passes, and whether the shares came to rest or need not.
+            The number of passes, and whether ``tol`` was met or is None.
         """
         tails, heads = edges.coords
         free = ~(labelled[tails] & labelled[heads])

@@ -30,10 +30,10 @@ class _Defaults(NamedTuple):
 
 
 DEFAULTS = {"squared_error": _Defaults(0.1, 0.03), "bpr": _Defaults(0.02, 0.15)}
-"""Chosen by what was held out of several sets: ``benches/test_bpr_defaults.py``."""
+"""Chosen on held-out data of several sets: ``benches/test_bpr_defaults.py``."""
 DECAY = 0.95
 LOOKS = 5
-"""Passes from one look at how far factors move to the next."""
+"""Passes between checks of how far factors move."""
 
 
 class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
@@ -51,16 +51,17 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
             likes, and compares it with an item drawn evenly from those that the user does not.
         n_factors: of each user and item, k. Rows of k + 2 floats are padded to a multiple of 16.
         regularization: half of it times the squares of the factors and biases of an entry is added
-            to the entry's loss. None: 0.1 for "squared_error", 0.02 for "bpr". The fewer entries a
-            user or item has, the more it should be.
+            to the entry's loss. None: 0.1 for "squared_error", 0.02 for "bpr". Raise it if users or
+            items have few entries.
         eta0: the learning rate of the first pass. None: 0.03 for "squared_error", which suits
             ratings whose deviation is about 1, and 0.15 for "bpr".
-        decay: the learning rate of pass n is ``eta0 * decay ** n``. None: 0.95 in `fit`, which so
-            comes to rest, and 1 in `partial_fit`, which may go on.
-        max_iter: passes over the entries, at most. A fit that these end, and not ``tol``, warns.
+        decay: the learning rate of pass n is ``eta0 * decay ** n``. None: 0.95 in `fit`, so that it
+            converges, and 1 in `partial_fit`.
+        max_iter: largest number of passes over the entries. A fit that reaches it before ``tol`` is
+            met warns.
         tol: stop when the users' and items' factors and biases each moved by at most this share of
-            their Euclidean norm in a pass, of which every fifth is looked at and the last; None:
-            make ``max_iter`` passes, and do not warn.
+            their Euclidean norm in a pass, checked in every fifth pass and in the last; None: make
+            ``max_iter`` passes, and do not warn.
         init_scale: factors begin as normal numbers of this standard deviation over ``sqrt(k)``.
         sync: how threads share the factors: "hogwild", "atomic", "mutex", or "ordered", which
             gives the same bits whatever the number of threads; not for "bpr", whose drawn items

@@ -73,7 +73,7 @@ class Settings(NamedTuple):
     epsilon: float
     power: float = 1.0
     divides: bool = False
-    """Whether the learning rate is divided where passes make no progress, instead of ending."""
+    """True: where passes make no progress, divide the learning rate instead of ending."""
     nesterov: bool = False
     average: int = 0
     """The example with which the mean of the weights begins; 0: they are not averaged."""
@@ -170,7 +170,7 @@ def real(name: str, value: Any, low: float, high: float = math.inf, open_: bool 
 def real_or_none(
     name: str, value: Any, low: float, high: float = math.inf, open_: bool = False
 ) -> None:
-    """As `real`, but None is right, too."""
+    """Raises ValueError unless an argument is None or as `real` requires."""
     if value is not None:
         real(name, value, low, high, open_)
 

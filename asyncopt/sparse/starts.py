@@ -20,7 +20,7 @@ def check_start(
     intercept_init: Any,
     afresh: bool,
 ) -> npt.NDArray[np.float32] | None:
-    """The weights that a fit was told to start from.
+    """The weights that a fit starts from, of ``coef_init`` and ``intercept_init``.
 
     Args:
         estimator: with checked parameters.

@@ -43,23 +43,23 @@ class State:
 
     @property
     def coefficients(self) -> npt.NDArray[np.float64]:
-        """What to predict by: the mean of the weights, if there is one."""
+        """The weights to predict with: their mean, if there is one."""
         weights = self.weights.astype(np.float64)
         return weights - self.sums / self.averaged if self.averaged else weights
 
     @property
     def finite(self) -> bool:
-        """Whether all its numbers are."""
+        """True if all its numbers are finite."""
         return all(np.isfinite(each).all() for each in (self.weights, self.squares, self.sums))
 
     def load(self, trainer: _core.LinearTrainer, examples: Examples) -> None:
-        """Give the engine what it keeps of the examples' columns; units are 1 if it has squares."""
+        """Copy the examples' columns to the engine; units are 1 if it has squares."""
         for name in ("weights", "squares", "sums"):
             if len(kept := getattr(trainer, name)):
                 kept[:] = getattr(self, name)[examples.columns_by_frequency] / examples.units
 
     def save(self, trainer: _core.LinearTrainer, examples: Examples) -> None:
-        """Take it back."""
+        """Copy the examples' columns back from the engine."""
         for name in ("weights", "squares", "sums"):
             if len(kept := getattr(trainer, name)):
                 getattr(self, name)[examples.columns_by_frequency] = kept * examples.units

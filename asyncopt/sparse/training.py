@@ -25,7 +25,7 @@ BESIDE = 0.1
 """What is left of a step along the gradient in one of the dual, which knows the columns beside.
 With 0 four threads diverged on dense rows; with 1 two took 1.4 times one's passes on text."""
 DIVISOR, LOWEST = 5, 1e-6
-"""Of the learning rate ``"adaptive"``: scikit-learn's."""
+"""The divisor and the smallest value of the learning rate ``"adaptive"``, as in scikit-learn."""
 STEEPEST = 1e30
 """Curvature: products with a learning rate and a number of examples fit float32."""
 
@@ -67,7 +67,7 @@ def train(
             and the mean loss.
 
     Returns:
-        The number of passes, and whether ``patience`` ended them or there was nothing to wait for.
+        The number of passes, and whether ``patience`` ended them or has no criterion.
 
     Raises:
         ValueError: the weights, or the losses, are not finite any more.

@@ -116,11 +116,11 @@ class WorkerLedger:
     staleness: Histogram
 
     def __add__(self, other: WorkerLedger) -> WorkerLedger:
-        """Both counts together, of the slot and process of `other`."""
+        """The sum of both counts, with the slot and process of `other`."""
         return _combined(operator.add, other, self)
 
     def __sub__(self, other: WorkerLedger) -> WorkerLedger:
-        """What was counted since `other`, an earlier snapshot of the same slot."""
+        """The counts since `other`, an earlier snapshot of the same slot."""
         return _combined(operator.sub, self, other)
 
 
@@ -201,7 +201,7 @@ class Ledger:
         )
 
     def __str__(self) -> str:
-        """What was pushed, and what races and locks cost, in a line."""
+        """The counts of pushes, races and locks, in one line."""
         late = self.staleness
         lost = "not counted" if self.lost_updates is None else f"{self.lost_updates:,}"
         unfinished = f", {self.unfinished:,} pushes unfinished" if self.unfinished else ""

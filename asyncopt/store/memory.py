@@ -1,6 +1,6 @@
 """Memory that processes share: allocated whole, sealed, reached by descriptor alone.
 
-A tensor in such memory has a storage of exactly its own bytes (:func:`tensor_in`). Whatever saves,
+A tensor in such memory has a storage of exactly its own bytes (:func:`tensor_in`). Code that saves,
 pickles or copies the tensor sees these bytes and nothing else of the segment. A tensor that is sent
 to a worker process still travels as a place in the segment, without a copy.
 """
@@ -76,7 +76,7 @@ class SharedStorage(torch.UntypedStorage):
 
     Attributes:
         memory: uint8, the whole mapped segment.
-        offset: where the bytes begin in it.
+        offset: of the tensor's first byte in it.
     """
 
     memory: torch.Tensor
@@ -95,7 +95,7 @@ class SharedStorage(torch.UntypedStorage):
         return torch.UntypedStorage(self.nbytes(), device=self.device).copy_(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """By value; a process that is being spawned gets the place in the segment instead."""
+        """Pickle by value; a process that is being spawned gets the place in the segment."""
         copy = torch.empty(0, dtype=torch.uint8, device="cpu").set_(self.clone())
         return torch.Tensor.untyped_storage, (copy,)
 
@@ -140,7 +140,7 @@ ForkingPickler.register(SharedStorage, _reduce)
 
 
 def lay_out(sizes: Iterable[int]) -> tuple[list[int], int]:
-    """Where parts of these sizes in bytes begin in one segment, and how large that is."""
+    """Offsets of parts of these sizes (bytes) in one segment, and the size of the segment."""
     offsets, end = [], 0
     for nbytes in sizes:
         offsets.append(end)

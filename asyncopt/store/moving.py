@@ -51,13 +51,13 @@ def move(storage: torch.UntypedStorage, memory: torch.Tensor, offset: int) -> No
 
 
 def can_move() -> bool:
-    """Whether the running torch keeps a storage's data pointer as :func:`move` expects it."""
+    """True if the running torch keeps a storage's data pointer as :func:`move` expects it."""
     return _place() is not None
 
 
 @functools.cache
 def _place() -> int | None:
-    """Which word of a StorageImpl its DataPtr begins at; None if a trial does not bear it out."""
+    """Index of the word at which a StorageImpl has its DataPtr; None if a trial move fails."""
     mine = torch.zeros(64, dtype=torch.uint8, device="cpu").untyped_storage()
     words, address = list(_words(mine, 0, _WORDS)), mine.data_ptr()
     if words.count(address) != 2:
@@ -84,7 +84,7 @@ def _words(storage: torch.UntypedStorage, place: int, count: int) -> ctypes.Arra
 
 
 def _is_allocated(storage: torch.UntypedStorage, place: int) -> bool:
-    """Whether the bytes come from torch's allocator, which frees them by their address."""
+    """True if the bytes come from torch's allocator, which frees them by their address."""
     pointer = _words(storage, place, _POINTER)
     return pointer[_ADDRESS] == pointer[_CONTEXT]
 

@@ -97,7 +97,7 @@ class Preparer {
     open_book(group, block, base, task);
   }
 
-  // What the task prepared last points to; overwritten by one with other coefficients.
+  // The record that the last prepared task points to; overwritten by one with other coefficients.
   const Record& record() const { return record_; }
 
  private:
@@ -166,7 +166,7 @@ class Preparer {
   Record record_;
 };
 
-// What updates elements under locks. Each call is made while an object that
+// A visitor that updates elements under locks. Each call is made while an object that
 // hold(update, offset, n, tally) returned exists, and concerns one row or reach(update, offset, n)
 // elements. Only hold() throws, before anything is written.
 template <class Each>

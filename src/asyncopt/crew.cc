@@ -57,7 +57,7 @@ bool share_tasks(std::size_t threads, std::size_t tasks, std::span<const std::si
         others.emplace_back(run, rank, nullptr);
         placement.put(others.back().native_handle(), rank);
       }
-    } catch (...) {  // no more threads can be had: those that began would do all of the work first
+    } catch (...) {  // a thread failed to start: the others would do all of the work before the end
       shared.stop();
       throw;
     }

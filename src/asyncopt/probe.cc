@@ -95,7 +95,7 @@ void duet(const Processors& processors, Act act) {
     const std::jthread other(run, 1u);  // joined when this goes
     try {
       std::jthread(run, 0u).join();
-    } catch (...) {  // no second thread can be had
+    } catch (...) {  // the second thread failed to start
       baton.leave();
       throw;
     }

@@ -85,7 +85,7 @@ void forget_given_up(Unfinished& unfinished, const Push& push) {
       if (block.grad != nullptr && unfinished.is_closed(block.param)) return unfinished.clear();
 }
 
-// What the message of a LockTimeout adds, after the ledger has the push that is unfinished now.
+// Counts a push that is unfinished now in the ledger; returns what the LockTimeout's message adds.
 std::string outcome(WorkerSlot& slot, Unfinished* unfinished, bool was_interrupted, bool in_parts) {
   if (unfinished == nullptr) {
     if (!in_parts) return "";

@@ -57,9 +57,9 @@ struct Push {
   // No step: the rows that blocks name, or all, are paid what they owe. Not counted as a push.
   bool catch_up = false;
   Part part = Part::whole;
-  // The worker's, kept between its pushes. A push that a LockTimeout ends in the middle notes here
-  // what it has done, and the next one does the rest. Null: what it has done stays, and whoever
-  // repeats the push applies that part twice.
+  // The worker's, kept between its pushes. A push that a LockTimeout ends in the middle records its
+  // progress here, and the next one does the rest. Null: the part that was written stays, and a
+  // repeated push applies it twice.
   Unfinished* unfinished = nullptr;
 };
 

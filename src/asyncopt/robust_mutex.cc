@@ -76,12 +76,12 @@ bool RobustMutex::lock(std::uint64_t timeout_ns, Tally& tally) {
   if (error == ETIMEDOUT) time_out(before, "held by");
   const bool told = error == EOWNERDEAD;
   check(told ? pthread_mutex_consistent(&mutex) : error, "a shared lock cannot be taken");
-  // Only the thread that held the lock is dead for sure. The name stays until the others are too,
-  // so that whoever comes next, and is not told of the death, waits for them as well.
+  // Only the thread that held the lock is certainly dead. `owner` stays set until the other threads
+  // of its process are dead too, so that the next caller, which gets no EOWNERDEAD, also waits.
   if (before != ProcessId() && before != ProcessId::mine() &&
       !wait_until_gone(before, timeout_ns)) {
     pthread_mutex_unlock(&mutex);
-    time_out(before, "left by a thread that died in the living");
+    time_out(before, "held by a dead thread of the running");
   }
   const bool repaired = told || before != ProcessId();
   if (repaired) ++tally.repairs;

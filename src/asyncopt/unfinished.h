@@ -30,7 +30,7 @@ class Unfinished {
     std::vector<Range> done;   // sorted and disjoint
 
     bool has(std::size_t element) const { return run(element).is_done; }
-    // Whether an element is done, and how many from it on are alike.
+    // State of an element, and the number of elements from it on that have the same.
     struct Run {
       bool is_done;
       std::size_t length;
@@ -39,7 +39,7 @@ class Unfinished {
     void add(std::vector<Range> more);
   };
 
-  // Whether a push was interrupted, after it had counted a step or updated an element.
+  // True if a push was interrupted, after it had counted a step or updated an element.
   bool is_interrupted() const { return interrupted_; }
   // Elements that the interrupted push has updated in tensors that it had begun and not finished.
   std::size_t elements() const;

@@ -36,7 +36,7 @@ class Recorder:
 
     @property
     def has_started(self) -> bool:
-        """Whether there is anything to tell of."""
+        """True once :meth:`start` was called."""
         return self._sampler is not None
 
     def start(self, view: RunView) -> None:

@@ -21,7 +21,7 @@ __all__ = ["MovieLens", "movielens"]
 
 
 class Titles(NamedTuple):
-    """Where an archive has its films, in lines of item, title and more."""
+    """Place and format of an archive's films: lines of item, title and more."""
 
     member: str
     delimiter: str
@@ -30,7 +30,7 @@ class Titles(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Where an archive has its ratings, in lines of user, item, rating, time; and its films."""
+    """Place and format of an archive's ratings, lines of user, item, rating, time; and films."""
 
     member: str
     delimiter: bytes

@@ -51,7 +51,8 @@ struct ModifiedHuber {
   }
 };
 
-// Rosenblatt, Psychological Review 1958. A margin of 0 is wrong, so that weights of 0 move.
+// Rosenblatt, Psychological Review 1958. A margin of 0 counts as an error, so that weights of 0
+// move.
 struct Perceptron {
   static constexpr const char* name = "perceptron";
   static constexpr float curvature = 1;

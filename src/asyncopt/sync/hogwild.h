@@ -25,8 +25,8 @@
 //                       factor 1 + rho and eps a push, as in a serial run
 //   row-wise            sqrt(width) times the bound of the rule; Adagrad: twice that
 //
-// Bounded is not right: a second moment that lost its largest update is too small, and steps are
-// then nearer to the bound until the first moment has decayed.
+// A bounded step may still be wrong: a second moment that lost its largest update is too small, and
+// steps are then nearer to the bound until the first moment has decayed.
 //
 // With `audit`, every store is a compare-exchange whose failure drops the update of that value and
 // counts it: the ledger then says exactly how many element updates the race cost.
