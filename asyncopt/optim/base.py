@@ -14,7 +14,6 @@ from asyncopt.optim.apart import Replica
 from asyncopt.optim.catch_up import check_sparse_updates
 from asyncopt.optim.checks import check_hyper
 from asyncopt.optim.delay import Delay, check_delay_options
-from asyncopt.optim.kernels import syncs
 from asyncopt.optim.planning import unwrapped
 from asyncopt.optim.sharing import Sharing, alias, layout_of
 from asyncopt.optim.state import BOOK, cloned, loaded, packed, with_torchs_step, without_book
@@ -120,8 +119,6 @@ class Optimizer(SteppingOptimizer):
 
     def _check_options(self) -> None:
         """Raises ValueError for an unknown option, or for options that exclude each other."""
-        if self.sync not in tuple(syncs()):
-            raise ValueError(f"sync: expected one of {', '.join(syncs())}; got {self.sync!r}")
         if self.audit and self.sync != "hogwild":
             raise ValueError(
                 f"audit: expected sync='hogwild' (no other loses updates), got {self.sync!r}"
@@ -494,6 +491,6 @@ class Optimizer(SteppingOptimizer):
 
 #: Attributes that a copy has from its original.
 _COPIED = (
-    *("sync", "audit", "state_dtype", "nonfinite", "staleness_lr", "delay_compensation"),
+    *("_sync", "audit", "state_dtype", "nonfinite", "staleness_lr", "delay_compensation"),
     *("sparse_updates", "rowwise", "_flat_grads", "_seed", "_skipped"),
 )

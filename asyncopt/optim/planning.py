@@ -25,6 +25,7 @@ from asyncopt.optim.state import (
     new_state_tensors,
     reusable,
 )
+from asyncopt.store.moving import keep_addresses
 
 __all__ = ["PlanningOptimizer", "unwrapped"]
 
@@ -50,7 +51,7 @@ class PlanningOptimizer(torch.optim.Optimizer):
     #: Whether the parameters are private copies under any sync, as a worker with a device has them.
     _is_apart = False
 
-    sync: str
+    _sync: str
     audit: bool
     state_dtype: torch.dtype | None
     sparse_updates: str
@@ -60,6 +61,22 @@ class PlanningOptimizer(torch.optim.Optimizer):
     _sharing: Sharing | None
     _skipped: int
     _step_supports_amp_scaling: bool
+
+    @property
+    def sync(self) -> str:
+        """How an update is written to a store. It can be set while the optimizer has none."""
+        return self._sync
+
+    @sync.setter
+    def sync(self, name: str) -> None:
+        if name not in tuple(syncs()):
+            raise ValueError(f"sync: expected one of {', '.join(syncs())}; got {name!r}")
+        if getattr(self, "_sharing", None) is not None and name != self._sync:
+            raise RuntimeError(
+                f"sync: expected {self._sync!r}, as the optimizer's store was made for it, got "
+                f"{name!r}; call unshare() first"
+            )
+        self._sync = name
 
     # --- What a rule defines -------------------------------------------------------------------
 
@@ -320,8 +337,14 @@ class PlanningOptimizer(torch.optim.Optimizer):
         self._rules: list[str] = []
         self._large = False
 
+    def forget_addresses(self) -> None:
+        """Make the next step look up where its tensors lie; a store's stay where they are."""
+        if self._sharing is None:
+            self._forget_plan()
+
     @torch.no_grad()
     def _make_plan(self) -> _core.Plan:
+        keep_addresses(self)
         sharing = self._sharing
         params = list(self._all_params())
         check_device(params)

@@ -77,11 +77,12 @@ class SGD(Optimizer, torch.optim.SGD):
         """State as in torch: no step is kept, and no momentum buffer before the first one."""
         kept = {}
         for index, each in super()._saved_state(saved).items():
+            shown = each
             if isinstance(index, int) and isinstance(each, dict):
                 hidden = ("step", "momentum_buffer") if each.get("step") == 0 else ("step",)
-                each = {name: value for name, value in each.items() if name not in hidden}
-            if each != {}:
-                kept[index] = each
+                shown = {name: value for name, value in each.items() if name not in hidden}
+            if shown != {} or saved["state"][index] == {}:  # a user has looked it up
+                kept[index] = shown
         return kept
 
 
@@ -377,7 +378,8 @@ class ASGD(Optimizer, torch.optim.ASGD):
     ) -> None:
         if options.get("staleness_lr") is not None:  # eta is state, of all workers
             raise ValueError("staleness_lr: expected None for ASGD; use SGD with an AveragedModel")
-        if not lambd >= 0:  # torch does not check it: the decay would become growth
+        # torch does not check it: the decay would become growth.
+        if hasattr(lambd, "__float__") and not lambd >= 0:
             raise ValueError(f"lambd: expected a number >= 0, got {lambd!r}")
         super().__init__(
             params,

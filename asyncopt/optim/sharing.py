@@ -35,6 +35,10 @@ class Sharing:
         store: the store.
         layout: the layout that it was made with.
 
+    Attributes:
+        worker: the number of the slot; 0 is that of the process that made the store.
+        is_in_run: whether a launch of this process is training it.
+
     Raises:
         SegmentError: all worker slots are taken, or the store was made with another layout.
     """
@@ -45,6 +49,7 @@ class Sharing:
         self.store = store
         self.layout = layout
         self.worker = store.segment.claim_worker()
+        self.is_in_run = False  # of launch, which would lose its store
         self.release = weakref.finalize(self, store.segment.release_worker, self.worker)
 
     def param(self, place: Place) -> torch.Tensor:
@@ -72,6 +77,11 @@ class Sharing:
         Args:
             name: what was called, for the message.
         """
+        if self.is_in_run:
+            raise RuntimeError(
+                f"{name}: expected an optimizer that no launch is training, got one in a running "
+                "launch (of another thread?); wait for its end, or use a copy of the model"
+            )
         if self.worker != 0:
             raise RuntimeError(
                 f"{name}: expected the process (or thread) that shared the optimizer, got worker "

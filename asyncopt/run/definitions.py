@@ -89,6 +89,8 @@ def _is_in_main_file(item: _Definition) -> bool:
     if item.__module__ != "__main__" or not main_is_file():
         return False
     found: Any = sys.modules["__main__"]
+    if item.__qualname__.partition(".")[0] in _guarded_names(getattr(found, "__file__", "")):
+        return False
     for name in item.__qualname__.split("."):
         found = getattr(found, name, None)
     return found is item and not any(map(_is_left_out, [item, *vars(item).values()]))
@@ -106,26 +108,59 @@ def _is_left_out(part: object) -> bool:
     return any(code.co_firstlineno in lines for lines in _guarded(code.co_filename))
 
 
-@functools.cache
 def _guarded(file: str) -> list[range]:
     """The lines of a script that run only if it is the main module."""
-    try:
-        body = ast.parse(Path(file).read_bytes()).body
-    except (OSError, SyntaxError, ValueError):
-        return []
     return [
         range(statement.lineno, (statement.end_lineno or statement.lineno) + 1)
-        for statement in body
-        if isinstance(statement, ast.If)
-        and {"__name__", "__main__"} <= set(re.findall(r"\w+", ast.unparse(statement.test)))
+        for statement in _statements(file)
+        if _is_guard(statement)
     ]
+
+
+@functools.cache
+def _guarded_names(file: str) -> frozenset[str]:
+    """The names that a script defines only if it is the main module."""
+    every = _statements(file)
+    guarded = [_names(statement) for statement in every if _is_guard(statement)]
+    others = [_names(statement) for statement in every if not _is_guard(statement)]
+    return frozenset().union(*guarded).difference(*others)
+
+
+@functools.cache
+def _statements(file: str) -> list[ast.stmt]:
+    try:
+        return ast.parse(Path(file).read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return []
+
+
+def _is_guard(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and {"__name__", "__main__"} <= set(
+        re.findall(r"\w+", ast.unparse(statement.test))
+    )
+
+
+def _names(statement: ast.stmt) -> set[str]:
+    """What a statement of a module may define: functions, classes and variables."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        return {statement.name}
+    return {
+        node.id if isinstance(node, ast.Name) else node.name
+        for node in ast.walk(statement)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    }
 
 
 @contextlib.contextmanager
 def _by_value_if_unknown(module: str) -> Iterator[None]:
     """Context in which cloudpickle takes a module by value if workers could not import it."""
     loaded = sys.modules.get(module)
-    if loaded is None or _can_be_imported(module.partition(".")[0]):
+    if (
+        loaded is None
+        or module in cloudpickle.list_registry_pickle_by_value()  # by the user
+        or _can_be_imported(module.partition(".")[0])
+    ):
         yield
         return
     cloudpickle.register_pickle_by_value(loaded)

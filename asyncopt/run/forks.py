@@ -179,13 +179,13 @@ def _import(names: Sequence[str]) -> ImportError | None:
     for name in names:
         try:
             importlib.import_module(name)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             problem = ImportError(
                 f"preload: expected modules that a new process can import, got {name!r}, which "
-                f"raised {type(error).__name__}: {error}",
+                f"raised {_last_lines(traceback.format_exception_only(error))}",
                 name=name,
             )
-            problem.add_note("".join(traceback.format_exception(error)).strip())
+            problem.add_note(_last_lines(traceback.format_exception(error)))
             return problem
         found = "CUDA" if torch.cuda.is_initialized() else "a thread" if _has_threads() else ""
         if found:
@@ -195,6 +195,11 @@ def _import(names: Sequence[str]) -> ImportError | None:
                 name=name,
             )
     return None
+
+
+def _last_lines(lines: Sequence[str]) -> str:
+    """The end of a text, short enough for a record."""
+    return "".join(lines).strip()[-RECORD // 16 :]
 
 
 def _has_threads() -> bool:

@@ -18,7 +18,7 @@ from asyncopt.run.checkpoint import save
 from asyncopt.run.checkpoint.keepsakes import Keepsakes
 from asyncopt.run.life import Errand
 from asyncopt.run.observe import Observer
-from asyncopt.run.optimizers import SharedOptimizer, find_optimizers, share, warn_of_unshared
+from asyncopt.run.optimizers import SharedOptimizer, find_optimizers, shared, warn_of_unshared
 from asyncopt.run.outcome import Loss
 from asyncopt.run.plan import Plan
 from asyncopt.run.processes import ProcessMember
@@ -117,12 +117,12 @@ class Run:
             f"{rank} ({times}x)" if times > 1 else str(rank)
             for rank, times in sorted(Counter(loss.rank for loss in self.losses).items())
         )
-        again = sum(loss.batch is not None for loss in self.losses)
+        broken = sum(loss.batch is not None for loss in self.losses)
         repairs = sum(loss.repairs for loss in self.losses)
         return (
             f"{done}\n{_counted(len(self.losses), 'worker')} lost (rank {who}), "
-            f"{sum(self.restarts)} replaced; {_counted(again, 'batch', 'batches')} handed out "
-            f"again, {_counted(repairs, 'lock')} repaired"
+            f"{sum(self.restarts)} replaced; {_counted(broken, 'batch', 'batches')} interrupted, "
+            f"{_counted(repairs, 'lock')} repaired"
         )
 
 
@@ -238,7 +238,8 @@ def launch(
             named module changes that this process has imported, another server is started; if a
             module changes that it imports in turn, call :func:`asyncopt.stop_fork_server`.
         on_failure: "raise": end the run; "continue": go on with the others, which meet at barriers
-            without it; "restart": replace it.
+            without it (under ``dispatch="static"`` the rest of its batches is not trained; under
+            ``"dynamic"`` others take them); "restart": replace it.
         restarts: how often each worker is replaced at most; the next loss ends the run. A
             replacement starts 0.1 s after the loss, and twice as long, up to 5 s, after each
             further loss without progress in between.
@@ -314,24 +315,23 @@ def launch(
     warn_of_unshared(args)
     if plan.devices is not None:
         _check_for_devices(optimizers)
-    share(optimizers, plan.workers)
-
+    member = ProcessMember if mode == "process" else ThreadMember
+    threads = torch_threads(plan.threads) if mode == "thread" else contextlib.nullcontext()
     transfers = None if plan.devices is None else TransferLog(plan.workers)
-    root = draw_root() if mode == "process" and plan.seed is None else plan.seed
-    errand = Errand(fn, args, Board(plan.workers), plan, keepsakes, transfers, root)
-    try:
-        if mode == "process":
-            outcome = supervise(ProcessMember, errand, optimizers, observers)
-        else:
-            with torch_threads(plan.threads):
-                outcome = supervise(ThreadMember, errand, optimizers, observers)
-    except BaseException as error:
-        with _as_note(error):
-            _bring_up_to_date(optimizers)
-        if recorder.has_started:
-            error.add_note(f"The run ended after {_counted(recorder.ledger().pushes, 'update')}.")
-        raise
-    _bring_up_to_date(optimizers)
+    with shared(optimizers, plan.workers):
+        root = draw_root() if mode == "process" and plan.seed is None else plan.seed
+        errand = Errand(fn, args, Board(plan.workers), plan, keepsakes, transfers, root)
+        try:
+            with threads:
+                outcome = supervise(member, errand, optimizers, observers)
+        except BaseException as error:
+            with _as_note(error):
+                _bring_up_to_date(optimizers)
+            if recorder.has_started:
+                done = _counted(recorder.ledger().pushes, "update")
+                error.add_note(f"The run ended after {done}.")
+            raise
+        _bring_up_to_date(optimizers)
     return Run(
         results=outcome.results,
         elapsed=outcome.elapsed,

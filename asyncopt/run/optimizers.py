@@ -5,17 +5,22 @@ Any torch optimizer that can share its memory will do: a run needs no more of it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeGuard
 
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
 from asyncopt.optim.rules import rules
 from asyncopt.optim.sharing import leaves
 from asyncopt.store.ledger import Ledger
 from asyncopt.warn import warn_caller
 
-__all__ = ["SharedOptimizer", "find_optimizers", "leave_stores", "share", "warn_of_unshared"]
+__all__ = ["SharedOptimizer", "find_optimizers", "leave_stores", "shared", "warn_of_unshared"]
+
+_sharing = threading.Lock()  # of optimizers that two threads may launch at once
 
 
 class SharedOptimizer(Protocol):
@@ -64,7 +69,9 @@ def find_optimizers(args: tuple[Any, ...]) -> list[SharedOptimizer]:
 def warn_of_unshared(args: tuple[Any, ...]) -> None:
     """Warn of torch's own optimizers in ``args``: no sync, and private state in each worker."""
     every = [item for item in leaves(args) if isinstance(item, torch.optim.Optimizer)]
+    scheduled = [item.optimizer for item in leaves(args) if isinstance(item, LRScheduler)]
     wrapped = {id(getattr(item, "optimizer", None)) for item in every}
+    every += scheduled
     kinds = {type(o) for o in every if not hasattr(type(o), "store") and id(o) not in wrapped}
     for kind in sorted(kinds, key=lambda kind: kind.__name__):
         name = f"{kind.__module__}.{kind.__name__}"
@@ -73,6 +80,31 @@ def warn_of_unshared(args: tuple[Any, ...]) -> None:
             f"args: expected optimizers of asyncopt, got {name}: each worker steps without a sync, "
             f"with state of its own, and its updates are neither counted nor saved{remedy}"
         )
+
+
+@contextlib.contextmanager
+def shared(optimizers: Sequence[SharedOptimizer], workers: int) -> Iterator[None]:
+    """Context of a run: optimizers are in stores with room for ``workers``, and stay there.
+
+    Raises:
+        RuntimeError, ValueError: as from :func:`share`; or another run is training one of them.
+    """
+    with _sharing:
+        for i, optimizer in enumerate(optimizers):
+            if optimizer.store is not None and optimizer._sharing.is_in_run:
+                raise RuntimeError(
+                    f"optimizer {i}: expected one that no other launch is training, got one in a "
+                    "running launch (of another thread?); wait for its end, or use copies of the "
+                    "model and the optimizer"
+                )
+        share(optimizers, workers)
+        for optimizer in optimizers:
+            optimizer._sharing.is_in_run = True
+    try:
+        yield
+    finally:
+        for optimizer in optimizers:
+            optimizer._sharing.is_in_run = False
 
 
 def share(optimizers: Sequence[SharedOptimizer], workers: int) -> None:
@@ -87,6 +119,7 @@ def share(optimizers: Sequence[SharedOptimizer], workers: int) -> None:
         ValueError: parameters here were written, and the store has newer ones, too. Nothing was
             changed.
     """
+    _check_apart(optimizers)
     again = set()
     for i, optimizer in enumerate(optimizers):
         if optimizer.store is None:
@@ -102,6 +135,20 @@ def share(optimizers: Sequence[SharedOptimizer], workers: int) -> None:
             optimizer.share_memory(workers=workers)
         elif id(optimizer) in again:
             optimizer._share_again(workers)
+
+
+def _check_apart(optimizers: Sequence[SharedOptimizer]) -> None:
+    """Raise ValueError if two optimizers update the same parameter, of which each has a copy."""
+    owners: dict[int, str] = {}
+    for i, optimizer in enumerate(optimizers):
+        params = [param for group in optimizer.param_groups for param in group["params"]]
+        for k, param in enumerate(params):
+            name = f"params[{k}] of optimizer {i}"
+            if (owner := owners.setdefault(id(param), name)) != name:
+                raise ValueError(
+                    f"{name}: expected a parameter of one optimizer only, got {owner}; give each "
+                    "parameter to one optimizer"
+                )
 
 
 def _refresh(name: str, optimizer: SharedOptimizer) -> bool:

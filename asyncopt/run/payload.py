@@ -12,6 +12,7 @@ by number.
 from __future__ import annotations
 
 import pickle
+import threading
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
@@ -25,13 +26,15 @@ from asyncopt.errors import SegmentError
 from asyncopt.run.arrays import Copies, is_large, map_again
 from asyncopt.run.definitions import DefinitionPickler, dumps
 from asyncopt.store.memory import lay_out, map_new_memfd
-from asyncopt.store.moving import can_move, move
+from asyncopt.store.moving import can_move, move, report_moves
 
 __all__ = ["Payload", "dumps_reply", "load", "unpicklable"]
 
 # A tensor of at least LARGE bytes and at least this SHARE of all bytes gets a segment of its own,
 # which is freed with the tensor, while others are still in use.
 LARGE, SHARE = 1 << 20, 1 / 16
+
+_dumping = threading.RLock()
 
 
 class Payload:
@@ -57,6 +60,10 @@ class Payload:
         Raises:
             SegmentError: there is no room for its tensors and arrays; the message has their bytes.
         """
+        with _dumping:  # another thread may send the same tensors, which move once
+            self._dump(item, file)
+
+    def _dump(self, item: object, file: IO[bytes]) -> None:
         body = BytesIO()
         pickler = _Pickler(body)
         pickler.dump(item)
@@ -113,8 +120,11 @@ def _move(storages: Sequence[torch.UntypedStorage]) -> None:
         offsets, nbytes = lay_out(storage.nbytes() for storage in group)
         if nbytes:
             memory = map_new_memfd(nbytes)
-            for storage, offset in zip(group, offsets, strict=True):
-                move(storage, memory, offset)
+            try:
+                for storage, offset in zip(group, offsets, strict=True):
+                    move(storage, memory, offset)
+            finally:
+                report_moves()
 
 
 class _Pickler(DefinitionPickler):

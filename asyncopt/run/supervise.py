@@ -292,12 +292,23 @@ class _Supervisor:
             excused = post.rank in self._rendezvous.waiting or self._board.paused
             if member is None or member.task is None or not member.ready or excused:
                 self._stalls.forget(post.rank)
-            elif self._stalls.look(post.rank, self._progress(post), now):
+                continue
+            steps, pushes = self._progress(post), self._pushes(member)
+            if self._stalls.look(post.rank, steps + pushes, now):
                 warn_caller(
                     f"worker {post.rank} (process {member.process_id}, {state_of(member.task)}) "
-                    f"has made no progress for {self._plan.stall_timeout:g} s, "
-                    f"since its step {self._progress(post)}"
+                    f"has made no progress for {self._plan.stall_timeout:g} s: {steps:,} batches "
+                    f"and barriers and {pushes:,} pushes so far"
                 )
+
+    def _pushes(self, member: Member) -> int:
+        """Pushes of the member's process; of threads, those of all together."""
+        return sum(
+            worker.pushes
+            for optimizer in self._view.optimizers
+            for worker in optimizer.ledger().workers
+            if worker.process == member.process_id
+        )
 
     def _progress(self, post: Post) -> int:
         return int(self._board.seat(post.rank)["progress"])

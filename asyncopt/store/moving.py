@@ -5,14 +5,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import weakref
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from asyncopt.store.memory import SharedStorage, storage_in
 
-__all__ = ["can_move", "move"]
+__all__ = ["can_move", "keep_addresses", "move", "report_moves"]
 
 # `c10::StorageImpl` begins with a table of virtual functions and a reference count. Somewhere in
 # the next words is its `DataPtr`: the address of the bytes, and a unique_ptr that frees them, which
@@ -38,6 +38,7 @@ def move(storage: torch.UntypedStorage, memory: torch.Tensor, offset: int) -> No
     """
     place = _place()
     assert place is not None
+    _own_bytes(storage)
     other = storage_in(memory, offset, storage.nbytes())
     other.copy_(storage)
     is_exported = _is_allocated(storage, place) and not storage.resizable()
@@ -48,6 +49,27 @@ def move(storage: torch.UntypedStorage, memory: torch.Tensor, offset: int) -> No
     if is_exported:  # to numpy, which does not see the exchange
         mine.former = other
     torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage).numpy()  # forbids resizing
+
+
+class KeepsAddresses(Protocol):
+    """An object that remembers where tensors lie."""
+
+    def forget_addresses(self) -> object:
+        """Look the addresses up again before they are used."""
+
+
+_keepers: weakref.WeakSet[KeepsAddresses] = weakref.WeakSet()
+
+
+def keep_addresses(keeper: KeepsAddresses) -> None:
+    """Have `keeper` told, while it exists, whenever storages have moved."""
+    _keepers.add(keeper)
+
+
+def report_moves() -> None:
+    """Tell all who keep addresses that storages have moved. To be called after :func:`move`."""
+    for keeper in list(_keepers):
+        keeper.forget_addresses()
 
 
 def can_move() -> bool:
@@ -76,6 +98,13 @@ def _place() -> int | None:
     kept = watch() is not None
     del mine
     return place if moved and whole and kept and watch() is None else None
+
+
+def _own_bytes(storage: torch.UntypedStorage) -> None:
+    """Give a storage bytes of its own if they are shared until one of two tensors is written."""
+    whole = torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage)
+    if torch._C._is_cow_tensor(whole):  # type: ignore[attr-defined]
+        whole[:1].add_(0)
 
 
 def _words(storage: torch.UntypedStorage, place: int, count: int) -> ctypes.Array[ctypes.c_size_t]:

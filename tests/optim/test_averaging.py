@@ -259,7 +259,11 @@ def test_a_state_dict_that_is_refused_changes_nothing() -> None:
     before = copy.deepcopy(optimizer.state_dict())
     optimizer.step()
     after = copy.deepcopy(optimizer.state_dict())
-    for half in ({"center": {"state": {}, "param_groups": []}}, {"param_groups": []}):
+    halves: tuple[dict[str, Any], ...] = (
+        {"center": {"state": {}, "param_groups": []}},
+        {"param_groups": []},
+    )
+    for half in halves:
         with pytest.raises(ValueError, match=r"state|group"):
             optimizer.load_state_dict({**copy.deepcopy(before), **half})
         assert str(optimizer.state_dict()) == str(after)

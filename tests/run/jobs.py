@@ -340,11 +340,14 @@ def _late_in_one(mark: Path, seconds: float) -> LateInOne:
     return LateInOne(mark, seconds)
 
 
-def stand_still(worker: Worker, pids: torch.Tensor) -> None:
-    """Worker 1 is stopped; worker 0 gets on, and wakes it after a while."""
+def stand_still(worker: Worker, pids: torch.Tensor, optimizer: Any = None, pushes: int = 0) -> None:
+    """Worker 1 is stopped after some pushes; worker 0 gets on, and wakes it after a while."""
     pids[worker.rank] = os.getpid()
     worker.barrier()
     if worker.rank == 1:
+        for _ in range(pushes):
+            optimizer.param_groups[0]["params"][0].grad = torch.ones(3)
+            optimizer.step()
         os.kill(os.getpid(), signal.SIGSTOP)
         return
     for _ in worker.batches(torch.zeros(100), batch_size=1, dispatch="dynamic"):

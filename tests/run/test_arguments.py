@@ -134,3 +134,40 @@ def test_messages_for_deaths() -> None:
     )
     assert stillborn(1, -11, started=True) == "worker 1 was killed by SIGSEGV (signal 11)"
     assert "__main__" in stillborn(0, 1, started=False)
+
+
+def test_a_parameter_of_two_optimizers_is_refused() -> None:
+    """Under a sync with replicas one of the two would train in vain."""
+    model = torch.nn.Linear(2, 2)
+    first = asyncopt.SGD(model.parameters(), lr=0.1, sync="seqlock")
+    second = asyncopt.SGD([model.bias], lr=0.1, sync="seqlock")
+    with pytest.raises(
+        ValueError, match=r"params\[0\] of optimizer 1: .* params\[1\] of optimizer 0"
+    ):
+        launch(nothing, (model, first, second), mode="thread")
+    assert first.store is second.store is None
+
+
+def test_an_optimizer_is_in_one_run_at_a_time() -> None:
+    """Neither another launch nor unshare() takes the store from a running one."""
+    model = torch.nn.Linear(2, 2)
+    optimizer = asyncopt.SGD(model.parameters(), lr=0.1)
+    refused = []
+
+    def meanwhile(worker: asyncopt.Worker, model: Any, clone: Any) -> None:
+        for call in (lambda: launch(nothing, (model, optimizer), mode="thread"), optimizer.unshare):
+            with pytest.raises(RuntimeError, match="in a running launch") as caught:
+                call()
+            refused.append(str(caught.value))
+
+    launch(meanwhile, (model, optimizer), workers=1, mode="thread")
+    assert len(refused) == 2
+    assert optimizer.unshare().store is None
+    launch(nothing, (model, optimizer), mode="thread")
+
+
+def test_an_optimizer_in_a_scheduler_is_warned_about() -> None:
+    model = torch.nn.Linear(2, 2)
+    scheduler = torch.optim.lr_scheduler.StepLR(torch.optim.SGD(model.parameters()), 1)
+    with pytest.warns(RuntimeWarning, match=r"got torch\.optim\.sgd\.SGD"):
+        launch(nothing, (model, scheduler), mode="thread")

@@ -287,7 +287,37 @@ def test_a_script(tmp_path: Path) -> None:
 
 def test_a_script_with_all_under_its_guard(tmp_path: Path) -> None:
     path = tmp_path / "script.py"
-    path.write_text(indented(SCRIPT + BY_VALUE).replace("    pass", "    def method(self): ..."))
+    path.write_text(indented(SCRIPT + BY_VALUE))
+    python(str(path))
+
+
+KINDS_OF_CLASSES = """
+import collections, dataclasses, enum, typing
+import asyncopt
+
+def look(worker, item):
+    return repr(item)
+
+if __name__ == "__main__":
+    @dataclasses.dataclass
+    class Config:
+        lr: float = 0.1
+    class Mode(enum.Enum):
+        A = 1
+    class Pair(typing.NamedTuple):
+        a: int
+    Point = collections.namedtuple("Point", "x y")
+    class Oh(Exception):
+        pass
+    for item in (Config(), Mode.A, Pair(1), Point(1, 2), Oh("no")):
+        assert asyncopt.launch(look, (item,), workers=1).results == [repr(item)], item
+"""
+
+
+def test_every_kind_of_class_under_the_guard(tmp_path: Path) -> None:
+    """Also those that have no function of their own in the file."""
+    path = tmp_path / "script.py"
+    path.write_text(KINDS_OF_CLASSES)
     python(str(path))
 
 

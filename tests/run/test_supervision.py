@@ -46,7 +46,7 @@ def test_a_worker_that_raises_is_replaced(mode: str) -> None:
     assert all(loss.cause.endswith("Unlucky: boom") for loss in run.losses)
     assert 0 <= run.losses[0].when < run.losses[1].when < run.elapsed
     assert str(run).splitlines()[1] == (
-        "2 workers lost (rank 1 (2x)), 2 replaced; 0 batches handed out again, 0 locks repaired"
+        "2 workers lost (rank 1 (2x)), 2 replaced; 0 batches interrupted, 0 locks repaired"
     )
 
 
@@ -157,9 +157,16 @@ def test_replacements_take_the_store_slots_of_the_dead(mode: str) -> None:
 
 
 def test_a_stopped_worker_is_reported_once_and_goes_on() -> None:
-    with told("stopped; SIGCONT resumes it) has made no progress for 2 s, since its step 1"):
+    with told("stopped; SIGCONT resumes it) has made no progress for 2 s: 1 batches and barriers"):
         run = launch(jobs.stand_still, (shared(2),), stall_timeout=2.0)
     assert run.losses == ()
+
+
+def test_pushes_are_progress() -> None:
+    """Also in a loop of its own, without batches."""
+    optimizer = asyncopt.SGD(jobs.Bias(3).parameters(), lr=1.0)
+    with told("no progress for 2 s: 1 batches and barriers and 7 pushes so far"):
+        launch(jobs.stand_still, (shared(2), optimizer, 7), stall_timeout=2.0)
 
 
 def test_who_waits_for_others_to_start_has_not_stalled(tmp_path: Path) -> None:

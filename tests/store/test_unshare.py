@@ -86,10 +86,20 @@ def test_a_changed_sync_is_checked_when_it_is_shared_again() -> None:
     optimizer.sync = "mutex"
     with pytest.raises(ValueError, match="audit: expected sync='hogwild'"):
         optimizer.share_memory(workers=1)
-    optimizer.sync = "nonsense"
     with pytest.raises(ValueError, match=r"sync: expected one of .*; got 'nonsense'"):
-        optimizer.share_memory(workers=1)
-    assert optimizer.store is None
+        optimizer.sync = "nonsense"
+    assert (optimizer.store, optimizer.sync) == (None, "mutex")
+    step(optimizer, 1)
+
+
+@every_sync
+def test_the_sync_of_a_store_cannot_be_changed(sync: str) -> None:
+    optimizer = shared(sync)
+    optimizer.sync = sync
+    other = "mutex" if sync != "mutex" else "seqlock"
+    with pytest.raises(RuntimeError, match=rf"sync: expected '{sync}', .* got '{other}'; call uns"):
+        optimizer.sync = other
+    assert optimizer.sync == optimizer.store.sync == sync
     step(optimizer, 1)
 
 

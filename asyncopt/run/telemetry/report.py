@@ -89,7 +89,7 @@ def _losses_sheet(run: Run) -> Sheet:
         ("worker", "its rank"),
         ("cause", "what happened to it"),
         ("after", "seconds since the start"),
-        ("batch", "the one that was handed out again"),
+        ("batch", "the one that it was working on"),
         ("repairs", "locks that others took over; each may hide one partial push"),
         ("replaced", "whether another worker took its place"),
     ]
