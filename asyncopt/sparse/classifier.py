@@ -90,7 +90,8 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
             their number; None: all 1.
         warm_start: `fit` continues from the model of the last call, whose classes and features
             must be the same: from its weights and, under ``"sgd"``, with its learning rates and
-            `t_`, as one longer fit would (scikit-learn keeps the weights only). Not of ``"dual"``.
+            `t_`; with ``shuffle=False`` two fits are then one longer fit. (scikit-learn keeps the
+            weights only.) Not of ``"dual"``.
         verbose: above 0: print the norm of the weights, how many are not 0, the intercept, the
             examples seen and the mean loss after each pass.
         random_state: of all that is random. With one thread, the result is the same bit for bit.

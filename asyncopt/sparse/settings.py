@@ -154,8 +154,9 @@ def one_of(name: str, value: object, known: Sequence[object], where: str = "") -
     """Raises ValueError unless an argument is one of those known."""
     if not any(value is each or (isinstance(value, str) and value == each) for each in known):
         names = ", ".join(repr(each) for each in known)
+        expected = f"one of {names}" if len(known) > 1 else names
         place = f" {where}" if where else ""
-        raise ValueError(f"{name}: expected one of {names}{place}; got {value!r}")
+        raise ValueError(f"{name}: expected {expected}{place}; got {value!r}")
 
 
 def real(name: str, value: Any, low: float, high: float = math.inf, open_: bool = False) -> None:

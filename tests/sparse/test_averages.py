@@ -126,7 +126,7 @@ def test_early_stopping_keeps_the_best_mean() -> None:
     [
         ({"average": -1}, "average: expected an integer of at least 0, got -1"),
         ({"average": "yes"}, "average: expected an integer of at least 0, got 'yes'"),
-        ({"average": True, "solver": "saga"}, "average: expected one of False with solver='saga'"),
+        ({"average": True, "solver": "saga"}, "average: expected False with solver='saga'"),
         ({"average": 9, "learning_rate": "ftrl"}, "average: .*False with learning_rate='ftrl'"),
     ],
 )

@@ -209,7 +209,7 @@ def test_like_rcv1() -> None:
     assert counts[:1024].sum() / counts.sum() == pytest.approx(0.5, abs=0.1)
     assert set(np.unique(y)) == {-1, 1}
     assert abs(y.mean()) < 0.1
-    with pytest.raises(ValueError, match="name: expected one of 'rcv1'; got 'netflix'"):
+    with pytest.raises(ValueError, match="name: expected 'rcv1'; got 'netflix'"):
         make_like("netflix")
 
 

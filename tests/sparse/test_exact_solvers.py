@@ -258,9 +258,9 @@ def test_rows_and_columns_of_nothing() -> None:
             {"solver": "saga", "loss": "hinge"},
             r"loss: expected one of 'squared_hinge', .* with solver='saga'; got 'h",
         ),
-        ({"solver": "dual", "penalty": "l1"}, "penalty: expected one of 'l2' with solver='dual'"),
+        ({"solver": "dual", "penalty": "l1"}, "penalty: expected 'l2' with solver='dual'"),
         ({"solver": "dual", "alpha": 0}, "alpha: expected a finite number above 0"),
-        ({"nesterov": True}, "nesterov: expected one of False with solver='sgd'; got True"),
+        ({"nesterov": True}, "nesterov: expected False with solver='sgd'; got True"),
         (
             {"solver": "dual", "loss": "hinge", "nesterov": True},
             r"loss: expected one of 'squared_hinge', .* with nesterov=True; got 'h",
