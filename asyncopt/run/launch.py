@@ -179,9 +179,10 @@ def launch(
 
     Tensors in ``args`` are moved to shared memory, with every view of them: all workers and this
     process see what one of them writes. They cannot be resized afterwards, and numpy arrays that
-    were made from them before keep the old memory. Numpy arrays in ``args`` are copied to shared
-    memory once for all workers; what a worker writes to one stays in that worker. Nothing is
-    created in /dev/shm.
+    were made from them before keep the old memory. Arrays that were made from them through DLPack
+    before must not be used any more, as their memory is freed. Numpy arrays in ``args`` are copied
+    to shared memory once for all workers; what a worker writes to one stays in that worker. Nothing
+    is created in /dev/shm.
 
     Threads take any ``fn``: each gets its own model and optimizer on the shared parameters, and all
     else in ``args`` as it is.
