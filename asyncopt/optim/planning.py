@@ -64,7 +64,7 @@ class PlanningOptimizer(torch.optim.Optimizer):
 
     @property
     def sync(self) -> str:
-        """How an update is written to a store. It can be set while the optimizer has none."""
+        """Name of the sync of updates to a store. It can be set while the optimizer has none."""
         return self._sync
 
     @sync.setter

@@ -71,8 +71,8 @@ class Sharing:
             else None,
         )
 
-    def check_last(self, name: str) -> None:
-        """Raises RuntimeError unless this is the worker that made the store, and the only one.
+    def check_idle(self, name: str) -> None:
+        """Raises RuntimeError if a launch of this process is training the optimizer.
 
         Args:
             name: what was called, for the message.
@@ -80,8 +80,17 @@ class Sharing:
         if self.is_in_run:
             raise RuntimeError(
                 f"{name}: expected an optimizer that no launch is training, got one in a running "
-                "launch (of another thread?); wait for its end, or use a copy of the model"
+                "launch (of another thread?); wait for its end, or use copies of the model and the "
+                "optimizer"
             )
+
+    def check_last(self, name: str) -> None:
+        """Raises RuntimeError unless this is the worker that made the store, and the only one.
+
+        Args:
+            name: what was called, for the message.
+        """
+        self.check_idle(name)
         if self.worker != 0:
             raise RuntimeError(
                 f"{name}: expected the process (or thread) that shared the optimizer, got worker "

@@ -141,7 +141,7 @@ def _is_guard(statement: ast.stmt) -> bool:
 
 
 def _names(statement: ast.stmt) -> set[str]:
-    """What a statement of a module may define: functions, classes and variables."""
+    """Names of functions, classes and variables that a statement of a module may define."""
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return {statement.name}
     return {

@@ -91,12 +91,8 @@ def shared(optimizers: Sequence[SharedOptimizer], workers: int) -> Iterator[None
     """
     with _sharing:
         for i, optimizer in enumerate(optimizers):
-            if optimizer.store is not None and optimizer._sharing.is_in_run:
-                raise RuntimeError(
-                    f"optimizer {i}: expected one that no other launch is training, got one in a "
-                    "running launch (of another thread?); wait for its end, or use copies of the "
-                    "model and the optimizer"
-                )
+            if optimizer.store is not None:
+                optimizer._sharing.check_idle(f"optimizer {i}")
         share(optimizers, workers)
         for optimizer in optimizers:
             optimizer._sharing.is_in_run = True

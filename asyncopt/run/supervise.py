@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any
@@ -284,8 +285,9 @@ class _Supervisor:
         return None
 
     def _report_stalls(self, now: float) -> None:
-        if self._released is None:
+        if self._released is None or math.isinf(self._plan.stall_timeout):
             return
+        pushed = self._pushes()
         for post in self._posts:
             member = post.filled
             # Who waits at a barrier waits for others, which are reported.
@@ -293,7 +295,7 @@ class _Supervisor:
             if member is None or member.task is None or not member.ready or excused:
                 self._stalls.forget(post.rank)
                 continue
-            steps, pushes = self._progress(post), self._pushes(member)
+            steps, pushes = self._progress(post), pushed[member.process_id]
             if self._stalls.look(post.rank, steps + pushes, now):
                 warn_caller(
                     f"worker {post.rank} (process {member.process_id}, {state_of(member.task)}) "
@@ -301,14 +303,13 @@ class _Supervisor:
                     f"and barriers and {pushes:,} pushes so far"
                 )
 
-    def _pushes(self, member: Member) -> int:
-        """Pushes of the member's process; of threads, those of all together."""
-        return sum(
-            worker.pushes
-            for optimizer in self._view.optimizers
-            for worker in optimizer.ledger().workers
-            if worker.process == member.process_id
-        )
+    def _pushes(self) -> Counter[int | None]:
+        """Pushes to all stores by process; threads push as one process."""
+        pushes: Counter[int | None] = Counter()
+        for optimizer in self._view.optimizers:
+            for worker in optimizer.ledger().workers:
+                pushes[worker.process] += worker.pushes
+        return pushes
 
     def _progress(self, post: Post) -> int:
         return int(self._board.seat(post.rank)["progress"])
