@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-LONG = os.environ.get("ASYNCOPT_CHAOS") == "long"
+LONG = os.environ.get("ASYNCOPT_CHAOS") == "long"  # many times more, on an idle machine
 SEED = int(os.environ.get("ASYNCOPT_CHAOS_SEED", "0"))
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from .scene import dice, living, often, wait_for
+from .scene import LONG, dice, living, often, wait_for
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 TIMES = often(50, 500)
-LIMIT = 30.0  # s for the workers of a dead launcher to be gone; 2 on an idle machine
+LIMIT = 2.0 if LONG else 30.0  # s for the workers of a dead launcher to be gone
 
 
 def named() -> set[str]:

@@ -10,12 +10,12 @@ import asyncopt
 from asyncopt.run import launch
 
 from . import jobs
-from .scene import Scene, dice, often
+from .scene import LONG, Scene, dice, often
 
 TIMES = often(3, 330)  # under each sync
 DEADLINE = 0.4  # s
-LATE = 0.1  # s, of the waiter that is held up least by what else runs here
-HANG = 30.0  # s, of all
+LATE = 0.1  # s, of every waiter in a long run, and of the fastest where other programs run
+HANG = 30.0  # s, of every waiter
 
 
 @pytest.mark.parametrize("sync", ["mutex", "seqlock", "striped"])
@@ -34,5 +34,6 @@ def test_waiters_are_told_who_holds_the_lock(
     for waited, text in told:
         assert f"held by process {int(scene.process[1])}" in text
         assert DEADLINE <= waited < HANG
-    assert min(waited for waited, _ in told) < DEADLINE + LATE
+    waits = [waited for waited, _ in told]
+    assert (max(waits) if LONG else min(waits)) < DEADLINE + LATE
     assert run.ledger.repairs == 0
