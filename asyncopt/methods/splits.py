@@ -12,6 +12,8 @@ from torch import Tensor
 
 __all__ = ["Split", "Splits", "Splitter", "make_splits"]
 
+MOST_SEED = 2**32 - 1  # of numpy.random.RandomState
+
 
 class Splitter(Protocol):
     """What scikit-learn's ``KFold``, ``StratifiedKFold``, ``GroupKFold`` and the like can do."""
@@ -67,7 +69,7 @@ def make_splits(
         seed: of the shuffle.
 
     Raises:
-        TypeError, ValueError: naming ``folds`` or ``groups``.
+        TypeError, ValueError: naming ``folds``, ``groups`` or ``seed``.
     """
     if groups is not None and len(groups) != examples:
         raise ValueError(f"groups: expected {examples} of them, one per example, got {len(groups)}")
@@ -96,6 +98,11 @@ def _k_fold(examples: int, folds: int, seed: int) -> Iterable[tuple[Any, Any]]:
     """Scikit-learn's ``KFold(folds, shuffle=True, random_state=seed)``, to the last index."""
     if not 2 <= folds <= examples:
         raise ValueError(f"folds: expected 2 to {examples}, the number of examples, got {folds}")
+    if seed > MOST_SEED:
+        raise ValueError(
+            f"seed: expected at most {MOST_SEED} where folds is a number, as scikit-learn's KFold "
+            f"takes no larger one, got {seed}; pass a splitter or pairs of indices as folds"
+        )
     order = np.arange(examples)
     np.random.RandomState(seed).shuffle(order)
     for held_out in np.array_split(order, folds):

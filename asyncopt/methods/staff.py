@@ -19,12 +19,18 @@ class Parcel:
     Shared memory goes by descriptor, so it can only be written while a process is being spawned.
 
     Args:
+        isolated: whether no task sees what another one did to anything in the parcel: each is run
+            by a process of its own, with private maps of the tensors.
         parts: ``fn``, ``tasks`` and ``data``, in this order.
+
+    Attributes:
+        isolated: the same.
     """
 
-    def __init__(self, **parts: Any) -> None:
+    def __init__(self, *, isolated: bool, **parts: Any) -> None:
+        self.isolated = isolated
         self._parts = parts
-        self._payload = Payload("data")
+        self._payload = Payload("data", private=isolated)
 
     def write(self, file: IO[bytes]) -> None:
         """Pickle everything.

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from asyncopt.run.private import PrivateMap
 from asyncopt.store.memory import lay_out, map_new_memfd
 
 __all__ = ["Copies", "is_large", "map_again"]
@@ -63,7 +63,7 @@ class Copies:
         if missing:
             offsets, nbytes = lay_out(array.nbytes for array in missing.values())
             memory = map_new_memfd(nbytes)
-            private = _Private(memory)
+            private = PrivateMap(memory)
             for (key, array), offset in zip(missing.items(), offsets, strict=True):
                 copy = _Copy(private, offset, array.dtype, array.shape, _order(array))
                 np.copyto(copy.view(memory.numpy()), array)
@@ -79,26 +79,11 @@ def _order(array: _Array) -> Any:
     return "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
 
 
-class _Private:
-    """Shared memory that unpickles as a private map of it."""
-
-    def __init__(self, memory: torch.Tensor) -> None:
-        self._memory = memory
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _map_privately, (self._memory,)
-
-
-def _map_privately(memory: torch.Tensor) -> mmap.mmap:
-    fd = memory.untyped_storage()._share_fd_cpu_()[0]
-    return mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE)
-
-
 @dataclass(frozen=True)
 class _Copy:
     """A copy of an array, which unpickles as a view of a private map."""
 
-    private: _Private
+    private: PrivateMap
     offset: int
     dtype: np.dtype[Any]
     shape: tuple[int, ...]

@@ -1,9 +1,10 @@
 """Objects sent to worker processes and back: pickled, except for tensors and large arrays.
 
 Tensors that are sent to workers are moved to shared memory, so parent and workers see each other's
-writes. Numpy arrays are copied there once for all workers; see :mod:`asyncopt.run.arrays`. The
-memory is reached by descriptors alone: nothing is in /dev/shm, and the number of descriptors does
-not grow with that of tensors.
+writes, unless the payload is private: then each worker's writes stay its own. Numpy arrays are
+copied there once for all workers; see :mod:`asyncopt.run.arrays`. The memory is reached by
+descriptors alone: nothing is in /dev/shm, and the number of descriptors does not grow with that of
+tensors.
 
 A payload is two pickles: a list of the parts in shared memory, and the object, which refers to them
 by number.
@@ -25,7 +26,8 @@ import torch
 from asyncopt.errors import SegmentError
 from asyncopt.run.arrays import Copies, is_large, map_again
 from asyncopt.run.definitions import DefinitionPickler, dumps
-from asyncopt.store.memory import lay_out, map_new_memfd
+from asyncopt.run.private import PrivateMap, PrivateStorage
+from asyncopt.store.memory import SharedStorage, lay_out, map_new_memfd
 from asyncopt.store.moving import can_move, move, report_moves
 
 __all__ = ["Payload", "dumps_reply", "load", "unpicklable"]
@@ -45,11 +47,15 @@ class Payload:
 
     Args:
         name: name of the objects in messages.
+        private: whether workers get private maps of tensors: those that workers write to are copied
+            page by page, and neither this process nor other workers see it.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, private: bool = False) -> None:
         self._name = name
+        self._private = private
         self._copies = Copies()
+        self._sent: list[Any] = []
 
     def __reduce__(self) -> tuple[type[Payload], tuple[str]]:
         return Payload, (self._name,)  # a worker has no use for the copies as such
@@ -65,9 +71,10 @@ class Payload:
 
     def _dump(self, item: object, file: IO[bytes]) -> None:
         body = BytesIO()
-        pickler = _Pickler(body)
+        pickler = _Pickler(body, private=self._private)
         pickler.dump(item)
         storages = [part for part in pickler.parts if isinstance(part, torch.UntypedStorage)]
+        storages = [storage for storage in storages if not storage.is_shared()]
         arrays = [part for part in pickler.parts if isinstance(part, np.ndarray)]
         try:
             _move(storages)
@@ -78,7 +85,11 @@ class Payload:
                 f"{self._name}: expected room for tensors and arrays of {total:,} bytes in shared "
                 f"memory; {error}"
             ) from error
-        parts = [next(copies) if isinstance(p, np.ndarray) else p for p in pickler.parts]
+        parts: list[Any] = [next(copies) if isinstance(p, np.ndarray) else p for p in pickler.parts]
+        if self._private:
+            parts = _make_private(parts)
+        # Descriptors are sent by number when the process starts, and must be open until then.
+        self._sent = parts
         ForkingPickler(file).dump(parts)
         file.write(body.getbuffer())
 
@@ -107,11 +118,29 @@ def unpicklable(parts: Mapping[str, object]) -> tuple[str, object] | None:
     return None
 
 
+def _make_private(parts: Sequence[Any]) -> list[Any]:
+    """Parts with storages in shared memory exchanged for what unpickles as private maps."""
+    maps: dict[int, PrivateMap] = {}  # by identity of the memory, of which each is mapped once
+
+    def private(storage: torch.UntypedStorage) -> PrivateStorage:
+        if isinstance(storage, SharedStorage):
+            memory, offset = storage.memory, storage.offset
+        else:  # shared by torch itself
+            memory = torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage)
+            offset = 0
+        shared = maps.setdefault(id(memory), PrivateMap(memory))
+        return PrivateStorage(shared, offset, storage.nbytes())
+
+    return [private(part) if isinstance(part, torch.UntypedStorage) else part for part in parts]
+
+
 def _move(storages: Sequence[torch.UntypedStorage]) -> None:
     """Move storages to shared memory.
 
     Each segment is filled, and the old memory of its parts freed, before the next is allocated.
     """
+    if not can_move():
+        return  # torch moves each to a file of its own
     total = sum(storage.nbytes() for storage in storages)
     is_alone = [s.nbytes() >= max(LARGE, SHARE * total) for s in storages]
     groups = [[storage] for storage, alone in zip(storages, is_alone, strict=True) if alone]
@@ -134,19 +163,20 @@ class _Pickler(DefinitionPickler):
         parts: storages and arrays, in the order of the numbers that stand for them.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], *, private: bool = False) -> None:
         reducers: dict[type, Callable[[Any], Any]] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]
         # Before the initialization of its base, which takes it over.
         self.dispatch_table = ChainMap(reducers, DefinitionPickler.dispatch_table)
         super().__init__(file, replies=False)
         self.parts: list[torch.UntypedStorage | np.ndarray[Any, Any]] = []
+        self._private = private
 
     def reducer_override(self, item: object) -> Any:
         if isinstance(item, np.ndarray):
             if (mapped := map_again(item)) is not None:
                 return mapped
             return self._set_aside(item) if is_large(item) else NotImplemented
-        if type(item) is torch.UntypedStorage:
+        if isinstance(item, torch.UntypedStorage):
             return self._storage(item)
         if type(item) in (torch.Tensor, torch.nn.Parameter):
             return _without_bits(item)
@@ -156,10 +186,12 @@ class _Pickler(DefinitionPickler):
         if storage.device.type != "cpu" or storage.nbytes() == 0:
             return NotImplemented
         if storage.is_shared():
-            if storage.filename is None:
-                return NotImplemented  # torch has a descriptor for it
-            return torch.UntypedStorage.from_file, (storage.filename, True, storage.nbytes())
-        return self._set_aside(storage) if can_move() else NotImplemented
+            if storage.filename is not None:
+                how = storage.filename, not self._private, storage.nbytes()
+                return torch.UntypedStorage.from_file, how
+            if not self._private:
+                return NotImplemented  # there is a descriptor for it
+        return self._set_aside(storage)
 
     def _set_aside(self, part: Any) -> Any:
         self.parts.append(part)

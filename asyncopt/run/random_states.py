@@ -41,19 +41,28 @@ class Stream:
     Args:
         root: an integer >= 0; None: another one at each call of :meth:`enter`, from the system.
         key: which of the root's streams, integers >= 0. ``()`` is for what all workers of a run
-            draw alike, ``(task,)`` for tasks of pools, ``(rank, life)`` for workers of runs.
+            draw alike, ``(task,)`` for tasks of pools, folds and repeats of measurements,
+            ``(rank, life)`` for workers of runs.
     """
 
     root: int | None
     key: tuple[int, ...] = ()
 
+    @property
+    def number(self) -> int:
+        """The stream's first 64 bits: the seed of torch's generators, and of others if needed."""
+        return int(self._words(2).view(np.uint64)[0])
+
     def enter(self) -> None:
         """Seed the global generators of torch, on all its devices, of numpy and of Python."""
-        sequence = np.random.SeedSequence(self.root, spawn_key=self.key)
-        words = sequence.generate_state(18)
+        words = self._words(18)
         torch.manual_seed(int(words[:2].view(np.uint64)[0]))
         np.random.seed(words[2:10])  # noqa: NPY002 - the generator that user code may draw from
         random.seed(words[10:].tobytes())
+
+    def _words(self, count: int) -> npt.NDArray[Any]:
+        sequence = np.random.SeedSequence(self.root, spawn_key=self.key)
+        return sequence.generate_state(count, np.uint32)
 
 
 def capture() -> bytes:

@@ -24,8 +24,9 @@ from torch.nn.functional import cross_entropy
 import asyncopt
 from asyncopt.cli.problems import mnist
 from asyncopt.methods import cross_validate
+from asyncopt.methods.scoring import accuracy
 from asyncopt.methods.splits import Splits, make_splits
-from asyncopt.methods.training import Recipe, Trained, accuracy, train_fold
+from asyncopt.methods.training import Recipe, Trained, train_fold
 from benches.peers.training import use_core
 from benches.peers.turns import Turns
 
