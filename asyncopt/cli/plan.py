@@ -11,6 +11,7 @@ from asyncopt._limits import usable_cpus
 from asyncopt.cli.delays import parse_delay
 from asyncopt.cli.workers.conditions import Conditions
 from asyncopt.optim import Optimizer
+from asyncopt.run.random_states import Stream
 
 T = TypeVar("T")
 
@@ -99,6 +100,11 @@ def in_turns(contenders: Sequence[T], repeats: int) -> list[tuple[int, T]]:
         for repeat in range(repeats)
         for place in range(len(contenders))
     ]
+
+
+def seed_of(seed: int, part: int) -> int:
+    """The seed of a repeat or a worker, below 2**31; not that of another part or another seed."""
+    return Stream(seed, (part,)).number >> 33
 
 
 def usable_cores() -> int:

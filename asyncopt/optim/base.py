@@ -104,8 +104,9 @@ class Optimizer(SteppingOptimizer):
         self._sharing: Sharing | None = None
         self._delay: Delay | None = None
         self._skipped = 0
-        # Of the stochastic rounding; every push takes the next.
-        self._seed = torch.initial_seed() & 0x3FFFFFFF
+        # Of the stochastic rounding; every push takes the next. Hashed, so that the second push of
+        # a user's seed 0 is not the first one of seed 1.
+        self._seed = hash((torch.initial_seed(),)) & 0x3FFFFFFF
         self._copies = 0
         self._forget_plan()
         super().__init__(params, **hyper)

@@ -14,7 +14,8 @@ import asyncopt
 from asyncopt.cli import machine, measure
 from asyncopt.cli import main as entry
 from asyncopt.cli.commands import cli
-from asyncopt.cli.plan import Plan, default_workers, parse_workers, pick
+from asyncopt.cli.plan import Plan, Variant, default_workers, parse_workers, pick
+from asyncopt.cli.problems.digits import DIGITS
 from asyncopt.cli.results import Row
 from tests.cli import made_up
 
@@ -243,3 +244,13 @@ def test_every_variant_runs_once_per_repeat_in_turning_order() -> None:
         assert {place for place, _ in part} == {repeat}
         assert {variant for _, variant in part} == set(plan.variants)
     assert len({schedule[repeat * count][1] for repeat in range(3)}) == 3
+
+
+def test_repeats_of_other_seeds_are_other_repeats() -> None:
+    variant = Variant("hogwild", "hogwild", False)
+    seeds = [
+        DIGITS.job(made_up.plan(seed=seed), repeat, variant).seed
+        for seed in range(3)
+        for repeat in range(3)
+    ]
+    assert len(set(seeds)) == len(seeds)

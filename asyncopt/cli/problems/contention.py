@@ -17,7 +17,7 @@ from torch import Tensor
 
 from asyncopt.cli import machine
 from asyncopt.cli.failures import CommandError
-from asyncopt.cli.plan import Plan, Variant, make_optimizer
+from asyncopt.cli.plan import Plan, Variant, make_optimizer, seed_of
 from asyncopt.cli.results import Row, Spread, staleness_of
 from asyncopt.cli.workers.meter import Meter, Ticker
 from asyncopt.optim import Optimizer
@@ -132,7 +132,7 @@ def hammer(
     pushes = [0] * len(jobs)
     for index in order:
         job = Job(*jobs[index])
-        parameter, push, optimizer = pusher(job, seed + worker.rank)
+        parameter, push, optimizer = pusher(job, seed_of(seed, worker.rank))
         push()  # touches every page and builds what the first push builds
         worker.barrier(timeout=PATIENCE)
         first = worker.rank == 0

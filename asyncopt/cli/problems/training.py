@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from asyncopt.cli.plan import Plan, Variant, make_optimizer, usable_cores
+from asyncopt.cli.plan import Plan, Variant, make_optimizer, seed_of, usable_cores
 from asyncopt.cli.results import Row, Spread, curve_of, staleness_of
 from asyncopt.cli.workers.jobs import Data, Job, Recipe
 from asyncopt.cli.workers.measure import Measured, measure
@@ -99,7 +99,7 @@ class TrainingProblem:
 
     def job(self, plan: Plan, repeat: int, variant: Variant) -> Job:
         """A fresh model, the same for every variant of a repeat, and its optimizer."""
-        seed = plan.seed + repeat
+        seed = seed_of(plan.seed, repeat)
         recipe = self.recipe(plan)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from asyncopt.cli.measures import Measure
-from asyncopt.cli.plan import UNSHARED
+from asyncopt.cli.plan import UNSHARED, seed_of
 from asyncopt.cli.sparse.plan import Plan
 
 SERIAL = "hogwild"  # with one worker all syncs do the same
@@ -99,7 +99,7 @@ class Subject(ABC):
         """What `plan` gives all contenders."""
         epochs = plan.epochs or (self.quick_epochs if plan.quick else self.epochs)
         lr = self.lr if plan.lr is None else plan.lr
-        return Settings(epochs, lr, plan.seed + repeat)
+        return Settings(epochs, lr, seed_of(plan.seed, repeat))
 
     def picked(self, syncs: Iterable[str]) -> tuple[str, ...]:
         """Those of `syncs` that this problem has."""

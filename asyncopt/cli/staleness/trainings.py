@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from asyncopt.cli.plan import Variant, in_turns, make_optimizer
+from asyncopt.cli.plan import Variant, in_turns, make_optimizer, seed_of
 from asyncopt.cli.results import Spread, curve_of, staleness_of
 from asyncopt.cli.staleness.plan import Contender, Plan
 from asyncopt.cli.staleness.results import Row
@@ -59,7 +59,7 @@ def train_all(
 
 def _job(plan: Plan, subject: Subject, repeat: int, contender: Contender) -> Job:
     """A fresh model, the same for every contender of a repeat, and its optimizer."""
-    seed = plan.seed + repeat
+    seed = seed_of(plan.seed, repeat)
     model = fresh(subject, seed)
     recipe = subject.recipe(plan, contender)
     variant = Variant(contender.sync, contender.sync, False)
