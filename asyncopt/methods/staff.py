@@ -6,6 +6,7 @@ from typing import IO, Any
 
 from asyncopt.errors import AsyncoptError
 from asyncopt.methods.serve import Service
+from asyncopt.run.culprits import reason
 from asyncopt.run.payload import Payload, unpicklable
 from asyncopt.run.plan import Plan
 from asyncopt.run.processes import SpawnedMember
@@ -44,10 +45,10 @@ class Parcel:
         except (OSError, MemoryError, AsyncoptError):
             raise
         except Exception as error:
-            name, _ = unpicklable(self._parts) or (", ".join(self._parts), None)
+            name, part = unpicklable(self._parts) or (", ".join(self._parts), None)
             raise TypeError(
                 f"{name}: expected an object that pickle can send to another process "
-                f"({error}); create it inside fn"
+                f"({reason(part, error)}); create it inside fn"
             ) from error
 
 

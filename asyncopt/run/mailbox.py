@@ -8,6 +8,7 @@ from multiprocessing import reduction
 from typing import IO, Any
 
 from asyncopt.errors import AsyncoptError
+from asyncopt.run.culprits import reason
 from asyncopt.run.life import Errand
 from asyncopt.run.outcome import format_traceback, portable
 from asyncopt.run.payload import dumps_reply, load, unpicklable
@@ -57,7 +58,7 @@ class Mailbox:
             name, part = unpicklable(parts) or ("args", errand.args)
             raise TypeError(
                 f"{name}: expected an object that pickle can send to another process, got "
-                f"{_kind(part)} ({error}); build it inside fn, or use mode='thread'"
+                f"{_kind(part)} ({reason(part, error)}); build it inside fn, or use mode='thread'"
             ) from error
 
     def put_result(self, result: object) -> None:
@@ -73,7 +74,7 @@ class Mailbox:
         except Exception as error:
             raise TypeError(
                 f"result of fn: expected an object that pickle can send, got "
-                f"{type(result).__name__} ({error}); return plain data or tensors"
+                f"{type(result).__name__} ({reason(result, error)}); return plain data or tensors"
             ) from error
         self.put(lambda file: file.write(data))
 

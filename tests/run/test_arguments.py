@@ -71,7 +71,8 @@ def test_bad_arguments(options: dict[str, Any], kind: type[Exception], message: 
 def test_arguments_that_do_not_pickle_are_named() -> None:
     before = children()
     with pytest.raises(
-        TypeError, match=r"^args\[1\]: expected an object that pickle can .*\(cannot pickle .*lock"
+        TypeError,
+        match=r"^args\[1\]: expected .* pickle can .*\(\['deep'\]\[0\]: cannot pickle .*lock",
     ):
         launch(nothing, (1, {"deep": [threading.Lock()]}, 2))
     grown = torch.ones(2, requires_grad=True) * 2
