@@ -125,8 +125,8 @@ class SteppingOptimizer(PlanningOptimizer):
     def step_rows(self, param: torch.Tensor, rows: torch.Tensor, values: torch.Tensor) -> None:
         """One push of a gradient that touches only some rows of one parameter.
 
-        Untouched rows and their state are neither read nor written. Of a row that is named more
-        than once the gradients are added up.
+        Untouched rows and their state are neither read nor written. The gradients of a row that is
+        named more than once are added up first, in float32 or, of float64, in float64.
 
         Args:
             param: one of the optimizer's parameters, contiguous, at least one dimension.
@@ -151,7 +151,9 @@ class SteppingOptimizer(PlanningOptimizer):
         if self.before_push is not None and self._sharing is not None:
             self.before_push()
         if self._delay is not None and self._delay.compensates:
-            values = self._delay.compensate(index, values, self._maximized()[index], rows)
+            grad = torch.sparse_coo_tensor(rows[None], values, param.shape, check_invariants=False)
+            grad = self._delay.compensate_rows(index, grad, self._maximized()[index])
+            rows, values = grad.indices()[0], grad.values()
         where = (index, rows.data_ptr(), len(rows), values.data_ptr())
         updated = self._push(lambda plan, how, _: plan.step_rows(how, *where))
         if updated > 0:

@@ -196,6 +196,7 @@ void apply_rows(const Task& task, std::size_t& at, std::size_t end, Tally& tally
   Span whole = task.span;
   if (task.has_row_list) whole.grad = nullptr;  // its gradients lie in the order of the list
   std::vector<std::byte> sum;
+  std::vector<const void*> repeats;
   for (; at < end; ++at) {
     const std::size_t i = at;
     const bool is_named = !has_book || i < named;
@@ -209,10 +210,11 @@ void apply_rows(const Task& task, std::size_t& at, std::size_t end, Tally& tally
     if (task.has_row_list && grads != nullptr && is_named) {
       span.grad = grads + task.rows.place(i) * row_bytes;
       if (task.rows.is_repeated(i)) {
-        sum.assign(row_bytes, std::byte{0});
-        task.rows.for_each_place(i, [&](std::size_t place) {
-          task.loops->add(sum.data(), grads + place * row_bytes, width);
-        });
+        sum.resize(row_bytes);
+        repeats.clear();
+        task.rows.for_each_place(
+            i, [&](std::size_t place) { repeats.push_back(grads + place * row_bytes); });
+        task.loops->sum(sum.data(), repeats.data(), repeats.size(), width);
         span.grad = sum.data();
       }
     }

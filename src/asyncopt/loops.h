@@ -170,12 +170,21 @@ void exact_loop(const void* coef, const Span& span, Tally& tally) {
   }
 }
 
-// Sums are rounded to the nearest, in the order in which they come.
+// Sums are taken in the order of the gradients and rounded once, to the nearest.
 template <class T>
-void add_loop(void* sum, const void* grad, std::size_t n) {
-  T* const to = static_cast<T*>(sum);
-  const T* const from = static_cast<const T*>(grad);
-  for (std::size_t i = 0; i < n; ++i) to[i] = nearest<T>(widen(to[i]) + widen(from[i]));
+void sum_loop(void* sum, const void* const* grads, std::size_t count, std::size_t n) {
+  using C = arithmetic_t<T>;
+  constexpr std::size_t chunk = 64;
+  for (std::size_t begin = 0; begin < n; begin += chunk) {
+    const std::size_t size = n - begin < chunk ? n - begin : chunk;
+    C sums[chunk] = {};
+    for (std::size_t k = 0; k < count; ++k) {
+      const T* const from = static_cast<const T*>(grads[k]) + begin;
+      for (std::size_t i = 0; i < size; ++i) sums[i] += static_cast<C>(widen(from[i]));
+    }
+    T* const to = static_cast<T*>(sum) + begin;
+    for (std::size_t i = 0; i < size; ++i) to[i] = nearest<T>(sums[i]);
+  }
 }
 
 // True if no value is infinite or NaN.
