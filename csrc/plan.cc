@@ -357,12 +357,16 @@ bool Plan::run(const Push& request, bool refresh, const Scaling& scaling) {
   // A step whose refresh timed out is finished by the next one: its push is not repeated. Gradients
   // other than its own would be those of a replica that is not one version.
   const bool is_step = refresh && !request.catch_up, is_pushed = is_step && owes_refresh_;
+  if (is_step && is_torn_ && !is_pushed)
+    throw std::runtime_error(
+        "step: expected gradients of one version, got a replica that the last pull() left torn at "
+        "its LockTimeout; call pull(), and compute the gradients again");
   const bool applied =
       is_pushed || !asyncopt::push(target_->segment, target_->worker, request).skipped;
   if (!refresh || !target_->replica) return applied;
   if (is_step) owes_refresh_ = true;
   try {
-    asyncopt::pull(target_->segment, target_->worker, pulls_);
+    pull_replica(pulls_);
   } catch (const LockTimeout& timeout) {
     if (!is_step) throw;
     throw LockTimeout(std::string(timeout.what()) +
@@ -371,6 +375,18 @@ bool Plan::run(const Push& request, bool refresh, const Scaling& scaling) {
   }
   if (is_step) owes_refresh_ = false;
   return applied;
+}
+
+// Without the GIL.
+std::uint64_t Plan::pull_replica(std::span<const PullBlock> blocks) {
+  try {
+    const std::uint64_t version = asyncopt::pull(target_->segment, target_->worker, blocks);
+    is_torn_ = false;
+    return version;
+  } catch (const TornPull&) {
+    is_torn_ = true;
+    throw;
+  }
 }
 
 std::uint64_t Plan::pull() {
@@ -386,7 +402,7 @@ std::uint64_t Plan::pull() {
   std::vector<PullBlock> everything = pulls_;
   everything.insert(everything.end(), state_pulls_.begin(), state_pulls_.end());
   const py::gil_scoped_release others_may_run;
-  const std::uint64_t version = asyncopt::pull(target_->segment, target_->worker, everything);
+  const std::uint64_t version = pull_replica(everything);
   owes_refresh_ = false;
   return version;
 }

@@ -144,6 +144,7 @@ class Plan {
   int step_with(const Scaling& scaling, const How& how, const py::object& grads);
   Push request(const How& how) const;
   bool run(const Push& push, bool refresh = true, const Scaling& scaling = {});
+  std::uint64_t pull_replica(std::span<const PullBlock> blocks);
 
   std::unique_ptr<Target> target_;
   std::unique_ptr<DeviceTarget> device_;
@@ -159,6 +160,7 @@ class Plan {
   int updated_ = 0;               // tensors that have one
   bool keeps_gradients_ = false;
   bool owes_refresh_ = false;  // the last step's push was applied, its pull timed out
+  bool is_torn_ = false;       // so did the last pull, in the middle
   std::mutex busy_;            // several threads may call one optimizer
 };
 

@@ -280,6 +280,10 @@ class Optimizer(SteppingOptimizer):
         The staleness of the next push counts from here. A replica's parameters and state are
         refreshed from one version of the store (its :meth:`step` refreshes the parameters alone);
         in place nothing is copied. Alone, it does nothing.
+
+        Raises:
+            LockTimeout: a writer held the lock for too long. If the message says that the replica
+                has parts of several versions, :meth:`step` is refused until a pull has succeeded.
         """
         if self._sharing is None:
             return

@@ -66,6 +66,7 @@ class SteppingOptimizer(PlanningOptimizer):
             ValueError: a gradient has another dtype, device or shape than its parameter, or names
                 rows that it does not have. Nothing was changed.
             LockTimeout: a lock was not free in time; call it again to finish the step.
+            RuntimeError: the last :meth:`pull` left the replica torn. Nothing was changed.
         """
         if (
             self._optimizer_step_pre_hooks

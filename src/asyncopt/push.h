@@ -76,6 +76,12 @@ struct PullBlock {
   std::size_t bytes = 0;
 };
 
+// A pull that did not get a lock in time, after it had copied parts of several versions: the
+// replica is torn. Where the message is that of another LockTimeout, it is as it was.
+struct TornPull : LockTimeout {
+  using LockTimeout::LockTimeout;
+};
+
 // Whether no gradient of the push is infinite or NaN.
 bool is_finite(const Push& push);
 // Alone: no store, no other worker.
@@ -85,7 +91,7 @@ PushResult push_alone(const Push& push);
 // (Push::unfinished), under the other syncs nothing was.
 PushResult push(const Segment& segment, std::size_t worker, const Push& push);
 // Copies parameters out; under a sync with consistent readers, all of one version. Returns the
-// version.
+// version. Throws LockTimeout: the copies are as they were, or, if it is a TornPull, torn.
 std::uint64_t pull(const Segment& segment, std::size_t worker, std::span<const PullBlock> blocks);
 
 }  // namespace asyncopt
