@@ -327,6 +327,10 @@ class LinearTrainer:
         examples: int,
         custom: int = 0,
     ) -> None: ...
+    @staticmethod
+    def bytes_needed(
+        *, loss: str, step: str, sync: str, columns: int, workers: int, examples: int
+    ) -> int: ...
     @property
     def notes(self) -> int: ...
     @property

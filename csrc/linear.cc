@@ -191,6 +191,16 @@ void bind_linear(py::module_& m) {
                     std::size_t, std::size_t, std::uintptr_t>(),
            py::kw_only(), py::arg("loss"), py::arg("step"), py::arg("sync"), py::arg("columns"),
            py::arg("workers"), py::arg("examples"), py::arg("custom") = 0)
+      .def_static(
+          "bytes_needed",
+          [](const std::string& loss, const std::string& step, const std::string& sync,
+             std::size_t columns, std::size_t workers, std::size_t examples) {
+            return Trainer::bytes_needed(kernel_of(loss, step),
+                                         sync_of(std::span<const Sync>(kSyncs), sync), columns,
+                                         workers, examples);
+          },
+          py::kw_only(), py::arg("loss"), py::arg("step"), py::arg("sync"), py::arg("columns"),
+          py::arg("workers"), py::arg("examples"))
       .def("run", &Training::run, py::kw_only(), py::arg("begin").noconvert(),
            py::arg("columns").noconvert(), py::arg("values").noconvert(),
            py::arg("targets").noconvert(), py::arg("weights").noconvert(),

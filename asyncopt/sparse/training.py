@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from asyncopt import _core
+from asyncopt._limits import available_memory
+from asyncopt.errors import SegmentError
 from asyncopt.sparse.blocks import Blocks
 from asyncopt.sparse.convergence import Patience, Rest
 from asyncopt.sparse.custom_loss import engine_loss
@@ -71,18 +73,20 @@ def train(
 
     Raises:
         ValueError: the weights, or the losses, are not finite any more.
+        SegmentError: there is no memory for the weights.
     """
     columns = examples.columns_by_frequency
     loss_name, curvature, custom = engine_loss(settings.loss)
-    trainer = _core.LinearTrainer(
-        loss=loss_name,
-        step=settings.step,
-        sync=sync,
-        columns=len(columns),
-        workers=threads,
-        examples=len(examples),
-        custom=custom,
-    )
+    shape: dict[str, Any] = {
+        "loss": loss_name,
+        "step": settings.step,
+        "sync": sync,
+        "columns": len(columns),
+        "workers": threads,
+        "examples": len(examples),
+    }
+    _check_available(_core.LinearTrainer.bytes_needed(**shape))
+    trainer = _core.LinearTrainer(**shape, custom=custom)
     if not settings.average:
         state.averaged = 0
     elif not state.averaged:
@@ -208,3 +212,14 @@ def _steepest(examples: Examples, weights: _Floats | None, curvature: float) -> 
     norms = np.diff(np.concatenate([[0.0], np.cumsum(squares)])[examples.begin])
     largest = float((norms if weights is None else norms * weights).max(initial=0))
     return curvature * largest if largest > 0 else 1 / 3
+
+
+def _check_available(nbytes: int) -> None:
+    """Raises SegmentError if the kernel would end processes to make room for so much memory."""
+    available = available_memory()
+    if available is not None and nbytes > available.nbytes:
+        raise SegmentError(
+            f"X: expected columns whose weights fit in memory, got a model of {nbytes:,} bytes in "
+            f"all threads, of which only {available.nbytes:,} are available {available.where}; use "
+            "fewer columns, or fewer threads"
+        )

@@ -130,6 +130,16 @@ Trainer::Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, st
       sums_(bytes(kernel.sums), workers, own_bytes(kernel.sums)),
       round_(workers) {}
 
+std::size_t Trainer::bytes_needed(const Kernel& kernel, const Sync& sync, std::size_t columns,
+                                  std::size_t workers, std::size_t examples) {
+  const std::size_t own = copied(kernel, sync, columns, workers, examples);
+  const auto of = [&](bool kept) {
+    return Memory::bytes_needed(kept ? columns * sizeof(float) : 0, workers,
+                                kept ? own * sizeof(float) : 0);
+  };
+  return of(true) + of(kernel.adaptive) + of(kernel.sums);
+}
+
 std::optional<double> Trainer::run(const Pass& pass, const std::function<bool()>& go_on) {
   const std::size_t pieces = pass.pieces_each(), tasks = pass.order.size() * pieces;
   std::vector<std::size_t> after;  // the blocks before have ended

@@ -40,6 +40,10 @@ class Trainer {
   Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, std::size_t workers,
           std::size_t examples = kAll);
 
+  // Bytes that such a trainer takes.
+  static std::size_t bytes_needed(const Kernel& kernel, const Sync& sync, std::size_t columns,
+                                  std::size_t workers, std::size_t examples = kAll);
+
   std::span<float> weights() { return {floats_of(weights_), columns_}; }
   std::span<float> squares() { return {floats_of(squares_), kernel_.adaptive ? columns_ : 0}; }
   std::span<float> sums() { return {floats_of(sums_), kernel_.sums ? columns_ : 0}; }
