@@ -181,8 +181,9 @@ def launch(
     process see what one of them writes. They cannot be resized afterwards, and numpy arrays that
     were made from them before keep the old memory. Arrays that were made from them through DLPack
     before must not be used any more, as their memory is freed. Numpy arrays in ``args`` are copied
-    to shared memory once for all workers; what a worker writes to one stays in that worker. Nothing
-    is created in /dev/shm.
+    to shared memory once for all workers; what a worker writes to one stays in that worker. Memory
+    maps are mapped again from their file, except those that this process wrote to under mode "c"
+    and those whose file is gone, which are copied. Nothing is created in /dev/shm.
 
     Threads take any ``fn``: each gets its own model and optimizer on the shared parameters, and all
     else in ``args`` as it is.

@@ -12,6 +12,7 @@ by number.
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from collections import ChainMap
@@ -26,6 +27,7 @@ import torch
 from asyncopt.errors import SegmentError
 from asyncopt.run.arrays import Copies, is_large, map_again
 from asyncopt.run.definitions import DefinitionPickler, dumps
+from asyncopt.run.mappings import FileMapping, mapping_at
 from asyncopt.run.private import PrivateMap, PrivateStorage
 from asyncopt.store.memory import SharedStorage, lay_out, map_new_memfd
 from asyncopt.store.moving import can_move, move, report_moves
@@ -186,16 +188,29 @@ class _Pickler(DefinitionPickler):
         if storage.device.type != "cpu" or storage.nbytes() == 0:
             return NotImplemented
         if storage.is_shared():
+            file = mapping_at(storage.data_ptr())
             if storage.filename is not None:
-                how = storage.filename, not self._private, storage.nbytes()
+                how = _path(storage, file), not self._private, storage.nbytes()
                 return torch.UntypedStorage.from_file, how
-            if not self._private:
-                return NotImplemented  # there is a descriptor for it
+            if not self._private and (file is None or file.is_shared):
+                return NotImplemented  # torch has a descriptor for it
         return self._set_aside(storage)
 
     def _set_aside(self, part: Any) -> Any:
         self.parts.append(part)
         return _part, (len(self.parts) - 1,)
+
+
+def _path(storage: torch.UntypedStorage, file: FileMapping | None) -> str:
+    """Where workers find the file that a storage shares with them."""
+    path = None if file is None else file.path
+    if path is None or os.path.getsize(path) < storage.nbytes():
+        raise ValueError(
+            f"torch.from_file: expected a file of {storage.nbytes():,} bytes or more that workers "
+            f"can open and write to, got one that was deleted, replaced or cut, "
+            f"{storage.filename}; map it again, or pass a clone of the tensor"
+        )
+    return path
 
 
 class _Unpickler(pickle.Unpickler):
