@@ -28,7 +28,7 @@ from asyncopt.methods.fold_files import FoldFiles
 from asyncopt.methods.folds import CrossValidation
 from asyncopt.methods.pool import Ending
 from asyncopt.methods.scoring import accuracy
-from asyncopt.methods.splits import Splits, Splitter, make_splits
+from asyncopt.methods.splits import Splits, Splitter, find_targets, make_splits
 from asyncopt.methods.tasks import make_plan, run_tasks
 from asyncopt.methods.training import TRAINING, Recipe, Trained, train_fold
 from asyncopt.optim import Adam
@@ -91,6 +91,8 @@ def cross_validate(
         make_model: makes a model; called at the start of the fold's random stream.
         data: a tuple (inputs, targets) of tensors or of numpy arrays, examples along dimension 0,
             or a map-style dataset of such pairs; there may be several inputs, the targets are last.
+            Splitters that look at targets find them in a tuple, a ``TensorDataset``, a dataset's
+            attribute ``targets``, or a ``Subset`` or ``ConcatDataset`` of such datasets.
             Tensors are moved to shared memory, arrays copied there once, memory maps mapped again.
         folds: number of folds of a shuffled k-fold (the splits of scikit-learn's ``KFold(folds,
             shuffle=True, random_state=seed)``); or a splitter as scikit-learn has them; or pairs of
@@ -154,7 +156,7 @@ def cross_validate(
     """
     begin = time.monotonic()
     columns = _columns(data)
-    targets = columns[-1] if columns else getattr(data, "targets", None)
+    targets = find_targets(data)
     plan = make_plan(workers, threads_per_worker, pin, timeout, start_timeout, seed, preload)
     if plan.seed is None:
         raise TypeError("seed: expected an integer >= 0, got None")

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
-__all__ = ["Split", "Splits", "Splitter", "make_splits"]
+__all__ = ["Split", "Splits", "Splitter", "find_targets", "make_splits"]
 
 MOST_SEED = 2**32 - 1  # of numpy.random.RandomState
 
@@ -52,6 +53,30 @@ class Splits:
         return hashlib.sha256(sizes.tobytes() + self._numbers.numpy().tobytes()).hexdigest()
 
 
+def find_targets(data: Any) -> Any:
+    """The targets of all examples, as far as they are in memory.
+
+    Args:
+        data: a tuple whose last column they are; or a dataset that is a ``TensorDataset``, has an
+            attribute ``targets``, or is a ``Subset`` or ``ConcatDataset`` of such.
+
+    Returns:
+        An array or tensor of as many targets as there are examples; None if they are not known.
+    """
+    if isinstance(data, TensorDataset):
+        data = data.tensors
+    if isinstance(data, tuple):
+        return data[-1]
+    if isinstance(data, Subset):
+        inner = find_targets(data.dataset)
+        return None if inner is None else np.asarray(inner)[np.asarray(data.indices)]
+    if isinstance(data, ConcatDataset):
+        parts = [find_targets(part) for part in data.datasets]
+        known = all(part is not None for part in parts)
+        return np.concatenate([np.asarray(part) for part in parts]) if known else None
+    return getattr(data, "targets", None)
+
+
 def make_splits(
     folds: int | Splitter | Iterable[tuple[Any, Any]],
     examples: int,
@@ -81,7 +106,7 @@ def make_splits(
             )
         pairs = _k_fold(examples, folds, seed)
     elif hasattr(folds, "split") and not isinstance(folds, str):
-        pairs = folds.split(np.zeros(examples), targets, groups)
+        pairs = _split(folds, examples, targets, groups)
     elif isinstance(folds, Iterable) and not isinstance(folds, str):
         pairs = folds
     else:
@@ -92,6 +117,23 @@ def make_splits(
     if not splits:
         raise ValueError("folds: expected at least one split, got none")
     return Splits(splits)
+
+
+def _split(folds: Any, examples: int, targets: Any, groups: Any) -> Iterable[tuple[Any, Any]]:
+    if targets is not None and len(targets) != examples:
+        raise ValueError(
+            f"data.targets: expected {examples} of them, one per example, got {len(targets)}"
+        )
+    try:
+        return list(folds.split(np.zeros(examples), targets, groups))
+    except (TypeError, ValueError) as error:
+        if targets is not None:
+            raise
+        raise ValueError(
+            f"folds: expected a splitter that needs no targets, as the dataset shows none, got "
+            f"{type(folds).__name__} ({error}); give the dataset an attribute targets, one per "
+            f"example, or pass a tuple (inputs, targets)"
+        ) from error
 
 
 def _k_fold(examples: int, folds: int, seed: int) -> Iterable[tuple[Any, Any]]:
