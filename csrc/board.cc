@@ -139,6 +139,7 @@ void bind_board(py::module_& m) {
            })
       .def("finish", &Board::finish)
       .def("done", &Board::done)
+      .def("agree", &Board::agree)
       .def("abandon", &Board::abandon)
       .def("positions", &positions_of)
       .def("restore",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from multiprocessing.context import get_spawning_popen
 from typing import Any, TypeVar
 
@@ -101,7 +101,7 @@ class Board:
         Args:
             rank: the worker.
             round: which loop over batches this is, counted from 0 by every worker alike.
-            total: batches in the round, the same for all workers.
+            total: batches in the round, as far as they are known; it may grow from call to call.
 
         Returns:
             An index below `total`, or -1 if none is left.
@@ -129,6 +129,37 @@ class Board:
     def done(self, rank: int, round: int) -> None:
         """The worker has finished with this round, at its end or before."""
         self._core.done(rank, round)
+
+    def agree(self, round: int, epoch: int, digest: int) -> bool:
+        """Compare the order of an epoch's examples with that of the other workers.
+
+        Args:
+            round: the loop.
+            epoch: of the loop.
+            digest: of the order, 32 bits.
+
+        Returns:
+            False if another worker has come to the epoch with another digest. Digests of the last 6
+            epochs are kept; a worker that is further behind is not compared.
+        """
+        return self._core.agree(round, epoch, digest)
+
+    def least(self, round: int, ranks: Collection[int] | None) -> int:
+        """The least index of a round that a worker has or may still be given.
+
+        Args:
+            round: the loop.
+            ranks: the workers, under static dispatch; None: all, under dynamic dispatch.
+        """
+        positions: Any = self._core.positions()
+        claims = [(rank, state, i) for rank, of, state, i in positions["claims"] if of == round]
+        if ranks is None:
+            held = [i for _, state, i in claims if state == "held"]
+            return int(min([dict(positions["rounds"]).get(round, 0), *held]))
+        left = {rank for rank, state, _ in claims if state == "left"}
+        new = [0 for rank in ranks if rank not in {rank for rank, _, _ in claims}]
+        some = [i + (state == "done") for rank, state, i in claims if rank in set(ranks) - left]
+        return int(min(new + some, default=0))
 
     def abandon(self, rank: int) -> None:
         """By the launcher: the worker is dead and not replaced, so others may take its batches."""

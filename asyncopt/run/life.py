@@ -14,6 +14,7 @@ from asyncopt.errors import RunTimeout
 from asyncopt.run.board import Board
 from asyncopt.run.checkpoint.keepsakes import Keepsake, Keepsakes
 from asyncopt.run.optimizers import find_optimizers
+from asyncopt.run.orders import Drawings
 from asyncopt.run.outcome import describe
 from asyncopt.run.payload import Payload
 from asyncopt.run.plan import Plan
@@ -46,6 +47,7 @@ class Errand:
     seed: int | None = None
     """Root of the random streams of worker processes; None: each draws its own from the system."""
     payload: Payload = field(default_factory=lambda: Payload("args"))
+    drawings: Drawings = field(default_factory=Drawings)
 
 
 class Box(Protocol):
@@ -136,6 +138,7 @@ def live(
                     optimizers=find_optimizers(errand.args),
                     settings=errand.plan,
                     station=station,
+                    drawings=errand.drawings,
                 )
                 if errand.keepsakes is not None:
                     keepsake = Keepsake(errand.keepsakes, rank, errand.args)

@@ -8,8 +8,10 @@ uses one.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,10 +57,30 @@ class Stream:
 
     def enter(self) -> None:
         """Seed the global generators of torch, on all its devices, of numpy and of Python."""
+        torch.manual_seed(self._seed())
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Context in which the global generators of the CPU draw from this stream.
+
+        After it they go on as if nothing had been drawn. Those of other devices are left alone.
+        """
+        numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+        torch_state = torch.get_rng_state()
+        torch.default_generator.manual_seed(self._seed())
+        try:
+            yield
+        finally:
+            torch.set_rng_state(torch_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+            random.setstate(python_state)
+
+    def _seed(self) -> int:
+        """Seed numpy's and Python's global generators; the seed for torch's."""
         words = self._words(18)
-        torch.manual_seed(int(words[:2].view(np.uint64)[0]))
         np.random.seed(words[2:10])  # noqa: NPY002 - the generator that user code may draw from
         random.seed(words[10:].tobytes())
+        return int(words[:2].view(np.uint64)[0])
 
     def _words(self, count: int) -> npt.NDArray[Any]:
         sequence = np.random.SeedSequence(self.root, spawn_key=self.key)

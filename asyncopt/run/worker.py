@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, TypeVar, overload
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from asyncopt.devices import Station
-from asyncopt.run.batches import DISPATCHES, Batches
+from asyncopt.run.batches import DISPATCHES, Batches, SampledBatches
 from asyncopt.run.board import Board
 from asyncopt.run.delays import Delay
+from asyncopt.run.loaders import LoaderSampler
 from asyncopt.run.optimizers import SharedOptimizer
+from asyncopt.run.orders import Drawing, Drawings
 from asyncopt.run.schedule import bring_to, check_schedule
-from asyncopt.run.sources import check_supply, whole
+from asyncopt.run.sources import Supply, check_supply, whole
 from asyncopt.run.turns import Turns
 
 __all__ = ["Settings", "Worker"]
+
+_Tensors = TypeVar("_Tensors", bound=tuple[Tensor, ...])
 
 
 class Settings(Protocol):
@@ -59,6 +64,7 @@ class Worker:
         optimizers: Sequence[SharedOptimizer] = (),
         settings: Settings | None = None,
         station: Station | None = None,
+        drawings: Drawings | None = None,
     ) -> None:
         self.rank = rank
         self.world_size = world_size
@@ -68,6 +74,7 @@ class Worker:
         self._board = Board(world_size) if board is None else board
         self._optimizers = optimizers
         self._station = station
+        self._drawings = Drawings(are_shared=False) if drawings is None else drawings
         self._rounds = 0
         self._broken_off: list[int] = []  # rounds that were left before their end
         self._turns = Turns(
@@ -211,14 +218,14 @@ class Worker:
     @overload
     def batches(
         self,
-        data: tuple[Tensor, ...],
+        data: _Tensors,
         batch_size: int,
         epochs: int = 1,
         shuffle: bool | None = None,
         seed: int = 0,
         drop_last: bool | None = None,
         dispatch: str = "static",
-    ) -> Iterator[tuple[Tensor, ...]]: ...
+    ) -> Iterator[_Tensors]: ...
 
     @overload
     def batches(
@@ -255,42 +262,80 @@ class Worker:
         Args:
             data: examples along dimension 0 of a tensor, a numpy array or a memory map, or of a
                 tuple of equally long tensors or arrays; or a map-style torch ``Dataset``, collated
-                as a ``DataLoader`` does; or a ``DataLoader``, of which the dataset, batch size,
-                ``shuffle``, ``drop_last`` and ``collate_fn`` are taken over, not its processes or
-                its generator.
+                as a ``DataLoader`` does; or a ``DataLoader``. What any sampler or batch sampler of
+                that draws is dealt out to the workers; ``docs/data.md`` lists what becomes of every
+                option.
             batch_size: examples in a batch; the epoch's last batch may be smaller. Not given with a
                 ``DataLoader``, like ``shuffle`` and ``drop_last``.
             epochs: passes over the data.
             shuffle: permute the examples anew in each epoch, by ``(seed, epoch)`` alone; by default
                 True. Without it batches of tensors and of writable arrays are views, not copies.
-            seed: an integer >= 0, the same in every worker.
+            seed: an integer >= 0, the same in every worker. With ``epoch`` it also seeds the global
+                generators while a loader's sampler draws; a generator in the loader goes its own
+                way.
             drop_last: leave the epoch's last batch out if it is smaller than ``batch_size``; by
                 default False.
             dispatch: "static" or "dynamic". Under ``max_staleness=0``, "dynamic" makes the turns of
                 all workers together those of a serial loop.
 
         Returns:
-            An iterator over tensors, over tuples of tensors if ``data`` is a tuple, or over what a
-            dataset's examples are collated to.
+            An iterator over tensors, over tuples of tensors if ``data`` is a tuple (of its own type
+            if it is a NamedTuple), or over what a dataset's examples are collated to.
 
         Raises:
-            TypeError, ValueError: at the call, before the first batch.
+            TypeError, ValueError: at the call, before the first batch; in a later epoch if a
+                sampler draws another order than in other workers.
             RunTimeout: while it waits for a turn, if another worker kept it for too long.
         """
         if dispatch not in DISPATCHES:
             names = ", ".join(map(repr, DISPATCHES))
             raise ValueError(f"dispatch: expected one of {names}, got {dispatch!r}")
-        batches = Batches(
-            check_supply(data, batch_size, shuffle, drop_last),
-            whole("epochs", epochs, 0),
-            whole("seed", seed, 0),
-            self.world_size if dispatch == "static" else 1,
-        )
-        number = self._rounds
+        supply = check_supply(data, batch_size, shuffle, drop_last)
+        epochs, seed = whole("epochs", epochs, 0), whole("seed", seed, 0)
+        is_dynamic, number = dispatch == "dynamic", self._rounds
+        if isinstance(supply, Supply):
+            every = 1 if is_dynamic else self.world_size
+            batches: Batches | SampledBatches = Batches(supply, epochs, seed, every)
+        else:
+            draw = functools.partial(self._draw, supply.sampler, epochs, seed, number, is_dynamic)
+            drawing = self._drawings.of(number, self.rank, self.world_size, draw)
+            batches = SampledBatches(supply, drawing)
         self._rounds += 1
-        return self._loop(batches, number, is_dynamic=dispatch == "dynamic")
+        return self._loop(batches, number, is_dynamic=is_dynamic)
 
-    def _loop(self, batches: Batches, number: int, is_dynamic: bool) -> Iterator[Any]:
+    def _draw(
+        self,
+        sampler: LoaderSampler,
+        epochs: int,
+        seed: int,
+        number: int,
+        is_dynamic: bool,
+        ranks: set[int],
+    ) -> Drawing:
+        """Begin to draw the orders of a loop, for the workers ``ranks`` of this process."""
+        board = self._board
+        return Drawing(
+            functools.partial(sampler.draw, seed),
+            epochs,
+            1 if is_dynamic else self.world_size,
+            agree=functools.partial(self._agree, number, sampler.name),
+            least=lambda: board.least(number, None if is_dynamic else ranks),
+        )
+
+    def _agree(self, number: int, sampler: str, epoch: int, digest: int) -> None:
+        """Raise ValueError if another worker has drawn another order for an epoch of a loop."""
+        if not self._board.agree(number, epoch, digest):
+            raise ValueError(
+                f"data.sampler: expected the same order in every worker, got another one from "
+                f"{sampler} in worker {self.rank}, epoch {epoch}; make the loader before the "
+                f"launch and pass it in args (the run deals its batches out, so no sampler may "
+                f"depend on the rank), and draw its random numbers from the global generators or "
+                f"from generators with fixed seeds"
+            )
+
+    def _loop(
+        self, batches: Batches | SampledBatches, number: int, is_dynamic: bool
+    ) -> Iterator[Any]:
         board, turns, rank, total = self._board, self._turns, self.rank, batches.total
         self._leave_broken_off()
         board.mark(rank, "wait")  # before it looks whether to park: see CheckpointObserver
@@ -306,7 +351,10 @@ class Worker:
                 else:
                     index = board.take_static(rank, number, total, self.world_size)
                 if index < 0:
-                    break
+                    if not batches.grow():
+                        break
+                    total = batches.total
+                    continue
                 if batches.is_empty(index):
                     continue
                 batch = batches.fetch(index)
@@ -320,6 +368,7 @@ class Worker:
             self._broken_off.append(number)
             raise
         finally:
+            self._drawings.leave(number)
             turns.end()
         if self._station is not None:
             self._station.rest()  # the launcher takes who is done for somebody without pushes

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from asyncopt.cli.problems import mnist
 from asyncopt.run.batches import Batches as NumberedBatches
-from asyncopt.run.sources import check_supply
+from asyncopt.run.columns import from_columns
+from asyncopt.run.sources import Supply
 from benches.peers.turns import Turns
 
 BATCH = 64
@@ -62,7 +63,7 @@ def shard(rank: int, workers: int, device: torch.device | str = "cpu") -> Callab
     """
 
     def batches(turn: int) -> Batches:
-        supply = check_supply(data(), BATCH, shuffle=True, drop_last=True)
+        supply = Supply(from_columns(data()), BATCH, shuffle=True, drop_last=True)
         numbered = NumberedBatches(supply, EPOCHS_PER_TURN, seed=turn, every=workers)
         numbers = range(rank, numbered.total, workers)
         taken = (numbered.fetch(number) for number in numbers if not numbered.is_empty(number))

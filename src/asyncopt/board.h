@@ -26,6 +26,7 @@ inline constexpr std::size_t kRing = 64;                          // rounds that
 inline constexpr std::size_t kEvents = 4096;                      // that a seat remembers
 inline constexpr std::uint64_t kMaxRounds = kRing << 17;
 inline constexpr std::uint64_t kMaxBatches = 0xFFFF'FFFF;  // of a round
+inline constexpr std::size_t kOrders = 6;  // epochs of a round whose orders can be compared
 inline constexpr std::uint64_t kUnbounded = ~std::uint64_t{0};
 
 inline constexpr const char* kPhases[] = {"start", "pull", "compute", "push", "wait", "done"};
@@ -55,8 +56,10 @@ enum : std::uint32_t {
 };
 
 struct alignas(kCacheLine) Round {
-  std::atomic<std::uint64_t> last{0};  // Slip
+  std::atomic<std::uint64_t> last{0};            // Slip
+  std::atomic<std::uint64_t> orders[kOrders]{};  // lap << 47 | epoch % 2^15 << 32 | digest
 };
+static_assert(sizeof(Round) == kCacheLine);
 
 struct alignas(kCacheLine) Seat {
   std::atomic<std::uint64_t> process{0};      // bits of its ProcessId; 0: the seat is empty
@@ -129,7 +132,7 @@ class Board {
 
   // The next batch of a round of `total`, and the one before is done; nothing: none is left for
   // this worker. First comes the batch that a dead worker of this rank had, then those of abandoned
-  // ranks, then a new one.
+  // ranks, then a new one. `total` may grow from call to call.
   std::optional<std::uint32_t> take(std::size_t rank, std::uint64_t round,
                                     std::uint64_t total) const;
   // The same from a share of its own: rank, rank + stride, rank + 2 stride, ...
@@ -139,6 +142,9 @@ class Board {
   void finish(std::size_t rank, std::uint64_t round) const;
   // The worker has finished with the round, at its end or before.
   void done(std::size_t rank, std::uint64_t round) const;
+  // False if another worker has come to this epoch of the round with another digest of its order.
+  // Digests of the last kOrders epochs are kept: a worker that is further behind is not compared.
+  bool agree(std::uint64_t round, std::uint64_t epoch, std::uint32_t digest) const;
   // By the launcher, of a dead worker that is not replaced: others may take its batches.
   void abandon(std::size_t rank) const;
   // Exact while all workers are parked. `restore` is for a board that no worker has used.

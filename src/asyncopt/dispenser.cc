@@ -8,6 +8,7 @@
 // whose it is, and a replacement can find what its predecessor had. An abandoned worker's batch is
 // taken in the same way: the taker claims "trying i", and puts its name into the orphan's claim by
 // compare-exchange.
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -98,7 +99,8 @@ std::optional<std::uint32_t> Board::take_static(std::size_t rank, std::uint64_t 
   const std::uint64_t next = before.who == kFree   ? rank
                              : before.who == kRedo ? before.index
                                                    : before.index + stride;
-  const bool left = next < total;
+  // A batch that is to be done again counts, though `total` may not have grown up to it yet.
+  const bool left = next < total || before.who == kRedo;
   if (!left && before.who == kFree) return {};
   const auto index = left ? static_cast<std::uint32_t>(next) : before.index;
   store(mine, {left ? kHas : kDone, lap, index});
@@ -117,6 +119,24 @@ void Board::done(std::size_t rank, std::uint64_t round) const {
   Word& mine = sit(rank).claims[round % kRing];
   const Slip claim = claim_on(mine, lap_of(round));
   if (claim.lap == lap_of(round)) store(mine, {kLeft, claim.lap, claim.index});
+}
+
+bool Board::agree(std::uint64_t round, std::uint64_t epoch, std::uint32_t digest) const {
+  check_round(round, 0);
+  constexpr std::uint64_t kEpochs = 1 << 15, kBlank = 0;
+  const std::uint64_t lap = lap_of(round);
+  const std::uint64_t mine = lap << 47 | epoch % kEpochs << 32 | std::max(digest, 1U);
+  Word& word = this->round(round % kRing).orders[epoch % kOrders];
+  std::uint64_t seen = word.load(std::memory_order_relaxed);
+  for (;;) {
+    if (seen != kBlank) {
+      if (seen >> 32 == mine >> 32) return seen == mine;
+      const bool is_later = seen >> 47 == lap && ((seen >> 32) - epoch) % kEpochs < kEpochs / 2;
+      if (seen >> 47 > lap || is_later) return true;
+    }
+    // Relaxed, as the word guards nothing else.
+    if (word.compare_exchange_weak(seen, mine, std::memory_order_relaxed)) return true;
+  }
 }
 
 // A claim of a worker that is not there, with what it was trying settled.

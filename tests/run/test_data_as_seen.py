@@ -195,4 +195,4 @@ def test_a_clean_copy_on_write_map_is_not_copied(tmp_path: Path) -> None:
 
 def where(worker: Worker, mapped: Any) -> str | None:
     found = mapping_at(mapped.__array_interface__["data"][0])
-    return found and found.path
+    return None if found is None else found.path
