@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asyncopt.run.mappings import is_written, mapping_at
+from asyncopt.run.mappings import Mappings
 from asyncopt.run.private import PrivateMap
 from asyncopt.store.memory import lay_out, map_new_memfd
 
@@ -27,11 +27,15 @@ LARGE = 1 << 16
 _Array = npt.NDArray[Any]
 
 
-def map_again(array: _Array) -> tuple[Any, ...] | None:
+def map_again(array: _Array, mappings: Mappings) -> tuple[Any, ...] | None:
     """The pickle reduction that maps a mapped array again elsewhere; None: the array is copied.
 
     An array is copied if it is no memory map, if its file was deleted or replaced, or if this
     process has written to pages of a map with mode "c".
+
+    Args:
+        array: any array.
+        mappings: of this process.
 
     Raises:
         ValueError: the file is shorter than the map; or others could not see what a worker writes
@@ -42,7 +46,7 @@ def map_again(array: _Array) -> tuple[Any, ...] | None:
         return None
     first, last = _ends(array)
     _check_length(mapping, last)
-    file = mapping_at(first)
+    file = mappings.at(first)
     path = None if file is None or mapping.filename is None else file.path
     if path is None and mapping.mode in ("r+", "w+"):
         raise ValueError(
@@ -50,7 +54,7 @@ def map_again(array: _Array) -> tuple[Any, ...] | None:
             f"deleted or replaced, {mapping.filename or 'without a name'}; map a file by its name, "
             f"or pass a copy of the array"
         )
-    if path is None or (mapping.mode == "c" and is_written(first, last)):
+    if path is None or (mapping.mode == "c" and mappings.is_written(first, last)):
         return None
     return _map_again, (path, *_place(array, mapping))
 

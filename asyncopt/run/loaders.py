@@ -120,7 +120,7 @@ class LoaderSampler:
         self._most = 10 * max(_MANY // 10, *declared)
         inner: Any = getattr(self._index, "sampler", None)
         self._with_epoch = [
-            (each.set_epoch, int(getattr(each, "epoch", 0)))
+            (each.set_epoch, first if isinstance(first := getattr(each, "epoch", 0), int) else 0)
             for each in (self._index, inner)
             if callable(getattr(each, "set_epoch", None))
         ]

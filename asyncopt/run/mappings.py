@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-__all__ = ["FileMapping", "is_written", "mapping_at"]
+__all__ = ["FileMapping", "Mappings"]
 
 # 7f00-7f08 r--s 00001000 fe:00 1234      /path, of a file that was replaced too: /path (deleted)
 _HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ...([ps]) \S+ \S+ (\d+) *(.*)")
@@ -33,16 +35,27 @@ class FileMapping:
     private: int = 0
 
 
-def mapping_at(address: int) -> FileMapping | None:
-    """The mapping of a file that covers an address; None: memory of another kind."""
-    return next((each for each in _read("maps") if each.start <= address < each.end), None)
+class Mappings:
+    """The mappings of files, as they were when this was first asked."""
 
+    def at(self, address: int) -> FileMapping | None:
+        """The mapping that covers an address; None: memory that shows no file."""
+        found = bisect_right(self._maps, address, key=lambda each: each.start) - 1
+        return self._maps[found] if found >= 0 and address < self._maps[found].end else None
 
-def is_written(first: int, last: int) -> bool:
-    """True if this process has written to private pages of a file from ``first`` to ``last``."""
-    return any(
-        each.private > 0 and each.start <= last and first < each.end for each in _read("smaps")
-    )
+    def is_written(self, first: int, last: int) -> bool:
+        """True if this process has written to private pages from ``first`` to ``last``."""
+        return any(
+            each.private > 0 and each.start <= last and first < each.end for each in self._use
+        )
+
+    @functools.cached_property
+    def _maps(self) -> list[FileMapping]:
+        return list(_read("maps"))
+
+    @functools.cached_property
+    def _use(self) -> list[FileMapping]:
+        return list(_read("smaps"))
 
 
 def _read(table: str) -> Iterator[FileMapping]:

@@ -122,7 +122,8 @@ class Drawing:
 
     def find(self, number: int) -> tuple[Order, int]:
         """The order of a batch's epoch, and its place there; beyond the end if it is filled in."""
-        self.grow(number)  # a replacement may begin with a number of a later epoch
+        if number >= self.total:  # a replacement may begin with a number of a later epoch
+            self.grow(number)
         with self._lock:
             epoch = bisect_right(self._ends, number)
             return self._orders[epoch], number - (self._ends[epoch - 1] if epoch else 0)

@@ -27,7 +27,7 @@ import torch
 from asyncopt.errors import SegmentError
 from asyncopt.run.arrays import Copies, is_large, map_again
 from asyncopt.run.definitions import DefinitionPickler, dumps
-from asyncopt.run.mappings import FileMapping, mapping_at
+from asyncopt.run.mappings import FileMapping, Mappings
 from asyncopt.run.private import PrivateMap, PrivateStorage
 from asyncopt.store.memory import SharedStorage, lay_out, map_new_memfd
 from asyncopt.store.moving import can_move, move, report_moves
@@ -172,10 +172,11 @@ class _Pickler(DefinitionPickler):
         super().__init__(file, replies=False)
         self.parts: list[torch.UntypedStorage | np.ndarray[Any, Any]] = []
         self._private = private
+        self._mappings = Mappings()
 
     def reducer_override(self, item: object) -> Any:
         if isinstance(item, np.ndarray):
-            if (mapped := map_again(item)) is not None:
+            if (mapped := map_again(item, self._mappings)) is not None:
                 return mapped
             return self._set_aside(item) if is_large(item) else NotImplemented
         if isinstance(item, torch.UntypedStorage):
@@ -188,7 +189,7 @@ class _Pickler(DefinitionPickler):
         if storage.device.type != "cpu" or storage.nbytes() == 0:
             return NotImplemented
         if storage.is_shared():
-            file = mapping_at(storage.data_ptr())
+            file = self._mappings.at(storage.data_ptr())
             if storage.filename is not None:
                 how = _path(storage, file), not self._private, storage.nbytes()
                 return torch.UntypedStorage.from_file, how

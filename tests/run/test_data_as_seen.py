@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from asyncopt.methods import map_tasks
 from asyncopt.run import Worker, launch
-from asyncopt.run.mappings import is_written, mapping_at
+from asyncopt.run.mappings import Mappings
 
 N = 20_000
 NUMBERS = np.arange(float(N))  # 160 KB: two pages are edited, the others are in the file
@@ -172,17 +172,17 @@ def test_mappings_of_this_process(tmp_path: Path) -> None:
         shared = np.frombuffer(mmap.mmap(file.fileno(), 0), np.uint8)
     places = [each.__array_interface__["data"][0] for each in (private, shared)]
     ends = [(place, place + len(private) - 1) for place in places]
-    found = [mapping_at(place) for place in places]
+    found = [Mappings().at(place) for place in places]
     assert [each and (each.path, each.is_shared) for each in found] == [
         (str(path), False),
         (str(path), True),
     ]
-    assert not any(is_written(*each) for each in ends)
+    assert not any(Mappings().is_written(*each) for each in ends)
     private[2 * mmap.PAGESIZE] = shared[0] = 1
-    assert [is_written(*each) for each in ends] == [True, False]
-    assert mapping_at(np.ones(3).__array_interface__["data"][0]) is None
+    assert [Mappings().is_written(*each) for each in ends] == [True, False]
+    assert Mappings().at(np.ones(3).__array_interface__["data"][0]) is None
     path.unlink()
-    gone = mapping_at(places[0])
+    gone = Mappings().at(places[0])
     assert gone is not None
     assert gone.path is None
 
@@ -194,5 +194,5 @@ def test_a_clean_copy_on_write_map_is_not_copied(tmp_path: Path) -> None:
 
 
 def where(worker: Worker, mapped: Any) -> str | None:
-    found = mapping_at(mapped.__array_interface__["data"][0])
+    found = Mappings().at(mapped.__array_interface__["data"][0])
     return None if found is None else found.path

@@ -6,6 +6,7 @@ import copy
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,11 @@ from torch.utils.data import (
 
 from asyncopt.errors import WorkerError
 from asyncopt.run import Worker, launch
+from asyncopt.run.batches import SampledBatches
 from asyncopt.run.board import Board
-from asyncopt.run.orders import Drawings
+from asyncopt.run.orders import Drawing, Drawings
 from asyncopt.run.random_states import Stream
+from asyncopt.run.sources import Sampled, check_supply
 
 from . import loops
 
@@ -242,6 +245,27 @@ def test_an_abandoned_batch_of_an_earlier_epoch_goes_to_a_survivor() -> None:
     seen += got(alive)
     assert seen[15] == lost
     assert sorted(seen) == sorted(chain(*by_torch(LOADERS["generator"](), 4)))
+
+
+def test_descriptions_tell_orders_apart() -> None:
+    def described(name: str, seed: int) -> dict[str, Any]:
+        supply = check_supply(LOADERS[name](), None, None, None)
+        assert isinstance(supply, Sampled)
+        drawn = Drawing(partial(supply.sampler.draw, seed), 1, 1, lambda *_: None, lambda: 0)
+        return SampledBatches(supply, drawn).description()
+
+    assert described("own", 1) == described("own", 1)
+    assert described("own", 1) != described("own", 2)
+    assert described("generator", 1) == described("generator", 2)
+    assert described("random, of a part", 1) != described("sequential, of a part", 1)
+    shuffled = check_supply(DataLoader(Numbers(), 4, shuffle=True), None, None, None)
+    assert shuffled.description() == {
+        "source": "Examples",
+        "examples": N,
+        "batch_size": 4,
+        "order": "shuffled",
+        "drop_last": False,
+    }
 
 
 def test_orders_that_nobody_needs_are_dropped() -> None:
