@@ -118,9 +118,9 @@ def cross_validate(
             counts scorings.
         evaluate_every: epochs between two scorings; the last epoch is always scored.
         patience: epochs without a lower loss on the examples held out after which a fold ends; its
-            result is then that of the epoch with the lowest. NaN is lower than nothing; where all
-            losses are NaN or infinite, the last epoch counts. None: train all epochs, and score the
-            last. (Scores chosen by the examples that they are scored on are flattering.)
+            result is then that of the epoch with the lowest. NaN is never the lowest; if all losses
+            are NaN or infinite, the result is that of the last epoch. None: train all epochs, and
+            score the last. (Scores chosen by the examples that they are scored on are flattering.)
         groups: passed to the splitter, one per example.
         seed: root of the folds' random streams, an integer >= 0; below 2**32 where ``folds`` is a
             number.
@@ -148,6 +148,7 @@ def cross_validate(
     Raises:
         TaskError: a fold failed; ``task`` is its place among those that were trained.
         WorkerError, RunTimeout: a worker could not start.
+        ImportError: a module of ``preload`` cannot be imported, or starts a thread or CUDA.
         CheckpointError: ``directory`` cannot be read or written.
         RuntimeError: this is a daemonic process, such as a worker of ``multiprocessing.Pool``.
         ValueError: ``directory`` holds folds of another call; the message names what differs.
