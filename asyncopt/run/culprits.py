@@ -56,10 +56,10 @@ def _parts(part: object) -> Iterator[tuple[str, object]]:
         yield from ((f".{name}", getattr(part, name)) for name in ("func", "args", "keywords"))
     elif isinstance(part, type):
         yield from ((f".{name}", value) for name, value in vars(part).items())
-    elif type(part) is dict:
+    elif isinstance(part, dict):
         yield from ((f"[{key!r:.80}]", value) for key, value in part.items())
-    elif type(part) in (list, tuple, set, frozenset):
-        yield from ((f"[{i}]", value) for i, value in enumerate(part))  # type: ignore[arg-type]
+    elif isinstance(part, list | tuple | set | frozenset):
+        yield from ((f"[{i}]", value) for i, value in enumerate(part))
     elif not isinstance(part, torch.Tensor):
         yield from _reduced(part)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import threading
 from collections.abc import Callable
@@ -42,7 +43,7 @@ class Broken(Holder):
         raise OSError("on purpose")
 
 
-class Entries(dict[str, Any]):
+class Entries(collections.UserDict[str, Any]):
     pass
 
 
@@ -68,12 +69,12 @@ def of_another_module(function: Any) -> Any:
         (Holder().method, ".__self__.inner.lock"),
         (Hides(), ".locks[0]"),
         (Frozen(1, [LOCK]), "its state[1][0]"),
-        (Entries({"q": (LOCK,)}), "['q'][0]"),
+        (Entries({"q": (LOCK,)}), ".data['q'][0]"),
         (closure(Holder()), "closure variable thing.inner.lock"),
         (closure(closure(LOCK)), "closure variable thing, closure variable thing"),
         (of_another_module(lambda: CACHE), "global variable CACHE['a'][1]['lock']"),
         (of_another_module(lambda lock=LOCK: lock), "its defaults[0]"),
-        (functools.partial(closure(LOCK), 1), ".func, closure variable thing"),
+        (functools.partial(closure(LOCK)), ".func, closure variable thing"),
         ({1: LOCK}, "[1]"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
