@@ -84,7 +84,7 @@ def test_the_path(part: object, path: str) -> None:
     assert reason(part, ERROR).endswith(": no")
 
 
-@pytest.mark.parametrize("part", [LOCK, Broken(), [1, 2]], ids=repr)
+@pytest.mark.parametrize("part", [LOCK, Broken(), [1, 2]], ids=["lock", "broken", "list"])
 def test_without_a_path_it_is_the_error_alone(part: object) -> None:
     assert reason(part, ERROR) == "no"
 
