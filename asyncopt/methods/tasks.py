@@ -75,7 +75,8 @@ def map_tasks(
     However many workers there are, the data is in memory once. Tensors are moved to shared memory
     where they are: what one worker writes to them all see. Numpy arrays, also those inside data
     frames, sparse matrices and the like, are copied to shared memory once; a worker that writes to
-    one changes a copy of its own. Memory-mapped arrays are mapped again from their file.
+    one changes a copy of its own. Memory maps are mapped again from their file, except those that
+    this process wrote to under mode "c" and those whose file is gone, which are copied.
 
     Each worker unpickles ``fn``, the tasks and the data once. What a task changes in an object (a
     counter, a cache, a generator, an array), later tasks of the same worker see; which tasks these
