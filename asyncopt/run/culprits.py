@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 
 from asyncopt.run.payload import unpicklable
@@ -60,8 +61,15 @@ def _parts(part: object) -> Iterator[tuple[str, object]]:
         yield from ((f"[{key!r:.80}]", value) for key, value in part.items())
     elif isinstance(part, list | tuple | set | frozenset):
         yield from ((f"[{i}]", value) for i, value in enumerate(part))
-    elif not isinstance(part, torch.Tensor):
+    elif not _is_plain(part):
         yield from _reduced(part)
+
+
+def _is_plain(part: object) -> bool:
+    """True for tensors and arrays without objects. To copy them may end the process (SIGBUS)."""
+    return isinstance(part, torch.Tensor) or (
+        isinstance(part, np.ndarray) and not part.dtype.hasobject
+    )
 
 
 def _reduced(part: object) -> Iterator[tuple[str, object]]:

@@ -57,7 +57,6 @@ class Payload:
         self._name = name
         self._private = private
         self._copies = Copies()
-        self._sent: list[Any] = []
 
     def __reduce__(self) -> tuple[type[Payload], tuple[str]]:
         return Payload, (self._name,)  # a worker has no use for the copies as such
@@ -75,8 +74,7 @@ class Payload:
         body = BytesIO()
         pickler = _Pickler(body, private=self._private)
         pickler.dump(item)
-        storages = [part for part in pickler.parts if isinstance(part, torch.UntypedStorage)]
-        storages = [storage for storage in storages if not storage.is_shared()]
+        storages = pickler.to_move
         arrays = [part for part in pickler.parts if isinstance(part, np.ndarray)]
         try:
             _move(storages)
@@ -90,8 +88,6 @@ class Payload:
         parts: list[Any] = [next(copies) if isinstance(p, np.ndarray) else p for p in pickler.parts]
         if self._private:
             parts = _make_private(parts)
-        # Descriptors are sent by number when the process starts, and must be open until then.
-        self._sent = parts
         ForkingPickler(file).dump(parts)
         file.write(body.getbuffer())
 
@@ -163,6 +159,7 @@ class _Pickler(DefinitionPickler):
 
     Attributes:
         parts: storages and arrays, in the order of the numbers that stand for them.
+        to_move: those storages that are not in shared memory yet.
     """
 
     def __init__(self, file: IO[bytes], *, private: bool = False) -> None:
@@ -172,6 +169,7 @@ class _Pickler(DefinitionPickler):
         super().__init__(file, replies=False)
         self.parts: list[torch.UntypedStorage | np.ndarray[Any, Any]] = []
         self._private = private
+        self.to_move: list[torch.UntypedStorage] = []
         self._mappings = Mappings()
 
     def reducer_override(self, item: object) -> Any:
@@ -193,8 +191,9 @@ class _Pickler(DefinitionPickler):
             if storage.filename is not None:
                 how = _path(storage, file), not self._private, storage.nbytes()
                 return torch.UntypedStorage.from_file, how
-            if not self._private and (file is None or file.is_shared):
-                return NotImplemented  # torch has a descriptor for it
+            if file is None or file.is_shared:  # there is a descriptor for it
+                return self._set_aside(storage) if self._private else NotImplemented
+        self.to_move.append(storage)
         return self._set_aside(storage)
 
     def _set_aside(self, part: Any) -> Any:
