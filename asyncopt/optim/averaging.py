@@ -110,6 +110,15 @@ class Averaging(Wrapper):
     def _sharing(self) -> Any:
         return self.center._sharing
 
+    @property
+    def after_push(self) -> Callable[[bool], None] | None:
+        """Called when the center's part of an exchange is over."""
+        return self.center.after_push
+
+    @after_push.setter
+    def after_push(self, call: Callable[[bool], None] | None) -> None:
+        self.center.after_push = call
+
     def ledger(self) -> Ledger:
         """The exchanges of all workers: each is one push to the center."""
         return self.center.ledger()

@@ -29,9 +29,12 @@ class SteppingOptimizer(PlanningOptimizer):
         before_push: called first thing in every push of a shared optimizer, before gradients are
             looked at; what it raises ends the push. A run sets it, on the instance; copies start
             without.
+        after_push: called when a push of a shared optimizer is over, also if it was skipped for a
+            gradient that is not finite; with False if it was one of some rows.
     """
 
     before_push: Callable[[], None] | None = None
+    after_push: Callable[[bool], None] | None = None
 
     #: In a worker with a device: its copy of the parameters there, through which it steps.
     _replica: Replica | None = None
@@ -94,9 +97,13 @@ class SteppingOptimizer(PlanningOptimizer):
             if self._flat is not None:
                 self._flat.release_frozen()
             self._replica.step()
+            if self.after_push is not None:
+                self.after_push(True)
             return loss
         grads = None if self._delay is None else self._compensated_gradients(self._delay)
         updated = self._push(self._step_on, grads)
+        if self.after_push is not None:
+            self.after_push(True)
         if updated == len(self._params):
             self._mark_changed(self._params)
         elif updated > 0:
@@ -157,6 +164,8 @@ class SteppingOptimizer(PlanningOptimizer):
             rows, values = grad.indices()[0], grad.values()
         where = (index, rows.data_ptr(), len(rows), values.data_ptr())
         updated = self._push(lambda plan, how, _: plan.step_rows(how, *where))
+        if self.after_push is not None:
+            self.after_push(False)
         if updated > 0:
             self._mark_changed([param])
         elif updated == _core.Plan.SKIPPED:

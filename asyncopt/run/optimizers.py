@@ -29,6 +29,7 @@ class SharedOptimizer(Protocol):
     param_groups: list[dict[str, Any]]
     _sharing: Any  # its hold on the store, with release() for the worker's slot
     before_push: Callable[[], None] | None  # called first thing in every push
+    after_push: Callable[[bool], None] | None  # called after it: False after a push of some rows
 
     @property
     def store(self) -> Any:

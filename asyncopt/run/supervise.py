@@ -348,11 +348,10 @@ class _Supervisor:
         warn_caller(f"{failure.message}; {fate}")
 
     def _unfinished(self, rank: int) -> int | None:
-        """The index of the batch that a dead worker was working on."""
-        for who, _, state, index in self._board.positions()["claims"]:
-            if who == rank and state == "held":
-                return int(index)
-        return None
+        """The index of the batch that a dead worker was working on, the last of those it had."""
+        claims = self._board.positions()["claims"]
+        held = [index for who, _, state, index in claims if who == rank and state == "held"]
+        return held[-1] if held else None
 
     def _replace(self, now: float) -> None:
         """Start the replacements that are due, each when nothing is left of its predecessor."""

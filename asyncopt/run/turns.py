@@ -60,16 +60,15 @@ class Turns:
         for optimizer in optimizers:
             optimizer.before_push = self._before_push
 
-    def rest(self, finish: Callable[[], None] = lambda: None) -> None:
+    def rest(self, may_park: Callable[[], bool] = lambda: True) -> None:
         """Be between two turns: show progress, and park if the run is paused.
 
         Args:
-            finish: called before parking.
+            may_park: asked before parking.
         """
         self.end()
         self._board.beat(self._rank)
-        if self._board.paused:
-            finish()
+        if self._board.paused and may_park():
             self.stand()
             self._board.park(self._rank, PATIENCE)
 

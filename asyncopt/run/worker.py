@@ -21,6 +21,7 @@ from asyncopt.run.orders import Drawing, Drawings
 from asyncopt.run.schedule import bring_to, check_schedule
 from asyncopt.run.sources import Supply, check_supply, whole
 from asyncopt.run.turns import Turns
+from asyncopt.run.windows import Loop, Windows
 
 __all__ = ["Settings", "Worker"]
 
@@ -76,7 +77,7 @@ class Worker:
         self._station = station
         self._drawings = Drawings(are_shared=False) if drawings is None else drawings
         self._rounds = 0
-        self._broken_off: list[int] = []  # rounds that were left before their end
+        self._windows = Windows(rank, self._board, optimizers)
         self._turns = Turns(
             rank,
             self._board,
@@ -99,10 +100,10 @@ class Worker:
         """End this worker's part in the run; its launcher calls it when ``fn`` has ended.
 
         Args:
-            returned: ``fn`` has returned, so the batch that it had last is done.
+            returned: ``fn`` has returned, so the batches that it had last are done.
         """
         if returned:
-            self._leave_broken_off()
+            self._windows.leave()
         self._turns.retire()
 
     def __repr__(self) -> str:
@@ -255,9 +256,15 @@ class Worker:
         see each example exactly once. Under ``dispatch="static"`` worker ``r`` takes batches ``r``,
         ``r + world_size``, ... of each epoch; under ``"dynamic"`` whoever comes next takes the
         next, so that faster workers take more. Workers do not wait for each other, neither between
-        batches nor between epochs. A worker that replaces a dead one goes on with the batch that
-        was not finished. All workers call this equally often and in the same order. A worker with a
-        device gets its batches there.
+        batches nor between epochs. All workers call this equally often and in the same order. A
+        worker with a device gets its batches there.
+
+        A batch is done when a push that followed it is in the store (or was skipped for a gradient
+        that is not finite); without optimizers in ``args``, when the next batch is taken. A worker
+        that replaces a dead one, and a run that is resumed, begin with the batches that were not
+        done: those whose gradients were being accumulated, or all of a loop that pushes nothing.
+        The last ones of a loop are done when the worker comes to its next loop, or returns from
+        ``fn``.
 
         Args:
             data: examples along dimension 0 of a tensor, a numpy array or a memory map, or of a
@@ -337,19 +344,29 @@ class Worker:
         self, batches: Batches | SampledBatches, number: int, is_dynamic: bool
     ) -> Iterator[Any]:
         board, turns, rank, total = self._board, self._turns, self.rank, batches.total
-        self._leave_broken_off()
+        windows, loop = self._windows, Loop(number)
+
+        def may_park() -> bool:
+            if not windows.may_park(loop):
+                return False
+            if not windows.keeps(loop):
+                board.finish(rank, number)
+            return True
+
+        windows.leave()
         board.mark(rank, "wait")  # before it looks whether to park: see CheckpointObserver
         try:
             while True:
                 if self.on_take is not None:
                     self.on_take(number)
-                turns.rest(lambda: board.finish(rank, number))
+                turns.rest(may_park)
                 if turns.are_serial:  # what is handed out within a turn comes in the order of turns
                     turns.begin()
+                keep = windows.keeps(loop)
                 if is_dynamic:
-                    index = board.take(rank, number, total)
+                    index = board.take(rank, number, total, keep)
                 else:
-                    index = board.take_static(rank, number, total, self.world_size)
+                    index = board.take_static(rank, number, total, self.world_size, keep)
                 if index < 0:
                     if not batches.grow():
                         break
@@ -357,6 +374,7 @@ class Worker:
                     continue
                 if batches.is_empty(index):
                     continue
+                windows.took(loop)
                 batch = batches.fetch(index)
                 if self._station is not None:
                     batch = self._station.bring(batch)
@@ -365,17 +383,12 @@ class Worker:
                 yield batch
         except GeneratorExit:
             # Left by break, or by an exception: whether the batch is done, the next loop tells.
-            self._broken_off.append(number)
+            windows.end_loop(loop, early=True)
             raise
         finally:
             self._drawings.leave(number)
             turns.end()
         if self._station is not None:
             self._station.rest()  # the launcher takes who is done for somebody without pushes
-        board.done(rank, number)
+        windows.end_loop(loop, early=False)
         board.mark(rank, "done")
-
-    def _leave_broken_off(self) -> None:
-        """This worker has gone on after it left loops before their end: they are over."""
-        while self._broken_off:
-            self._board.done(self.rank, self._broken_off.pop())
