@@ -65,7 +65,7 @@ class Positions(TypedDict):
     workers: int
     turns: int
     rounds: list[list[int]]  # round, next batch
-    claims: list[list[int | str]]  # rank, round, "held" | "done" | "left", batch
+    claims: list[Any]  # lists of rank, round, "held" | "done" | "left", batch
 
 PARALLEL_FROM: int
 MAX_WORKERS: int

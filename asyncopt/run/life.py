@@ -19,6 +19,7 @@ from asyncopt.run.outcome import describe
 from asyncopt.run.payload import Payload
 from asyncopt.run.plan import Plan
 from asyncopt.run.random_states import Stream
+from asyncopt.run.schedule import Restarts
 from asyncopt.run.transfers import TransferLog
 from asyncopt.run.worker import Worker
 
@@ -142,7 +143,12 @@ def live(
                 )
                 if errand.keepsakes is not None:
                     keepsake = Keepsake(errand.keepsakes, rank, errand.args)
+                    worker.on_loop = keepsake.enter
                     worker.on_take, worker.on_park = keepsake.at, keepsake.hand_over
+                can_restart = errand.plan.on_failure == "restart"
+                if rank == 0 and (can_restart or errand.keepsakes is not None):  # one warning
+                    ours = find_optimizers(errand.args)
+                    worker.restarts = Restarts(ours, also_in_args=can_restart)
                 try:
                     if stream is not None:
                         stream.enter()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-__all__ = ["bring_to", "check_schedule"]
+__all__ = ["Restarts", "bring_to", "check_schedule", "warn_of_late"]
 
 
 def check_schedule(scheduler: Any, every: Any) -> None:
@@ -58,6 +61,21 @@ def bring_to(scheduler: LRScheduler, step: int) -> None:
         scheduler.step()
 
 
+def warn_of_late(scheduler: LRScheduler, step: int) -> None:
+    """Warn of a scheduler that comes after this worker's first push, in a run at ``step`` then.
+
+    One from ``args`` has restored rates, and no warning.
+    """
+    if _position(scheduler) == 0:
+        warnings.warn(
+            f"scheduler: {type(scheduler).__name__} was first brought to the step of the run after "
+            f"a push, which had the rate of step 0, not {step}; call worker.schedule(scheduler) "
+            "before the loop as well",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
 def _parts(scheduler: Any) -> Iterator[Any]:
     """A scheduler and those that it is made of."""
     yield scheduler
@@ -70,3 +88,60 @@ def _position(scheduler: Any) -> int:
     if hasattr(scheduler, "last_epoch"):
         return int(scheduler.last_epoch)
     return _position(scheduler._schedulers[0])
+
+
+class Restarts:
+    """Warns of schedulers that begin anew in a replacement or in a resumed run.
+
+    These are the ones that ``fn`` steps by itself: :meth:`Worker.schedule` brings a scheduler to
+    the step of the run, and a resume restores those in ``args``.
+
+    Args:
+        optimizers: the worker's own.
+        also_in_args: whether a replacement is to be expected, which begins with the schedulers in
+            ``args`` as the run did.
+    """
+
+    def __init__(self, optimizers: Sequence[Any], *, also_in_args: bool) -> None:
+        self._waiting = [
+            optimizer
+            for optimizer in optimizers
+            if also_in_args or not _has_scheduler(optimizer)  # else it has come with args
+        ]
+        self._found: list[weakref.ref[LRScheduler]] = []
+        self._excused: weakref.WeakSet[LRScheduler] = weakref.WeakSet()
+
+    def excuse(self, scheduler: LRScheduler) -> None:
+        """``scheduler`` follows the run."""
+        self._excused.update(_parts(scheduler))
+
+    def look(self) -> None:
+        """Warn once of each scheduler that has been stepped meanwhile."""
+        for optimizer in [each for each in self._waiting if _has_scheduler(each)]:
+            self._waiting.remove(optimizer)
+            self._found += map(weakref.ref, _schedulers_of(optimizer))
+        for found in self._found[:]:
+            scheduler = found()
+            if scheduler is None or scheduler in self._excused:
+                self._found.remove(found)
+            elif _position(scheduler) > 0:
+                self._found.remove(found)
+                warnings.warn(
+                    f"scheduler: {type(scheduler).__name__} is stepped by fn, so it begins anew in "
+                    "a worker that replaces another, and in a resumed run unless it came with "
+                    "args; call worker.schedule(scheduler) instead of scheduler.step(), which "
+                    "brings it to the step of the run",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
+
+
+def _has_scheduler(optimizer: Any) -> bool:
+    return "initial_lr" in optimizer.param_groups[0]
+
+
+def _schedulers_of(optimizer: Any) -> list[LRScheduler]:
+    """Those that exist, found by looking at every object: it takes some 30 ms, once."""
+    owners = (optimizer, getattr(optimizer, "optimizer", optimizer))
+    every = [item for item in gc.get_objects() if issubclass(type(item), LRScheduler)]
+    return [each for each in every if getattr(each, "optimizer", None) in owners]

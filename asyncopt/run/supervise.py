@@ -339,6 +339,11 @@ class _Supervisor:
             if left == 0:
                 raise failure.error("; no worker is left") from failure.cause
             fate = f"the run goes on with {left} of {plan.workers} workers"
+            if self._had_share(rank):
+                fate += (
+                    ", and the rest of its batches is not trained, as they were dealt out by "
+                    "dispatch='static'; with 'dynamic' the others take them"
+                )
         else:
             post.due = now + delay
             post.restarts += 1
@@ -347,10 +352,17 @@ class _Supervisor:
         self._stalls.forget(rank)
         warn_caller(f"{failure.message}; {fate}")
 
+    def _had_share(self, rank: int) -> bool:
+        """Whether the batches of a dead worker's last loop were its own share, not all workers'."""
+        positions = self._board.positions()
+        dealt = {number for number, _ in positions["rounds"]}
+        loops = [number for who, number, *_ in positions["claims"] if who == rank]
+        return bool(loops) and max(loops) not in dealt
+
     def _unfinished(self, rank: int) -> int | None:
         """The index of the batch that a dead worker was working on, the last of those it had."""
         claims = self._board.positions()["claims"]
-        held = [index for who, _, state, index in claims if who == rank and state == "held"]
+        held = [int(index) for who, _, state, index in claims if who == rank and state == "held"]
         return held[-1] if held else None
 
     def _replace(self, now: float) -> None:

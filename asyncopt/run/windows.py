@@ -45,6 +45,9 @@ class Windows:
         rank: the worker's.
         board: of the run.
         optimizers: the worker's own.
+
+    Attributes:
+        pushes: of this worker.
     """
 
     def __init__(self, rank: int, board: Board, optimizers: Sequence[SharedOptimizer]) -> None:
@@ -52,7 +55,7 @@ class Windows:
         self._board = board
         self._all = (1 << len(optimizers)) - 1
         self._stepped = 0  # a bit for each optimizer that has pushed since the last window's end
-        self._pushes = 0
+        self.pushes = 0
         self._latest: Loop | None = None
         self._over: list[tuple[int, bool]] = []  # loops that were left: number, before its end
         self._held_up: float | None = None  # when this worker first saw the pause
@@ -60,7 +63,7 @@ class Windows:
             optimizer.after_push = lambda whole, bit=1 << bit: self._pushed(bit if whole else 0)
 
     def _pushed(self, bit: int) -> None:
-        self._pushes += 1
+        self.pushes += 1
         loop = self._latest
         if loop is not None and loop.open:
             self._stepped |= bit
@@ -77,7 +80,7 @@ class Windows:
             self.leave()
         if not loop.open or not self._all:
             return False
-        if loop.pushes != self._pushes:
+        if loop.pushes != self.pushes:
             self._end(loop)
             return False
         return True
@@ -85,7 +88,7 @@ class Windows:
     def took(self, loop: Loop) -> None:
         """A batch of ``loop`` was taken."""
         loop.open += 1
-        loop.pushes = self._pushes
+        loop.pushes = self.pushes
         self._latest = loop
 
     def may_park(self, loop: Loop) -> bool:

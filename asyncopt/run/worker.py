@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, overload
 
@@ -14,11 +15,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from asyncopt.devices import Station
 from asyncopt.run.batches import DISPATCHES, Batches, SampledBatches
 from asyncopt.run.board import Board
+from asyncopt.run.checkpoint.loops import reached, settings_of
 from asyncopt.run.delays import Delay
 from asyncopt.run.loaders import LoaderSampler
 from asyncopt.run.optimizers import SharedOptimizer
 from asyncopt.run.orders import Drawing, Drawings
-from asyncopt.run.schedule import bring_to, check_schedule
+from asyncopt.run.schedule import Restarts, bring_to, check_schedule, warn_of_late
 from asyncopt.run.sources import Supply, check_supply, whole
 from asyncopt.run.turns import Turns
 from asyncopt.run.windows import Loop, Windows
@@ -26,6 +28,7 @@ from asyncopt.run.windows import Loop, Windows
 __all__ = ["Settings", "Worker"]
 
 _Tensors = TypeVar("_Tensors", bound=tuple[Tensor, ...])
+OnLoop = Callable[[int, dict[str, Any], Callable[[], int], int | None], None]
 
 
 class Settings(Protocol):
@@ -51,8 +54,11 @@ class Worker:
         rank: this worker's number, 0 to ``world_size - 1``.
         world_size: number of workers in the run.
         device: where it computes: its own of ``launch(devices=...)``, else the host.
-        on_take: called with the number of the loop, from 0, before each batch is taken; set by the
-            run.
+        restarts: what warns of schedulers that ``fn`` steps itself, in runs that can restart them.
+        on_loop: called with each new loop's number, from 0, its settings, a function that counts
+            the batches that are begun, and how many it has; what it raises, :meth:`batches` does.
+            Set by the run, as the next.
+        on_take: called with the number of the loop before each batch is taken.
     """
 
     def __init__(
@@ -70,6 +76,8 @@ class Worker:
         self.rank = rank
         self.world_size = world_size
         self.device = torch.device("cpu") if station is None else station.device
+        self.restarts: Restarts | None = None
+        self.on_loop: OnLoop | None = None
         self.on_take: Callable[[int], None] | None = None
         self._meet = meet
         self._board = Board(world_size) if board is None else board
@@ -77,6 +85,9 @@ class Worker:
         self._station = station
         self._drawings = Drawings(are_shared=False) if drawings is None else drawings
         self._rounds = 0
+        self._is_through = False  # it has come to the end of a loop and taken nothing since
+        self._scheduled: weakref.WeakSet[LRScheduler] = weakref.WeakSet()
+        self._began_at = {id(each): each.store.version for each in optimizers if each.store}
         self._windows = Windows(rank, self._board, optimizers)
         self._turns = Turns(
             rank,
@@ -89,7 +100,7 @@ class Worker:
 
     @property
     def on_park(self) -> Callable[[], None] | None:
-        """Called whenever a checkpoint may be taken of this worker: before it parks or meets."""
+        """Called when a checkpoint may be taken: before it parks or meets, and after a loop."""
         return self._turns.on_park
 
     @on_park.setter
@@ -104,6 +115,8 @@ class Worker:
         """
         if returned:
             self._windows.leave()
+            if self._is_through:
+                self._board.mark(self.rank, "done")
         self._turns.retire()
 
     def __repr__(self) -> str:
@@ -177,9 +190,11 @@ class Worker:
         """Bring a learning rate scheduler to the step of the run; call it instead of its ``step``.
 
         The run's step is the number of pushes that the store of the scheduler's optimizer has
-        taken, by whichever worker, so all workers see one schedule, and one that was restarted
-        takes it up where it is. The rates are those that torch's own loop has at that step. A
-        worker with a device waits here for its last push.
+        taken, by whichever worker, so all workers see one schedule. The rates are those that
+        torch's own loop has at that step. Call it after each step of the optimizer, and for a
+        scheduler that is made in ``fn`` also before the loop: then the first push of a replacement,
+        or of a resumed run, has the rate of the run's step, not the first one. A worker with a
+        device waits here for its last push.
 
         Args:
             scheduler: any of ``torch.optim.lr_scheduler`` but ``ReduceLROnPlateau``. It may come
@@ -191,12 +206,18 @@ class Worker:
             TypeError, ValueError: an argument is wrong, or the scheduler is ahead of the run.
         """
         check_schedule(scheduler, every)
+        if self.restarts is not None:
+            self.restarts.excuse(scheduler)
         if self._station is not None:
             self._station.flush()  # this worker's own pushes are among those of the store
         for optimizer in self._optimizers:
             # An averaging one has its rates from the optimizer that it wraps.
             if scheduler.optimizer in (optimizer, getattr(optimizer, "optimizer", None)):
                 store: Any = optimizer.store
+                began = self._began_at[id(optimizer)] // every
+                if began > 0 and self._windows.pushes > 0 and scheduler not in self._scheduled:
+                    warn_of_late(scheduler, began)
+                self._scheduled.add(scheduler)
                 bring_to(scheduler, store.version // every)
                 return
         raise ValueError(
@@ -292,6 +313,8 @@ class Worker:
         Raises:
             TypeError, ValueError: at the call, before the first batch; in a later epoch if a
                 sampler draws another order than in other workers.
+            CheckpointError: at the call: the run is resumed, and the loop was begun with other
+                settings, under which its batches had other examples.
             RunTimeout: while it waits for a turn, if another worker kept it for too long.
         """
         if dispatch not in DISPATCHES:
@@ -307,8 +330,23 @@ class Worker:
             draw = functools.partial(self._draw, supply.sampler, epochs, seed, number, is_dynamic)
             drawing = self._drawings.of(number, self.rank, self.world_size, draw)
             batches = SampledBatches(supply, drawing)
+        if self.on_loop is not None:
+            settings = settings_of(
+                data,
+                supply.description(),
+                epochs=epochs,
+                seed=seed,
+                dispatch=dispatch,
+                workers=self.world_size,
+            )
+            total = batches.total if isinstance(batches, Batches) else None
+            self.on_loop(number, settings, functools.partial(self._begun, number), total)
         self._rounds += 1
         return self._loop(batches, number, is_dynamic=is_dynamic)
+
+    def _begun(self, number: int) -> int:
+        """How many batches of a loop workers have taken."""
+        return reached(self._board.positions(), number)
 
     def _draw(
         self,
@@ -359,6 +397,8 @@ class Worker:
             while True:
                 if self.on_take is not None:
                     self.on_take(number)
+                if self.restarts is not None:
+                    self.restarts.look()
                 turns.rest(may_park)
                 if turns.are_serial:  # what is handed out within a turn comes in the order of turns
                     turns.begin()
@@ -375,6 +415,7 @@ class Worker:
                 if batches.is_empty(index):
                     continue
                 windows.took(loop)
+                self._is_through = False
                 batch = batches.fetch(index)
                 if self._station is not None:
                     batch = self._station.bring(batch)
@@ -391,4 +432,7 @@ class Worker:
         if self._station is not None:
             self._station.rest()  # the launcher takes who is done for somebody without pushes
         windows.end_loop(loop, early=False)
+        self._is_through = True
+        if self.on_park is not None:
+            self.on_park()
         board.mark(rank, "done")

@@ -276,7 +276,7 @@ def accumulate(
 
 
 def test_a_kill_within_a_window_loses_nothing_of_it(tmp_path: Path) -> None:
-    def made() -> tuple[torch.nn.Module, Any, torch.Tensor]:
+    def made() -> tuple[torch.nn.Linear, Any, torch.Tensor]:
         generator = torch.Generator().manual_seed(3)
         model = torch.nn.Linear(4, 1, bias=False)
         model.weight.data = torch.randn(1, 4, generator=generator)
@@ -292,7 +292,7 @@ def test_a_kill_within_a_window_loses_nothing_of_it(tmp_path: Path) -> None:
     assert run.ledger.pushes == 4
     # In float64, by hand.
     reference, _, _ = made()
-    order = torch.cat([batch for batch in worker(Board(1), []).batches(torch.arange(32), 2)])
+    order = torch.cat(list(worker(Board(1), []).batches(torch.arange(32), 2)))
     w, x = reference.weight.detach().double(), data.double()
     for part in order.split(2 * WINDOW):
         residual = x[part] @ w.T - x[part].sum(1, keepdim=True)
