@@ -252,8 +252,10 @@ def launch(
             own: 0 for one worker at a time, None for no bound.
         delay: an ``asyncopt.Delay`` to inject.
         checkpoint: a directory for checkpoints, or an ``asyncopt.Checkpoints`` that says how often
-            and how many. A last one is written when the run ends, also by Ctrl-C.
-        resume: begin with the newest checkpoint in there.
+            and how many. A last one is written when the run ends, also by Ctrl-C. Without
+            ``resume`` it must hold none.
+        resume: begin with the newest checkpoint in there, if there is one. Loops over batches go on
+            exactly, or are refused if they were begun with other settings.
         view: show the run in the terminal.
         log_dir: a directory for TensorBoard.
         trace: a file for a Chrome trace of what each worker did when.
@@ -269,6 +271,8 @@ def launch(
         KeyboardInterrupt: Ctrl-C; all workers have been ended. After a SIGTERM this process ends
             by it in the same order.
         SegmentError: there is no room for tensors and arrays in shared memory.
+        CheckpointError: ``checkpoint`` holds what this run cannot go on from, or ``args`` what
+            cannot be saved; nothing was changed.
         ImportError: a module of ``preload`` cannot be imported, or starts a thread or CUDA.
         RuntimeError: this is a daemonic process, such as a worker of ``multiprocessing.Pool``.
         TypeError, ValueError: an argument is wrong; nothing was started.

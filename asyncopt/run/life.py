@@ -141,14 +141,19 @@ def live(
                     station=station,
                     drawings=errand.drawings,
                 )
+                goes_on = False
                 if errand.keepsakes is not None:
                     keepsake = Keepsake(errand.keepsakes, rank, errand.args)
-                    worker.on_loop = keepsake.enter
+                    worker.on_loop, worker.on_end = keepsake.enter, keepsake.hand_over
                     worker.on_take, worker.on_park = keepsake.at, keepsake.hand_over
+                    goes_on = keepsake.goes_on
                 can_restart = errand.plan.on_failure == "restart"
                 if rank == 0 and (can_restart or errand.keepsakes is not None):  # one warning
-                    ours = find_optimizers(errand.args)
-                    worker.restarts = Restarts(ours, also_in_args=can_restart)
+                    worker.restarts = Restarts(
+                        find_optimizers(errand.args),
+                        also_in_args=can_restart,
+                        goes_on=goes_on or errand.board.seat(rank)["incarnation"] > 0,
+                    )
                 try:
                     if stream is not None:
                         stream.enter()

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-__all__ = ["Restarts", "bring_to", "check_schedule", "warn_of_late"]
+__all__ = ["Restarts", "bring_to", "check_schedule"]
 
 
 def check_schedule(scheduler: Any, every: Any) -> None:
@@ -61,21 +61,6 @@ def bring_to(scheduler: LRScheduler, step: int) -> None:
         scheduler.step()
 
 
-def warn_of_late(scheduler: LRScheduler, step: int) -> None:
-    """Warn of a scheduler that comes after this worker's first push, in a run at ``step`` then.
-
-    One from ``args`` has restored rates, and no warning.
-    """
-    if _position(scheduler) == 0:
-        warnings.warn(
-            f"scheduler: {type(scheduler).__name__} was first brought to the step of the run after "
-            f"a push, which had the rate of step 0, not {step}; call worker.schedule(scheduler) "
-            "before the loop as well",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-
-
 def _parts(scheduler: Any) -> Iterator[Any]:
     """A scheduler and those that it is made of."""
     yield scheduler
@@ -94,15 +79,20 @@ class Restarts:
     """Warns of schedulers that begin anew in a replacement or in a resumed run.
 
     These are the ones that ``fn`` steps by itself: :meth:`Worker.schedule` brings a scheduler to
-    the step of the run, and a resume restores those in ``args``.
+    the step of the run, if only after the first push where it is called too late, and a resume
+    restores those in ``args``.
 
     Args:
         optimizers: the worker's own.
         also_in_args: whether a replacement is to be expected, which begins with the schedulers in
             ``args`` as the run did.
+        goes_on: whether this worker is a replacement, or one of a resumed run.
     """
 
-    def __init__(self, optimizers: Sequence[Any], *, also_in_args: bool) -> None:
+    def __init__(
+        self, optimizers: Sequence[Any], *, also_in_args: bool, goes_on: bool = False
+    ) -> None:
+        self._goes_on = goes_on
         self._waiting = [
             optimizer
             for optimizer in optimizers
@@ -111,8 +101,17 @@ class Restarts:
         self._found: list[weakref.ref[LRScheduler]] = []
         self._excused: weakref.WeakSet[LRScheduler] = weakref.WeakSet()
 
-    def excuse(self, scheduler: LRScheduler) -> None:
-        """``scheduler`` follows the run."""
+    def follow(self, scheduler: LRScheduler, *, after_push: bool) -> None:
+        """``scheduler`` is about to follow the run, after a push of this worker or before."""
+        late = self._goes_on and after_push and _position(scheduler) == 0
+        if late and scheduler not in self._excused:
+            warnings.warn(
+                f"scheduler: {type(scheduler).__name__} is first brought to the step of the run "
+                "after a push, which had the rate of step 0; call worker.schedule(scheduler) "
+                "before the loop as well",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         self._excused.update(_parts(scheduler))
 
     def look(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 
@@ -19,16 +20,15 @@ class Loop:
     Attributes:
         number: of the loop, as the board counts rounds.
         open: batches that were taken and are not done.
-        usual: batches of the last window that a push has ended; 0 before.
+        pushes: of the worker, when the last batch was taken.
     """
 
-    __slots__ = ("number", "open", "pushes", "usual")
+    __slots__ = ("number", "open", "pushes")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.open = 0
-        self.usual = 0
-        self.pushes = 0  # of the worker, when the last batch was taken
+        self.pushes = 0
 
 
 class Windows:
@@ -56,32 +56,30 @@ class Windows:
         self._all = (1 << len(optimizers)) - 1
         self._stepped = 0  # a bit for each optimizer that has pushed since the last window's end
         self.pushes = 0
+        self._usual = 0  # batches of the last window that a push has ended
         self._latest: Loop | None = None
         self._over: list[tuple[int, bool]] = []  # loops that were left: number, before its end
         self._held_up: float | None = None  # when this worker first saw the pause
         for bit, optimizer in enumerate(optimizers):
-            optimizer.after_push = lambda whole, bit=1 << bit: self._pushed(bit if whole else 0)
+            optimizer.after_push = functools.partial(self._pushed, 1 << bit)
 
-    def _pushed(self, bit: int) -> None:
+    def _pushed(self, bit: int, whole: bool) -> None:
         self.pushes += 1
         loop = self._latest
         if loop is not None and loop.open:
-            self._stepped |= bit
+            if whole:
+                self._stepped |= bit
             if self._stepped == self._all:
-                self._end(loop)
+                self._usual, loop.open, self._stepped = loop.open, 0, 0
                 self._board.finish(self._rank, loop.number)
-
-    def _end(self, loop: Loop) -> None:
-        loop.usual, loop.open, self._stepped = loop.open, 0, 0
 
     def keeps(self, loop: Loop) -> bool:
         """Whether the batches of ``loop`` that are open stay so when the next one is taken."""
-        if self._over:
-            self.leave()
+        self.leave()
         if not loop.open or not self._all:
             return False
         if loop.pushes != self.pushes:
-            self._end(loop)
+            self._usual, loop.open, self._stepped = loop.open, 0, 0
             return False
         return True
 
@@ -97,7 +95,7 @@ class Windows:
         Within a window it goes on to the end, if the last one is a measure of that: a run that is
         resumed goes through an open window again, with other random numbers.
         """
-        if self.keeps(loop) and loop.open < loop.usual:
+        if self.keeps(loop) and loop.open < self._usual:
             now = time.monotonic()
             if self._held_up is None:
                 self._held_up = now

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, overload
 
@@ -20,7 +19,7 @@ from asyncopt.run.delays import Delay
 from asyncopt.run.loaders import LoaderSampler
 from asyncopt.run.optimizers import SharedOptimizer
 from asyncopt.run.orders import Drawing, Drawings
-from asyncopt.run.schedule import Restarts, bring_to, check_schedule, warn_of_late
+from asyncopt.run.schedule import Restarts, bring_to, check_schedule
 from asyncopt.run.sources import Supply, check_supply, whole
 from asyncopt.run.turns import Turns
 from asyncopt.run.windows import Loop, Windows
@@ -59,6 +58,7 @@ class Worker:
             the batches that are begun, and how many it has; what it raises, :meth:`batches` does.
             Set by the run, as the next.
         on_take: called with the number of the loop before each batch is taken.
+        on_end: called when a loop has no batch left.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Worker:
         self.restarts: Restarts | None = None
         self.on_loop: OnLoop | None = None
         self.on_take: Callable[[int], None] | None = None
+        self.on_end: Callable[[], None] | None = None
         self._meet = meet
         self._board = Board(world_size) if board is None else board
         self._optimizers = optimizers
@@ -86,8 +87,6 @@ class Worker:
         self._drawings = Drawings(are_shared=False) if drawings is None else drawings
         self._rounds = 0
         self._is_through = False  # it has come to the end of a loop and taken nothing since
-        self._scheduled: weakref.WeakSet[LRScheduler] = weakref.WeakSet()
-        self._began_at = {id(each): each.store.version for each in optimizers if each.store}
         self._windows = Windows(rank, self._board, optimizers)
         self._turns = Turns(
             rank,
@@ -100,7 +99,7 @@ class Worker:
 
     @property
     def on_park(self) -> Callable[[], None] | None:
-        """Called when a checkpoint may be taken: before it parks or meets, and after a loop."""
+        """Called whenever a checkpoint may be taken of this worker: before it parks or meets."""
         return self._turns.on_park
 
     @on_park.setter
@@ -207,17 +206,13 @@ class Worker:
         """
         check_schedule(scheduler, every)
         if self.restarts is not None:
-            self.restarts.excuse(scheduler)
+            self.restarts.follow(scheduler, after_push=self._windows.pushes > 0)
         if self._station is not None:
             self._station.flush()  # this worker's own pushes are among those of the store
         for optimizer in self._optimizers:
             # An averaging one has its rates from the optimizer that it wraps.
             if scheduler.optimizer in (optimizer, getattr(optimizer, "optimizer", None)):
                 store: Any = optimizer.store
-                began = self._began_at[id(optimizer)] // every
-                if began > 0 and self._windows.pushes > 0 and scheduler not in self._scheduled:
-                    warn_of_late(scheduler, began)
-                self._scheduled.add(scheduler)
                 bring_to(scheduler, store.version // every)
                 return
         raise ValueError(
@@ -402,7 +397,7 @@ class Worker:
                 turns.rest(may_park)
                 if turns.are_serial:  # what is handed out within a turn comes in the order of turns
                     turns.begin()
-                keep = windows.keeps(loop)
+                keep = loop.open > 0 and windows.keeps(loop)
                 if is_dynamic:
                     index = board.take(rank, number, total, keep)
                 else:
@@ -433,6 +428,6 @@ class Worker:
             self._station.rest()  # the launcher takes who is done for somebody without pushes
         windows.end_loop(loop, early=False)
         self._is_through = True
-        if self.on_park is not None:
-            self.on_park()
+        if self.on_end is not None:
+            self.on_end()
         board.mark(rank, "done")

@@ -344,7 +344,7 @@ def scheduler_in_fn(path: Path) -> str:
     # Without the call before the loop the first push has the first rate.
     found = Trial(path, fn=scheduled_in_fn, loop={"epochs": 5, "by": "the run, late"})
     assert len(found.told) == 1
-    assert "after a push, which had the rate of step 0, not 24; call" in found.told[0]
+    assert "after a push, which had the rate of step 0; call" in found.told[0]
     return "goes on"
 
 

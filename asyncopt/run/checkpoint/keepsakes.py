@@ -115,6 +115,9 @@ class Keepsake:
         keepsakes: of the run.
         rank: the worker's.
         args: its own copies of the run's arguments.
+
+    Attributes:
+        goes_on: whether the worker goes on where another one was.
     """
 
     def __init__(self, keepsakes: Keepsakes, rank: int, args: tuple[Any, ...]) -> None:
@@ -125,6 +128,7 @@ class Keepsake:
         self._left = keepsakes.collect(rank)
         self._left_in = -1 if self._left is None else _unpack(self._left)[0]["loop"]
         self._loops = keepsakes.loops(rank)
+        self.goes_on = bool(self._loops)
 
     def enter(
         self, loop: int, settings: Settings, reached: Callable[[], int], total: int | None

@@ -34,24 +34,21 @@ class Buffer:
         return self.attribute not in self.module._non_persistent_buffers_set
 
     def differs_from(self, saved: torch.Tensor | None) -> bool:
-        """Whether the saved one is to replace it, as its shape cannot be that of this one."""
+        """Whether the saved one has another shape, and is to replace this one."""
         here = self.tensor
-        if saved is None or not self.is_persistent:
+        if here is None or saved is None:
             return False
-        return here is None or (here.dtype == saved.dtype and here.shape != saved.shape)
+        return here.dtype == saved.dtype and here.shape != saved.shape
 
     def replace(self, saved: torch.Tensor) -> None:
         """Take over the saved one, whatever its shape."""
         here = self.tensor
-        was = "None" if here is None else f"of shape {tuple(here.shape)}"
+        assert here is not None
         warn_caller(
-            f"{self.name}: the buffer is of shape {tuple(saved.shape)} in the checkpoint, {was} "
-            "here: it takes the former"
+            f"{self.name}: the buffer is of shape {tuple(saved.shape)} in the checkpoint, of shape "
+            f"{tuple(here.shape)} here: it takes the former"
         )
-        if here is None:
-            self.module._buffers[self.attribute] = saved.clone()
-        else:
-            here.data = saved.to(here.device, copy=True)
+        here.data = saved.to(here.device, copy=True)
 
 
 def buffers_of(number: int, module: torch.nn.Module) -> Iterator[Buffer]:
