@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import IO, Any
 
-from asyncopt.errors import AsyncoptError
 from asyncopt.methods.serve import Service
-from asyncopt.run.culprits import reason
-from asyncopt.run.payload import Payload, unpicklable
+from asyncopt.run.culprits import naming
+from asyncopt.run.payload import Payload
 from asyncopt.run.plan import Plan
 from asyncopt.run.processes import SpawnedMember
 
@@ -40,16 +39,8 @@ class Parcel:
             SegmentError: there is no room for tensors and arrays.
             TypeError: naming the part that cannot be pickled.
         """
-        try:
+        with naming(self._parts, "create it inside fn"):
             self._payload.dump(tuple(self._parts.values()), file)
-        except (OSError, MemoryError, AsyncoptError):
-            raise
-        except Exception as error:
-            name, part = unpicklable(self._parts) or (", ".join(self._parts), None)
-            raise TypeError(
-                f"{name}: expected an object that pickle can send to another process "
-                f"({reason(part, error)}); create it inside fn"
-            ) from error
 
 
 class TaskMember(SpawnedMember):

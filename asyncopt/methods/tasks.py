@@ -77,6 +77,9 @@ def map_tasks(
     frames, sparse matrices and the like, are copied to shared memory once; a worker that writes to
     one changes a copy of its own. Memory maps are mapped again from their file, except those that
     this process wrote to under mode "c" and those whose file is gone, which are copied.
+    Optimizers of this package must be in a store before, by ``share_memory(workers=...)``, with a
+    slot for each worker; any other one that ``fn`` has not made raises a RuntimeError at its first
+    step.
 
     Each worker unpickles ``fn``, the tasks and the data once. What a task changes in an object (a
     counter, a cache, a generator, an array), later tasks of the same worker see; which tasks these

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from asyncopt.optim.base import Optimizer
+from asyncopt.optim.origin import check, watching
 from asyncopt.optim.rules import SGD
 from asyncopt.optim.sharing import alias
 from asyncopt.optim.wrapper import Wrapper, holds
@@ -41,10 +42,7 @@ class Averaging(Wrapper):
     Attributes:
         optimizer, every: as given.
         center: the optimizer of the center; its parameters are the center.
-        before_push: called first thing in every exchange, as in every push of other optimizers.
     """
-
-    before_push: Callable[[], None] | None = None
 
     #: Attributes that a copy has from its original.
     _COPIED: tuple[str, ...] = ("optimizer", "every", "center", "_weight", "_steps")
@@ -71,6 +69,7 @@ class Averaging(Wrapper):
         self.__setstate__(
             {"optimizer": optimizer, "every": every, "center": made, "_weight": 1.0, "_steps": 0}
         )
+        self._be_born()
 
     # --- As a torch optimizer ------------------------------------------------------------------
 
@@ -207,6 +206,11 @@ class Averaging(Wrapper):
     def flush(self) -> None:
         """Returns at once: an exchange is over when :meth:`step` returns."""
 
+    def _check_origin(self) -> None:
+        """Raises RuntimeError in a worker that may not step it."""
+        if watching():
+            check(self)
+
     @torch.no_grad()
     def _take_center(self) -> None:
         self.center.pull()
@@ -240,6 +244,8 @@ class Averaging(Wrapper):
     def _join(self) -> None:
         """Makes parameters and state, which came in shared memory, private; takes the center."""
         self._steps = 0
+        if isinstance(self.optimizer, Optimizer):
+            self.optimizer._belong_to_worker()
         for param in self._params():
             param.data = param.data.clone()
         for param, entries in list(self.state.items()):
@@ -258,6 +264,7 @@ class Averaging(Wrapper):
                 "center": self.center._for_thread(memo),
             }
         )
+        clone._born = self._born
         return clone
 
 
@@ -299,6 +306,7 @@ class ElasticAveraging(Averaging):
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One local step; before every `every`-th, beginning with the first, an exchange."""
+        self._check_origin()
         if self.store is not None and self._steps % self.every == 0:
             self._exchange()
         self._steps += 1
@@ -377,6 +385,7 @@ class LocalSteps(Averaging):
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One local step; after every `every`-th an exchange."""
+        self._check_origin()
         loss = self.optimizer.step(closure)
         self._steps += 1
         if self.store is not None and self._steps % self.every == 0:

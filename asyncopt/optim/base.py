@@ -108,6 +108,7 @@ class Optimizer(SteppingOptimizer):
         # a user's seed 0 is not the first one of seed 1.
         self._seed = hash((torch.initial_seed(),)) & 0x3FFFFFFF
         self._copies = 0
+        self._be_born()
         self._forget_plan()
         super().__init__(params, **hyper)
         device = self._find_device(list(self._all_params()))
@@ -439,6 +440,7 @@ class Optimizer(SteppingOptimizer):
         ]
         clone = type(self).__new__(type(self))
         clone.__setstate__({**state, "param_groups": groups})
+        clone._born = self._born
         return clone
 
     def _state_on_device(self) -> dict[str, Any]:

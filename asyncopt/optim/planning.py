@@ -16,6 +16,7 @@ from asyncopt.optim.checks import check_device, check_kernel, check_overlap, che
 from asyncopt.optim.flat import FlatGradients
 from asyncopt.optim.kernels import Kernel, find_kernel, syncs
 from asyncopt.optim.local import is_distributed, like, local_of
+from asyncopt.optim.origin import Origin
 from asyncopt.optim.sharing import Sharing
 from asyncopt.optim.state import (
     adopt,
@@ -40,7 +41,7 @@ def unwrapped(method: Any) -> Any:
     return functools.partial(method.__wrapped__, method.__self__)
 
 
-class PlanningOptimizer(torch.optim.Optimizer):
+class PlanningOptimizer(Origin):
     """The part of :class:`asyncopt.optim.base.Optimizer` that prepares steps.
 
     Attributes:

@@ -26,14 +26,10 @@ class SteppingOptimizer(PlanningOptimizer):
 
     Attributes:
         nonfinite: see there.
-        before_push: called first thing in every push of a shared optimizer, before gradients are
-            looked at; what it raises ends the push. A run sets it, on the instance; copies start
-            without.
         after_push: called when a push of a shared optimizer is over, also if it was skipped for a
             gradient that is not finite; with False if it was one of some rows.
     """
 
-    before_push: Callable[[], None] | None = None
     after_push: Callable[[bool], None] | None = None
 
     #: In a worker with a device: its copy of the parameters there, through which it steps.
@@ -69,7 +65,9 @@ class SteppingOptimizer(PlanningOptimizer):
             ValueError: a gradient has another dtype, device or shape than its parameter, or names
                 rows that it does not have. Nothing was changed.
             LockTimeout: a lock was not free in time; call it again to finish the step.
-            RuntimeError: the last :meth:`pull` left the replica torn. Nothing was changed.
+            RuntimeError: the last :meth:`pull` left the replica torn. Nothing was changed. Or a
+                worker of a run steps an optimizer that neither the run shares nor its function has
+                made.
         """
         if (
             self._optimizer_step_pre_hooks
@@ -91,7 +89,7 @@ class SteppingOptimizer(PlanningOptimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self.before_push is not None and self._sharing is not None:
+        if self.before_push is not None:
             self.before_push()
         if self._replica is not None:
             if self._flat is not None:
@@ -144,7 +142,7 @@ class SteppingOptimizer(PlanningOptimizer):
         Raises:
             ValueError: an argument has another dtype, shape or device, or an index is out of range.
             LockTimeout: a lock was not free in time.
-            RuntimeError: the worker has a device.
+            RuntimeError: the worker has a device; or as from :meth:`step`.
         """
         if self._replica is not None:
             raise RuntimeError(
@@ -156,7 +154,7 @@ class SteppingOptimizer(PlanningOptimizer):
         rows, values = check_rows(param, rows, values)
         if values.numel() == 0:
             return
-        if self.before_push is not None and self._sharing is not None:
+        if self.before_push is not None:
             self.before_push()
         if self._delay is not None and self._delay.compensates:
             grad = torch.sparse_coo_tensor(rows[None], values, param.shape, check_invariants=False)

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
+from asyncopt.errors import AsyncoptError
 from asyncopt.run.payload import unpicklable
 
-__all__ = ["reason"]
+__all__ = ["naming", "reason"]
 
 MOST = 10_000  # parts of one object that are looked at
+
+
+@contextlib.contextmanager
+def naming(parts: Mapping[str, object], remedy: str) -> Iterator[None]:
+    """Context of pickling ``parts`` in which an error becomes a TypeError that names the part."""
+    try:
+        yield
+    except (OSError, MemoryError, AsyncoptError):
+        raise
+    except Exception as error:
+        found = unpicklable(parts)
+        name, part = (", ".join(parts), tuple(parts.values())) if found is None else found
+        kind = getattr(part, "__qualname__", None) or f"an object of type {type(part).__name__}"
+        raise TypeError(
+            f"{name}: expected an object that pickle can send to another process, got {kind} "
+            f"({reason(part, error)}); {remedy}"
+        ) from error
 
 
 def reason(part: object, error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The optimizers among the arguments of a run, known by what they can do.
+"""The optimizers of a run, known by what they can do.
 
 Any torch optimizer that can share its memory will do: a run needs no more of it.
 """
@@ -8,17 +8,16 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler
 
+from asyncopt.optim.reach import Trained
 from asyncopt.optim.rules import rules
-from asyncopt.optim.sharing import leaves
 from asyncopt.store.ledger import Ledger
 from asyncopt.warn import warn_caller
 
-__all__ = ["SharedOptimizer", "find_optimizers", "leave_stores", "shared", "warn_of_unshared"]
+__all__ = ["SharedOptimizer", "leave_stores", "shared", "warn_of_unshared"]
 
 _sharing = threading.Lock()  # of optimizers that two threads may launch at once
 
@@ -58,22 +57,10 @@ class SharedOptimizer(Protocol):
         """The counters of all workers."""
 
 
-def _is_shared_optimizer(item: object) -> TypeGuard[SharedOptimizer]:
-    return isinstance(item, torch.optim.Optimizer) and hasattr(type(item), "store")
-
-
-def find_optimizers(args: tuple[Any, ...]) -> list[SharedOptimizer]:
-    """Each asyncopt optimizer in ``args`` once, also inside (nested) lists, tuples and dicts."""
-    return [item for item in leaves(args) if _is_shared_optimizer(item)]
-
-
-def warn_of_unshared(args: tuple[Any, ...]) -> None:
-    """Warn of torch's own optimizers in ``args``: no sync, and private state in each worker."""
-    every = [item for item in leaves(args) if isinstance(item, torch.optim.Optimizer)]
-    scheduled = [item.optimizer for item in leaves(args) if isinstance(item, LRScheduler)]
-    wrapped = {id(getattr(item, "optimizer", None)) for item in every}
-    every += scheduled
-    kinds = {type(o) for o in every if not hasattr(type(o), "store") and id(o) not in wrapped}
+def warn_of_unshared(trained: Trained) -> None:
+    """Warn of torch's own optimizers: no sync, and private state in each worker."""
+    wrapped = {id(getattr(each, "optimizer", None)) for each in trained.others}
+    kinds = {type(each) for each in trained.others if id(each) not in wrapped}
     for kind in sorted(kinds, key=lambda kind: kind.__name__):
         name = f"{kind.__module__}.{kind.__name__}"
         remedy = f"; use asyncopt.{kind.__name__}" if kind.__name__ in rules() else ""

@@ -12,12 +12,14 @@ by number.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import threading
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
+from multiprocessing import context
 from multiprocessing.reduction import ForkingPickler
 from typing import IO, Any
 
@@ -25,6 +27,7 @@ import numpy as np
 import torch
 
 from asyncopt.errors import SegmentError
+from asyncopt.optim.reach import Trained, is_trained
 from asyncopt.run.arrays import Copies, is_large, map_again
 from asyncopt.run.definitions import DefinitionPickler, dumps
 from asyncopt.run.mappings import FileMapping, Mappings
@@ -32,7 +35,7 @@ from asyncopt.run.private import PrivateMap, PrivateStorage
 from asyncopt.store.memory import SharedStorage, lay_out, map_new_memfd
 from asyncopt.store.moving import can_move, move, report_moves
 
-__all__ = ["Payload", "dumps_reply", "load", "unpicklable"]
+__all__ = ["Payload", "dumps_reply", "find_trained", "load", "unpicklable"]
 
 # A tensor of at least LARGE bytes and at least this SHARE of all bytes gets a segment of its own,
 # which is freed with the tensor, while others are still in use.
@@ -106,13 +109,25 @@ def load(file: IO[bytes]) -> Any:
     return _Unpickler(file, parts).load()
 
 
+def find_trained(parts: Mapping[str, object]) -> Trained:
+    """What training changes among all that pickling ``parts`` for a process would come to.
+
+    Nothing is sent, and neither tensors nor arrays are read or moved.
+    """
+    scout = _Scout()
+    with _dumping, _no_child():
+        scout.dump(tuple(parts.values()))
+    return Trained.among(scout.found)
+
+
 def unpicklable(parts: Mapping[str, object]) -> tuple[str, object] | None:
     """Name and value of the first of ``parts`` that cannot be pickled; None: each of them can."""
-    for name, part in parts.items():
-        try:
-            _Pickler(BytesIO()).dump(part)
-        except Exception:
-            return name, part
+    with _no_child():
+        for name, part in parts.items():
+            try:
+                _Scout().dump(part)
+            except Exception:
+                return name, part
     return None
 
 
@@ -211,6 +226,57 @@ def _path(storage: torch.UntypedStorage, file: FileMapping | None) -> str:
             f"{storage.filename}; map it again, or pass a clone of the tensor"
         )
     return path
+
+
+class _Scout(_Pickler):
+    """Pickler that writes nothing, and notes what training changes.
+
+    Attributes:
+        found: optimizers, modules and schedulers, in the order in which pickle comes to them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_Nowhere())  # type: ignore[arg-type]  # pickle needs no more of a file
+        self.found: list[Any] = []
+
+    def reducer_override(self, item: object) -> Any:
+        if is_trained(item):
+            self.found.append(item)
+        elif isinstance(item, torch.Tensor) and item.is_cuda and item.is_leaf:
+            return self._set_aside(item)  # torch would keep its memory until a process has it
+        return super().reducer_override(item)
+
+    def _storage(self, storage: torch.UntypedStorage) -> Any:
+        if storage.device.type == "cpu" and storage.is_shared() and storage.filename is not None:
+            return super()._storage(storage)  # which looks for the file
+        return self._set_aside(storage)
+
+
+class _Nowhere:
+    """A file that keeps nothing."""
+
+    def write(self, data: Any) -> int:
+        return len(data)
+
+
+class _NoChild:
+    """A process that is not spawned: descriptors for it stay here."""
+
+    DupFd = int
+
+    def duplicate_for_child(self, fd: int) -> int:
+        return fd
+
+
+@contextlib.contextmanager
+def _no_child() -> Iterator[None]:
+    """Context in which objects are pickled as for a process that is being spawned."""
+    before = context.get_spawning_popen()
+    context.set_spawning_popen(_NoChild())  # type: ignore[arg-type]  # of which reducers need this
+    try:
+        yield
+    finally:
+        context.set_spawning_popen(before)
 
 
 class _Unpickler(pickle.Unpickler):

@@ -45,7 +45,7 @@ def supervise(
         hire: makes a worker from its rank, the errand and the number of earlier workers of that
             rank; called again for each replacement.
         errand: what every worker does.
-        optimizers: those among its arguments, shared.
+        optimizers: those that it trains, shared.
         observers: what else looks at the run.
 
     Raises:
@@ -82,7 +82,7 @@ class _Supervisor:
         self._view = RunView(
             board=errand.board,
             optimizers=optimizers,
-            args=errand.args,
+            trained=errand.trained,
             workers=plan.workers,
             process_ids=lambda: [
                 post.member.process_id if post.member is not None else None for post in self._posts

@@ -46,19 +46,19 @@ def newest(optimizer: Any) -> Tensor:
 
 @pytest.mark.parametrize("sync", SYNCS)
 def test_before_push(sync: str) -> None:
-    """Once per push of a shared optimizer, before anything; no copy has it."""
+    """Once per push, before anything; no copy has it."""
     calls: list[int] = []
     optimizer = asyncopt.SGD([Parameter(torch.zeros(4, 2))], lr=1.0, sync=sync)
     optimizer.before_push = lambda: calls.append(1)
     (param,) = params_of(optimizer)
     param.grad = torch.ones(4, 2)
     optimizer.step()
-    assert calls == []  # alone
+    assert calls == [1]  # alone
     optimizer.share_memory(workers=1)
     optimizer.step()
     optimizer.step_rows(param, torch.tensor([1]), torch.ones(1, 2))
     optimizer.step_rows(param, torch.empty(0, dtype=torch.int64), torch.ones(0, 2))  # no push
-    assert len(calls) == 2
+    assert len(calls) == 3
     (clone,) = thread_clone((optimizer,))
     assert clone.before_push is None
     assert "before_push" not in optimizer.state_dict()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -154,8 +155,10 @@ def test_an_optimizer_is_in_one_run_at_a_time() -> None:
     model = torch.nn.Linear(2, 2)
     optimizer = asyncopt.SGD(model.parameters(), lr=0.1)
     refused = []
+    original = weakref.ref(optimizer)  # of which the thread would otherwise have a copy
 
     def meanwhile(worker: asyncopt.Worker, model: Any, clone: Any) -> None:
+        optimizer: Any = original()
         for call in (lambda: launch(nothing, (model, optimizer), mode="thread"), optimizer.unshare):
             with pytest.raises(RuntimeError, match="in a running launch") as caught:
                 call()

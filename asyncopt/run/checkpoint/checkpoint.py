@@ -208,7 +208,8 @@ def save(
 
     Args:
         path: the directory that holds the checkpoints; it is made if it is missing.
-        args: one object, or lists, tuples and dicts of them. No other worker may push meanwhile.
+        args: an object, or a list, tuple or dict of objects; also saved is what their attributes,
+            closures and bound methods hold. No other worker may push meanwhile.
         step: for the caller's own count; default: the pushes that the stores have taken.
         meta: plain data to keep with it: numbers, strings, tensors, and lists, tuples and dicts of
             them.

@@ -14,12 +14,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler
 
 from asyncopt.errors import CheckpointError
 from asyncopt.optim.averaging import Averaging
 from asyncopt.optim.base import Optimizer
-from asyncopt.optim.sharing import leaves
+from asyncopt.optim.reach import Trained
 from asyncopt.run.checkpoint.codec import decode, encode
 from asyncopt.run.checkpoint.modules import buffers_of, encoded_extra_state, with_extra_state
 
@@ -33,7 +32,7 @@ class Contents:
     """The optimizers, modules and learning-rate schedulers among some arguments.
 
     Args:
-        args: the arguments; also looked through are lists, tuples and dicts in them.
+        args: the objects, or what they are reached from; see :mod:`asyncopt.optim.reach`.
 
     Raises:
         CheckpointError: an optimizer keeps part of its state in each worker alone, or is none of
@@ -41,23 +40,23 @@ class Contents:
     """
 
     def __init__(self, args: object) -> None:
-        found = list(leaves(args))
-        for each in found:
+        trained = Trained.of(args)
+        for each in trained.optimizers:
             if isinstance(each, Averaging):
                 raise CheckpointError(
                     "args: expected optimizers whose whole state lies in a store, got "
                     f"{type(each).__name__}, which trains private replicas; save its state_dict() "
                     "from a worker instead"
                 )
-            if isinstance(each, torch.optim.Optimizer) and not isinstance(each, Optimizer):
-                raise CheckpointError(
-                    f"args: expected optimizers of asyncopt, got {type(each).__name__} of "
-                    f"{type(each).__module__}, of which nothing would be saved; use asyncopt's, or "
-                    "save its state_dict() yourself"
-                )
-        self._optimizers = [each for each in found if isinstance(each, Optimizer)]
-        self._modules = [each for each in found if isinstance(each, torch.nn.Module)]
-        self._schedulers = [each for each in found if isinstance(each, LRScheduler)]
+        for other in trained.others:
+            raise CheckpointError(
+                f"args: expected optimizers of asyncopt, got {type(other).__name__} of "
+                f"{type(other).__module__}, of which nothing would be saved; use asyncopt's, or "
+                "save its state_dict() yourself"
+            )
+        self._optimizers: list[Optimizer] = trained.optimizers
+        self._modules = trained.modules
+        self._schedulers = trained.schedulers
 
     @property
     def pushes(self) -> int:

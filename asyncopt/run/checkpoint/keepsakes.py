@@ -114,16 +114,16 @@ class Keepsake:
     Args:
         keepsakes: of the run.
         rank: the worker's.
-        args: its own copies of the run's arguments.
+        trained: its own copies of what the run trains.
 
     Attributes:
         goes_on: whether the worker goes on where another one was.
     """
 
-    def __init__(self, keepsakes: Keepsakes, rank: int, args: tuple[Any, ...]) -> None:
+    def __init__(self, keepsakes: Keepsakes, rank: int, trained: object) -> None:
         self._keepsakes = keepsakes
         self._rank = rank
-        self._contents = Contents(args)
+        self._contents = Contents(trained)
         self._place = -1
         self._left = keepsakes.collect(rank)
         self._left_in = -1 if self._left is None else _unpack(self._left)[0]["loop"]

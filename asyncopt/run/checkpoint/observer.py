@@ -76,7 +76,7 @@ class CheckpointObserver:
                 some and this run is not to go on from them. Nothing was changed.
         """
         self._view = view
-        Contents(view.args).read()  # raises now rather than at the first checkpoint
+        Contents(view.trained).read()  # raises now rather than at the first checkpoint
         path = Path(self._settings.path)
         self._directory = Directory(path, write=True)
         if not self._resume and (numbers := self._directory.numbers()):
@@ -174,7 +174,7 @@ class CheckpointObserver:
                 "checkpoint with asyncopt.load(path).restore(args), set it, and launch with "
                 "checkpoint= in another directory"
             )
-        newest.restore(self._view.args)
+        newest.restore(self._view.trained)
         self._view.board.restore(newest.positions)
         self._from = newest.positions
         for rank, kept in enumerate(newest.workers):
@@ -266,7 +266,7 @@ class CheckpointObserver:
             for optimizer, then in zip(view.optimizers, self._ledgers, strict=True)
         ]
         return Snapshot.take(
-            view.args,
+            view.trained,
             ledger=add_ledgers(self._earlier, *now),
             positions=positions,
             loops=[

@@ -1,0 +1,134 @@
+"""Objects that are reached from others: through containers, attributes, closures and methods."""
+
+from __future__ import annotations
+
+import contextlib
+import copyreg
+import functools
+import types
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from asyncopt.optim.base import Optimizer
+from asyncopt.optim.wrapper import Wrapper
+
+__all__ = ["Trained", "attributes", "is_trained", "parts", "reached"]
+
+#: Types of objects that hold no others, or none that belong to them.
+_ATOMS = frozenset(
+    {int, float, complex, bool, str, bytes, bytearray, type(None), type, types.ModuleType}
+    | {types.BuiltinFunctionType, range, slice, torch.dtype, torch.device, torch.Tensor}
+)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training changes among some objects: what a run shares, saves and moves to devices.
+
+    Attributes:
+        optimizers: those of this package that can be in a store, but for the parts of other ones.
+        others: all other optimizers, but for the parts of the ones above.
+        modules: without those that an earlier one contains.
+        schedulers: of learning rates.
+    """
+
+    optimizers: list[Any]
+    others: list[torch.optim.Optimizer]
+    modules: list[nn.Module]
+    schedulers: list[LRScheduler]
+
+    @classmethod
+    def among(cls, found: list[Any]) -> Trained:
+        """Sort objects out, each of which is there once."""
+        inner = {
+            id(part)
+            for each in found
+            if isinstance(each, Wrapper)
+            for part in (each.optimizer, getattr(each, "center", None))
+        }
+        every = [o for o in found if isinstance(o, torch.optim.Optimizer) and id(o) not in inner]
+        modules: list[nn.Module] = []
+        contained: set[int] = set()
+        for each in found:
+            if isinstance(each, nn.Module) and id(each) not in contained:
+                modules.append(each)
+                contained.update(map(id, each.modules()))
+        return cls(
+            [each for each in every if hasattr(type(each), "store")],
+            [each for each in every if not hasattr(type(each), "store")],
+            modules,
+            [each for each in found if isinstance(each, LRScheduler)],
+        )
+
+    @classmethod
+    def of(cls, objects: object) -> Trained:
+        """Find it in one object, or in a list or tuple of them."""
+        if isinstance(objects, Trained):
+            return objects
+        return cls.among([each for each in reached(objects) if is_trained(each)])
+
+
+def is_trained(item: object) -> bool:
+    """Whether an object is of a kind that :class:`Trained` lists."""
+    return isinstance(item, torch.optim.Optimizer | nn.Module | LRScheduler)
+
+
+def reached(root: object) -> Iterator[Any]:
+    """Each object once that is ``root`` or is held by it, an object before what it holds."""
+    seen: set[int] = set()
+    stack = [iter([root])]
+    while stack:
+        for item in stack[-1]:
+            if id(item) in seen:
+                continue
+            seen.add(id(item))
+            yield item
+            stack.append(iter(parts(item)))
+            break
+        else:
+            stack.pop()
+
+
+def parts(item: object) -> list[Any]:
+    """The objects that an object holds; no code of its class is called.
+
+    An optimizer of this package holds none: it is copied as a whole. Nor do classes and modules of
+    Python, and a function does not hold its globals.
+    """
+    if isinstance(item, Optimizer | Wrapper | torch.Tensor | type | types.ModuleType):
+        return []
+    found: list[Any] = []
+    if isinstance(item, dict):
+        found += dict.values(item)
+    elif isinstance(item, list | tuple | set | frozenset | deque):
+        found += item
+    elif isinstance(item, types.MethodType):
+        found += [item.__func__, item.__self__]
+    elif isinstance(item, types.FunctionType):
+        found += [*(item.__closure__ or ()), *(item.__defaults__ or ())]
+        found += (item.__kwdefaults__ or {}).values()
+    elif isinstance(item, types.CellType):
+        with contextlib.suppress(ValueError):  # it is empty
+            found.append(item.cell_contents)
+    elif isinstance(item, functools.partial):
+        found += [item.func, *item.args, *item.keywords.values()]
+    found += [value for _, value in attributes(item)]
+    return [each for each in found if type(each) not in _ATOMS]
+
+
+def attributes(item: object) -> list[tuple[str, Any]]:
+    """The names and values of an object's own attributes, in a dict or in slots."""
+    found: list[tuple[str, Any]] = []
+    with contextlib.suppress(AttributeError):
+        found += object.__getattribute__(item, "__dict__").items()
+    slots: list[str] = copyreg._slotnames(type(item))  # type: ignore[attr-defined]
+    for name in slots:
+        with contextlib.suppress(AttributeError):  # it was not set
+            found.append((name, object.__getattribute__(item, name)))
+    return found
