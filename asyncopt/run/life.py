@@ -174,8 +174,7 @@ def live(
                         if stream is not None:
                             stream.enter()
                         result = errand.fn(worker, *errand.args)
-                    if station is not None:
-                        station.rest()  # what it pushed is in the stores
+                    worker.finish()
                 except BaseException:
                     worker.retire(returned=False)
                     raise

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from asyncopt.devices import Station
+from asyncopt.optim.averaging import Averaging
 from asyncopt.run.batches import DISPATCHES, Batches, SampledBatches
 from asyncopt.run.board import Board
 from asyncopt.run.checkpoint.loops import reached, settings_of
@@ -105,6 +106,18 @@ class Worker:
     @on_park.setter
     def on_park(self, call: Callable[[], None] | None) -> None:
         self._turns.on_park = call
+
+    def finish(self) -> None:
+        """Give the stores what they lack of this worker's part; its launcher calls it after ``fn``.
+
+        That are pushes on their way from a device, and local steps since the last exchange.
+        """
+        if self._station is not None:
+            self._station.rest()
+        for optimizer in self._optimizers:
+            if isinstance(optimizer, Averaging) and optimizer.is_unfinished:
+                self._turns.begin()
+                optimizer.finish()
 
     def retire(self, *, returned: bool) -> None:
         """End this worker's part in the run; its launcher calls it when ``fn`` has ended.

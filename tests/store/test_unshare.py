@@ -240,7 +240,8 @@ def test_averaging_methods_share_again(method: str) -> None:
     model.load_state_dict(loaded)
     run = asyncopt.launch(push_ones, (model, optimizer, 2), 3, timeout=120)
     assert run.results == [[7.0, 8.0, 9.0]] * 3
-    assert optimizer.store.version == 8
+    last = 0 if method == "LocalSteps" else 1  # a worker's end is an exchange, too
+    assert optimizer.store.version == (2 + last) + 3 * (2 + last)
     center = model.weight.detach().clone()
     assert optimizer.unshare().store is None
     assert torch.equal(model.weight, center)
