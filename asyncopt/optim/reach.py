@@ -7,13 +7,14 @@ import copyreg
 import functools
 import types
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader, Dataset
 
 from asyncopt.optim.base import Optimizer
 from asyncopt.optim.wrapper import Wrapper
@@ -34,7 +35,8 @@ class Trained:
     Attributes:
         optimizers: those of this package that can be in a store, but for the parts of other ones.
         others: all other optimizers, but for the parts of the ones above.
-        modules: without those that an earlier one contains.
+        modules: without those that an earlier one contains, and without those of datasets, such as
+            transforms, unless an optimizer trains them.
         schedulers: of learning rates.
     """
 
@@ -53,16 +55,10 @@ class Trained:
             for part in (each.optimizer, getattr(each, "center", None))
         }
         every = [o for o in found if isinstance(o, torch.optim.Optimizer) and id(o) not in inner]
-        modules: list[nn.Module] = []
-        contained: set[int] = set()
-        for each in found:
-            if isinstance(each, nn.Module) and id(each) not in contained:
-                modules.append(each)
-                contained.update(map(id, each.modules()))
         return cls(
             [each for each in every if hasattr(type(each), "store")],
             [each for each in every if not hasattr(type(each), "store")],
-            modules,
+            _outermost(_without_data(found, every)),
             [each for each in found if isinstance(each, LRScheduler)],
         )
 
@@ -75,8 +71,35 @@ class Trained:
 
 
 def is_trained(item: object) -> bool:
-    """Whether an object is of a kind that :class:`Trained` lists."""
-    return isinstance(item, torch.optim.Optimizer | nn.Module | LRScheduler)
+    """Whether an object is of a kind that :meth:`Trained.among` sorts."""
+    return isinstance(item, torch.optim.Optimizer | nn.Module | LRScheduler | Dataset | DataLoader)
+
+
+def _without_data(found: list[Any], optimizers: list[torch.optim.Optimizer]) -> Iterator[nn.Module]:
+    """The modules that an optimizer trains, and those that are no part of a dataset."""
+    params = {id(p) for each in optimizers for g in each.param_groups for p in g["params"]}
+    data: set[int] | None = None
+    for module in found:
+        if not isinstance(module, nn.Module):
+            continue
+        if not any(id(param) in params for param in module.parameters()):
+            if data is None:
+                datasets = [each for each in found if isinstance(each, Dataset | DataLoader)]
+                data = {id(part) for part in reached(datasets)} if datasets else set()
+            if id(module) in data:
+                continue
+        yield module
+
+
+def _outermost(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    """Modules that no earlier one contains."""
+    outermost: list[nn.Module] = []
+    contained: set[int] = set()
+    for module in modules:
+        if id(module) not in contained:
+            outermost.append(module)
+            contained.update(map(id, module.modules()))
+    return outermost
 
 
 def reached(root: object) -> Iterator[Any]:

@@ -247,6 +247,14 @@ class Anew:
         return {"agent": Agent()}
 
 
+class Extracted(torch.utils.data.Dataset[Any]):
+    """Examples that networks make of others; one of them is trained."""
+
+    def __init__(self, trained: nn.Module) -> None:
+        self.trained = trained
+        self.steps = [nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2))]
+
+
 def has_agent(worker: Worker, holder: Any) -> bool:
     return hasattr(holder, "agent")
 

@@ -16,6 +16,7 @@ import torch
 import asyncopt
 from asyncopt import TaskError, WorkerError, launch, map_tasks
 from asyncopt.optim import thread_clone
+from asyncopt.optim.reach import Trained
 
 from . import objects
 from .objects import STEPS, Agent, Anew, Frozen, Guarded, Private, functions, held
@@ -242,3 +243,16 @@ def test_a_look_at_arguments_moves_and_copies_none(monkeypatch: pytest.MonkeyPat
     assert found.modules[0] is model
     assert not tensor.is_shared()
     assert [type(each) for each in found.optimizers] == [asyncopt.SGD]
+
+
+def test_modules_of_datasets_are_data() -> None:
+    """A worker with a device leaves them on the host, where examples are made."""
+    from asyncopt.run import payload
+
+    agent, loss = Agent(), torch.nn.CrossEntropyLoss(torch.ones(2))
+    dataset = objects.Extracted(agent.model)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=2)
+    for args in ((dataset, agent, loss), ([loader], loss, agent)):
+        for found in (Trained.of(args), payload.find_trained({"args": args})):
+            assert {*found.modules} == {agent.model, loss}
+            assert found.optimizers == [agent.opt]
