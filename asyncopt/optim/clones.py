@@ -11,10 +11,12 @@ from typing import Any
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from asyncopt.optim.reach import attributes, parts, reached
+from asyncopt.optim.reach import BARE, attributes, parts, reached
 from asyncopt.optim.sharing import alias
 
 __all__ = ["thread_clone"]
+
+_PRIVATE = (nn.Module, nn.Parameter, LRScheduler)
 
 
 def thread_clone(objs: tuple[Any, ...], /) -> tuple[Any, ...]:
@@ -50,7 +52,7 @@ def thread_clone(objs: tuple[Any, ...], /) -> tuple[Any, ...]:
 
 
 def _is_private(item: object) -> bool:
-    return isinstance(item, nn.Module | nn.Parameter | LRScheduler)
+    return type(item) not in BARE and isinstance(item, _PRIVATE)
 
 
 def _holders(root: object, memo: dict[int, Any]) -> set[int]:

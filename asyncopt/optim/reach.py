@@ -19,13 +19,20 @@ from torch.utils.data import DataLoader, Dataset
 from asyncopt.optim.base import Optimizer
 from asyncopt.optim.wrapper import Wrapper
 
-__all__ = ["Trained", "attributes", "is_trained", "parts", "reached"]
+__all__ = ["BARE", "Trained", "attributes", "is_trained", "parts", "reached"]
 
 #: Types of objects that hold no others, or none that belong to them.
 _ATOMS = frozenset(
     {int, float, complex, bool, str, bytes, bytearray, type(None), type, types.ModuleType}
     | {types.BuiltinFunctionType, range, slice, torch.dtype, torch.device, torch.Tensor}
 )
+#: Types of objects without attributes, which are in data by the million.
+BARE = frozenset({list, tuple, dict, set, frozenset, deque, types.CellType, types.MethodType})
+
+#: Types of objects whose parts are nobody else's.
+_WHOLE = (Optimizer, Wrapper, torch.Tensor, type, types.ModuleType)
+
+_TRAINED = (torch.optim.Optimizer, nn.Module, LRScheduler, Dataset, DataLoader)
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class Trained:
 
 def is_trained(item: object) -> bool:
     """Whether an object is of a kind that :meth:`Trained.among` sorts."""
-    return isinstance(item, torch.optim.Optimizer | nn.Module | LRScheduler | Dataset | DataLoader)
+    return type(item) not in BARE and isinstance(item, _TRAINED)
 
 
 def _without_data(found: list[Any], optimizers: list[torch.optim.Optimizer]) -> Iterator[nn.Module]:
@@ -124,13 +131,13 @@ def parts(item: object) -> list[Any]:
     An optimizer of this package holds none: it is copied as a whole. Nor do classes and modules of
     Python, and a function does not hold its globals.
     """
-    if isinstance(item, Optimizer | Wrapper | torch.Tensor | type | types.ModuleType):
-        return []
     found: list[Any] = []
-    if isinstance(item, dict):
-        found += dict.values(item)
-    elif isinstance(item, list | tuple | set | frozenset | deque):
+    if isinstance(item, (list, tuple, set, frozenset, deque)):
         found += item
+    elif isinstance(item, dict):
+        found += dict.values(item)
+    elif isinstance(item, _WHOLE):
+        return []
     elif isinstance(item, types.MethodType):
         found += [item.__func__, item.__self__]
     elif isinstance(item, types.FunctionType):
@@ -141,14 +148,15 @@ def parts(item: object) -> list[Any]:
             found.append(item.cell_contents)
     elif isinstance(item, functools.partial):
         found += [item.func, *item.args, *item.keywords.values()]
-    found += [value for _, value in attributes(item)]
+    if type(item) not in BARE:
+        found += [value for _, value in attributes(item)]
     return [each for each in found if type(each) not in _ATOMS]
 
 
 def attributes(item: object) -> list[tuple[str, Any]]:
     """The names and values of an object's own attributes, in a dict or in slots."""
     found: list[tuple[str, Any]] = []
-    with contextlib.suppress(AttributeError):
+    if type(item).__dictoffset__:
         found += object.__getattribute__(item, "__dict__").items()
     slots: list[str] = copyreg._slotnames(type(item))  # type: ignore[attr-defined]
     for name in slots:
