@@ -317,6 +317,13 @@ def train_cut(
     classes: int,
     rate: float,
 ) -> float: ...
+def add_rows(
+    begin: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int32],
+    values: npt.NDArray[np.float32],
+    factors: npt.NDArray[np.float64],
+    to: npt.NDArray[np.float64],
+) -> None: ...
 
 class LinearTrainer:
     def __init__(
@@ -358,7 +365,23 @@ class LinearTrainer:
         since: int,
         spacing: npt.NDArray[np.float32],
         curvatures: npt.NDArray[np.float32],
+        anchors: npt.NDArray[np.float64] | None,
+        base: npt.NDArray[np.float32] | None,
         numbers: list[float],
+    ) -> float: ...
+    def gauge(
+        self,
+        *,
+        begin: npt.NDArray[np.int64],
+        columns: npt.NDArray[np.int32],
+        values: npt.NDArray[np.float32],
+        targets: npt.NDArray[np.float32],
+        weights: npt.NDArray[np.float32] | None,
+        numbers: list[float],
+        at: npt.NDArray[np.float64],
+        anchors: npt.NDArray[np.float64],
+        derivatives: npt.NDArray[np.float64],
+        gradient: npt.NDArray[np.float64],
     ) -> float: ...
 
 class _Svmlight:

@@ -54,6 +54,11 @@ class Trainer {
   // times a second; once it says no, every worker ends after its block, and the result is empty.
   std::optional<double> run(const Pass& pass, const std::function<bool()>& go_on);
 
+  // Gauges all examples of a step that keeps notes, on as many threads as there are workers, with
+  // the same bits however many. `to.gradient` becomes the sum of the gradients. Returns the sum of
+  // the losses.
+  double gauge(const Rows& rows, std::size_t count, const Settings& settings, const Gauging& to);
+
  private:
   class Worker;
 
