@@ -201,7 +201,9 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
             return ""
         if not self.nesterov and self.loss != "hinge":
             return ", or scale the features or set nesterov=True"
-        return ", or scale the features" + (" or set solver='dual'" * (self.solver != "dual"))
+        if self.solver == "dual":
+            return ", or scale the features"
+        return ", or scale the features or set solver='dual'"
 
     def _reports(self, output: int, outputs: int) -> Callable[[int, State, float], None]:
         """A function that prints a line for a pass of one output."""

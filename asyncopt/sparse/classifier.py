@@ -36,9 +36,9 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
 
     Solvers other than ``"sgd"`` have no learning rate and end at the optimum of the examples as
     float32, or warn. Their steps are float32 differences from weights in float64, which are taken
-    anew every 16 passes (``"svrg"``: 3), so that `coef_` may come nearer than float32 weights could
-    be: with ``tol=1e-10`` it is within 1e-6 of scikit-learn's in our tests. They keep 28 bytes for
-    each example (``"dual"``: 32), and go over the same examples again (there is no
+    anew every 16 passes (``"dual"``: 64, ``"svrg"``: 3). So `coef_` may come nearer than float32
+    weights could be: with ``tol=1e-10`` it is within 1e-6 of scikit-learn's in our tests. They keep
+    28 bytes for each example (``"dual"``: 32), and go over the same examples again (there is no
     ``partial_fit``).
 
     Args:

@@ -19,8 +19,9 @@ PASSES_PER_SNAPSHOT = 2
 BESIDE = 0.1
 """What is left of a step along the gradient in one of the dual, which knows the columns beside.
 With 0 four threads diverged on dense rows; with 1 two took 1.4 times one's passes on text."""
-PASSES_PER_ANCHOR, STEPS_PER_ANCHOR = 16, 2**23
-"""From one anchor to the next, at most: one costs about a pass, and float32 counts to 2 ** 24."""
+PASSES_PER_ANCHOR, STEPS_PER_ANCHOR = {"dual": 64, "saga": 16}, 2**23
+"""From one anchor to the next, at most. One costs half a pass of SAGA and up to 1.6 of the dual,
+whose sums drift less. Float32 counts to 2 ** 24."""
 PATIENCE = 8
 """Weights at rest that are not at the optimum are gauged again after this part of all passes."""
 
@@ -98,12 +99,12 @@ class Exact:
         begins = not svrg or done % (1 + PASSES_PER_SNAPSHOT) == 0
         if begins and done > 0 and self._momentum is not None:
             self._momentum.next_round(loss)
-        since = done - self._anchored
         if svrg:
             if begins:
                 self._take(done)
             return begins
-        if since >= PASSES_PER_ANCHOR or since * self._rows >= STEPS_PER_ANCHOR:
+        since = done - self._anchored
+        if since >= PASSES_PER_ANCHOR[self._settings.step] or since * self._rows > STEPS_PER_ANCHOR:
             self._take(done)
         return False
 
