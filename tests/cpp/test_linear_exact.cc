@@ -35,19 +35,6 @@ double dot(const Examples& e, std::size_t row, std::span<const T> weights) {
   return sum;
 }
 
-// What a step that keeps notes is given of the examples, all at an anchor of 0.
-struct Kept {
-  std::vector<float> notes;
-  std::vector<linear::Anchor> anchors;
-
-  Kept(const Examples& e, const linear::Trainer& trainer)
-      : notes(e.rows() * trainer.notes(), 0), anchors(e.rows(), {0, 0}) {}
-  void give(linear::Pass& pass) {
-    pass.rows.notes = notes.data();
-    pass.rows.anchors = anchors.data();
-  }
-};
-
 // The weights are the sum of the dual numbers times their examples, however many workers there are,
 // where no update is lost. `each`: notes of an example, of which that number is the first.
 void check_weights_follow(const Examples& e, const std::vector<float>& notes, std::size_t each,
