@@ -43,7 +43,10 @@ class Averaging(Wrapper):
     Attributes:
         optimizer, every: as given.
         center: the optimizer of the center; its parameters are the center.
+        after_partial_push: not called, as exchanges are of all parameters.
     """
+
+    after_partial_push: Callable[[], None] | None = None
 
     #: Attributes that a copy has from its original.
     _COPIED: tuple[str, ...] = ("optimizer", "every", "center", "_weight", "_steps")
@@ -200,6 +203,11 @@ class Averaging(Wrapper):
         """
         if self.store is not None and (not self._in_worker or self._pulls_now()):
             self._take_center()
+
+    def _newest(self) -> list[torch.Tensor]:
+        """The center as it is now, on the devices of the parameters."""
+        self.center.pull()
+        return [c.to(p.device) for p, c in zip(self._params(), self._center(), strict=True)]
 
     def catch_up(self) -> None:
         """Returns at once: the center has no lazily updated rows."""

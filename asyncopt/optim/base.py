@@ -280,7 +280,8 @@ class Optimizer(SteppingOptimizer):
 
         The staleness of the next push counts from here. A replica's parameters and state are
         refreshed from one version of the store (its :meth:`step` refreshes the parameters alone);
-        in place nothing is copied. Alone, it does nothing.
+        elements that were written here since the last pull stay as they are, and reach the store
+        with the next step. In place nothing is copied. Alone, it does nothing.
 
         Raises:
             LockTimeout: a writer held the lock for too long. If the message says that the replica
@@ -299,17 +300,28 @@ class Optimizer(SteppingOptimizer):
             self._delay.pulled()
 
     def flush(self) -> None:
-        """Returns when no push of this worker is on its way any more.
+        """Returns when the store has all that this worker pushed or wrote to its replica.
 
         Only workers with a device (``launch(devices=...)``) push in the background. There, call it
         before parameters are read after :meth:`step` in any other way than by the forward pass of a
-        module: to average or to save them, say. With ``lag=1`` they then still lack the last push.
+        module, or written: to average, save or clamp them, say. With ``lag=1`` they then still lack
+        the last push. What was written to a replica since its last pull becomes a version of the
+        store; without this call it reaches the store with the next :meth:`step`. Alone or in place
+        it does nothing.
 
         Raises:
             DeviceError, LockTimeout: the push failed.
         """
         if self._replica is not None:
             self._replica.flush()
+        self._publish()
+
+    def _newest(self) -> list[torch.Tensor]:
+        """Copies of the parameters in the store, of one version."""
+        copies = [torch.empty_like(param) for param in self._all_params()]
+        plan = self._plan or self._make_plan()
+        plan.pull_to(list(range(len(copies))), [each.data_ptr() for each in copies])
+        return copies
 
     def _refresh(self) -> None:
         """Brings a replica up to date; in place there is nothing to bring."""
@@ -386,6 +398,7 @@ class Optimizer(SteppingOptimizer):
 
     def _shared_state(self) -> dict[str, Any]:
         """What another worker's copy of a shared optimizer is made from."""
+        self._publish()
         return {**self._options_state(), "state": defaultdict(dict), "_sharing": self._sharing}
 
     def _for_thread(self, memo: dict[int, Any]) -> Optimizer:
@@ -425,6 +438,7 @@ class Optimizer(SteppingOptimizer):
         self._forget_plan()
         self._params = list(self._all_params())
         self._large = host._large
+        self._marks_changes = False
         self._delay = None
         self._is_apart = True
         self._replica = replica

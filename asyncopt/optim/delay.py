@@ -101,6 +101,10 @@ class Delay:
             for pulled, now in zip(self._pulled, self._now, strict=True):
                 pulled.copy_(now)
 
+    def published(self) -> None:
+        """Notes a version of the store that has nothing but this worker's own writes."""
+        self._version += 1
+
     def computed_from(self, pulled: Sequence[torch.Tensor], version: int) -> None:
         """Notes that the next gradient was computed from `pulled`, which was pulled at `version`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import sys
@@ -326,6 +327,9 @@ class PlanningOptimizer(Origin):
 
     _plan: _core.Plan | None = None
 
+    #: Whether steps let autograd know that parameters changed. Else the plan does.
+    _marks_changes = True
+
     #: The tensors that the plan writes: its parameters or, of DTensors, their local tensors.
     _locals: list[torch.Tensor]
 
@@ -339,9 +343,12 @@ class PlanningOptimizer(Origin):
         self._large = False
 
     def forget_addresses(self) -> None:
-        """Make the next step look up where its tensors lie; a store's stay where they are."""
+        """Look up where tensors lie: alone in the next step; of a replica now, as no write."""
         if self._sharing is None:
             self._forget_plan()
+        elif self._plan is not None:
+            with contextlib.suppress(ValueError):  # a converted parameter: the next step raises
+                self._plan.follow_memory()
 
     @torch.no_grad()
     def _make_plan(self) -> _core.Plan:
@@ -357,9 +364,11 @@ class PlanningOptimizer(Origin):
                 device.backend, device.type, device.index, self.sync == "atomic"
             )
         elif sharing is None:
-            plan = _core.Plan(None, 0, False)
+            plan = _core.Plan(None, 0, False, False)
         else:
-            plan = _core.Plan(sharing.store.segment, sharing.worker, self.is_replica)
+            watched = self.is_replica and not self._is_apart
+            plan = _core.Plan(sharing.store.segment, sharing.worker, self.is_replica, watched)
+            self._marks_changes = not watched
         if self._flat_grads:
             plan.keep_gradients()
         state: dict[torch.Tensor, dict[str, Any]] = {}
@@ -418,5 +427,6 @@ class PlanningOptimizer(Origin):
         self._step_supports_amp_scaling = device is not None
         if self._plan is not None:
             self._skipped += self._plan.skipped()
+            plan.continue_from(self._plan)
         self._plan = plan
         return plan

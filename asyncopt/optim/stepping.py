@@ -28,9 +28,11 @@ class SteppingOptimizer(PlanningOptimizer):
         nonfinite: see there.
         after_push: called when a push of a shared optimizer is over, also if it was skipped for a
             gradient that is not finite; with False if it was one of some rows.
+        after_partial_push: called after a push that left parameters without a gradient out.
     """
 
     after_push: Callable[[bool], None] | None = None
+    after_partial_push: Callable[[], None] | None = None
 
     #: In a worker with a device: its copy of the parameters there, through which it steps.
     _replica: Replica | None = None
@@ -94,20 +96,23 @@ class SteppingOptimizer(PlanningOptimizer):
         if self._replica is not None:
             if self._flat is not None:
                 self._flat.release_frozen()
-            self._replica.step()
-            if self.after_push is not None:
-                self.after_push(True)
-            return loss
-        grads = None if self._delay is None else self._compensated_gradients(self._delay)
-        updated = self._push(self._step_on, grads)
+            updated = self._replica.step()
+        else:
+            grads = None if self._delay is None else self._compensated_gradients(self._delay)
+            updated = self._push(self._step_on, grads)
         if self.after_push is not None:
             self.after_push(True)
-        if updated == len(self._params):
-            self._mark_changed(self._params)
-        elif updated > 0:
-            self._mark_changed([p for p in self._params if p.grad is not None])
-        elif updated == _core.Plan.SKIPPED:
+        if updated == _core.Plan.SKIPPED:
             self._count_skipped(stacklevel=4)
+            return loss
+        if updated == len(self._params):
+            if self._marks_changes:
+                self._mark_changed(self._params)
+            return loss
+        if updated > 0 and self._marks_changes:
+            self._mark_changed([p for p in self._params if p.grad is not None])
+        if self.after_partial_push is not None:
+            self.after_partial_push()
         return loss
 
     def _step_on(self, plan: _core.Plan, how: How, grads: list[torch.Tensor | None] | None) -> int:
@@ -165,7 +170,8 @@ class SteppingOptimizer(PlanningOptimizer):
         if self.after_push is not None:
             self.after_push(False)
         if updated > 0:
-            self._mark_changed([param])
+            if self._marks_changes:
+                self._mark_changed([param])
         elif updated == _core.Plan.SKIPPED:
             self._count_skipped(stacklevel=3)
 
@@ -231,6 +237,17 @@ class SteppingOptimizer(PlanningOptimizer):
                 return index
         raise ValueError("param: expected one of this optimizer's parameters, got another one")
 
+    def _publish(self) -> None:
+        """Brings what was written to a replica since its last pull to the store, as a version."""
+        if self._sharing is None:
+            return
+        if self._replica is not None:
+            self._replica.publish()
+        elif self.is_replica:
+            is_new = (self._plan or self._make_plan()).publish()
+            if is_new and self._delay is not None:
+                self._delay.published()
+
     def _mark_changed(self, params: list[torch.Tensor]) -> None:
         """Lets autograd refuse a backward pass through values that are no longer there."""
         torch._C._increment_version(params)
@@ -288,6 +305,7 @@ class SteppingOptimizer(PlanningOptimizer):
         if not delay.compensates:
             return None
         self._check_params()
+        self._publish()  # what was written here is no change that others have made
         gradients: list[torch.Tensor | None] = []
         both = zip(self._checked_gradients(), self._maximized(), strict=True)
         for i, (grad, maximize) in enumerate(both):

@@ -205,6 +205,11 @@ def launch(
     Every loss that the run survives is a RuntimeWarning and an entry in ``Run.losses``. What goes
     wrong before ``fn`` begins, unless by a signal, is always raised.
 
+    In a worker ``fn`` may write to parameters and buffers besides stepping: such writes are shared,
+    or a ValueError names what cannot be. Not seen, where workers train on replicas, are writes that
+    go past torch's version counter: through ``param.data``, a numpy view or a fused optimizer. See
+    docs/writes-inside-workers.md.
+
     Each worker process has random streams of its own, in the global generators of torch (CPU and
     GPUs), numpy and Python. A stream depends on the root (``seed``, or one number that ``launch``
     draws from torch's global generator), the rank, and how many workers of that rank were lost
@@ -226,8 +231,8 @@ def launch(
             workers. A worker with a device has a replica of the model there, under any sync: its
             gradients are pushed, and new parameters pulled, beside computing. Code that reads
             parameters in any other way than by a forward pass or ``state_dict()`` of the module
-            that holds them calls ``optimizer.flush()`` before. What ``fn`` writes to them does not
-            reach the store. Buffers are each worker's own; those of worker 0 are kept.
+            that holds them, or that writes to them, calls ``optimizer.flush()`` before. Buffers are
+            each worker's own; those of worker 0 are kept.
             None: workers train in place, on the host.
         lag: with ``devices``, 0: a forward pass waits for the parameters that its worker's last
             push has brought, each module for its own. 1: it begins at once with those of the push

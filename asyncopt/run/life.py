@@ -146,26 +146,30 @@ def live(
             with _station(errand, rank) as station:
                 line.say("ready")
                 line.answer(start_timeout)
+                trained = errand.trained
+                # Threads without optimizers have the modules of the launching process.
+                is_own = bool(trained.optimizers) or stream is not None
                 worker = Worker(
                     rank,
                     errand.plan.workers,
                     line.meet,
                     board=errand.board,
-                    optimizers=errand.trained.optimizers,
+                    optimizers=trained.optimizers,
                     settings=errand.plan,
                     station=station,
                     drawings=errand.drawings,
+                    modules=trained.modules if is_own else [],
                 )
                 goes_on = False
                 if errand.keepsakes is not None:
-                    keepsake = Keepsake(errand.keepsakes, rank, errand.trained)
+                    keepsake = Keepsake(errand.keepsakes, rank, trained)
                     worker.on_loop, worker.on_end = keepsake.enter, keepsake.hand_over
                     worker.on_take, worker.on_park = keepsake.at, keepsake.hand_over
                     goes_on = keepsake.goes_on
                 can_restart = errand.plan.on_failure == "restart"
                 if rank == 0 and (can_restart or errand.keepsakes is not None):  # one warning
                     worker.restarts = Restarts(
-                        errand.trained.optimizers,
+                        trained.optimizers,
                         also_in_args=can_restart,
                         goes_on=goes_on or errand.board.seat(rank)["incarnation"] > 0,
                     )

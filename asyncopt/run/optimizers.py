@@ -29,6 +29,7 @@ class SharedOptimizer(Protocol):
     _sharing: Any  # its hold on the store, with release() for the worker's slot
     before_push: Callable[[], None] | None  # called first thing in every push
     after_push: Callable[[bool], None] | None  # called after it: False after a push of some rows
+    after_partial_push: Callable[[], None] | None  # called when parameters had no gradient
 
     @property
     def store(self) -> Any:
@@ -47,8 +48,14 @@ class SharedOptimizer(Protocol):
     def _share_again(self, workers: int) -> object:
         """Move parameters, as they are here, and state to a new store."""
 
+    def _newest(self) -> list[torch.Tensor]:
+        """What a replica would be if it was pulled now and had not been written."""
+
     def pull(self) -> object:
         """Refresh a replica from the store."""
+
+    def flush(self) -> object:
+        """Bring all that this worker pushed, or wrote to a replica, to the store."""
 
     def catch_up(self) -> object:
         """Apply the updates that lazily updated rows still miss."""
@@ -140,22 +147,21 @@ def _refresh(name: str, optimizer: SharedOptimizer) -> bool:
     if not optimizer.is_replica:
         return True
     segment, slot = optimizer.store.segment, optimizer._sharing.worker
-    is_newest = segment.pulled(slot) == segment.version
+    pulled = segment.pulled(slot)
+    is_newest = pulled == segment.version
     params = [param.detach() for group in optimizer.param_groups for param in group["params"]]
-    here = [param.clone() for param in params]
-    optimizer.pull()
-    for k, (param, value) in enumerate(zip(params, here, strict=True)):
+    for k, (param, value) in enumerate(zip(params, optimizer._newest(), strict=True)):
         if torch.allclose(param, value, rtol=0, atol=0, equal_nan=True):
             continue
-        for each, kept in zip(params, here, strict=True):
-            each.copy_(kept)
+        segment.pull_mark(slot, pulled)
         if is_newest:
             return False
         raise ValueError(
             f"params[{k}] of {name}: expected those that were last pulled, as its store has newer "
-            "ones, got other values; call its pull() to take the store's, or make a new optimizer "
-            "of the model to train from these"
+            "ones, got other values; call its pull() to keep what was written and take the rest "
+            "from the store, or make a new optimizer of the model to train from these"
         )
+    optimizer.pull()
     return True
 
 

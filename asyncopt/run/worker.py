@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from asyncopt.devices import Station
 from asyncopt.optim.averaging import Averaging
+from asyncopt.optim.registered import Registered
 from asyncopt.run.batches import DISPATCHES, Batches, SampledBatches
 from asyncopt.run.board import Board
 from asyncopt.run.checkpoint.loops import reached, settings_of
@@ -73,6 +74,7 @@ class Worker:
         settings: Settings | None = None,
         station: Station | None = None,
         drawings: Drawings | None = None,
+        modules: Sequence[torch.nn.Module] = (),
     ) -> None:
         self.rank = rank
         self.world_size = world_size
@@ -96,6 +98,7 @@ class Worker:
             settings.max_staleness if settings is not None else None,
             settings.delay if settings is not None else None,
             station,
+            Registered(modules),
         )
 
     @property
@@ -110,10 +113,10 @@ class Worker:
     def finish(self) -> None:
         """Give the stores what they lack of this worker's part; its launcher calls it after ``fn``.
 
-        That are pushes on their way from a device, and local steps since the last exchange.
+        That are writes to replicas, buffers bound anew, pushes on their way from a device, and
+        local steps since the last exchange.
         """
-        if self._station is not None:
-            self._station.rest()
+        self._turns.share()
         for optimizer in self._optimizers:
             if isinstance(optimizer, Averaging) and optimizer.is_unfinished:
                 self._turns.begin()
@@ -201,12 +204,12 @@ class Worker:
     def schedule(self, scheduler: LRScheduler, every: int = 1) -> None:
         """Bring a learning rate scheduler to the step of the run; call it instead of its ``step``.
 
-        The run's step is the number of pushes that the store of the scheduler's optimizer has
-        taken, by whichever worker, so all workers see one schedule. The rates are those that
-        torch's own loop has at that step. Call it after each step of the optimizer, and for a
-        scheduler that is made in ``fn`` also before the loop: then the first push of a replacement,
-        or of a resumed run, has the rate of the run's step, not the first one. A worker with a
-        device waits here for its last push.
+        The run's step is the version of the store of the scheduler's optimizer: the number of
+        pushes that it has taken, by whichever worker, and of writes that came without one. So all
+        workers see one schedule. The rates are those that torch's own loop has at that step. Call
+        it after each step of the optimizer, and for a scheduler that is made in ``fn`` also before
+        the loop: then the first push of a replacement, or of a resumed run, has the rate of the
+        run's step, not the first one. A worker with a device waits here for its last push.
 
         Args:
             scheduler: any of ``torch.optim.lr_scheduler`` but ``ReduceLROnPlateau``. It may come

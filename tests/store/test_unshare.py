@@ -266,4 +266,5 @@ def test_written_here_and_trained_elsewhere_is_refused(sync: str) -> None:
     assert torch.equal(model.weight, torch.ones(1, 2))
     optimizer.pull()
     asyncopt.launch(push_ones, (model, optimizer, 1), 1, timeout=120)
-    assert torch.equal(model.weight, torch.full((1, 2), -2.0))
+    assert torch.equal(model.weight, torch.zeros(1, 2))
+    assert torch.equal(model.bias, torch.full((1,), -2.0))
