@@ -73,7 +73,7 @@ void check_alone(const Kernel& kernel, const SyncInfo& sync, bool knows_pulled) 
   c.check();
   // A version that is no push, and that makes no gradient of the worker older.
   const WorkerSlot& slot = c.store.segment.worker(0);
-  CHECK_EQ(slot.pushes.load(), 0);
+  CHECK_EQ(slot.pushes.load_relaxed(), 0);
   CHECK_EQ(slot.pulled.load(std::memory_order_relaxed), 1);
   CHECK_EQ(c.store.version(), 1);
 }
