@@ -168,7 +168,7 @@ class CheckpointObserver:
                 f"{got}, {newest.path}; start as many, or restore it with "
                 "asyncopt.load(path).restore(args) and launch with checkpoint= in another directory"
             )
-        for change in newest.changed_hyperparameters(self._view.args):
+        for change in newest.changed_hyperparameters(self._view.trained):
             warn_caller(
                 f"resume: {change}: the run goes on with the former; to change it, restore the "
                 "checkpoint with asyncopt.load(path).restore(args), set it, and launch with "
