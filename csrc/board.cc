@@ -1,5 +1,5 @@
 // asyncopt._core.Board, as Python sees it.
-#include "asyncopt/board.h"
+#include "asyncopt/board/board.h"
 
 #include <pybind11/stl.h>
 

@@ -1,5 +1,5 @@
 // Graph cuts, as Python sees them.
-#include "asyncopt/cuts/trainer.h"
+#include "asyncopt/models/cuts/trainer.h"
 
 #include "arrays.h"
 #include "plan.h"

@@ -1,5 +1,5 @@
 // Matrix factorization, as Python sees it.
-#include "asyncopt/factors/trainer.h"
+#include "asyncopt/models/factors/trainer.h"
 
 #include <pybind11/stl.h>
 

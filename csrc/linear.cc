@@ -1,8 +1,8 @@
 // Linear models over sparse rows, as Python sees them.
-#include "asyncopt/linear/conflicts.h"
-#include "asyncopt/linear/custom.h"
-#include "asyncopt/linear/examples.h"
-#include "asyncopt/linear/trainer.h"
+#include "asyncopt/models/linear/conflicts.h"
+#include "asyncopt/models/linear/custom.h"
+#include "asyncopt/models/linear/examples.h"
+#include "asyncopt/models/linear/trainer.h"
 
 #include <pybind11/stl.h>
 

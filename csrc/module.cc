@@ -5,10 +5,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "asyncopt/book.h"
-#include "asyncopt/parallel.h"
-#include "asyncopt/process.h"
-#include "asyncopt/segment.h"
+#include "asyncopt/base/parallel.h"
+#include "asyncopt/base/process.h"
+#include "asyncopt/push/book.h"
+#include "asyncopt/store/segment.h"
 #include "asyncopt/sync/list.h"
 #include "asyncopt/sync/sync.h"
 #include "plan.h"

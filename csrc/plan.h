@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "asyncopt/device/stepper.h"
-#include "asyncopt/push.h"
+#include "asyncopt/push/push.h"
 #include "dlpack.h"
 #include "replica.h"
 

@@ -1,5 +1,5 @@
 // What it costs to share memory between two cores, as Python asks for it.
-#include "asyncopt/probe.h"
+#include "asyncopt/probe/probe.h"
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>

@@ -15,7 +15,7 @@
 #include <span>
 #include <vector>
 
-#include "asyncopt/push.h"
+#include "asyncopt/push/push.h"
 
 namespace asyncopt::python {
 

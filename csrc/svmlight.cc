@@ -9,7 +9,7 @@
 #include <string_view>
 #include <system_error>
 
-#include "asyncopt/svmlight/rows.h"
+#include "asyncopt/io/svmlight/rows.h"
 #include "plan.h"
 
 namespace asyncopt::python {

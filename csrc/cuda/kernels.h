@@ -1,7 +1,7 @@
 // The kernels that nvcc compiled, as the CUDA runtime takes them.
 #pragma once
 
-#include "asyncopt/lists.h"
+#include "asyncopt/rules/list.h"
 
 namespace asyncopt::cuda {
 

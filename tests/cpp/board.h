@@ -3,8 +3,8 @@
 
 #include <cstring>
 
-#include "asyncopt/board.h"
-#include "asyncopt/wait.h"
+#include "asyncopt/base/wait.h"
+#include "asyncopt/board/board.h"
 #include "support.h"
 
 namespace asyncopt::test {

@@ -16,7 +16,7 @@
 
 #undef ASYNCOPT_TSAN  // the search is one thread
 #define ASYNCOPT_ISA interleaved
-#include "asyncopt/loops.h"
+#include "asyncopt/kernels/loops.h"
 #include "check.h"
 
 namespace asyncopt {

@@ -7,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
-#include "asyncopt/linear/custom.h"
-#include "asyncopt/linear/trainer.h"
+#include "asyncopt/models/linear/custom.h"
+#include "asyncopt/models/linear/trainer.h"
 #include "check.h"
 
 namespace asyncopt::test {

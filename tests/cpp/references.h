@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "asyncopt/kernels.h"
+#include "asyncopt/kernels/kernels.h"
 
 namespace asyncopt::test {
 

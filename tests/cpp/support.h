@@ -18,8 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "asyncopt/book.h"
-#include "asyncopt/push.h"
+#include "asyncopt/push/book.h"
+#include "asyncopt/push/push.h"
 #include "asyncopt/sync/list.h"
 #include "asyncopt/sync/sync.h"
 #include "check.h"

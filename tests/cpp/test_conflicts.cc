@@ -1,5 +1,5 @@
 // Blocks of examples cut into pieces without a common column.
-#include "asyncopt/linear/conflicts.h"
+#include "asyncopt/models/linear/conflicts.h"
 
 #include <algorithm>
 #include <atomic>

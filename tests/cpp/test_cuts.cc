@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "asyncopt/cuts/trainer.h"
+#include "asyncopt/models/cuts/trainer.h"
 #include "support.h"
 
 using namespace asyncopt;

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "asyncopt/factors/trainer.h"
+#include "asyncopt/models/factors/trainer.h"
 #include "support.h"
 
 using namespace asyncopt;

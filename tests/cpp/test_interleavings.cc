@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "asyncopt/lists.h"
+#include "asyncopt/rules/list.h"
 #include "interleave.h"
 #include "support.h"
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "asyncopt/parallel.h"
+#include "asyncopt/base/parallel.h"
 #include "fleet.h"
 
 using namespace asyncopt;

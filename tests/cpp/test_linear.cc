@@ -8,8 +8,8 @@
 #include <limits>
 #include <numeric>
 
-#include "asyncopt/linear/losses.h"
-#include "asyncopt/linear/steps.h"
+#include "asyncopt/models/linear/losses.h"
+#include "asyncopt/models/linear/steps.h"
 #include "support.h"
 
 using namespace asyncopt;

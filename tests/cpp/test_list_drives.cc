@@ -7,7 +7,7 @@
 #include "support.h"
 
 #define ASYNCOPT_ISA in_this_test
-#include "asyncopt/table.h"
+#include "asyncopt/kernels/table.h"
 
 namespace asyncopt {
 

@@ -3,7 +3,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "asyncopt/apply.h"
+#include "asyncopt/push/apply.h"
 #include "support.h"
 
 using namespace asyncopt;

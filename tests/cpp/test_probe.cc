@@ -1,5 +1,5 @@
 // What it costs to share memory: measures that are numbers, of threads that end, whoever asks.
-#include "asyncopt/probe.h"
+#include "asyncopt/probe/probe.h"
 
 #include <sched.h>
 

@@ -1,5 +1,5 @@
 // Which processes are gone: by their threads and by their start, not by their id alone.
-#include "asyncopt/process.h"
+#include "asyncopt/base/process.h"
 
 #include <linux/sched.h>
 #include <sys/syscall.h>

@@ -5,7 +5,7 @@
 #include <limits>
 #include <string>
 
-#include "asyncopt/apply.h"
+#include "asyncopt/push/apply.h"
 #include "support.h"
 
 using namespace asyncopt;

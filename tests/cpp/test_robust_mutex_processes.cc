@@ -4,7 +4,7 @@
 #include <linux/futex.h>
 #include <sys/syscall.h>
 
-#include "asyncopt/robust_mutex.h"
+#include "asyncopt/base/robust_mutex.h"
 #include "support.h"
 
 using namespace asyncopt;

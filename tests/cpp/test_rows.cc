@@ -3,7 +3,7 @@
 #include <random>
 #include <vector>
 
-#include "asyncopt/rows.h"
+#include "asyncopt/push/rows.h"
 #include "check.h"
 
 using namespace asyncopt;

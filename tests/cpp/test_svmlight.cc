@@ -1,6 +1,6 @@
 // The svmlight format: numbers are rounded as strtod does, pieces make no difference, and whatever
 // is in a file, nothing outside it is read (AddressSanitizer sees to that).
-#include "asyncopt/svmlight/rows.h"
+#include "asyncopt/io/svmlight/rows.h"
 
 #include <bit>
 #include <optional>

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "asyncopt/apply.h"
+#include "asyncopt/push/apply.h"
 #include "support.h"
 
 using namespace asyncopt;

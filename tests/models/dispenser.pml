@@ -1,4 +1,4 @@
-// The board's dispenser of batches: src/asyncopt/dispenser.cc, Board::take, done, settled, settle
+// The board's dispenser of batches: src/asyncopt/board/dispenser.cc, Board::take, done, settled, settle
 // and abandon, without batches that are kept until a push (tests/cpp/test_board_processes.cc kills
 // workers at every change of those), for one entry of the ring that LAPS rounds use one after the other. A worker that is
 // killed is replaced, by one that settles the seat and starts again with the first round, or it is

@@ -1,5 +1,5 @@
-// The board's gate, bounded staleness: src/asyncopt/gate.cc, Board::begin, admit, end and leave,
-// with wait_until of src/asyncopt/wait.h. The lock is the robust mutex of robust_lock.pml. A killed
+// The board's gate, bounded staleness: src/asyncopt/board/gate.cc, Board::begin, admit, end and leave,
+// with wait_until of src/asyncopt/base/wait.h. The lock is the robust mutex of robust_lock.pml. A killed
 // worker's turn is closed by the launcher; a replacement goes on with the turns that are left.
 //
 // Properties

@@ -1,4 +1,4 @@
-// The robust mutex: src/asyncopt/robust_mutex.cc, RobustMutex::lock, lock_until and unlock, over
+// The robust mutex: src/asyncopt/base/robust_mutex.cc, RobustMutex::lock, lock_until and unlock, over
 // what glibc does in pthread_mutex_clocklock and pthread_mutex_unlock, and the kernel at the end of
 // a thread (exit_robust_list): one futex word that holds the owner and two flags.
 //

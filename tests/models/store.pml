@@ -1,4 +1,4 @@
-// The store: src/asyncopt/segment.cc, Segment::create, attach, claim_worker and release_worker.
+// The store: src/asyncopt/store/segment.cc, Segment::create, attach, claim_worker and release_worker.
 // Worker 2 creates it, while 0 and 1 try to attach; these claim a slot each, count a push in its
 // ledger and release it. A killed worker is reaped, and then replaced by a process with another id.
 // A worker may fork a child, which inherits the claim and gives up what it takes for its own.

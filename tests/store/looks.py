@@ -89,7 +89,7 @@ CHECKSUM = 112
 
 
 class Header(ctypes.LittleEndianStructure):
-    """The constant part of a segment's header, as `src/asyncopt/segment.h` lays it out."""
+    """The constant part of a segment's header, as `src/asyncopt/store/segment.h` lays it out."""
 
     _fields_ = (
         ("magic", ctypes.c_uint64),

@@ -10,7 +10,7 @@
 #include <type_traits>
 
 #include "asyncopt/device/layout.h"
-#include "asyncopt/exchange.h"
+#include "asyncopt/kernels/exchange.h"
 
 #ifdef __CUDA_ARCH__
 #define ASYNCOPT_UNROLL _Pragma("unroll")

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "asyncopt/kernels.h"
+#include "asyncopt/kernels/kernels.h"
 
 namespace asyncopt::device {
 

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "asyncopt/device/backend.h"
-#include "asyncopt/push.h"
+#include "asyncopt/push/push.h"
 
 namespace asyncopt::device {
 

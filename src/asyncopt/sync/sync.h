@@ -8,8 +8,8 @@
 // and opens with its contract in words.
 #pragma once
 
-#include "asyncopt/apply.h"
-#include "asyncopt/wait.h"
+#include "asyncopt/base/wait.h"
+#include "asyncopt/push/apply.h"
 
 namespace asyncopt {
 

@@ -1,0 +1,61 @@
+// Threads that share the tasks of one pass over some data: several milliseconds of work each.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <optional>
+#include <span>
+
+namespace asyncopt {
+
+// Hands out the tasks 0 ... count - 1, each to one thread, in their order.
+class Tasks {
+ public:
+  // Task t begins when the tasks 0 ... after[t] - 1 have ended; `after` is empty or rises.
+  Tasks(std::size_t count, std::span<const std::size_t> after) : count_(count), after_(after) {}
+
+  // The next task; none once all are taken or the crew was stopped.
+  std::optional<std::size_t> take();
+  void end() { ended_.fetch_add(1, std::memory_order_release); }  // pairs with take's acquire
+
+  void stop() { stopped_.store(true, std::memory_order_relaxed); }
+  bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
+
+ private:
+  const std::size_t count_;
+  const std::span<const std::size_t> after_;
+  std::atomic<std::size_t> next_{0};
+  std::atomic<std::size_t> ended_{0};
+  std::atomic<bool> stopped_{false};
+};
+
+// What one thread of a crew takes its tasks from; its last one ends when it takes the next.
+class Member {
+ public:
+  // `go_on` is asked when tasks are taken, some 20 times a second; null: never.
+  Member(std::size_t rank, Tasks& tasks, const std::function<bool()>* go_on)
+      : rank_(rank), tasks_(tasks), go_on_(go_on) {}
+
+  std::size_t rank() const { return rank_; }
+  std::optional<std::size_t> take();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  const std::size_t rank_;
+  Tasks& tasks_;
+  const std::function<bool()>* const go_on_;
+  Clock::time_point asked_ = Clock::now();
+  bool busy_ = false;
+};
+
+// Calls work(member) on `threads` threads with cores of their own (asyncopt/base/placement.h), of
+// which the caller's is number 0, and returns when all calls have. The caller's asks `go_on`; once
+// that says no, nobody gets another task, and the result is false. What `work` throws stops the
+// crew and is thrown again here.
+bool share_tasks(std::size_t threads, std::size_t tasks, std::span<const std::size_t> after,
+                 const std::function<bool()>& go_on, const std::function<void(Member&)>& work);
+
+}  // namespace asyncopt

@@ -1,0 +1,97 @@
+#include "asyncopt/base/robust_mutex.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <ctime>
+#include <string>
+#include <system_error>
+
+#include "asyncopt/base/wait.h"
+
+#ifdef ASYNCOPT_TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
+
+namespace asyncopt {
+namespace {
+
+// pthread_mutex_clocklock, of which gcc 12's ThreadSanitizer has to be told.
+int clock_lock(pthread_mutex_t& mutex, const timespec& deadline) {
+#ifdef ASYNCOPT_TSAN
+  __tsan_mutex_pre_lock(&mutex, __tsan_mutex_try_lock);
+#endif
+  const int error = pthread_mutex_clocklock(&mutex, CLOCK_MONOTONIC, &deadline);
+#ifdef ASYNCOPT_TSAN
+  const bool locked = error == 0 || error == EOWNERDEAD;
+  __tsan_mutex_post_lock(&mutex,
+                         __tsan_mutex_try_lock | (locked ? 0 : __tsan_mutex_try_lock_failed), 0);
+#endif
+  return error;
+}
+
+// Waits in slices: a waiter that is killed just as it is woken takes the wake-up with it, and the
+// next one would sleep to its deadline beside a free lock.
+int lock_until(pthread_mutex_t& mutex, std::uint64_t timeout_ns) {
+  const std::uint64_t end = now_ns() + timeout_ns;
+  for (;;) {
+    const std::uint64_t until = std::min(end, now_ns() + kSliceNs);
+    const int error = clock_lock(mutex, {static_cast<time_t>(until / 1'000'000'000u),
+                                         static_cast<long>(until % 1'000'000'000u)});
+    if (error != ETIMEDOUT || until == end) return error;
+  }
+}
+
+void check(int error, const char* what) {
+  if (error != 0) throw std::system_error(error, std::generic_category(), what);
+}
+
+}  // namespace
+
+void RobustMutex::create() {
+  pthread_mutexattr_t attributes;
+  check(pthread_mutexattr_init(&attributes), "pthread_mutexattr_init");
+  check(pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED),
+        "a process-shared mutex");
+  check(pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST), "a robust mutex");
+  check(pthread_mutex_init(&mutex, &attributes), "pthread_mutex_init");
+  pthread_mutexattr_destroy(&attributes);
+  owner.store(0, std::memory_order_relaxed);
+}
+
+bool RobustMutex::lock(std::uint64_t timeout_ns, Tally& tally) {
+  const auto time_out = [&](ProcessId holder, const char* state) {
+    throw LockTimeout("lock: not free within " +
+                      std::to_string(static_cast<double>(timeout_ns) * 1e-9) + " s, " + state +
+                      " process " + std::to_string(holder.pid()) +
+                      "; resume or end that process, or raise lock_timeout");
+  };
+  int error = pthread_mutex_trylock(&mutex);
+  if (error == EBUSY) {
+    const std::uint64_t start = now_ns();
+    error = lock_until(mutex, timeout_ns);
+    ++tally.lock_waits;
+    tally.lock_wait_ns += now_ns() - start;
+  }
+  const ProcessId before = ProcessId::from_bits(owner.load(std::memory_order_relaxed));
+  if (error == ETIMEDOUT) time_out(before, "held by");
+  const bool told = error == EOWNERDEAD;
+  check(told ? pthread_mutex_consistent(&mutex) : error, "a shared lock cannot be taken");
+  // Only the thread that held the lock is certainly dead. `owner` stays set until the other threads
+  // of its process are dead too, so that the next caller, which gets no EOWNERDEAD, also waits.
+  if (before != ProcessId() && before != ProcessId::mine() &&
+      !wait_until_gone(before, timeout_ns)) {
+    pthread_mutex_unlock(&mutex);
+    time_out(before, "held by a dead thread of the running");
+  }
+  const bool repaired = told || before != ProcessId();
+  if (repaired) ++tally.repairs;
+  owner.store(ProcessId::mine().bits(), std::memory_order_relaxed);
+  return repaired;
+}
+
+void RobustMutex::unlock() {
+  owner.store(0, std::memory_order_relaxed);
+  pthread_mutex_unlock(&mutex);
+}
+
+}  // namespace asyncopt

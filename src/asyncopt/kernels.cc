@@ -1,9 +1,0 @@
-// Compiled once per instruction set, with ASYNCOPT_ISA naming the namespace.
-#include "asyncopt/table.h"
-
-namespace asyncopt::ASYNCOPT_ISA {
-
-extern const Loops* const loops;
-const Loops* const loops = LoopTable<Rules, Dtypes>::entries;
-
-}  // namespace asyncopt::ASYNCOPT_ISA

@@ -1,0 +1,67 @@
+// Turns: workers change the weights one after the other, always in the same order.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "asyncopt/base/numbers.h"
+
+namespace asyncopt::linear {
+
+// The turn goes from rank to rank, passing over those that are not there.
+class Round {
+ public:
+  class Seat;
+
+  explicit Round(std::size_t workers) : places_(workers) {}
+
+ private:
+  enum State : std::uint32_t { kWaits, kSleeps, kTurn };
+
+  struct alignas(64) Place {  // on a cache line of its own
+    std::atomic<std::uint32_t> state = kWaits;
+    std::atomic<bool> taken = false;
+  };
+
+  std::vector<Place> places_;
+  std::mutex door_;  // to come and go
+  std::size_t here_ = 0;
+};
+
+// A worker's place in a round. It waits for its turn once more before it goes.
+class Round::Seat {
+ public:
+  Seat(Round& round, std::size_t rank);
+  ~Seat();
+  Seat(const Seat&) = delete;
+  Seat& operator=(const Seat&) = delete;
+
+  void wait();
+  void pass();
+
+ private:
+  Round& round_;
+  const std::size_t rank_;
+  Place& mine_;
+};
+
+// One turn, for which it waits; none without a seat.
+class Turn {
+ public:
+  ASYNCOPT_INLINE explicit Turn(Round::Seat* seat) : seat_(seat) {
+    if (seat_ != nullptr) seat_->wait();
+  }
+  ASYNCOPT_INLINE ~Turn() {
+    if (seat_ != nullptr) seat_->pass();
+  }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+ private:
+  Round::Seat* const seat_;
+};
+
+}  // namespace asyncopt::linear

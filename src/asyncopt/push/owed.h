@@ -1,0 +1,81 @@
+// What the rows of one table owe at the time of a push: the steps that they missed, ready to be
+// applied, one by one or many at once.
+#pragma once
+
+#include <vector>
+
+#include "asyncopt/kernels/kernels.h"
+#include "asyncopt/push/book.h"
+#include "asyncopt/store/ledger.h"
+
+namespace asyncopt {
+
+// How a span is updated, by a gradient or without one.
+struct Update {
+  const Loops* loops;
+  const std::byte* coef;
+  std::size_t param_bytes, state_bytes, element_slots, row_slots;
+  std::size_t width;  // elements in a row
+
+  // Elements [begin, begin + n) of `whole`.
+  Span part(const Span& whole, std::size_t begin, std::size_t n) const {
+    Span some = whole;
+    some.param = static_cast<std::byte*>(whole.param) + begin * param_bytes;
+    if (whole.grad != nullptr)
+      some.grad = static_cast<const std::byte*>(whole.grad) + begin * param_bytes;
+    const auto slot = [&](std::size_t k, std::size_t i) {
+      some.slots[k] = static_cast<std::byte*>(whole.slots[k]) + i * state_bytes;
+    };
+    for (std::size_t k = 0; k < element_slots; ++k) slot(k, begin);
+    for (std::size_t k = 0; k < row_slots; ++k) slot(element_slots + k, begin / width);
+    some.n = n;
+    some.seed = noise(whole.seed, static_cast<std::uint32_t>(begin));
+    return some;
+  }
+};
+
+class Owed {
+ public:
+  // Of rows that have been paid `oldest` pushes or more, by `now` finished ones. A push whose
+  // record is not there is taken to have been as `own`.
+  Owed(const Book& book, const Kernel& kernel, std::uint64_t oldest, std::uint64_t now,
+       const Record& own, std::size_t row_bytes);
+
+  // Pays what a row owes. `span` is the row; its gradient is not looked at.
+  template <class Each>
+  void pay(std::size_t row, const Update& update, Span span, std::uintptr_t offset, Tally& tally,
+           Each& each) const {
+    Book::Claim claim;
+    if (!book_.claim(row, now_, claim)) return;
+    const std::uint64_t from = claim.paid > oldest_ ? claim.paid - oldest_ : 0;  // in steps
+    const std::uint64_t owed = steps_ - from;
+    // Taken one by one; those that the row has been paid since its last gradient count.
+    std::uint64_t single = settles_after_ > claim.idle ? settles_after_ - claim.idle : 0;
+    if (settles_after_ >= Book::kRest || single > owed) single = owed;
+    Update step = update;
+    const std::uint32_t seed = span.seed;
+    span.grad = zeros_.data();
+    for (std::uint64_t i = from; i < from + single; ++i) {
+      step.coef = records_[i].coef;
+      span.seed = noise(seed, static_cast<std::uint32_t>(i));
+      each(step, span, offset, tally);
+    }
+    if (single == owed) return;
+    // The others at once, by a linear map.
+    step.loops = update.loops->settled;
+    step.coef = maps_.data() + (from + single) * map_bytes_;
+    span.seed = noise(seed, static_cast<std::uint32_t>(steps_));
+    each(step, span, offset, tally);
+  }
+
+ private:
+  Book book_;
+  std::uint64_t oldest_, now_, steps_;  // steps_: from oldest_ to now_
+  std::uint64_t settles_after_ = 0;     // of all these steps
+  std::size_t map_bytes_;
+  std::vector<Record> records_;   // of each step
+  std::vector<std::byte> maps_;   // of each step and all after it together
+  std::vector<std::byte> zeros_;  // a row without a gradient
+};
+
+}  // namespace asyncopt

@@ -1,0 +1,136 @@
+// Idle steps: what steps do to a row that has no gradient in them.
+//
+// Momentum goes on moving such a row, moments and weights decay. Under most rules, at once or after
+// some steps (`settles_after`), that is linear in the parameter and the slots; so any number of
+// steps, each with its own learning rate, comes to one small matrix, and is paid by one pass over
+// the row. The matrix is multiplied up from the rule's own `settled`, one column for each value of
+// an element.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+#include <limits>
+
+#include "asyncopt/kernels/kernels.h"
+
+namespace asyncopt {
+
+// The linear map as a rule of its own, for the loops: of K slots per element and R per row. Values
+// of a row decay by themselves.
+template <std::size_t K, std::size_t R>
+struct Idle {
+  static constexpr Names<K + R> slot_names{};
+  static constexpr std::size_t row_slots = R;
+  static constexpr std::size_t values = 1 + K + R;
+
+  template <class C>
+  struct Coef {
+    C map[values][values];
+  };
+
+  // Nothing times infinity is nothing here: a slot that overflowed must not spoil what it does not
+  // touch.
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE C part(C factor, C value) {
+    return factor != 0 ? factor * value : C(0);
+  }
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C, C* s) {
+    C before[1 + K] = {w};
+    for (std::size_t k = 0; k < K; ++k) before[1 + k] = s[k];
+    for (std::size_t i = 0; i <= K; ++i) {
+      C sum = part(c.map[i][0], before[0]);
+      for (std::size_t k = 1; k <= K; ++k) sum += part(c.map[i][k], before[k]);
+      (i == 0 ? w : s[i - 1]) = sum;
+    }
+  }
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE void apply(const Coef<C>& c, C& w, C g, C* s, const C*, C) {
+    apply(c, w, g, s);
+  }
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE C gradient(const Coef<C>&, C, C) {
+    return C(0);
+  }
+  template <class C>
+  ASYNCOPT_HD static ASYNCOPT_INLINE void begin_row(const Coef<C>& c, C, C* r) {
+    for (std::size_t k = 0; k < R; ++k) r[k] *= c.map[1 + K + k][1 + K + k];
+  }
+};
+
+template <class Rule>
+using idle_of = Idle<Rule::slot_names.size() - row_slots_of<Rule>, std::size_t{row_slots_of<Rule>}>;
+
+// What an engine asks a rule about idle steps, for rules that say something of them and those that
+// do not: all of their steps are taken one by one.
+template <class Rule, class C>
+struct IdleOf {
+  using Coef = typename Rule::template Coef<C>;
+  using Wide = typename Rule::template Coef<double>;
+  using Map = typename idle_of<Rule>::template Coef<C>;
+  static constexpr std::size_t values = idle_of<Rule>::values;
+
+  static bool owes(const double* hyper) {
+    if constexpr (requires { &Rule::owes; })
+      return Rule::owes(read(hyper));
+    else
+      return true;
+  }
+  static double settles_after(const double* hyper) {
+    if constexpr (requires { &Rule::settles_after; })
+      return Rule::settles_after(read(hyper), std::numeric_limits<C>::epsilon() / 2);
+    else
+      return kNever;
+  }
+  // map := map * (the settled step of these coefficients), row by row of `values` numbers.
+  static void compose(const void* coef, double* map) {
+    if constexpr (requires(Wide c, double x) { Rule::settled(c, x, &x); }) {
+      const Wide c = widened(coef);
+      double step[values][values], product[values][values] = {};
+      for (std::size_t j = 0; j < values; ++j) {
+        double column[values] = {};
+        column[j] = 1;
+        Rule::settled(c, column[0], column + 1);
+        for (std::size_t i = 0; i < values; ++i) step[i][j] = column[i];
+      }
+      for (std::size_t i = 0; i < values; ++i)
+        for (std::size_t k = 0; k < values; ++k)
+          for (std::size_t j = 0; j < values; ++j)
+            product[i][j] += map[i * values + k] * step[k][j];
+      std::memcpy(map, product, sizeof product);
+    }
+  }
+  // The coefficients of the loops for a map.
+  static void coefficients(const double* map, void* coef) {
+    Map narrow;
+    for (std::size_t i = 0; i < values; ++i)
+      for (std::size_t j = 0; j < values; ++j)
+        narrow.map[i][j] = static_cast<C>(map[i * values + j]);
+    std::memcpy(coef, &narrow, sizeof narrow);
+  }
+
+  static constexpr IdleSteps steps{values,         sizeof(Map), &owes,
+                                   &settles_after, &compose,    &coefficients};
+  static_assert(values <= kMaxValues && sizeof(Map) <= kMaxIdleCoef);
+
+ private:
+  static typename Rule::Hyper read(const double* hyper) {
+    typename Rule::Hyper h;
+    std::memcpy(&h, hyper, sizeof h);
+    return h;
+  }
+  // The same numbers as doubles, so that a product of thousands of steps is not rounded in each.
+  static Wide widened(const void* coef) {
+    constexpr std::size_t n = sizeof(Coef) / sizeof(C);
+    static_assert(sizeof(Wide) == n * sizeof(double), "coefficients are numbers of type C");
+    std::array<C, n> narrow;
+    std::memcpy(narrow.data(), coef, sizeof narrow);
+    std::array<double, n> wide;
+    std::copy(narrow.begin(), narrow.end(), wide.begin());
+    return std::bit_cast<Wide>(wide);
+  }
+};
+
+}  // namespace asyncopt
