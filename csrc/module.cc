@@ -5,11 +5,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "asyncopt/base/isa.h"
 #include "asyncopt/base/parallel.h"
 #include "asyncopt/base/process.h"
 #include "asyncopt/push/book.h"
 #include "asyncopt/store/segment.h"
-#include "asyncopt/sync/list.h"
+#include "asyncopt/store/sync_info.h"
 #include "asyncopt/sync/sync.h"
 #include "plan.h"
 

@@ -75,13 +75,13 @@ void bind_rows(py::module_& m, const char* name) {
              Array<double>& labels, std::optional<Array<std::int64_t>>& queries,
              std::size_t threads) {
             const std::size_t n = rows.rows(), entries = rows.entries();
-            const Csr<Value> to{begin_of(ends, n, "ends"),
-                                first,
-                                begin_of(columns, entries, "columns"),
-                                base,
-                                begin_of(values, entries, "values"),
-                                begin_of(labels, n, "labels"),
-                                queries ? begin_of(*queries, n, "queries") : nullptr};
+            const CsrArrays<Value> to{begin_of(ends, n, "ends"),
+                                      first,
+                                      begin_of(columns, entries, "columns"),
+                                      base,
+                                      begin_of(values, entries, "values"),
+                                      begin_of(labels, n, "labels"),
+                                      queries ? begin_of(*queries, n, "queries") : nullptr};
             const py::gil_scoped_release others_may_run;
             rows.move_to(to, threads);
           },

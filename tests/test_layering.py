@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import json
 import re
 import subprocess
@@ -61,7 +62,23 @@ OPTIONAL = {
     "typer": ("cli/",),
 }
 
+#: Folders of the engine, lowest first.
+ENGINE = (
+    "base",
+    "rules",
+    "kernels",
+    "store",
+    "push",
+    "sync",
+    "board",
+    "device",
+    "models",
+    "io",
+    "probe",
+)
+
 MODULES = sorted((ROOT / "asyncopt").rglob("*.py"))
+SOURCES = sorted(p for p in (ROOT / "src/asyncopt").rglob("*") if p.suffix in (".h", ".cc"))
 
 
 def layer_of(parts: tuple[str, ...]) -> str | None:
@@ -121,6 +138,45 @@ def test_the_engine_knows_no_python() -> None:
         for line in re.findall(r'#\s*include\s*"([^"]+)"', text):
             assert line.startswith("asyncopt/") or (path.parent / line).exists(), (path, line)
         assert "csrc" not in "".join(re.findall(r"#\s*include.*", text)), path
+
+
+def engine_includes(path: Path) -> list[Path]:
+    """Files of the engine that a file of the engine includes."""
+    return [
+        ROOT / "src" / line for line in re.findall(r'#include "(asyncopt/[^"]+)"', path.read_text())
+    ]
+
+
+def engine_folder(path: Path) -> str:
+    return path.relative_to(ROOT / "src/asyncopt").parts[0]
+
+
+def test_the_engine_includes_downward() -> None:
+    assert {engine_folder(path) for path in SOURCES} == set(ENGINE)
+    for path in SOURCES:
+        for included in engine_includes(path):
+            down = ENGINE.index(engine_folder(included)) <= ENGINE.index(engine_folder(path))
+            assert down, f"{path.relative_to(ROOT)} includes {included.relative_to(ROOT)}"
+
+
+def test_headers_of_the_engine_do_not_include_each_other_in_circles() -> None:
+    headers = {path: engine_includes(path) for path in SOURCES if path.suffix == ".h"}
+    graphlib.TopologicalSorter(headers).prepare()  # raises CycleError, which names the circle
+
+
+def test_no_two_types_of_the_engine_share_a_name() -> None:
+    """Except the counterparts of the three models, each in its namespace."""
+    places: dict[str, set[str]] = {}
+    for path in SOURCES:
+        if engine_folder(path) == "models" or path.suffix != ".h":
+            continue
+        for name in re.findall(
+            r"^(?:struct|class|enum class) (?:alignas\(\w+\) )?(\w+)(?!.*;$)",
+            path.read_text(),
+            re.MULTILINE,
+        ):
+            places.setdefault(name, set()).add(str(path.relative_to(ROOT)))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
 
 
 def test_bindings_do_not_need_torch_to_compile() -> None:

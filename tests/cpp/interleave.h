@@ -87,10 +87,10 @@ struct TracedBits {
 static_assert(sizeof(TracedBits) == sizeof(Traced));
 
 inline float widen(Traced x) { return x.value(); }
-inline TracedBits load_bits(const TracedBits* at) {
+inline TracedBits load_relaxed(const TracedBits* at) {
   return {trace.record(at, Access::load).value, {}};
 }
-inline bool exchange_bits(TracedBits* at, TracedBits& seen, TracedBits next) {
+inline bool compare_exchange_relaxed(TracedBits* at, TracedBits& seen, TracedBits next) {
   const Answer answer = trace.record(at, Access::exchange, next.value, seen.value);
   if (answer.failed) seen.value = answer.value;
   return !answer.failed;

@@ -20,7 +20,7 @@
 
 #include "asyncopt/push/book.h"
 #include "asyncopt/push/push.h"
-#include "asyncopt/sync/list.h"
+#include "asyncopt/store/sync_info.h"
 #include "asyncopt/sync/sync.h"
 #include "check.h"
 

@@ -1,9 +1,17 @@
-// What every instruction set has of its own, and which is used.
+// Instruction sets: which are there, which is used, and objects that each has of its own.
 #pragma once
 
 #include <cstring>
+#include <span>
 
-#include "asyncopt/kernels/kernels.h"
+namespace asyncopt {
+
+// The instruction sets compiled in that this processor has, slowest first; the one in use is the
+// last, or the one that the environment variable ASYNCOPT_ISA names.
+std::span<const char* const> available_isas();
+const char* picked_isa();
+
+}  // namespace asyncopt
 
 // Declares `const Type name` of each instruction set (asyncopt::avx2::space::name ...), and
 // asyncopt::space::picked_##name(), which is that of the one in use.

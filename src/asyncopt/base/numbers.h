@@ -46,6 +46,10 @@ using arithmetic_t = typename Arithmetic<T>::type;
 template <std::size_t Bytes>
 struct BitsOf;
 template <>
+struct BitsOf<1> {
+  using type = std::uint8_t;
+};
+template <>
 struct BitsOf<2> {
   using type = std::uint16_t;
 };

@@ -7,8 +7,9 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include "asyncopt/base/counters.h"
+#include "asyncopt/base/memory.h"
 #include "asyncopt/base/process.h"
-#include "asyncopt/store/ledger.h"
 
 namespace asyncopt {
 

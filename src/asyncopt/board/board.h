@@ -16,6 +16,7 @@
 #include <optional>
 #include <vector>
 
+#include "asyncopt/base/counters.h"
 #include "asyncopt/base/robust_mutex.h"
 #include "asyncopt/base/wait.h"
 

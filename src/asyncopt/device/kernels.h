@@ -47,12 +47,12 @@ ASYNCOPT_HD ASYNCOPT_INLINE const Pack<T, N>& pack_at(const T* array, std::size_
 constexpr std::size_t smaller(std::size_t a, std::size_t b) { return a < b ? a : b; }
 
 // A chunk's place in its tensor.
-struct Range {
+struct ElementRange {
   std::size_t begin, n;
 };
-ASYNCOPT_HD ASYNCOPT_INLINE Range range_of(const Chunk& chunk, const Tensor& tensor) {
-  const std::size_t begin = chunk.number * kChunk, left = tensor.n - begin;
-  return {begin, left < kChunk ? left : kChunk};
+ASYNCOPT_HD ASYNCOPT_INLINE ElementRange range_of(const TensorChunk& chunk, const Tensor& tensor) {
+  const std::size_t begin = chunk.number * kBlockElements, left = tensor.n - begin;
+  return {begin, left < kBlockElements ? left : kBlockElements};
 }
 
 // --- Check ---------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ ASYNCOPT_HD void check(const CheckArgs& args, const Place& place) {
   bool bad = false;
   for (unsigned c = place.block; c < args.part.chunk_count; c += place.blocks) {
     const Tensor& tensor = args.part.tensors[args.part.chunks[c].tensor];
-    const Range range = range_of(args.part.chunks[c], tensor);
+    const ElementRange range = range_of(args.part.chunks[c], tensor);
     const T* const g = static_cast<const T*>(tensor.grad) + range.begin;
     const std::size_t vectors = tensor.aligned != 0 ? range.n / N : 0;
     for (std::size_t v = place.thread; v < vectors; v += kThreads) {
@@ -88,7 +88,7 @@ ASYNCOPT_HD void prepare(const PrepareArgs& args, const Place& place) {
   if (i >= args.end) return;
   const Tensor& tensor = args.part.tensors[i];
   const Clock& clock = *args.part.clock;
-  Record& record = args.part.records[i];
+  TensorStep& record = args.part.records[i];
 
   record.skip = clock.bad != 0 || (args.found_inf != nullptr && *args.found_inf != 0) ? 1 : 0;
   record.seed = noise(noise(args.seed + clock.pushes, tensor.ordinal), 0);
@@ -104,7 +104,7 @@ ASYNCOPT_HD void prepare(const PrepareArgs& args, const Place& place) {
                    : *static_cast<const double*>(rate.at);
   double scalars[kMaxScalars] = {};
   // Counted by every worker and never lost, as on the host.
-  if constexpr (scalars_used > 0) scalars[0] = 1 + fetch_add(tensor.scalars, 1.0);
+  if constexpr (scalars_used > 0) scalars[0] = 1 + fetch_add_relaxed(tensor.scalars, 1.0);
   for (std::size_t k = 1; k < scalars_used; ++k) scalars[k] = tensor.scalars[k];
   *reinterpret_cast<Coef*>(record.coef) = Rule::template prepare<C>(hyper, scalars);
   for (std::size_t k = 1; k < scalars_used; ++k) tensor.scalars[k] = scalars[k];
@@ -125,7 +125,7 @@ struct Arrays {
 };
 
 template <class Rule, class T, class S, class C>
-struct Update {
+struct ElementUpdate {
   static constexpr std::size_t K = slot_count<Rule>;
   // Elements of a vector: 16 bytes of the narrowest array.
   static constexpr std::size_t N = kVector / (K > 0 ? smaller(sizeof(T), sizeof(S)) : sizeof(T));
@@ -137,7 +137,7 @@ struct Update {
   C unscale;
   std::uint32_t seed;
 
-  ASYNCOPT_HD ASYNCOPT_INLINE explicit Update(const Record& record)
+  ASYNCOPT_HD ASYNCOPT_INLINE explicit ElementUpdate(const TensorStep& record)
       : coef(*reinterpret_cast<const typename Rule::template Coef<C>*>(record.coef)),
         unscale(static_cast<C>(record.unscale)),
         seed(record.seed) {}
@@ -199,7 +199,7 @@ struct Update {
     }
   }
 
-  ASYNCOPT_HD ASYNCOPT_INLINE void hogwild(const Tensor& tensor, const Range& range,
+  ASYNCOPT_HD ASYNCOPT_INLINE void hogwild(const Tensor& tensor, const ElementRange& range,
                                            unsigned thread) const {
     const Arrays<K, T, S> at(tensor, range.begin);
     const std::size_t whole = tensor.aligned != 0 ? range.n / N : 0;
@@ -215,7 +215,7 @@ struct Update {
     }
   }
 
-  ASYNCOPT_HD ASYNCOPT_INLINE void atomic(const Tensor& tensor, const Range& range,
+  ASYNCOPT_HD ASYNCOPT_INLINE void atomic(const Tensor& tensor, const ElementRange& range,
                                           unsigned thread) const {
     T* const g = static_cast<T*>(tensor.grad);
     for (std::size_t i = range.begin + thread; i < range.begin + range.n; i += kThreads) {
@@ -223,7 +223,7 @@ struct Update {
       if (writes_gradients()) g[i] = unscaled(g[i]);
       if constexpr (std::is_same_v<T, C> && requires { Rule::addend(coef, gradient); })
         if (Rule::adds(coef)) {
-          fetch_add(static_cast<T*>(tensor.param) + i, Rule::addend(coef, gradient));
+          fetch_add_relaxed(static_cast<T*>(tensor.param) + i, Rule::addend(coef, gradient));
           continue;
         }
       Tally uncounted;
@@ -236,11 +236,11 @@ struct Update {
 template <class Rule, class T, class S, bool Atomic>
 ASYNCOPT_HD void update(const UpdateArgs& args, const Place& place) {
   for (unsigned c = place.block; c < args.part.chunk_count; c += place.blocks) {
-    const Chunk chunk = args.part.chunks[c];
+    const TensorChunk chunk = args.part.chunks[c];
     const Tensor& tensor = args.part.tensors[chunk.tensor];
-    const Record& record = args.part.records[chunk.tensor];
+    const TensorStep& record = args.part.records[chunk.tensor];
     if (record.skip != 0) break;  // then all are skipped
-    const Update<Rule, T, S, arithmetic_t<T>> update(record);
+    const ElementUpdate<Rule, T, S, arithmetic_t<T>> update(record);
     if constexpr (Atomic)
       update.atomic(tensor, range_of(chunk, tensor), place.thread);
     else

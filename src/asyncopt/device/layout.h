@@ -1,19 +1,20 @@
-// What the kernels of a device read and write besides the tensors themselves.
+// Tables that the kernels of a device read and write, besides the tensors.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "asyncopt/kernels/kernels.h"
+#include "asyncopt/rules/list.h"
 
 namespace asyncopt::device {
 
 inline constexpr unsigned kThreads = 256;  // of a block
 // A thread a tensor: few to a block, as their double precision is slow on most devices.
 inline constexpr unsigned kPrepareThreads = 32;
-inline constexpr std::size_t kChunk = 4096;    // elements that a block takes at a time
-inline constexpr std::size_t kVector = 16;     // bytes that one load or store moves
-inline constexpr std::size_t kMaxGroups = 32;  // groups that one prepare launch takes
+inline constexpr std::size_t kBlockElements = 4096;  // elements that a block takes at a time
+inline constexpr std::size_t kVector = 16;           // bytes that one load or store moves
+inline constexpr std::size_t kMaxGroups = 32;        // groups that one prepare launch takes
 
 // A tensor with a gradient. Written by the host.
 struct Tensor {
@@ -28,21 +29,21 @@ struct Tensor {
   std::uint32_t unused;   // so that tensors can be compared byte by byte
 };
 
-// Elements [number * kChunk, ...) of a tensor. Written by the host.
-struct Chunk {
+// Elements [number * kBlockElements, ...) of a tensor. Written by the host.
+struct TensorChunk {
   std::uint32_t tensor, number;
 };
 
-// What `prepare` says to `update` of a tensor.
-struct Record {
+// Per-tensor output of `prepare`, consumed by `update`.
+struct TensorStep {
   alignas(16) std::byte coef[kMaxCoef];
   double unscale;  // factor of the gradients; other than 1: they are written, too
   std::uint32_t seed;
   std::uint32_t skip;  // 1: leave it as it is
 };
 
-// What steps leave to the next one. There is one for an optimizer, and so its steps follow each
-// other on the device: whoever steps on several streams at once has an optimizer for each.
+// State carried between steps. There is one for an optimizer, so its steps follow each other on the
+// device: to step on several streams at once, use an optimizer for each.
 struct Clock {
   std::uint32_t pushes;  // so that a step that a graph replays rounds by other random numbers
   std::uint32_t bad;     // 1: this step has found an infinite or NaN gradient
@@ -58,8 +59,8 @@ struct Rate {
 // The tensors of one kernel, and what is made of them.
 struct Part {
   const Tensor* tensors;
-  Record* records;
-  const Chunk* chunks;
+  TensorStep* records;
+  const TensorChunk* chunks;
   Clock* clock;
   std::uint32_t tensor_count, chunk_count;
 };
@@ -91,6 +92,7 @@ struct UpdateArgs {
 
 // Tells builds apart that would read each other's tables wrongly.
 inline constexpr std::size_t kLayout =
-    sizeof(Tensor) + 1000 * (sizeof(Record) + 1000 * (sizeof(PrepareArgs) + 10000 * Rules::size));
+    sizeof(Tensor) +
+    1000 * (sizeof(TensorStep) + 1000 * (sizeof(PrepareArgs) + 10000 * Rules::size));
 
 }  // namespace asyncopt::device

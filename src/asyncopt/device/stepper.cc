@@ -64,8 +64,8 @@ void Stepper::step(const Step& step) {
   auto* const at = static_cast<std::byte*>(table.device);
   const auto part_of = [&](const Share& share) {
     return Part{reinterpret_cast<const Tensor*>(at + table.tensors_at()) + share.first_tensor,
-                reinterpret_cast<Record*>(at) + share.first_tensor,
-                reinterpret_cast<const Chunk*>(at + table.chunks_at()) + share.first_chunk,
+                reinterpret_cast<TensorStep*>(at) + share.first_tensor,
+                reinterpret_cast<const TensorChunk*>(at + table.chunks_at()) + share.first_chunk,
                 clock_,
                 static_cast<std::uint32_t>(share.tensors),
                 static_cast<std::uint32_t>(share.chunks)};
@@ -146,7 +146,7 @@ void Stepper::cut() {
       shares_.push_back({index_of(kernels_[i]), i, 0, chunks_.size(), 0});
     Share& share = shares_.back();
     const auto place = static_cast<std::uint32_t>(share.tensors++);
-    const std::size_t count = (tensors_[i].n + kChunk - 1) / kChunk;
+    const std::size_t count = (tensors_[i].n + kBlockElements - 1) / kBlockElements;
     for (std::size_t c = 0; c < count; ++c)
       chunks_.push_back({place, static_cast<std::uint32_t>(c)});
     share.chunks += count;
@@ -214,7 +214,7 @@ std::size_t Stepper::write(Table& table) {
   std::memcpy(at + table.tensors_at(), tensors_.data(), tensors_.size() * sizeof(Tensor));
   if (std::exchange(table.chunking, 0) == chunking_) return tensors_.size() * sizeof(Tensor);
   if (!chunks_.empty())
-    std::memcpy(at + table.chunks_at(), chunks_.data(), chunks_.size() * sizeof(Chunk));
+    std::memcpy(at + table.chunks_at(), chunks_.data(), chunks_.size() * sizeof(TensorChunk));
   return table.bytes() - table.tensors_at();
 }
 

@@ -55,9 +55,9 @@ class Stepper {
     std::uint64_t left = 0;      // the lane's turn in which it was left for another; 0: never used
     void* last_use = nullptr;    // event: the stream is done with it
 
-    std::size_t tensors_at() const { return tensors * sizeof(Record); }
+    std::size_t tensors_at() const { return tensors * sizeof(TensorStep); }
     std::size_t chunks_at() const { return tensors_at() + tensors * sizeof(Tensor); }
-    std::size_t bytes() const { return chunks_at() + chunks * sizeof(Chunk); }
+    std::size_t bytes() const { return chunks_at() + chunks * sizeof(TensorChunk); }
   };
   // Each stream has tables of its own: they must not change before it has used them.
   struct Lane {
@@ -95,7 +95,7 @@ class Stepper {
   std::vector<Tensor> tensors_;
   std::vector<const Kernel*> kernels_;  // of each tensor
   std::vector<Share> shares_;
-  std::vector<Chunk> chunks_;
+  std::vector<TensorChunk> chunks_;
   std::uint64_t chunking_ = 0;  // counts the changes of kernels, sizes and of who has a gradient
   std::vector<std::pair<const Kernel*, std::size_t>> cut_for_;
 };

@@ -17,7 +17,7 @@ inline constexpr std::size_t kLanes = 16;
 
 #include <cstring>
 
-#include "asyncopt/kernels/loops.h"
+#include "asyncopt/kernels/racy.h"
 
 namespace asyncopt::ASYNCOPT_ISA {
 
@@ -26,7 +26,7 @@ using Mask = std::int32_t __attribute__((vector_size(kLanes * sizeof(float))));
 
 ASYNCOPT_INLINE void load(Lanes& to, const float* from) { std::memcpy(&to, from, sizeof to); }
 
-// Of memory that others write at the same time (asyncopt/kernels/loops.h).
+// Of memory that others write at the same time (asyncopt/kernels/racy.h).
 ASYNCOPT_INLINE void racy_load(Lanes& to, const float* from) {
 #ifdef ASYNCOPT_TSAN
   for (std::size_t l = 0; l < kLanes; ++l) to[l] = racy_load(from + l);
@@ -103,13 +103,11 @@ ASYNCOPT_INLINE float sum(const Lanes& lanes) {
 template <class Change>
 ASYNCOPT_INLINE float exchange(float* at, Change change) {
   auto* const bits = reinterpret_cast<bits_t<float>*>(at);
-  bits_t<float> seen = __atomic_load_n(bits, __ATOMIC_RELAXED);
+  bits_t<float> seen = load_relaxed(bits);
   for (;;) {
-    float value = __builtin_bit_cast(float, seen);
+    float value = cast_bits<float>(seen);
     change(value);
-    if (__atomic_compare_exchange_n(bits, &seen, __builtin_bit_cast(bits_t<float>, value), false,
-                                    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-      return value;
+    if (compare_exchange_relaxed(bits, seen, cast_bits<bits_t<float>>(value))) return value;
   }
 }
 

@@ -1,46 +1,16 @@
 // The loops around a rule, one body for every rule, dtype and width.
 //
-// `racy_loop` is the one place with data races on purpose: plain, vectorized loads and stores to
-// memory that other workers write at the same time. To the C++ standard that is undefined; what it
-// relies on, and what the compilers and processors we build for give, is that an aligned 2-, 4- or
-// 8-byte element is read and written whole and that nothing is read twice between. The build for
-// ThreadSanitizer replaces the plain accesses by relaxed atomic ones, so that it checks everything
-// else; the arithmetic is the same.
+// `racy_loop` reads and writes by plain, vectorized accesses that race on purpose (racy.h).
 //
 // `exact_loop` commits each element by compare-exchange: nothing is lost (or every loss is
 // counted).
 #pragma once
 
-#include <atomic>
-
 #include "asyncopt/kernels/exchange.h"
 #include "asyncopt/kernels/kernels.h"
+#include "asyncopt/kernels/racy.h"
 
 namespace asyncopt::ASYNCOPT_ISA {
-
-template <class T>
-ASYNCOPT_INLINE auto racy_load(const T* p) {
-#ifdef ASYNCOPT_TSAN
-  const auto bits = __atomic_load_n(reinterpret_cast<const bits_t<T>*>(p), __ATOMIC_RELAXED);
-  return widen(__builtin_bit_cast(T, bits));
-#else
-  return widen(*p);
-#endif
-}
-
-template <class T, class C>
-ASYNCOPT_INLINE void racy_store(T* p, C x, std::uint32_t random) {
-  const T value = narrow<T>(x, random);
-#ifdef ASYNCOPT_TSAN
-  __atomic_store_n(reinterpret_cast<bits_t<T>*>(p), __builtin_bit_cast(bits_t<T>, value),
-                   __ATOMIC_RELAXED);
-#else
-  if constexpr (sizeof(T) == sizeof(bfloat16))
-    p->bits = value.bits;  // a struct assignment would keep the loop from being vectorized
-  else
-    *p = value;
-#endif
-}
 
 // Slots of one value per element.
 template <class Rule>
@@ -137,7 +107,7 @@ ASYNCOPT_INLINE void exact_begin_row(const Coef& c, const Span& span, C* r, Tall
                                    static_cast<const T*>(span.grad), span.n);
   bits_t<S> seen[kMaxSlots] = {};
   const auto at = [&span](std::size_t k) { return static_cast<bits_t<S>*>(span.slots[K + k]); };
-  for (std::size_t k = 0; k < R; ++k) seen[k] = load_bits(at(k));
+  for (std::size_t k = 0; k < R; ++k) seen[k] = load_relaxed(at(k));
   const auto compute = [&] {
     for (std::size_t k = 0; k < R; ++k) r[k] = widen(cast_bits<S>(seen[k]));
     Rule::begin_row(c, mean, r);

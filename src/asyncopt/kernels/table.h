@@ -3,6 +3,7 @@
 
 #include "asyncopt/kernels/loops.h"
 #include "asyncopt/rules/idle.h"
+#include "asyncopt/rules/list.h"
 
 namespace asyncopt::ASYNCOPT_ISA {
 
@@ -45,7 +46,6 @@ struct LoopTable<List<Rs...>, List<Ds...>> {
         ...);
     return f;
   }();
-  static constexpr const Loops* entries = flat.entries;
 };
 
 }  // namespace asyncopt::ASYNCOPT_ISA

@@ -14,10 +14,11 @@
 #include <thread>
 #include <vector>
 
+#include "asyncopt/base/atomic.h"
+#include "asyncopt/base/memory.h"
 #include "asyncopt/base/robust_mutex.h"
 #include "asyncopt/base/wait.h"
 #include "asyncopt/kernels/kernels.h"
-#include "asyncopt/sync/sync.h"
 
 namespace asyncopt {
 namespace {

@@ -14,6 +14,7 @@
 #include <variant>
 #include <vector>
 
+#include "asyncopt/base/atomic.h"
 #include "asyncopt/base/parallel.h"
 #include "asyncopt/push/owed.h"
 #include "asyncopt/push/push.h"
@@ -57,8 +58,8 @@ inline Book book_of(const Block& block, std::byte* base) {
   return {memory_at(base, block.book), block.book_rows, block.kernel->coef_bytes};
 }
 
-// What a pass over the tensors of a push is for.
-enum class Pass {
+// The two phases of a push over its tensors.
+enum class Phase {
   catch_up,  // rows are paid what they owe
   update,    // gradients are applied; rows that they name, and some others, are paid before
 };
@@ -68,8 +69,8 @@ enum class Pass {
 class Preparer {
  public:
   // `unfinished`: of the push that this one finishes, or null.
-  Preparer(const Push& push, Pass pass, const Unfinished* unfinished)
-      : seed_(push.seed), pass_(pass), unfinished_(unfinished) {}
+  Preparer(const Push& push, Phase phase, const Unfinished* unfinished)
+      : seed_(push.seed), phase_(phase), unfinished_(unfinished) {}
 
   void operator()(const Group& group, const Block& block, std::byte* base, Task& task) {
     const Kernel& k = *block.kernel;
@@ -88,7 +89,7 @@ class Preparer {
     task.element_slots = k.slots.size() - k.row_slots;
     task.width = std::max(block.width != 0 ? block.width : block.n, std::size_t{1});
     task.offset = block.param;
-    const void* const grad = pass_ == Pass::update ? block.grad : nullptr;
+    const void* const grad = phase_ == Phase::update ? block.grad : nullptr;
     task.span = {memory_at(base, block.param), grad, {}, block.n, noise(seed_, ++tensor_)};
     for (std::size_t i = 0; i < k.slots.size(); ++i)
       task.span.slots[i] = memory_at(base, block.slots[i]);
@@ -103,16 +104,13 @@ class Preparer {
  private:
   void count_step(const Group& group, const Block& block, std::byte* base) {
     const Kernel& k = *block.kernel;
-    const bool counts = pass_ == Pass::update;
+    const bool counts = phase_ == Phase::update;
     auto* const shared = reinterpret_cast<double*>(memory_at(base, block.scalars));
     double scalars[kMaxScalars] = {};
     if (!k.scalars.empty()) {
       // Counted by every worker and never lost, so that bias corrections keep their meaning.
-      const std::atomic_ref step(shared[0]);
-      scalars[0] = 1.0 + (counts ? step.fetch_add(1.0, std::memory_order_relaxed)
-                                 : step.load(std::memory_order_relaxed));
-      for (std::size_t i = 1; i < k.scalars.size(); ++i)
-        scalars[i] = std::atomic_ref(shared[i]).load(std::memory_order_relaxed);
+      scalars[0] = 1.0 + (counts ? fetch_add_relaxed(shared, 1.0) : load_relaxed(shared));
+      for (std::size_t i = 1; i < k.scalars.size(); ++i) scalars[i] = load_relaxed(shared + i);
     }
     if (&group != group_ || &k != kernel_ || std::memcmp(scalars, before_, sizeof scalars) != 0) {
       group_ = &group;
@@ -122,8 +120,7 @@ class Preparer {
       k.prepare(group.hyper, after_, record_.coef);
     }
     if (counts)
-      for (std::size_t i = 1; i < k.scalars.size(); ++i)
-        std::atomic_ref(shared[i]).store(after_[i], std::memory_order_relaxed);
+      for (std::size_t i = 1; i < k.scalars.size(); ++i) store_relaxed(shared + i, after_[i]);
   }
 
   void open_book(const Group& group, const Block& block, std::byte* base, Task& task) {
@@ -136,10 +133,10 @@ class Preparer {
     const Book& book = task.book.emplace(book_of(block, base));
     task.now = book.finished();
     if (task.done == nullptr) record_.settles_after = k.idle.settles_after(group.hyper);
-    if (pass_ == Pass::catch_up) {
+    if (phase_ == Phase::catch_up) {
       if (!task.has_row_list) task.share = {0, book.rows()};
     } else if (!task.has_row_list) {
-      return;  // a pass before has caught up with all rows
+      return;  // the phase before has caught up with all rows
     } else if (task.done != nullptr) {
       task.number = task.done->number;
     } else if (k.idle.owes(group.hyper)) {
@@ -156,7 +153,7 @@ class Preparer {
   }
 
   std::uint32_t seed_;
-  Pass pass_;
+  Phase phase_;
   const Unfinished* unfinished_;
   std::uint32_t tensor_ = 0;
   const Group* group_ = nullptr;
@@ -261,11 +258,11 @@ void apply_range(const Task& task, std::size_t& at, std::size_t end, Tally& tall
 }
 
 // Updates the book after the whole task has been applied.
-inline void close_book(const Task& task, Pass pass) {
+inline void close_book(const Task& task, Phase phase) {
   if (!task.book) return;
   if (task.number != 0) task.book->finish();
   if (task.has_row_list) return;
-  if (pass == Pass::catch_up)
+  if (phase == Phase::catch_up)
     task.book->set_paid(task.now);
   else
     task.book->stir(task.now);
@@ -296,9 +293,9 @@ inline void note(Unfinished& unfinished, const Task& task, const Record& record,
   tensor.add(std::move(done));
 }
 
-// Whether a pass has something to do with a tensor.
-inline bool concerns(Pass pass, const Push& push, const Block& block, std::byte* base) {
-  if (pass == Pass::update) return block.grad != nullptr;
+// True if a phase has something to do with a tensor.
+inline bool concerns(Phase phase, const Push& push, const Block& block, std::byte* base) {
+  if (phase == Phase::update) return block.grad != nullptr;
   if (block.book_rows == 0 || (!push.catch_up && (block.grad == nullptr || block.rows != nullptr)))
     return false;
   const Book book = book_of(block, base);
@@ -306,16 +303,16 @@ inline bool concerns(Pass pass, const Push& push, const Block& block, std::byte*
 }
 
 template <class Each>
-void make_pass(Pass pass, const Push& push, std::byte* base, Tally& tally, Each& each) {
+void run_phase(Phase phase, const Push& push, std::byte* base, Tally& tally, Each& each) {
   // Catching up needs no notes: a row that has been paid owes nothing.
   Unfinished* unfinished = nullptr;
   if constexpr (Locking<Each>)
-    if (pass == Pass::update) unfinished = push.unfinished;
+    if (phase == Phase::update) unfinished = push.unfinished;
   const bool resumes = unfinished != nullptr && unfinished->is_interrupted();
   const auto for_each_block = [&](auto visit) {
     for (const Group& group : push.groups)
       for (const Block& block : group.blocks)
-        if (concerns(pass, push, block, base) && !(resumes && unfinished->is_closed(block.param)))
+        if (concerns(phase, push, block, base) && !(resumes && unfinished->is_closed(block.param)))
           visit(group, block);
   };
   std::size_t blocks = 0, total = 0;
@@ -323,9 +320,9 @@ void make_pass(Pass pass, const Push& push, std::byte* base, Tally& tally, Each&
     ++blocks;
     total += block.touched();
   });
-  if (blocks == 0) return;  // as mostly in the pass that catches up
+  if (blocks == 0) return;  // as mostly in the phase that catches up
 
-  Preparer prepare(push, pass, resumes ? unfinished : nullptr);
+  Preparer prepare(push, phase, resumes ? unfinished : nullptr);
   if (push.threads <= 1 || total < kParallel) {
     Task task;
     std::size_t finished = 0;  // blocks
@@ -344,7 +341,7 @@ void make_pass(Pass pass, const Push& push, std::byte* base, Tally& tally, Each&
         }
         throw;
       }
-      close_book(task, pass);
+      close_book(task, phase);
       ++finished;
     });
     return;
@@ -388,7 +385,7 @@ void make_pass(Pass pass, const Push& push, std::byte* base, Tally& tally, Each&
       }
     throw;
   }
-  for (const Task& task : tasks) close_book(task, pass);
+  for (const Task& task : tasks) close_book(task, phase);
 }
 
 // Stores n values, where `pulled` is known only those that differ from it. Others may read the
@@ -400,7 +397,7 @@ void store_changed(const std::byte* written, const std::byte* pulled, std::byte*
     if (pulled != nullptr && std::memcmp(written + i, pulled + i, sizeof(Word)) == 0) continue;
     Word word;
     std::memcpy(&word, written + i, sizeof word);
-    std::atomic_ref(*reinterpret_cast<Word*>(to + i)).store(word, std::memory_order_relaxed);
+    store_relaxed(reinterpret_cast<Word*>(to + i), word);
   }
 }
 
@@ -441,8 +438,8 @@ template <class Each>
 template <class Each>
 void apply(const Push& push, std::byte* base, Tally& tally, Each each) {
   if (!push.writes.empty()) apply_writes(push, base, tally, each);
-  make_pass(Pass::catch_up, push, base, tally, each);
-  if (!push.catch_up) make_pass(Pass::update, push, base, tally, each);
+  run_phase(Phase::catch_up, push, base, tally, each);
+  if (!push.catch_up) run_phase(Phase::update, push, base, tally, each);
 }
 
 // Plain vectorized stores: what a worker does that has the memory to itself, or that races.

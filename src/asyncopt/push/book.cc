@@ -1,6 +1,7 @@
 #include "asyncopt/push/book.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -22,8 +23,6 @@ std::size_t records(std::size_t rows) {
   const double balanced = static_cast<double>(kRounds) * 2.6 * std::sqrt(static_cast<double>(rows));
   return std::bit_ceil(std::max(static_cast<std::size_t>(balanced), std::size_t{64}));
 }
-
-std::uint64_t load(const std::uint64_t* at) { return __atomic_load_n(at, __ATOMIC_RELAXED); }
 
 }  // namespace
 
@@ -52,31 +51,31 @@ std::uint64_t* Book::record_at(std::uint64_t number) const {
 // A record is read while another push overwrites it only if its reader slept for a whole round of
 // the ring; the number, zero while it is written, tells.
 std::uint64_t Book::start(const Record& record) const {
-  const std::uint64_t number = word(kStarted).fetch_add(1, std::memory_order_relaxed) + 1;
+  const std::uint64_t number = fetch_add_relaxed(word(kStarted), std::uint64_t{1}) + 1;
   std::uint64_t* const to = record_at(number);
-  __atomic_store_n(to, 0, __ATOMIC_RELAXED);
+  store_relaxed(to, std::uint64_t{0});
   std::atomic_thread_fence(std::memory_order_release);  // pairs with the acquire fence in read()
-  __atomic_store_n(to + 1, std::bit_cast<std::uint64_t>(record.settles_after), __ATOMIC_RELAXED);
+  store_relaxed(to + 1, std::bit_cast<std::uint64_t>(record.settles_after));
   for (std::size_t i = 0; i < coef_words_; ++i) {
     std::uint64_t bits;
     std::memcpy(&bits, record.coef + 8 * i, sizeof bits);
-    __atomic_store_n(to + kRecordHead + i, bits, __ATOMIC_RELAXED);
+    store_relaxed(to + kRecordHead + i, bits);
   }
-  __atomic_store_n(to, number, __ATOMIC_RELEASE);  // pairs with the acquire in read()
+  store_release(to, number);  // pairs with the acquire in read()
   if (record.settles_after >= static_cast<double>(kRest)) stir(number);  // as decay in moments does
   return number;
 }
 
 bool Book::read(std::uint64_t number, Record& record) const {
   const std::uint64_t* const from = record_at(number);
-  if (__atomic_load_n(from, __ATOMIC_ACQUIRE) != number) return false;
-  record.settles_after = std::bit_cast<double>(load(from + 1));
+  if (load_acquire(from) != number) return false;
+  record.settles_after = std::bit_cast<double>(load_relaxed(from + 1));
   for (std::size_t i = 0; i < coef_words_; ++i) {
-    const std::uint64_t bits = load(from + kRecordHead + i);
+    const std::uint64_t bits = load_relaxed(from + kRecordHead + i);
     std::memcpy(record.coef + 8 * i, &bits, sizeof bits);
   }
   std::atomic_thread_fence(std::memory_order_acquire);
-  return load(from) == number;
+  return load_relaxed(from) == number;
 }
 
 Book::Range Book::share(std::uint64_t number) const {
@@ -85,36 +84,35 @@ Book::Range Book::share(std::uint64_t number) const {
 }
 
 void Book::raise(Word which, std::uint64_t value) const {
-  const auto at = word(which);
-  std::uint64_t seen = at.load(std::memory_order_relaxed);
-  while (seen < value && !at.compare_exchange_weak(seen, value, std::memory_order_relaxed)) {
+  std::uint64_t* const at = word(which);
+  std::uint64_t seen = load_relaxed(at);
+  while (seen < value && !compare_exchange_relaxed(at, seen, value)) {
   }
 }
 
 bool Book::claim(std::size_t row, std::uint64_t now, Claim& claim) const {
-  const auto at = row_word(row);
-  std::uint64_t seen = at.load(std::memory_order_relaxed);
+  std::uint64_t* const at = row_words_ + row;
+  std::uint64_t seen = load_relaxed(at);
   for (;;) {
     claim.paid = seen >> kIdleBits;
     if (claim.paid >= now) return false;
     const std::uint64_t unrest = seen & kRest, owed = now - claim.paid;
     const std::uint64_t next = now << kIdleBits | (unrest > owed ? unrest - owed : 0);
-    if (at.compare_exchange_weak(seen, next, std::memory_order_relaxed)) {
+    if (compare_exchange_relaxed(at, seen, next)) {
       claim.idle = kRest - unrest;
       break;
     }
   }
-  const std::uint64_t stirred = word(kStirred).load(std::memory_order_relaxed);
+  const std::uint64_t stirred = load_relaxed(word(kStirred));
   if (stirred > 0)
     claim.idle = std::min(claim.idle, claim.paid + 1 > stirred ? claim.paid + 1 - stirred : 0);
   return true;
 }
 
 void Book::touch(std::size_t row) const {
-  const auto at = row_word(row);
-  std::uint64_t seen = at.load(std::memory_order_relaxed);
-  while (!at.compare_exchange_weak(seen, ((seen >> kIdleBits) + 1) << kIdleBits | kRest,
-                                   std::memory_order_relaxed)) {
+  std::uint64_t* const at = row_words_ + row;
+  std::uint64_t seen = load_relaxed(at);
+  while (!compare_exchange_relaxed(at, seen, ((seen >> kIdleBits) + 1) << kIdleBits | kRest)) {
   }
 }
 

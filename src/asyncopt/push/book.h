@@ -17,10 +17,10 @@
 // All zero is a valid book: no pushes, and rows at rest. It is plain memory, shared like any state.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
+#include "asyncopt/base/atomic.h"
 #include "asyncopt/kernels/kernels.h"
 
 namespace asyncopt {
@@ -47,8 +47,8 @@ class Book {
   // Counts a push; returns its number (1, 2, ...). One that never settles stirs all rows.
   std::uint64_t start(const Record& record) const;
   // Pairs with the acquire in finished(): who sees the count sees the record.
-  void finish() const { word(kFinished).fetch_add(1, std::memory_order_release); }
-  std::uint64_t finished() const { return word(kFinished).load(std::memory_order_acquire); }
+  void finish() const { fetch_add_release(word(kFinished), std::uint64_t{1}); }
+  std::uint64_t finished() const { return load_acquire(word(kFinished)); }
   // Fills in a push's record; false, and something in it, if that is not there (any more).
   bool read(std::uint64_t number, Record& record) const;
 
@@ -59,9 +59,7 @@ class Book {
   Range share(std::uint64_t number) const;
 
   // Whether all rows have been paid `now` pushes.
-  bool is_paid(std::uint64_t now) const {
-    return word(kPaid).load(std::memory_order_relaxed) >= now;
-  }
+  bool is_paid(std::uint64_t now) const { return load_relaxed(word(kPaid)) >= now; }
   void set_paid(std::uint64_t now) const { raise(kPaid, now); }
   // Says that a gradient, or what never settles as one, has just reached all rows: with the push of
   // this number, or without a push being counted after it.
@@ -75,9 +73,7 @@ class Book {
   // Steps after which it does not matter how many.
   static constexpr std::uint64_t kRest = 0xFFFF;
 
-  std::uint64_t paid(std::size_t row) const {
-    return row_word(row).load(std::memory_order_relaxed) >> kIdleBits;
-  }
+  std::uint64_t paid(std::size_t row) const { return load_relaxed(row_words_ + row) >> kIdleBits; }
   // False if the row owes nothing of `now` pushes.
   bool claim(std::size_t row, std::uint64_t now, Claim& claim) const;
   // A gradient reaches the row: the push that brings it is paid by it.
@@ -88,19 +84,13 @@ class Book {
   static constexpr std::size_t kHead = 64;  // bytes
   static constexpr unsigned kIdleBits = 16;
 
-  std::atomic_ref<std::uint64_t> word(Word which) const {
-    return std::atomic_ref(reinterpret_cast<std::uint64_t*>(at_)[which]);
-  }
+  std::uint64_t* word(Word which) const { return reinterpret_cast<std::uint64_t*>(at_) + which; }
   void raise(Word which, std::uint64_t value) const;
-  // paid << 16 | kRest - idle, so that a row of a new book is at rest.
-  std::atomic_ref<std::uint64_t> row_word(std::size_t row) const {
-    return std::atomic_ref(row_words_[row]);
-  }
   std::uint64_t* record_at(std::uint64_t number) const;
 
   std::byte* at_;
   std::size_t rows_, coef_words_, records_;
-  std::uint64_t* row_words_;
+  std::uint64_t* row_words_;  // paid << 16 | kRest - idle, so that a row of a new book is at rest
 };
 
 }  // namespace asyncopt

@@ -1,34 +1,13 @@
-// Where rules and syncs meet.
 #include "asyncopt/push/push.h"
 
 #include <stdexcept>
 
-#include "asyncopt/sync/atomic.h"
-#include "asyncopt/sync/hogwild.h"
-#include "asyncopt/sync/leashed.h"
-#include "asyncopt/sync/list.h"
-#include "asyncopt/sync/mutex.h"
-#include "asyncopt/sync/seqlock.h"
-#include "asyncopt/sync/striped.h"
+#include "asyncopt/push/apply.h"
+#include "asyncopt/store/sync_info.h"
 
 namespace asyncopt {
 
-using Syncs = List<Hogwild, Atomic, Striped, Mutex, Seqlock, Leashed>;
-
 namespace {
-
-struct SyncEntry {
-  SyncInfo info;
-  Versions (*push)(const Segment&, std::size_t, const Push&, Tally&);
-  std::uint64_t (*pull)(const Segment&, std::size_t, std::span<const PullBlock>, Tally&);
-};
-
-template <class... Ss>
-constexpr std::array<SyncEntry, sizeof...(Ss)> entries(List<Ss...>) {
-  return {SyncEntry{
-      {Ss::name, &Ss::contract, Ss::striped, Ss::publishes, &Ss::copies}, &Ss::push, &Ss::pull}...};
-}
-constexpr auto kSyncs = entries(Syncs{});
 
 // Enters what a push or pull met into the ledger, also when it ends in an exception.
 struct Counting {
@@ -61,18 +40,6 @@ bool is_finite(const Push& push) {
       if (!finite.load(std::memory_order_relaxed)) return false;
     }
   return true;
-}
-
-std::size_t sync_count() { return kSyncs.size(); }
-const SyncInfo& sync_info(std::size_t index) { return kSyncs.at(index).info; }
-
-std::size_t sync_index(std::string_view name) {
-  std::string known;
-  for (std::size_t i = 0; i < kSyncs.size(); ++i) {
-    if (name == kSyncs[i].info.name) return i;
-    known += (i == 0 ? "" : ", ") + std::string(kSyncs[i].info.name);
-  }
-  throw SegmentError("sync: expected one of " + known + "; got '" + std::string(name) + "'");
 }
 
 namespace {
@@ -109,8 +76,8 @@ PushResult push_alone(const Push& push) {
 
 PushResult push(const Segment& segment, std::size_t worker, const Push& push) {
   WorkerSlot& slot = segment.worker(worker);
-  const SyncEntry& sync = kSyncs[segment.header().sync];
-  if (push.part != Part::whole && (!sync.info.contract->in_parts || push.skip_nonfinite))
+  const SyncInfo& sync = sync_info(segment.header().sync);
+  if (push.part != Part::whole && (!sync.contract->in_parts || push.skip_nonfinite))
     throw std::invalid_argument(
         "push: expected whole pushes under a sync that promises them, and where non-finite "
         "gradients are skipped; got a part");
@@ -128,10 +95,10 @@ PushResult push(const Segment& segment, std::size_t worker, const Push& push) {
     versions = sync.push(segment, worker, push, counting.tally);
   } catch (const LockTimeout& timeout) {
     if (!is_step) throw;
-    const bool in_parts = sync.info.striped;
+    const bool in_parts = sync.striped;
     throw LockTimeout(timeout.what() + outcome(slot, unfinished, was_interrupted, in_parts));
   }
-  if (push.part == Part::some && sync.info.striped && unfinished != nullptr)
+  if (push.part == Part::some && sync.striped && unfinished != nullptr)
     for (const Group& group : push.groups)
       for (const Block& block : group.blocks)
         if (block.grad != nullptr) unfinished->close(block.param);
@@ -148,7 +115,7 @@ PushResult push(const Segment& segment, std::size_t worker, const Push& push) {
   slot.staleness[staleness_bucket(staleness)].add(1);
   slot.staleness_sum.add(staleness);
   // In place, the next gradient is computed from what is there now.
-  if (!sync.info.contract->replica) slot.pulled.store(versions.after, std::memory_order_relaxed);
+  if (!sync.contract->replica) slot.pulled.store(versions.after, std::memory_order_relaxed);
   return {.version = versions.after, .staleness = staleness};
 }
 
@@ -156,7 +123,7 @@ std::uint64_t pull(const Segment& segment, std::size_t worker, std::span<const P
   WorkerSlot& slot = segment.worker(worker);
   Counting counting{slot, {}};
   const std::uint64_t version =
-      kSyncs[segment.header().sync].pull(segment, worker, blocks, counting.tally);
+      sync_info(segment.header().sync).pull(segment, worker, blocks, counting.tally);
   slot.pulled.store(version, std::memory_order_relaxed);
   return version;
 }

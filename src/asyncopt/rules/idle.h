@@ -13,9 +13,19 @@
 #include <cstring>
 #include <limits>
 
-#include "asyncopt/kernels/kernels.h"
+#include "asyncopt/rules/rules.h"
 
 namespace asyncopt {
+
+// A rule's facts about steps without a gradient.
+struct IdleSteps {
+  std::size_t values;      // of an element: maps are values x values doubles
+  std::size_t coef_bytes;  // of a map, as its loops take it
+  bool (*owes)(const double* hyper);
+  double (*settles_after)(const double* hyper);
+  void (*compose)(const void* coef, double* map);
+  void (*coefficients)(const double* map, void* coef);
+};
 
 // The linear map as a rule of its own, for the loops: of K slots per element and R per row. Values
 // of a row decay by themselves.

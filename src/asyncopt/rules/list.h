@@ -1,16 +1,12 @@
-// The lists that drive everything: kernels, dispatch, bindings, tests and benchmarks are generated
-// from them. A new rule or dtype is a struct and an entry here; a new sync is
-// a header in sync/ and an entry of `Syncs` in push.cc.
+// The lists of rules and dtypes: kernels, dispatch, bindings, tests and benchmarks are generated
+// from them. A new rule or dtype is a struct and an entry here. The list of syncs is in
+// sync/list.cc.
 #pragma once
 
+#include "asyncopt/base/list.h"
 #include "asyncopt/rules/rules.h"
 
 namespace asyncopt {
-
-template <class... Ts>
-struct List {
-  static constexpr std::size_t size = sizeof...(Ts);
-};
 
 using Rules = List<SGD<false>, SGD<true>, Adam<false>, Adam<true>, Adagrad, Adadelta,
                    RMSprop<false, false>, RMSprop<false, true>, RMSprop<true, false>,

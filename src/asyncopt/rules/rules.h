@@ -49,6 +49,13 @@
 
 namespace asyncopt {
 
+inline constexpr std::size_t kMaxSlots = 3;               // state tensors of a rule
+inline constexpr std::size_t kMaxScalars = 3;             // per-tensor scalars of a rule
+inline constexpr std::size_t kMaxHyper = 8;               // hyperparameters of a rule
+inline constexpr std::size_t kMaxCoef = 96;               // bytes of a rule's coefficients
+inline constexpr std::size_t kMaxValues = 1 + kMaxSlots;  // of an element: it and its slots
+inline constexpr std::size_t kMaxIdleCoef = kMaxValues * kMaxValues * sizeof(double);
+
 using Names0 = std::array<const char*, 0>;
 template <std::size_t N>
 using Names = std::array<const char*, N>;

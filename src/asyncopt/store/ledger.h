@@ -6,9 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace asyncopt {
+#include "asyncopt/base/counters.h"
+#include "asyncopt/base/memory.h"
 
-inline constexpr std::size_t kCacheLine = 64;
+namespace asyncopt {
 
 // Counts of staleness: 0..63 exactly, then four buckets per power of two up to 2^32.
 inline constexpr std::size_t kStalenessExact = 64;
@@ -29,37 +30,6 @@ constexpr std::uint64_t staleness_bucket_floor(std::size_t bucket) {
 }
 static_assert(staleness_bucket(64) == 64 && staleness_bucket_floor(64) == 64);
 static_assert(staleness_bucket(1000) == 79 && staleness_bucket_floor(79) == 896);
-
-// What one push met. Each helping thread counts into its own; they are summed at the end.
-struct Tally {
-  std::uint64_t retries = 0;             // computed again after a failed compare-exchange
-  std::uint64_t lost_updates = 0;        // element updates of parameters dropped (audit)
-  std::uint64_t lost_state_updates = 0;  // element updates of state slots dropped (audit)
-  std::uint64_t lock_waits = 0;
-  std::uint64_t lock_wait_ns = 0;
-  std::uint64_t repairs = 0;  // locks taken over from an owner that died inside
-
-  void add(const Tally& other) {
-    retries += other.retries;
-    lost_updates += other.lost_updates;
-    lost_state_updates += other.lost_state_updates;
-    lock_waits += other.lock_waits;
-    lock_wait_ns += other.lock_wait_ns;
-    repairs += other.repairs;
-  }
-};
-
-// Written by one worker, read by anybody: an ordinary increment on an atomic word.
-class Counter {
- public:
-  void add(std::uint64_t n) {
-    if (n != 0) value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
-  }
-  std::uint64_t load_relaxed() const { return value_.load(std::memory_order_relaxed); }
-
- private:
-  std::atomic<std::uint64_t> value_{0};
-};
 
 // One worker's place in a segment.
 struct alignas(kCacheLine) WorkerSlot {

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <new>
 
-#include "asyncopt/sync/list.h"
+#include "asyncopt/store/sync_info.h"
 
 namespace asyncopt {
 namespace {

@@ -13,6 +13,7 @@
 #include <string>
 
 #include "asyncopt/base/robust_mutex.h"
+#include "asyncopt/store/ledger.h"
 
 namespace asyncopt {
 
@@ -23,7 +24,6 @@ struct SegmentError : std::runtime_error {
 
 inline constexpr std::uint64_t kMagic = 0x74706f636e797361;  // "asyncopt"
 inline constexpr std::uint32_t kSegmentVersion = 3;
-inline constexpr std::size_t kPage = 4096;
 // leashed holds two copies a worker and two more, and names a copy with 16 bits.
 inline constexpr std::size_t kMaxWorkers = 32000;
 // The kernel cleans up at most 2048 robust locks of a dead thread; a push holds one at a time, and

@@ -75,7 +75,7 @@ Rows<Value>::Rows(const Source& source, const Range& range) {
 }
 
 template <class Value>
-void Rows<Value>::move_to(const Csr<Value>& to, std::size_t threads) {
+void Rows<Value>::move_to(const CsrArrays<Value>& to, std::size_t threads) {
   std::vector<std::size_t> row(pieces_.size() + 1), entry(pieces_.size() + 1);
   for (std::size_t i = 0; i < pieces_.size(); ++i) {
     row[i + 1] = row[i] + pieces_[i].rows;

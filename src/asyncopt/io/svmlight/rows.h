@@ -20,7 +20,7 @@ struct Range {
 
 // Where rows go, each array as long as there are rows or entries.
 template <class Value>
-struct Csr {
+struct CsrArrays {
   std::int64_t* ends;  // of each row, from `first` on
   std::int64_t first;
   std::int32_t* columns;
@@ -45,7 +45,7 @@ class Rows {
   std::int32_t highest() const { return highest_; }  // index; -1 of no entries
 
   // Copies all to where it is wanted, and forgets it.
-  void move_to(const Csr<Value>& to, std::size_t threads);
+  void move_to(const CsrArrays<Value>& to, std::size_t threads);
 
  private:
   std::vector<Piece<Value>> pieces_;

@@ -5,7 +5,7 @@
 // Programming 2011), which the subgradient's would overshoot. Then each row is projected onto the
 // simplex.
 //
-// Memory is accessed as in asyncopt/kernels/loops.h, with plain vectors that race on purpose. Rows
+// Memory is accessed as in asyncopt/kernels/racy.h, with plain vectors that race on purpose. Rows
 // are copied first, so that what is written adds up to 1 whatever others write meanwhile.
 #pragma once
 

@@ -1,7 +1,7 @@
 // Stochastic gradient steps on ratings (Koren et al., Computer 2009) and on rankings (BPR: Rendle
 // et al., UAI 2009).
 //
-// Memory is accessed as in asyncopt/kernels/loops.h: `Racy` with plain vectors that race on
+// Memory is accessed as in asyncopt/kernels/racy.h: `Racy` with plain vectors that race on
 // purpose, `Exact` by compare-exchange of each float.
 #pragma once
 

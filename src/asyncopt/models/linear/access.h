@@ -6,7 +6,7 @@
 
 namespace asyncopt::ASYNCOPT_ISA::linear {
 
-// A load and a store, which race on purpose where there are others: asyncopt/kernels/loops.h.
+// A load and a store, which race on purpose where there are others: asyncopt/kernels/racy.h.
 struct Plain {
   template <class Change>
   static ASYNCOPT_INLINE float change(float* at, Change change) {

@@ -9,9 +9,9 @@
 //               in regression
 #pragma once
 
+#include "asyncopt/base/list.h"
 #include "asyncopt/models/linear/custom.h"
 #include "asyncopt/models/linear/kernels.h"
-#include "asyncopt/rules/list.h"
 
 namespace asyncopt::linear {
 

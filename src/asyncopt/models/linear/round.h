@@ -7,6 +7,7 @@
 #include <mutex>
 #include <vector>
 
+#include "asyncopt/base/memory.h"
 #include "asyncopt/base/numbers.h"
 
 namespace asyncopt::linear {
@@ -21,7 +22,7 @@ class Round {
  private:
   enum State : std::uint32_t { kWaits, kSleeps, kTurn };
 
-  struct alignas(64) Place {  // on a cache line of its own
+  struct alignas(kCacheLine) Place {  // on a cache line of its own
     std::atomic<std::uint32_t> state = kWaits;
     std::atomic<bool> taken = false;
   };

@@ -4,8 +4,8 @@
 
 #include <cstddef>
 
+#include "asyncopt/base/list.h"
 #include "asyncopt/base/numbers.h"
-#include "asyncopt/rules/list.h"
 
 namespace asyncopt::linear {
 
