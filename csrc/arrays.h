@@ -1,4 +1,4 @@
-// What the bindings of models over sparse data have in common.
+// Array arguments of the bindings of models over sparse data.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -13,7 +13,7 @@ namespace asyncopt::python {
 
 namespace py = pybind11;
 
-// What is read, or written, as it is: never a converted copy.
+// An array that is read or written in place: never a converted copy.
 template <class T>
 using Array = py::array_t<T, py::array::c_style>;
 

@@ -15,7 +15,7 @@
 namespace asyncopt::python {
 namespace {
 
-// How the states of a claim are spelled in positions.
+// Encoding of the states of a claim in positions.
 constexpr std::array kStates = {std::pair{kRedo, "held"}, std::pair{kDone, "done"},
                                 std::pair{kLeft, "left"}};
 

@@ -1,4 +1,4 @@
-// How a plan finds gradients: dense ones in the layout of their parameters, and sparse ones of
+// Finds the gradients of a plan: dense ones in the layout of their parameters, and sparse ones of
 // rows.
 #include <algorithm>
 

@@ -8,7 +8,7 @@
 #include "asyncopt/base/isa.h"
 #include "asyncopt/base/parallel.h"
 #include "asyncopt/base/process.h"
-#include "asyncopt/push/book.h"
+#include "asyncopt/push/journal.h"
 #include "asyncopt/store/segment.h"
 #include "asyncopt/store/sync_info.h"
 #include "asyncopt/sync/sync.h"
@@ -203,18 +203,19 @@ PYBIND11_MODULE(_core, m) {
   m.attr("DEVICE_LAYOUT") = device::kLayout;
   m.def("staleness_floors", &staleness_floors, "The smallest staleness of each histogram bucket.");
   m.def(
-      "book_bytes",
+      "journal_bytes",
       [](std::size_t kernel, std::size_t rows) {
-        return Book::bytes(rows, kernels()[kernel].coef_bytes);
+        return Journal::bytes(rows, kernels()[kernel].coef_bytes);
       },
-      py::arg("kernel"), py::arg("rows"), "Bytes of the book of a table of so many rows.");
+      py::arg("kernel"), py::arg("rows"), "Bytes of the journal of a table of so many rows.");
   m.def(
-      "open_book",
+      "open_journal",
       [](std::uintptr_t at, std::size_t bytes, bool at_rest) {
-        Book::open(reinterpret_cast<std::byte*>(at), bytes, at_rest);
+        Journal::open(reinterpret_cast<std::byte*>(at), bytes, at_rest);
       },
       py::arg("at"), py::arg("bytes"), py::arg("at_rest"),
-      "Make memory a new book: nothing is owed. At rest: all state is what it starts as.");
+      "Make memory a new journal: no row has missed a push. At rest: all state is what it starts "
+      "as.");
   m.def("expect_forks", &expect_forks,
         "Say that this process computes nothing, so that its forks can use threads.");
   m.def("prefer_huge_pages", &prefer_huge_pages, py::arg("at"), py::arg("bytes"),

@@ -22,7 +22,7 @@ const dlpack::ExchangeApi* exchange_api() {
     if (table == nullptr) throw py::error_already_set();
     if (table->version.major != 1 || table->describe == nullptr)
       throw py::import_error(
-          "torch: its DLPack exchange API is not version 1; install an asyncopt that knows it");
+          "torch: its DLPack exchange API is not version 1; install an asyncopt that supports it");
     return table;
   }();
   return api;
@@ -72,7 +72,7 @@ void Plan::add_group() {
 void Plan::add_tensor(std::size_t kernel, py::object param, py::object local, py::object state,
                       py::tuple entry_names, py::tuple entries, std::uintptr_t param_at,
                       const std::vector<std::uintptr_t>& slots_at, std::uintptr_t scalars_at,
-                      std::optional<std::uintptr_t> book_at) {
+                      std::optional<std::uintptr_t> journal_at) {
   dlpack::Tensor t{};
   if (api_->describe(local.ptr(), &t) != 0) throw py::error_already_set();
   const auto code = t.dtype.code, bits = t.dtype.bits;
@@ -86,9 +86,9 @@ void Plan::add_tensor(std::size_t kernel, py::object param, py::object local, py
   block.n = dlpack::elements(t);
   block.width =
       t.ndim == 0 || block.n == 0 ? block.n : block.n / static_cast<std::size_t>(t.shape[0]);
-  if (book_at) {
-    block.book = *book_at;
-    block.book_rows = block.n / std::max(block.width, std::size_t{1});
+  if (journal_at) {
+    block.journal = *journal_at;
+    block.journal_rows = block.n / std::max(block.width, std::size_t{1});
   }
   blocks_.push_back(block);
   pulls_.push_back({param_at, dlpack::data_of(t), block.n * block.kernel->param_bytes});
@@ -227,7 +227,7 @@ void Plan::locate_all() {
   }
 }
 
-// Whoever waits does so without the GIL, which the one inside needs to get out.
+// Threads wait without the GIL, which the thread inside needs to finish.
 std::unique_lock<std::mutex> Plan::one_caller() {
   std::unique_lock lock(busy_, std::try_to_lock);
   if (!lock) {
@@ -304,7 +304,7 @@ int Plan::catch_up(const How& how, std::optional<std::size_t> index,
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     blocks_[i].grad = nullptr;
     blocks_[i].rows = nullptr;
-    if (blocks_[i].book_rows == 0) continue;
+    if (blocks_[i].journal_rows == 0) continue;
     if (api_->describe(tensors_[i].local.ptr(), &param) != 0) throw py::error_already_set();
     if (!locate(i, param)) return kOddGradient;
   }
@@ -443,7 +443,7 @@ void bind_plan(py::module_& m) {
       .def("add_group", &Plan::add_group)
       .def("add_tensor", &Plan::add_tensor, py::arg("kernel"), py::arg("param"), py::arg("local"),
            py::arg("state"), py::arg("entry_names"), py::arg("entries"), py::arg("param_at"),
-           py::arg("slots_at"), py::arg("scalars_at"), py::arg("book_at"))
+           py::arg("slots_at"), py::arg("scalars_at"), py::arg("journal_at"))
       .def("step", &Plan::step)
       .def("step_scaled", &Plan::step_scaled)
       .def("skipped", &Plan::skipped)

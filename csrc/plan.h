@@ -46,7 +46,7 @@ struct Scaling {
 // memory order, its values as they were written and as they were pulled.
 using Writes = std::vector<std::tuple<std::size_t, std::uintptr_t, std::uintptr_t>>;
 
-// How to push: optimizer.param_groups, optimizer.state, a tuple of numbers per group, threads,
+// Arguments of a push: optimizer.param_groups, optimizer.state, a tuple of numbers per group, threads,
 // seed, audit, whether to skip what is not finite. (asyncopt/optim/apart.py)
 using How = std::tuple<py::list, py::dict, py::list, std::size_t, std::uint32_t, bool, bool>;
 
@@ -71,16 +71,16 @@ class Plan {
   // `param_at`, `slots_at`, `scalars_at`: byte offsets into the store, or addresses alone. `state`
   // is the dict that optimizer.state holds for `param`, `entries` the objects that it must hold.
   // `local`: the tensor whose memory is written: `param` itself, or this process's part of it.
-  // `book_at`: of its book, if it has one.
+  // `journal_at`: of its journal, if updates are lazy.
   void add_tensor(std::size_t kernel, py::object param, py::object local, py::object state,
                   py::tuple entry_names, py::tuple entries, std::uintptr_t param_at,
                   const std::vector<std::uintptr_t>& slots_at, std::uintptr_t scalars_at,
-                  std::optional<std::uintptr_t> book_at);
+                  std::optional<std::uintptr_t> journal_at);
   // From now on a gradient of a parameter that does not require one is reported as kOddGradient:
   // a kept gradient of a parameter that was frozen must be checked before it is applied.
   void keep_gradients() { keeps_gradients_ = true; }
 
-  // What a step returns instead of the number of tensors that it updated. In all cases nothing was
+  // Returned by a step instead of the number of tensors that it updated. In all cases nothing was
   // written. kStale: the optimizer's groups or state are no longer those of the plan.
   // kOddGradient: a tensor or gradient is not as the kernels need it.
   static constexpr int kStale = -1;
@@ -98,21 +98,21 @@ class Plan {
   void follow_memory();
   // Goes on from what the plan before it has noted of writes to the replica.
   void continue_from(const Plan& before);
-  // Whether gradients as `push` takes them are all finite.
+  // True if all gradients that `push` would take are finite.
   bool is_finite(const py::list& grads);
   // The same on a device, for GradScaler: gradients are divided by `grad_scale`, and nothing is
   // done where `found_inf` is not 0. Both are None or a float32 number on the device. Gradients are
   // left divided.
   int step_scaled(const How& how, const py::object& grads, const py::object& grad_scale,
                   const py::object& found_inf);
-  // Of steps on a device, those that were skipped. Waits for it.
+  // Number of skipped steps on a device. Waits for the device.
   std::uint64_t skipped();
   // A push that touches only some rows of tensor `index`; rows and values are checked by the
   // caller.
   int step_rows(const How& how, std::size_t index, std::uintptr_t rows, std::size_t row_count,
                 std::uintptr_t values);
-  // No step: rows of tensor `index`, or of all tensors, are paid what they owe. `rows`: address and
-  // number of their indices, if not all. Returns kStale, kOddGradient or 0.
+  // No step: rows of tensor `index`, or of all tensors, replay what they missed. `rows`: address
+  // and number of their indices, if not all. Returns kStale, kOddGradient or 0.
   int catch_up(const How& how, std::optional<std::size_t> index,
                std::optional<std::pair<std::uintptr_t, std::size_t>> rows);
   // True if the groups hold the plan's parameters in the layout that the plan has, and their

@@ -1,4 +1,4 @@
-// What it costs to share memory between two cores, as Python asks for it.
+// Bindings of the probe: the cost of sharing memory between two cores.
 #include "asyncopt/probe/probe.h"
 
 #include <pybind11/numpy.h>

@@ -53,7 +53,7 @@ def spec_of(param: torch.Tensor, kernel: Kernel, with_book: bool) -> TensorSpec:
         len(kernel.slots),
         len(kernel.scalars),
         kernel.row_slots,
-        _core.book_bytes(kernel.index, len(param)) if with_book and has_rows else 0,
+        _core.journal_bytes(kernel.index, len(param)) if with_book and has_rows else 0,
     )
 
 
@@ -250,7 +250,7 @@ def adopt(
         old = found.get(BOOK)
         if old is None or old.nbytes != own.book.nbytes:
             is_new = not any(name in found for name in (*kernel.slots, *kernel.scalars))
-            _core.open_book(own.book.data_ptr(), own.book.nbytes, is_new)
+            _core.open_journal(own.book.data_ptr(), own.book.nbytes, is_new)
         elif old.data_ptr() != own.book.data_ptr():
             own.book.copy_(old)
         entries[BOOK] = own.book

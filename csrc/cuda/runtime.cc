@@ -27,7 +27,7 @@ std::string dotted(int version) {
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
-// What happened and what helps.
+// The error and its remedy.
 std::string explain(cudaError_t error) {
   std::string text = std::string(cudaGetErrorName(error)) + ", " + cudaGetErrorString(error);
   int driver = 0;
@@ -215,7 +215,7 @@ class Device final : public device::Backend {
   }
 
  private:
-  // How many blocks of a kernel the device runs at once.
+  // Number of blocks of a kernel that the device runs at once.
   Status fill(const void* symbol, unsigned* blocks) {
     const std::lock_guard lock(filling_);
     unsigned& known = resident_[symbol];

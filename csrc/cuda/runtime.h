@@ -9,7 +9,7 @@ namespace asyncopt::cuda {
 // used: the driver is too old, there is no such device, or the build has no kernels for it.
 device::Backend& open(int number);
 
-// Of the runtime that was compiled in, such as "13.0".
+// Version of the runtime that was compiled in, such as "13.0".
 std::string version();
 
 }  // namespace asyncopt::cuda

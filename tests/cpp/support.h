@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "asyncopt/push/book.h"
+#include "asyncopt/push/journal.h"
 #include "asyncopt/push/push.h"
 #include "asyncopt/store/sync_info.h"
 #include "asyncopt/sync/sync.h"
@@ -95,7 +95,7 @@ struct Store {
   struct Tensor {
     const Kernel* kernel;
     std::size_t n;
-    std::size_t book_rows = 0;  // rows of a table with a book
+    std::size_t journal_rows = 0;  // rows of a table with lazy updates
   };
 
   SegmentConfig config;
@@ -149,10 +149,10 @@ struct Store {
       for (std::size_t s = 0; s < k.slots.size(); ++s)
         placed[i].slots[s] = take(tensors[i].n * k.state_bytes);
       placed[i].scalars = take(k.scalars.size() * sizeof(double));
-      if (const std::size_t rows = tensors[i].book_rows; rows > 0) {
+      if (const std::size_t rows = tensors[i].journal_rows; rows > 0) {
         placed[i].width = tensors[i].n / rows;
-        placed[i].book = take(Book::bytes(rows, k.coef_bytes));
-        placed[i].book_rows = rows;
+        placed[i].journal = take(Journal::bytes(rows, k.coef_bytes));
+        placed[i].journal_rows = rows;
       }
     }
     return placed;

@@ -150,11 +150,11 @@ void check_other_gradients() {
     CHECK_EQ(worker.store.param<double>()[i], i < 24 ? 101 : 200);
 }
 
-// Rows of two and a half stripes, some of them named twice; with a book or without.
-void check_rows(std::string_view rule, std::size_t book_rows) {
+// Rows of two and a half stripes, some of them named twice; with a journal or without.
+void check_rows(std::string_view rule, std::size_t journal_rows) {
   const Kernel& kernel = kernel_of(rule, "float64");
   constexpr std::size_t kWidth = 20, kRows = 12;
-  const std::vector<Store::Tensor> tensors{{&kernel, kWidth * kRows, book_rows}};
+  const std::vector<Store::Tensor> tensors{{&kernel, kWidth * kRows, journal_rows}};
   const std::vector<std::vector<std::int64_t>> named{
       {1, 2, 7}, {9, 3, 0, 3, 7, 5, 0, 11}, {4, 5, 6, 7}};
   for (std::size_t stripe = 0; stripe < 30; ++stripe) {
@@ -192,7 +192,7 @@ void check_rows(std::string_view rule, std::size_t book_rows) {
           const auto r = static_cast<std::size_t>(row);
           is_named |= kernel.row_slots > 0 ? r * kWidth / 8 == stripe : !free_of(r);
         }
-        if (book_rows == 0) CHECK_EQ(timed_out, is_named);
+        if (journal_rows == 0) CHECK_EQ(timed_out, is_named);
         if (timed_out) subject.push_once();
       } else {
         subject.push_once();
@@ -203,7 +203,7 @@ void check_rows(std::string_view rule, std::size_t book_rows) {
       worker->blocks[0].grad = nullptr;
       worker->blocks[0].rows = nullptr;
       payment.catch_up = true;
-      if (book_rows > 0) push(worker->store.segment, 0, payment);
+      if (journal_rows > 0) push(worker->store.segment, 0, payment);
     }
     CHECK_EQ(subject.store.version(), 3u);
     CHECK_EQ(subject.count_of(&WorkerSlot::unfinished), 0u);

@@ -25,7 +25,7 @@ struct Tally {
   }
 };
 
-// Written by one worker, read by anybody: an ordinary increment on an atomic word.
+// A counter with one writer and any number of readers: a plain increment on an atomic word.
 class Counter {
  public:
   void add(std::uint64_t n) {

@@ -16,8 +16,8 @@ std::atomic<bool> forked{false}, forks_expected{false};
                std::memory_order_relaxed);
 });
 
-// What compiled OpenMP code calls, found by name: linking a runtime could bring a second one, with
-// threads of its own, beside the one in the process. GNU's interface, which LLVM's and Intel's
+// The entry points of OpenMP runtimes, found by name: linking a runtime could bring a second one,
+// with threads of its own, beside the one in the process. GNU's interface, which LLVM's and Intel's
 // runtimes have too.
 struct OpenMp {
   void (*run)(void (*region)(void*), void* data, unsigned threads, unsigned flags);

@@ -38,7 +38,7 @@ class ProcessId {
 // of its threads has given up its memory on the way out. A killed process is gone before its parent
 // has waited for it, and not before its last thread has left user mode: the kernel marks a dead
 // thread's robust lock while sibling threads may still write. False for the caller's own process,
-// and while it cannot be told (no descriptor for /proc is free).
+// and while it cannot be determined (no descriptor for /proc is free).
 bool is_gone(ProcessId process);
 // Waits until is_gone, at most `timeout_ns`; returns is_gone.
 bool wait_until_gone(ProcessId process, std::uint64_t timeout_ns);

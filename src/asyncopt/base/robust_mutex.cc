@@ -15,7 +15,7 @@
 namespace asyncopt {
 namespace {
 
-// pthread_mutex_clocklock, of which gcc 12's ThreadSanitizer has to be told.
+// pthread_mutex_clocklock, which gcc 12's ThreadSanitizer does not intercept.
 int clock_lock(pthread_mutex_t& mutex, const timespec& deadline) {
 #ifdef ASYNCOPT_TSAN
   __tsan_mutex_pre_lock(&mutex, __tsan_mutex_try_lock);
@@ -74,8 +74,8 @@ bool RobustMutex::lock(std::uint64_t timeout_ns, Tally& tally) {
   }
   const ProcessId before = ProcessId::from_bits(owner.load(std::memory_order_relaxed));
   if (error == ETIMEDOUT) time_out(before, "held by");
-  const bool told = error == EOWNERDEAD;
-  check(told ? pthread_mutex_consistent(&mutex) : error, "a shared lock cannot be taken");
+  const bool owner_died = error == EOWNERDEAD;
+  check(owner_died ? pthread_mutex_consistent(&mutex) : error, "a shared lock cannot be taken");
   // Only the thread that held the lock is certainly dead. `owner` stays set until the other threads
   // of its process are dead too, so that the next caller, which gets no EOWNERDEAD, also waits.
   if (before != ProcessId() && before != ProcessId::mine() &&
@@ -83,7 +83,7 @@ bool RobustMutex::lock(std::uint64_t timeout_ns, Tally& tally) {
     pthread_mutex_unlock(&mutex);
     time_out(before, "held by a dead thread of the running");
   }
-  const bool repaired = told || before != ProcessId();
+  const bool repaired = owner_died || before != ProcessId();
   if (repaired) ++tally.repairs;
   owner.store(ProcessId::mine().bits(), std::memory_order_relaxed);
   return repaired;

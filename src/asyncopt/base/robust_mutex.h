@@ -13,8 +13,8 @@
 
 namespace asyncopt {
 
-// Thrown when a lock was not free within the deadline; its owner lives (a dead one's lock is taken
-// over).
+// Thrown when a lock was not free within the deadline, because its owner is alive. The lock of a
+// dead owner is taken over.
 struct LockTimeout : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -28,7 +28,7 @@ struct alignas(kCacheLine) RobustMutex {
   void create();
   // Waits at most `timeout_ns`; waits are counted in `tally`. True: the last owner died inside, and
   // what it protected may hold half of a push. By then no thread of the owner's process can write
-  // any more. Throws LockTimeout: the holder lives, or some of its threads do.
+  // any more. Throws LockTimeout: the holder, or one of its threads, is alive.
   bool lock(std::uint64_t timeout_ns, Tally& tally);
   void unlock();
 };

@@ -1,5 +1,5 @@
-// Waiting for what another process does: a short spin, then sleep in slices. A process that is
-// killed just as it is woken takes the wake-up with it, so nobody sleeps for long on one promise.
+// Cross-process waiting: spin briefly, then futex-wait in slices of 50 ms. The slices are needed
+// because a wake-up is lost if the process that received it is killed before it runs.
 #pragma once
 
 #include <algorithm>
@@ -25,11 +25,11 @@ inline void pause() {
 void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t seen, std::uint64_t ns);
 void futex_wake_all(std::atomic<std::uint32_t>& word);
 
-// True as soon as ready() is; false after `timeout_ns`. Whoever makes ready() come true changes
-// `word` afterwards and wakes its sleepers.
+// Returns true as soon as ready() does; false after `timeout_ns`. The code that makes ready() true
+// changes `word` afterwards and wakes its sleepers.
 template <class Ready>
 bool wait_until(const std::atomic<std::uint32_t>& word, std::uint64_t timeout_ns, Ready ready) {
-  constexpr int kSpins = 200;  // some microseconds: a system call and a switch cost as much
+  constexpr int kSpins = 200;  // a few microseconds, the cost of a system call and a context switch
   const std::uint64_t end = now_ns() + timeout_ns;
   for (;;) {
     const std::uint32_t seen = word.load(std::memory_order_acquire);

@@ -59,7 +59,7 @@ struct Others {
   }
 };
 
-// What `body` returns; false if the lock cannot be had: its owner is stopped, not dead.
+// Returns body(); false if the lock cannot be taken because its owner is stopped, not dead.
 template <class Body>
 bool locked(RobustMutex& mutex, Body body) {
   try {
@@ -140,7 +140,7 @@ void Board::end(std::size_t rank) const {
   const bool waited = mine.ticket.exchange(0, std::memory_order_relaxed) != 0;
   if ((turn & kOpen) != 0) {
     const std::uint64_t pushed = (turn & kAdmitted) != 0 ? kEnded : 0;
-    // What the turn pushed is seen by who sees it ended; pairs with the acquire in Others.
+    // A reader that sees the turn ended sees what it pushed; pairs with the acquire in Others.
     mine.turn.store((turn & ~(kOpen | kAdmitted)) + pushed, std::memory_order_release);
   }
   const bool bounded = mine.limit.load(std::memory_order_relaxed) != kUnbounded;

@@ -1,4 +1,4 @@
-// What steps on a device need of its runtime, and the tests' host memory gives as well.
+// The runtime of a device, as steps use it: CUDA, or host memory in tests.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@ namespace asyncopt::device {
 
 using Stream = void*;  // as the device's runtime calls it
 
-// How a call of the runtime ended. It crosses from one shared library to another, where no
+// The outcome of a runtime call. It crosses from one shared library to another, where no
 // exception shall go.
 struct Status {
   int code = 0;  // 0: well
@@ -20,7 +20,7 @@ struct Status {
 
 enum class Launch { check, prepare, hogwild, atomic };
 
-// Of one device. Calls leave the current device of the calling thread as it was.
+// The runtime of one device. Calls leave the current device of the calling thread as it was.
 class Backend {
  public:
   // The device's name and its number, for messages.

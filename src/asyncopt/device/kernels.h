@@ -74,7 +74,7 @@ ASYNCOPT_HD void check(const CheckArgs& args, const Place& place) {
     for (std::size_t i = vectors * N + place.thread; i < range.n; i += kThreads)
       bad |= !is_finite(g[i]);
   }
-  if (bad) args.part.clock->bad = 1;  // whoever else writes, writes the same
+  if (bad) args.part.clock->bad = 1;  // all writers write the same value
 }
 
 // --- Prepare -------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ Stepper::Stepper(Backend& backend) : backend_(backend) {
   check(backend_, status);
 }
 
-// What a graph may still read is left to the end of the process.
+// Memory that a graph may still read is kept until the process ends.
 Stepper::~Stepper() {
   bool is_captured = false;
   for (auto& [stream, lane] : lanes_) {

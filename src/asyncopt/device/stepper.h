@@ -2,7 +2,7 @@
 // each kernel, after a small one that counts steps and computes coefficients there, so that a graph
 // can capture both.
 //
-// What the launches need to know of the tensors lies in tables on the device. A step compares its
+// The launches read the tensors' addresses from tables on the device. A step compares its
 // tensors with the table of the step before, and writes another one only where an address has
 // changed; the allocator of torch mostly gives gradients the addresses that they had. Tables of
 // captured steps are written once and stay.
@@ -21,7 +21,7 @@
 namespace asyncopt::device {
 
 // A step's request beyond the push itself. Of the push, `threads`, `audit` and `catch_up` mean
-// nothing here, and no block has rows or a book.
+// nothing here, and no block has rows or a journal.
 struct Step {
   Push push;
   Stream stream = nullptr;

@@ -1,5 +1,5 @@
-// What a kernel is, and the table of all of them: one per rule and dtype, for the instruction set
-// that was picked when the library was loaded.
+// Kernels: one per rule and dtype, for the instruction set that was picked when the library was
+// loaded.
 #pragma once
 
 #include <cstddef>
@@ -29,7 +29,7 @@ struct Loops {
   bool (*finite)(const void* values, std::size_t n);
   // Sums `count` gradients of n elements each.
   void (*sum)(void* sum, const void* const* grads, std::size_t count, std::size_t n);
-  const Loops* settled;  // for a linear map in place of the rule; see idle.h
+  const Loops* linear;  // for a linear map in place of the rule; see idle.h
 };
 
 // One rule on one dtype: facts that hold for every instruction set.

@@ -26,7 +26,7 @@ using Mask = std::int32_t __attribute__((vector_size(kLanes * sizeof(float))));
 
 ASYNCOPT_INLINE void load(Lanes& to, const float* from) { std::memcpy(&to, from, sizeof to); }
 
-// Of memory that others write at the same time (asyncopt/kernels/racy.h).
+// Loads and stores of memory that others write at the same time (racy.h).
 ASYNCOPT_INLINE void racy_load(Lanes& to, const float* from) {
 #ifdef ASYNCOPT_TSAN
   for (std::size_t l = 0; l < kLanes; ++l) to[l] = racy_load(from + l);

@@ -8,20 +8,20 @@
 namespace asyncopt::ASYNCOPT_ISA {
 
 template <class Rule, class D>
-constexpr Loops make_loops(const Loops* settled) {
+constexpr Loops make_loops(const Loops* linear) {
   return {
       &racy_loop<Rule, typename D::param, typename D::state>,
       &exact_loop<Rule, typename D::param, typename D::state, true>,
       &exact_loop<Rule, typename D::param, typename D::state, false>,
       &finite_loop<typename D::param>,
       &sum_loop<typename D::param>,
-      settled,
+      linear,
   };
 }
 template <class Map, class D>
-inline constexpr Loops settled_loops = make_loops<Map, D>(nullptr);
+inline constexpr Loops linear_loops = make_loops<Map, D>(nullptr);
 template <class Rule, class D>
-inline constexpr Loops loops_of = make_loops<Rule, D>(&settled_loops<idle_of<Rule>, D>);
+inline constexpr Loops loops_of = make_loops<Rule, D>(&linear_loops<idle_of<Rule>, D>);
 
 template <class RuleList, class DtypeList>
 struct LoopTable;

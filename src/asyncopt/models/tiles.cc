@@ -3,7 +3,7 @@
 #include <numeric>
 #include <vector>
 
-#include "asyncopt/base/crew.h"
+#include "asyncopt/base/tasks.h"
 
 namespace asyncopt {
 

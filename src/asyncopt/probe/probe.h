@@ -1,5 +1,5 @@
-// What it costs here to share memory between two cores: two threads, each bound to a processor of
-// its own, that hand a word, a lock, or a block of cache lines to each other. All times are in
+// Measures the cost of sharing memory between two cores: two threads, each bound to its own
+// processor, hand a word, a lock, or a block of cache lines to each other. All times are in
 // seconds, means of the middle half of many.
 #pragma once
 

@@ -1,5 +1,5 @@
-// Walks over a push: steps counted, coefficients prepared, large tensors cut into chunks for
-// several threads. What is done with each range is the sync's.
+// Applies a push tensor by tensor: counts the step, prepares the coefficients, and cuts large
+// tensors into chunks for several threads. The sync's visitor updates each range.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +16,7 @@
 
 #include "asyncopt/base/atomic.h"
 #include "asyncopt/base/parallel.h"
-#include "asyncopt/push/owed.h"
+#include "asyncopt/push/missed_steps.h"
 #include "asyncopt/push/push.h"
 #include "asyncopt/push/rows.h"
 
@@ -31,17 +31,17 @@ struct Task : Update {
   Span span;              // all of it; without a gradient if rows are only caught up with
   bool has_row_list;
   RowOrder rows;  // those on the list
-  // Of a table with a book.
-  std::optional<Book> book;
-  std::optional<Owed> owed;  // if any of these rows owes anything
-  Book::Range share;         // rows that are only caught up with
-  std::uint64_t now = 0;     // pushes that they are paid
-  std::uint64_t number = 0;  // of the push, if rows without a gradient owe it; else 0
+  // For a table with lazy updates.
+  std::optional<Journal> journal;
+  std::optional<MissedSteps> missed;  // if any of these rows missed a push
+  Journal::Range share;               // rows that are only caught up with
+  std::uint64_t now = 0;              // pushes that these rows are brought up to
+  std::uint64_t number = 0;           // of the push, if it moves rows without a gradient; else 0
   const Unfinished::Tensor* done = nullptr;  // what an interrupted push has done of it
 
-  // Whether rows are updated one after the other, not ranges of elements.
+  // True if rows are updated one after the other, not ranges of elements.
   bool is_by_rows() const { return has_row_list || row_slots > 0 || span.grad == nullptr; }
-  // How many rows the gradient, or the list, names. The share comes after them.
+  // Number of rows that the gradient, or the list, names. The share comes after them.
   std::size_t named() const {
     if (has_row_list) return rows.size();
     return span.grad != nullptr ? span.n / width : 0;
@@ -50,18 +50,18 @@ struct Task : Update {
   std::size_t row(std::size_t i) const {
     return i < named() ? named_row(i) : share.begin + (i - named());
   }
-  // How many rows or elements.
+  // Number of rows or elements.
   std::size_t count() const { return is_by_rows() ? named() + (share.end - share.begin) : span.n; }
 };
 
-inline Book book_of(const Block& block, std::byte* base) {
-  return {memory_at(base, block.book), block.book_rows, block.kernel->coef_bytes};
+inline Journal journal_of(const Block& block, std::byte* base) {
+  return {memory_at(base, block.journal), block.journal_rows, block.kernel->coef_bytes};
 }
 
 // The two phases of a push over its tensors.
 enum class Phase {
-  catch_up,  // rows are paid what they owe
-  update,    // gradients are applied; rows that they name, and some others, are paid before
+  catch_up,  // missed pushes are replayed
+  update,    // gradients are applied, after the rows that they name, and some others, caught up
 };
 
 // Counts the step and prepares the coefficients. Tensors mostly agree in their scalars, so that the
@@ -95,7 +95,7 @@ class Preparer {
       task.span.slots[i] = memory_at(base, block.slots[i]);
     task.has_row_list = block.rows != nullptr;
     task.rows = task.has_row_list ? RowOrder({block.rows, block.row_count}) : RowOrder();
-    open_book(group, block, base, task);
+    open_journal(group, block, base, task);
   }
 
   // The record that the last prepared task points to; overwritten by one with other coefficients.
@@ -123,31 +123,31 @@ class Preparer {
       for (std::size_t i = 1; i < k.scalars.size(); ++i) store_relaxed(shared + i, after_[i]);
   }
 
-  void open_book(const Group& group, const Block& block, std::byte* base, Task& task) {
-    task.book.reset();
-    task.owed.reset();
+  void open_journal(const Group& group, const Block& block, std::byte* base, Task& task) {
+    task.journal.reset();
+    task.missed.reset();
     task.share = {};
     task.number = 0;
-    if (block.book_rows == 0) return;
+    if (block.journal_rows == 0) return;
     const Kernel& k = *block.kernel;
-    const Book& book = task.book.emplace(book_of(block, base));
-    task.now = book.finished();
-    if (task.done == nullptr) record_.settles_after = k.idle.settles_after(group.hyper);
+    const Journal& journal = task.journal.emplace(journal_of(block, base));
+    task.now = journal.finished();
+    if (task.done == nullptr) record_.linear_after = k.idle.linear_after(group.hyper);
     if (phase_ == Phase::catch_up) {
-      if (!task.has_row_list) task.share = {0, book.rows()};
+      if (!task.has_row_list) task.share = {0, journal.rows()};
     } else if (!task.has_row_list) {
       return;  // the phase before has caught up with all rows
     } else if (task.done != nullptr) {
       task.number = task.done->number;
-    } else if (k.idle.owes(group.hyper)) {
-      task.number = book.start(record_);
+    } else if (k.idle.moves_idle_rows(group.hyper)) {
+      task.number = journal.start(record_);
     }
-    if (task.number != 0) task.share = book.share(task.number);
+    if (task.number != 0) task.share = journal.share(task.number);
     std::uint64_t oldest = task.now;
     for (std::size_t i = 0; i < task.count(); ++i)
-      oldest = std::min(oldest, book.paid(task.row(i)));
+      oldest = std::min(oldest, journal.applied(task.row(i)));
     if (oldest < task.now)
-      task.owed.emplace(book, k, oldest, task.now, record_, task.width * task.param_bytes);
+      task.missed.emplace(journal, k, oldest, task.now, record_, task.width * task.param_bytes);
     else
       task.share = {};
   }
@@ -182,10 +182,10 @@ auto hold(Each& each, const Update& update, std::uintptr_t offset, std::size_t n
     return std::monostate{};
 }
 
-// Calls each(update, span, offset, tally) for the rows from `at` to `end` of a task, with a book or
-// not. The gradients of a row that is named more than once are added up before. `at` follows: where
-// locking a row fails, it is the first row that is not done.
-template <bool has_book, class Each>
+// Calls each(update, span, offset, tally) for the rows from `at` to `end` of a task, with a
+// journal or not. The gradients of a row that is named more than once are added up before. `at`
+// follows: where locking a row fails, it is the first row that is not done.
+template <bool has_journal, class Each>
 void apply_rows(const Task& task, std::size_t& at, std::size_t end, Tally& tally, Each& each) {
   const std::size_t width = task.width, row_bytes = width * task.param_bytes;
   const std::size_t named = task.named();
@@ -196,10 +196,10 @@ void apply_rows(const Task& task, std::size_t& at, std::size_t end, Tally& tally
   std::vector<const void*> repeats;
   for (; at < end; ++at) {
     const std::size_t i = at;
-    const bool is_named = !has_book || i < named;
+    const bool is_named = !has_journal || i < named;
     const std::size_t row = is_named ? task.named_row(i) : task.row(i), first = row * width;
-    if constexpr (has_book)
-      if (!is_named && task.rows.contains(row)) continue;  // left to whoever applies its gradient
+    if constexpr (has_journal)
+      if (!is_named && task.rows.contains(row)) continue;  // updated with its gradient
     if constexpr (Locking<Each>)
       if (is_named && task.done != nullptr && task.done->has(first)) continue;
     const std::uintptr_t offset = task.offset + first * task.param_bytes;
@@ -216,10 +216,10 @@ void apply_rows(const Task& task, std::size_t& at, std::size_t end, Tally& tally
       }
     }
     [[maybe_unused]] const auto held = hold(each, task, offset, width, tally);
-    if constexpr (has_book) {
-      if (task.owed) task.owed->pay(row, task, span, offset, tally, each);
+    if constexpr (has_journal) {
+      if (task.missed) task.missed->replay(row, task, span, offset, tally, each);
       if (!is_named || grads == nullptr) continue;
-      if (task.number != 0) task.book->touch(row);
+      if (task.number != 0) task.journal->touch(row);
     }
     each(task, span, offset, tally);
   }
@@ -229,8 +229,8 @@ void apply_rows(const Task& task, std::size_t& at, std::size_t end, Tally& tally
 template <class Each>
 void apply_range(const Task& task, std::size_t& at, std::size_t end, Tally& tally, Each& each) {
   if (task.is_by_rows()) {
-    task.book ? apply_rows<true>(task, at, end, tally, each)
-              : apply_rows<false>(task, at, end, tally, each);
+    task.journal ? apply_rows<true>(task, at, end, tally, each)
+                 : apply_rows<false>(task, at, end, tally, each);
     return;
   }
   const auto update = [&](std::size_t n) {
@@ -257,15 +257,15 @@ void apply_range(const Task& task, std::size_t& at, std::size_t end, Tally& tall
   }
 }
 
-// Updates the book after the whole task has been applied.
-inline void close_book(const Task& task, Phase phase) {
-  if (!task.book) return;
-  if (task.number != 0) task.book->finish();
+// Updates the journal after the whole task has been applied.
+inline void close_journal(const Task& task, Phase phase) {
+  if (!task.journal) return;
+  if (task.number != 0) task.journal->finish();
   if (task.has_row_list) return;
   if (phase == Phase::catch_up)
-    task.book->set_paid(task.now);
+    task.journal->set_caught_up(task.now);
   else
-    task.book->stir(task.now);
+    task.journal->mark_active(task.now);
 }
 
 // A range of a task's elements or rows. Those before `at` are done.
@@ -296,15 +296,16 @@ inline void note(Unfinished& unfinished, const Task& task, const Record& record,
 // True if a phase has something to do with a tensor.
 inline bool concerns(Phase phase, const Push& push, const Block& block, std::byte* base) {
   if (phase == Phase::update) return block.grad != nullptr;
-  if (block.book_rows == 0 || (!push.catch_up && (block.grad == nullptr || block.rows != nullptr)))
+  if (block.journal_rows == 0 ||
+      (!push.catch_up && (block.grad == nullptr || block.rows != nullptr)))
     return false;
-  const Book book = book_of(block, base);
-  return !book.is_paid(book.finished());
+  const Journal journal = journal_of(block, base);
+  return !journal.is_caught_up(journal.finished());
 }
 
 template <class Each>
 void run_phase(Phase phase, const Push& push, std::byte* base, Tally& tally, Each& each) {
-  // Catching up needs no notes: a row that has been paid owes nothing.
+  // Catching up needs no notes: a row that has caught up has nothing left to replay.
   Unfinished* unfinished = nullptr;
   if constexpr (Locking<Each>)
     if (phase == Phase::update) unfinished = push.unfinished;
@@ -341,7 +342,7 @@ void run_phase(Phase phase, const Push& push, std::byte* base, Tally& tally, Eac
         }
         throw;
       }
-      close_book(task, phase);
+      close_journal(task, phase);
       ++finished;
     });
     return;
@@ -385,7 +386,7 @@ void run_phase(Phase phase, const Push& push, std::byte* base, Tally& tally, Eac
       }
     throw;
   }
-  for (const Task& task : tasks) close_book(task, phase);
+  for (const Task& task : tasks) close_journal(task, phase);
 }
 
 // Stores n values, where `pulled` is known only those that differ from it. Others may read the

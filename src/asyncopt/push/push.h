@@ -1,4 +1,4 @@
-// What a push and a pull are: the gradients of one step, and where they go.
+// A push applies the gradients of one step to parameters and state. A pull copies parameters out.
 #pragma once
 
 #include <cstddef>
@@ -30,9 +30,9 @@ struct Block {
   const std::int64_t* rows = nullptr;
   std::size_t row_count = 0;
   std::size_t width = 0;  // 0: the tensor is one row
-  // Where rows that no gradient names shall end as if zero gradients did: their book (book.h).
-  std::uintptr_t book = 0;
-  std::size_t book_rows = 0;  // 0: there is none
+  // With lazy updates, the position of the table's journal (journal.h).
+  std::uintptr_t journal = 0;
+  std::size_t journal_rows = 0;  // 0: there is none
 
   std::size_t touched() const { return rows != nullptr ? row_count * width : n; }
 };
@@ -43,18 +43,18 @@ struct Group {
   std::span<const Block> blocks;
 };
 
-// What a worker itself wrote to a parameter of its replica. Elements that differ from those that it
-// pulled replace those of the store, before the push's gradients are applied; the others stay what
-// other workers have made of them since.
+// Values that a worker itself wrote to a parameter of its replica. Elements that differ from the
+// pulled ones replace those of the store, before the push's gradients are applied. The others keep
+// what other workers have written since.
 struct Write {
   const Block* block = nullptr;
   const std::byte* written = nullptr;  // in the memory order of the parameter
   const std::byte* pulled = nullptr;   // null: not known, so that all elements count as written
 };
 
-// A push may come tensor by tensor, as the gradients of a model on another device arrive: under a
-// sync that promises nothing across tensors anyway (Contract::in_parts). With the last it is
-// counted as one; a worker that dies before leaves what any dead one may: part of a push.
+// A push may come tensor by tensor, as the gradients of a model on another device arrive, under a
+// sync without guarantees across tensors (Contract::in_parts). The last part counts the push. A
+// worker that dies before it leaves part of a push, as any killed worker may.
 enum class Part { whole, some, last };
 
 struct Push {
@@ -64,7 +64,7 @@ struct Push {
   bool audit = false;           // hogwild: count lost updates
   bool skip_nonfinite = false;  // leave everything as it is if any gradient is infinite or NaN
   std::span<const Write> writes = {};
-  // No step: the rows that blocks name, or all, are paid what they owe. Not counted as a push.
+  // No step: the rows that blocks name, or all, replay what they missed. Not counted as a push.
   bool catch_up = false;
   // No step: only the writes. It makes a version and is not counted as a push.
   bool writes_only = false;
@@ -94,7 +94,7 @@ struct TornPull : LockTimeout {
   using LockTimeout::LockTimeout;
 };
 
-// Whether no gradient of the push is infinite or NaN.
+// True if no gradient of the push is infinite or NaN.
 bool is_finite(const Push& push);
 // Alone: no store, no other worker.
 PushResult push_alone(const Push& push);

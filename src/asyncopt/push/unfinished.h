@@ -5,14 +5,14 @@
 // others where the caller gave the first ones up; in both cases each element takes exactly one
 // gradient for each push that the store counts. A tensor that the interrupted push had finished is
 // left alone. Where it had begun, the rest is updated with the coefficients that it began with, and
-// neither the tensor's step nor its book counts the push again.
+// neither the tensor's step nor its journal counts the push again.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
-#include "asyncopt/push/book.h"
+#include "asyncopt/push/journal.h"
 
 namespace asyncopt {
 
@@ -26,7 +26,7 @@ class Unfinished {
   struct Tensor {
     std::uintptr_t param;  // its position
     Record record;
-    std::uint64_t number = 0;  // of the push in the tensor's book; 0: not counted there
+    std::uint64_t number = 0;  // of the push in the tensor's journal; 0: not counted there
     std::vector<Range> done;   // sorted and disjoint
 
     bool has(std::size_t element) const { return run(element).is_done; }

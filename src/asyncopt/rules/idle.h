@@ -1,10 +1,10 @@
 // Idle steps: what steps do to a row that has no gradient in them.
 //
 // Momentum goes on moving such a row, moments and weights decay. Under most rules, at once or after
-// some steps (`settles_after`), that is linear in the parameter and the slots; so any number of
-// steps, each with its own learning rate, comes to one small matrix, and is paid by one pass over
-// the row. The matrix is multiplied up from the rule's own `settled`, one column for each value of
-// an element.
+// some steps (`linear_after`), that is linear in the parameter and the slots; so any number of
+// steps, each with its own learning rate, comes to one small matrix, and is applied by one pass
+// over the row. The matrix is multiplied up from the rule's own `linear_step`, one column for each
+// value of an element.
 #pragma once
 
 #include <algorithm>
@@ -21,8 +21,8 @@ namespace asyncopt {
 struct IdleSteps {
   std::size_t values;      // of an element: maps are values x values doubles
   std::size_t coef_bytes;  // of a map, as its loops take it
-  bool (*owes)(const double* hyper);
-  double (*settles_after)(const double* hyper);
+  bool (*moves_idle_rows)(const double* hyper);
+  double (*linear_after)(const double* hyper);
   void (*compose)(const void* coef, double* map);
   void (*coefficients)(const double* map, void* coef);
 };
@@ -73,7 +73,7 @@ struct Idle {
 template <class Rule>
 using idle_of = Idle<Rule::slot_names.size() - row_slots_of<Rule>, std::size_t{row_slots_of<Rule>}>;
 
-// What an engine asks a rule about idle steps, for rules that say something of them and those that
+// The engine's view of a rule's idle steps, for rules that describe them and those that
 // do not: all of their steps are taken one by one.
 template <class Rule, class C>
 struct IdleOf {
@@ -82,27 +82,27 @@ struct IdleOf {
   using Map = typename idle_of<Rule>::template Coef<C>;
   static constexpr std::size_t values = idle_of<Rule>::values;
 
-  static bool owes(const double* hyper) {
-    if constexpr (requires { &Rule::owes; })
-      return Rule::owes(read(hyper));
+  static bool moves_idle_rows(const double* hyper) {
+    if constexpr (requires { &Rule::moves_idle_rows; })
+      return Rule::moves_idle_rows(read(hyper));
     else
       return true;
   }
-  static double settles_after(const double* hyper) {
-    if constexpr (requires { &Rule::settles_after; })
-      return Rule::settles_after(read(hyper), std::numeric_limits<C>::epsilon() / 2);
+  static double linear_after(const double* hyper) {
+    if constexpr (requires { &Rule::linear_after; })
+      return Rule::linear_after(read(hyper), std::numeric_limits<C>::epsilon() / 2);
     else
       return kNever;
   }
-  // map := map * (the settled step of these coefficients), row by row of `values` numbers.
+  // map := map * (the linear step of these coefficients), row by row of `values` numbers.
   static void compose(const void* coef, double* map) {
-    if constexpr (requires(Wide c, double x) { Rule::settled(c, x, &x); }) {
+    if constexpr (requires(Wide c, double x) { Rule::linear_step(c, x, &x); }) {
       const Wide c = widened(coef);
       double step[values][values], product[values][values] = {};
       for (std::size_t j = 0; j < values; ++j) {
         double column[values] = {};
         column[j] = 1;
-        Rule::settled(c, column[0], column + 1);
+        Rule::linear_step(c, column[0], column + 1);
         for (std::size_t i = 0; i < values; ++i) step[i][j] = column[i];
       }
       for (std::size_t i = 0; i < values; ++i)
@@ -121,8 +121,8 @@ struct IdleOf {
     std::memcpy(coef, &narrow, sizeof narrow);
   }
 
-  static constexpr IdleSteps steps{values,         sizeof(Map), &owes,
-                                   &settles_after, &compose,    &coefficients};
+  static constexpr IdleSteps steps{values,        sizeof(Map), &moves_idle_rows,
+                                   &linear_after, &compose,    &coefficients};
   static_assert(values <= kMaxValues && sizeof(Map) <= kMaxIdleCoef);
 
  private:

@@ -12,7 +12,7 @@ using Rules = List<SGD<false>, SGD<true>, Adam<false>, Adam<true>, Adagrad, Adad
                    RMSprop<false, false>, RMSprop<false, true>, RMSprop<true, false>,
                    RMSprop<true, true>, ASGD, RowwiseAdagrad, RowwiseAdam>;
 
-// How a tensor and its state slots are stored.
+// Storage types of a tensor and of its state slots.
 template <class Param, class State>
 struct Dtype {
   using param = Param;

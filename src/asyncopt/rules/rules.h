@@ -15,13 +15,13 @@
 //                       branches on purpose: options are coefficients, so that the loop around it
 //                       vectorizes
 //
-// and, for tables whose rows owe the steps that had no gradient for them (idle.h), of
+// and, for tables whose rows replay the steps that had no gradient for them (idle.h), of
 //
-//   owes                whether such a step changes anything; it does if the rule does not say
-//   settles_after       how many of them that follow one with a gradient must be taken one by one
-//                       before the others are linear in w and the slots. What moves w by less than
-//                       `rounding` of what the first of them does is nothing
-//   settled             one such linear step; without it, all are taken one by one
+//   moves_idle_rows     true if such a step changes anything; assumed without it
+//   linear_after        how many of these steps after one with a gradient must be taken one by one
+//                       before the others are linear in w and the slots. A step that moves w by
+//                       less than `rounding` of what the first one does counts as none
+//   linear_step         one such linear step; without it, all are taken one by one
 //
 // and, of rules that only add a number to w whatever w is, which some memory can do by itself, of
 //
@@ -137,10 +137,10 @@ struct SGD {
     w -= c.lr * g;
   }
 
-  static bool owes(const Hyper& h) { return Momentum || h.weight_decay != 0; }
-  static double settles_after(const Hyper&, double) { return 0; }
+  static bool moves_idle_rows(const Hyper& h) { return Momentum || h.weight_decay != 0; }
+  static double linear_after(const Hyper&, double) { return 0; }
   template <class C>
-  static ASYNCOPT_INLINE void settled(const Coef<C>& c, C& w, C* s) {
+  static ASYNCOPT_INLINE void linear_step(const Coef<C>& c, C& w, C* s) {
     apply(c, w, C(0), s);
   }
 
@@ -218,15 +218,15 @@ struct Adam {
     w -= limited(c.step_size * s[0] / (root(second) * c.unbias2 + c.eps), c.limit);
   }
 
-  static bool owes(const Hyper&) { return true; }
+  static bool moves_idle_rows(const Hyper&) { return true; }
   // Each step moves w by at most this ratio of what the step before did.
-  static double settles_after(const Hyper& h, double rounding) {
+  static double linear_after(const Hyper& h, double rounding) {
     const double ratio = h.beta1 / std::sqrt(h.beta2);
     if ((h.weight_decay != 0 && h.decoupled_weight_decay == 0) || !(ratio < 1)) return kNever;
     return ratio > 0 ? std::ceil(std::log(rounding) / std::log(ratio)) : 0;
   }
   template <class C>
-  static ASYNCOPT_INLINE void settled(const Coef<C>& c, C& w, C* s) {
+  static ASYNCOPT_INLINE void linear_step(const Coef<C>& c, C& w, C* s) {
     w *= c.shrink;
     s[0] -= c.fresh1 * s[0];
     s[1] *= c.beta2;
@@ -259,7 +259,7 @@ struct Adagrad {
     w -= c.lr * g / (root(s[0]) + c.eps);
   }
 
-  static bool owes(const Hyper& h) { return h.weight_decay != 0; }
+  static bool moves_idle_rows(const Hyper& h) { return h.weight_decay != 0; }
 };
 
 // Row-wise rules keep one second moment for a whole row, of the mean of its squared gradients: an
@@ -315,7 +315,7 @@ struct RowwiseAdam : Adam<false> {
   }
 };
 
-// How many of a rule's slots, its last ones, hold one value per row.
+// Number of a rule's slots, its last ones, that hold one value per row.
 template <class Rule>
 inline constexpr std::size_t row_slots_of = [] {
   if constexpr (requires { Rule::row_slots; })
@@ -352,9 +352,9 @@ struct Adadelta {
     w -= c.lr * delta;
   }
 
-  static double settles_after(const Hyper& h, double) { return h.weight_decay != 0 ? kNever : 0; }
+  static double linear_after(const Hyper& h, double) { return h.weight_decay != 0 ? kNever : 0; }
   template <class C>
-  static ASYNCOPT_INLINE void settled(const Coef<C>& c, C&, C* s) {
+  static ASYNCOPT_INLINE void linear_step(const Coef<C>& c, C&, C* s) {
     s[0] *= c.rho;
     s[1] *= c.rho;
   }
@@ -414,9 +414,9 @@ struct RMSprop {
     w -= c.lr * step;
   }
 
-  static double settles_after(const Hyper& h, double) { return h.weight_decay != 0 ? kNever : 0; }
+  static double linear_after(const Hyper& h, double) { return h.weight_decay != 0 ? kNever : 0; }
   template <class C>
-  static ASYNCOPT_INLINE void settled(const Coef<C>& c, C& w, C* s) {
+  static ASYNCOPT_INLINE void linear_step(const Coef<C>& c, C& w, C* s) {
     s[0] *= c.alpha;
     if constexpr (Centered) s[1] -= c.fresh * s[1];
     if constexpr (Momentum) {
@@ -469,9 +469,9 @@ struct ASGD {
     s[0] = c.mu == 1 ? w : s[0] + c.mu * (w - s[0]);
   }
 
-  static double settles_after(const Hyper&, double) { return 0; }
+  static double linear_after(const Hyper&, double) { return 0; }
   template <class C>
-  static ASYNCOPT_INLINE void settled(const Coef<C>& c, C& w, C* s) {
+  static ASYNCOPT_INLINE void linear_step(const Coef<C>& c, C& w, C* s) {
     apply(c, w, C(0), s);
   }
 };

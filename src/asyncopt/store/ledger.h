@@ -1,4 +1,4 @@
-// What each worker did, counted in its own cache lines so that counting costs no sharing.
+// Per-worker counters, each worker's in its own cache lines so that counting causes no sharing.
 #pragma once
 
 #include <atomic>

@@ -27,8 +27,7 @@ Shape shape_of(const SegmentConfig& config) {
   const SyncInfo& sync = sync_info(sync_index(config.sync));
   Shape s{};
   s.copies = sync.copies(config.workers);
-  // A stripe covers whole cache lines; as many stripes as there may be, so that two workers meet
-  // seldom.
+  // A stripe covers whole cache lines. As many stripes as possible, so that few pushes collide.
   s.stripe_bytes = kCacheLine;
   while (config.param_bytes > s.stripe_bytes * kMaxStripes) s.stripe_bytes *= 2;
   s.stripes = sync.striped ? (config.param_bytes + s.stripe_bytes - 1) / s.stripe_bytes : 0;
@@ -99,9 +98,8 @@ Segment Segment::attach(void* memory, std::uint64_t bytes) {
         "all processes");
   if (h->pid_namespace != pid_namespace())
     throw SegmentError(
-        "store: the segment belongs to another PID namespace (a container?), where lock owners "
-        "cannot be told "
-        "apart; start all workers in one");
+        "store: expected a segment of this PID namespace, got one of another (a container?), whose "
+        "lock owners cannot be identified; start all workers in one PID namespace");
   return Segment(memory);
 }
 

@@ -20,7 +20,7 @@ struct Contract {
   bool may_tear;   // a reader can see parts of different versions
   bool may_block;  // a worker can wait for another one
   bool replica;    // workers compute on private copies that they pull
-  bool in_parts;   // a push may come tensor by tensor: nothing is promised across tensors
+  bool in_parts;   // a push may come tensor by tensor: no guarantee across tensors
 };
 
 // The store's version as a push found and left it.

@@ -99,8 +99,8 @@ struct Leashed {
     }
   }
 
-  // A copy that nobody reads, builds or has published. Two workers may eye the same one: each names
-  // its choice in `building` first and looks for others after.
+  // A copy that nobody reads, builds or has published. Two workers may pick the same one: each
+  // names its choice in `building` first and looks for others after.
   static std::size_t claim_copy(const Segment& segment, std::size_t worker) {
     Header& h = segment.header();
     WorkerSlot& me = segment.worker(worker);

@@ -76,7 +76,7 @@ struct Seqlock {
       Header& h = segment.header();
       const std::uint64_t intent = h.intent.load(std::memory_order_acquire);
       if (intent == 0 && h.sequence.load(std::memory_order_relaxed) % 2 == 0) return;
-      if (!lock_.repaired()) ++tally.repairs;  // the last owner failed, and lives
+      if (!lock_.repaired()) ++tally.repairs;  // the last owner threw an exception
       if (intent != 0) {
         begin_write(h);
         copy_in(segment.data(1), segment.data(0), h.data_bytes);

@@ -1,4 +1,4 @@
-// What all syncs share. A sync is a struct of
+// Shared code of all syncs. A sync is a struct of
 //   name, contract            facts
 //   striped                   asks the segment for a lock per stripe
 //   publishes                 the version is that of the copy that `latest` names

@@ -65,7 +65,8 @@ const char* power_of_ten(const char* p, long& power) {
   return p;
 }
 
-// Of a number that is not zero: it is less than ten to this power, and at least a tenth of that.
+// Decimal exponent of a nonzero number: it is less than ten to this power, and at least a tenth of
+// that.
 long magnitude(const char* p, const char* end) {
   long power = 0;
   bool significant = false, fraction = false;
@@ -118,7 +119,7 @@ const char* number(const char* p, const char* last, double& value) {
   return s;
 }
 
-// What stands at `p`, for a message.
+// The text at `p`, for a message.
 std::string shown(const char* p) {
   std::string text = "'";
   for (; !ends_token(*p); ++p) {

@@ -46,7 +46,7 @@ class Lines {
   std::size_t capacity_ = 0, first_ = 0, last_ = 0, offset_ = 0;
 };
 
-// How often a character occurs.
+// Number of occurrences of a character.
 std::size_t count(std::string_view text, char what);
 
 }  // namespace asyncopt::svmlight

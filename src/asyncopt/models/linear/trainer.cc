@@ -4,7 +4,7 @@
 #include <numeric>
 #include <vector>
 
-#include "asyncopt/base/crew.h"
+#include "asyncopt/base/tasks.h"
 #include "asyncopt/base/parallel.h"
 
 namespace asyncopt::linear {

@@ -1,16 +1,16 @@
-// What the rows of one table owe at the time of a push: the steps that they missed, ready to be
-// applied, one by one or many at once.
+// The steps that rows of one table have missed at the time of a push, ready to be replayed one by
+// one or many at once.
 #pragma once
 
 #include <vector>
 
 #include "asyncopt/kernels/kernels.h"
-#include "asyncopt/push/book.h"
+#include "asyncopt/push/journal.h"
 #include "asyncopt/store/ledger.h"
 
 namespace asyncopt {
 
-// How a span is updated, by a gradient or without one.
+// The loops and coefficients that update a span, with a gradient or without one.
 struct Update {
   const Loops* loops;
   const std::byte* coef;
@@ -34,24 +34,24 @@ struct Update {
   }
 };
 
-class Owed {
+class MissedSteps {
  public:
-  // Of rows that have been paid `oldest` pushes or more, by `now` finished ones. A push whose
+  // For rows to which at least `oldest` of the `now` finished pushes were applied. A push whose
   // record is not there is taken to have been as `own`.
-  Owed(const Book& book, const Kernel& kernel, std::uint64_t oldest, std::uint64_t now,
-       const Record& own, std::size_t row_bytes);
+  MissedSteps(const Journal& journal, const Kernel& kernel, std::uint64_t oldest, std::uint64_t now,
+              const Record& own, std::size_t row_bytes);
 
-  // Pays what a row owes. `span` is the row; its gradient is not looked at.
+  // Replays the steps that a row missed. `span` is the row; its gradient is not read.
   template <class Each>
-  void pay(std::size_t row, const Update& update, Span span, std::uintptr_t offset, Tally& tally,
-           Each& each) const {
-    Book::Claim claim;
-    if (!book_.claim(row, now_, claim)) return;
-    const std::uint64_t from = claim.paid > oldest_ ? claim.paid - oldest_ : 0;  // in steps
-    const std::uint64_t owed = steps_ - from;
-    // Taken one by one; those that the row has been paid since its last gradient count.
-    std::uint64_t single = settles_after_ > claim.idle ? settles_after_ - claim.idle : 0;
-    if (settles_after_ >= Book::kRest || single > owed) single = owed;
+  void replay(std::size_t row, const Update& update, Span span, std::uintptr_t offset, Tally& tally,
+              Each& each) const {
+    Journal::Claim claim;
+    if (!journal_.claim(row, now_, claim)) return;
+    const std::uint64_t from = claim.applied > oldest_ ? claim.applied - oldest_ : 0;  // in steps
+    const std::uint64_t missed = steps_ - from;
+    // Taken one by one; idle steps since the row's last gradient count already.
+    std::uint64_t single = linear_after_ > claim.idle ? linear_after_ - claim.idle : 0;
+    if (linear_after_ >= Journal::kRest || single > missed) single = missed;
     Update step = update;
     const std::uint32_t seed = span.seed;
     span.grad = zeros_.data();
@@ -60,18 +60,18 @@ class Owed {
       span.seed = noise(seed, static_cast<std::uint32_t>(i));
       each(step, span, offset, tally);
     }
-    if (single == owed) return;
+    if (single == missed) return;
     // The others at once, by a linear map.
-    step.loops = update.loops->settled;
+    step.loops = update.loops->linear;
     step.coef = maps_.data() + (from + single) * map_bytes_;
     span.seed = noise(seed, static_cast<std::uint32_t>(steps_));
     each(step, span, offset, tally);
   }
 
  private:
-  Book book_;
+  Journal journal_;
   std::uint64_t oldest_, now_, steps_;  // steps_: from oldest_ to now_
-  std::uint64_t settles_after_ = 0;     // of all these steps
+  std::uint64_t linear_after_ = 0;      // of all these steps
   std::size_t map_bytes_;
   std::vector<Record> records_;   // of each step
   std::vector<std::byte> maps_;   // of each step and all after it together

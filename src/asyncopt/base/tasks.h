@@ -1,4 +1,4 @@
-// Threads that share the tasks of one pass over some data: several milliseconds of work each.
+// Threads that share the tasks of one pass over data, several milliseconds of work each.
 #pragma once
 
 #include <atomic>
@@ -16,7 +16,7 @@ class Tasks {
   // Task t begins when the tasks 0 ... after[t] - 1 have ended; `after` is empty or rises.
   Tasks(std::size_t count, std::span<const std::size_t> after) : count_(count), after_(after) {}
 
-  // The next task; none once all are taken or the crew was stopped.
+  // The next task; none once all are taken or `stop` was called.
   std::optional<std::size_t> take();
   void end() { ended_.fetch_add(1, std::memory_order_release); }  // pairs with take's acquire
 
@@ -31,10 +31,10 @@ class Tasks {
   std::atomic<bool> stopped_{false};
 };
 
-// What one thread of a crew takes its tasks from; its last one ends when it takes the next.
+// One thread's access to the tasks; its last task ends when it takes the next.
 class Member {
  public:
-  // `go_on` is asked when tasks are taken, some 20 times a second; null: never.
+  // `go_on` is polled when tasks are taken, about 20 times per second; null: never.
   Member(std::size_t rank, Tasks& tasks, const std::function<bool()>* go_on)
       : rank_(rank), tasks_(tasks), go_on_(go_on) {}
 
@@ -51,10 +51,10 @@ class Member {
   bool busy_ = false;
 };
 
-// Calls work(member) on `threads` threads with cores of their own (asyncopt/base/placement.h), of
-// which the caller's is number 0, and returns when all calls have. The caller's asks `go_on`; once
-// that says no, nobody gets another task, and the result is false. What `work` throws stops the
-// crew and is thrown again here.
+// Calls work(member) on `threads` threads with cores of their own (placement.h), of which the
+// caller's is number 0, and returns when all calls have. The caller's thread polls `go_on`; once it
+// returns false, no more tasks are handed out, and the result is false. An exception of `work`
+// stops all threads and is rethrown here.
 bool share_tasks(std::size_t threads, std::size_t tasks, std::span<const std::size_t> after,
                  const std::function<bool()>& go_on, const std::function<void(Member&)>& work);
 

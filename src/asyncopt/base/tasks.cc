@@ -1,4 +1,4 @@
-#include "asyncopt/base/crew.h"
+#include "asyncopt/base/tasks.h"
 
 #include <exception>
 #include <thread>

@@ -1,5 +1,5 @@
-// What rows without a gradient owe: counted once, remembered long enough, paid under every sync in
-// place as if each push had updated each row.
+// Missed steps of rows without a gradient: counted once, remembered long enough, replayed under
+// every sync in place as if each push had updated each row.
 #include <algorithm>
 #include <numeric>
 
@@ -11,100 +11,101 @@ using namespace asyncopt::test;
 
 namespace {
 
-// A book in memory of its own.
+// A journal in memory of its own.
 struct OwnBook {
   Mapping memory;
-  Book book;
+  Journal journal;
 
   explicit OwnBook(std::size_t rows, bool at_rest = true)
-      : memory(Book::bytes(rows, kMaxCoef)),
-        book(static_cast<std::byte*>(memory.data()), rows, kMaxCoef) {
-    Book::open(static_cast<std::byte*>(memory.data()), memory.size(), at_rest);
+      : memory(Journal::bytes(rows, kMaxCoef)),
+        journal(static_cast<std::byte*>(memory.data()), rows, kMaxCoef) {
+    Journal::open(static_cast<std::byte*>(memory.data()), memory.size(), at_rest);
   }
 };
 
 Record record_of(unsigned char value) {
   Record record;
   std::fill(std::begin(record.coef), std::end(record.coef), std::byte{value});
-  record.settles_after = value;
+  record.linear_after = value;
   return record;
 }
 
 void check_records() {
   const OwnBook own(3);
-  const Book& book = own.book;
+  const Journal& journal = own.journal;
   Record found;
-  CHECK(!book.read(1, found));
+  CHECK(!journal.read(1, found));
   std::uint64_t ring = 0;  // how many pushes are remembered
   for (unsigned char i = 1; ring == 0; ++i) {
-    CHECK_EQ(book.start(record_of(i)), i);
-    CHECK(book.read(i, found));
+    CHECK_EQ(journal.start(record_of(i)), i);
+    CHECK(journal.read(i, found));
     CHECK(std::memcmp(found.coef, record_of(i).coef, kMaxCoef) == 0);
-    CHECK_EQ(found.settles_after, i);
-    if (!book.read(1, found)) ring = i - 1u;
+    CHECK_EQ(found.linear_after, i);
+    if (!journal.read(1, found)) ring = i - 1u;
   }
-  CHECK(book.read(2, found));
-  CHECK_EQ(book.oldest(ring), 0u);
-  CHECK_EQ(book.oldest(ring + 1), 1u);
-  CHECK_EQ(book.finished(), 0u);
-  book.finish();
-  CHECK_EQ(book.finished(), 1u);
+  CHECK(journal.read(2, found));
+  CHECK_EQ(journal.oldest(ring), 0u);
+  CHECK_EQ(journal.oldest(ring + 1), 1u);
+  CHECK_EQ(journal.finished(), 0u);
+  journal.finish();
+  CHECK_EQ(journal.finished(), 1u);
 }
 
 void check_claims() {
   const OwnBook own(3);
-  const Book& book = own.book;
-  Book::Claim claim{};
-  CHECK(!book.claim(0, 0, claim));
+  const Journal& journal = own.journal;
+  Journal::Claim claim{};
+  CHECK(!journal.claim(0, 0, claim));
 
-  book.touch(0);  // the first push, of row 0
-  CHECK_EQ(book.paid(0), 1u);
-  CHECK(!book.claim(0, 1, claim));
-  CHECK(book.claim(0, 5, claim));  // four others
-  CHECK_EQ(claim.paid, 1u);
+  journal.touch(0);  // the first push, of row 0
+  CHECK_EQ(journal.applied(0), 1u);
+  CHECK(!journal.claim(0, 1, claim));
+  CHECK(journal.claim(0, 5, claim));  // four others
+  CHECK_EQ(claim.applied, 1u);
   CHECK_EQ(claim.idle, 0u);
-  CHECK(!book.claim(0, 5, claim));  // once
-  CHECK(book.claim(0, 6, claim));
-  CHECK_EQ(claim.paid, 5u);
+  CHECK(!journal.claim(0, 5, claim));  // once
+  CHECK(journal.claim(0, 6, claim));
+  CHECK_EQ(claim.applied, 5u);
   CHECK_EQ(claim.idle, 4u);
-  book.touch(0);
-  CHECK(book.claim(0, 9, claim));
+  journal.touch(0);
+  CHECK(journal.claim(0, 9, claim));
   CHECK_EQ(claim.idle, 0u);
 
-  CHECK(book.claim(1, 9, claim));  // never had a gradient
-  CHECK_EQ(claim.paid, 0u);
-  CHECK_EQ(claim.idle, Book::kRest);
-  book.stir(9);  // a dense gradient
-  book.stir(8);  // one that was overtaken
-  CHECK(book.claim(1, 12, claim));
+  CHECK(journal.claim(1, 9, claim));  // never had a gradient
+  CHECK_EQ(claim.applied, 0u);
+  CHECK_EQ(claim.idle, Journal::kRest);
+  journal.mark_active(9);  // a dense gradient
+  journal.mark_active(8);  // one that was overtaken
+  CHECK(journal.claim(1, 12, claim));
   CHECK_EQ(claim.idle, 0u);
-  CHECK(book.claim(1, 13, claim));
+  CHECK(journal.claim(1, 13, claim));
   CHECK_EQ(claim.idle, 3u);
 
-  CHECK(!book.is_paid(1));
-  book.set_paid(13);
-  book.set_paid(12);
-  CHECK(book.is_paid(13));
-  CHECK(!book.is_paid(14));
+  CHECK(!journal.is_caught_up(1));
+  journal.set_caught_up(13);
+  journal.set_caught_up(12);
+  CHECK(journal.is_caught_up(13));
+  CHECK(!journal.is_caught_up(14));
 
   const OwnBook loaded(3, false);  // state that came from elsewhere
-  CHECK(loaded.book.claim(2, 7, claim));
+  CHECK(loaded.journal.claim(2, 7, claim));
   CHECK_EQ(claim.idle, 0u);
-  CHECK(loaded.book.claim(2, 8, claim));
+  CHECK(loaded.journal.claim(2, 8, claim));
   CHECK_EQ(claim.idle, 7u);
 }
 
-// Threads that count pushes and claim what one row owes: what they claim adds up to all of it.
+// Threads that count pushes and claim the ones that one row missed: the claims add up to all of
+// them.
 void check_claims_of_threads() {
   constexpr std::size_t threads = 4;
   const auto pushes = static_cast<std::uint64_t>(count(200000, 20000));  // of each thread
   const OwnBook own(1);
-  const Book& book = own.book;
-  std::atomic<std::uint64_t> paid{0};
-  const auto claim_all = [&book] {
-    Book::Claim claim{};
-    const std::uint64_t now = book.finished();
-    return book.claim(0, now, claim) ? now - claim.paid : 0;
+  const Journal& journal = own.journal;
+  std::atomic<std::uint64_t> replayed{0};
+  const auto claim_all = [&journal] {
+    Journal::Claim claim{};
+    const std::uint64_t now = journal.finished();
+    return journal.claim(0, now, claim) ? now - claim.applied : 0;
   };
   run_threads(threads, [&](std::size_t thread) {
     std::uint64_t mine = 0;
@@ -112,24 +113,24 @@ void check_claims_of_threads() {
       const bool is_named = (i + thread) % 3 == 0;
       mine += claim_all();
       if (is_named) {
-        book.touch(0);
+        journal.touch(0);
         ++mine;
       }
-      book.finish();
+      journal.finish();
     }
-    paid.fetch_add(mine);
+    replayed.fetch_add(mine);
   });
-  CHECK_EQ(paid.load() + claim_all(), threads * pushes);
+  CHECK_EQ(replayed.load() + claim_all(), threads * pushes);
 }
 
-// Every row is paid four times while a record lives.
+// Every row catches up four times while a record lasts.
 void check_shares() {
   for (const std::size_t rows : {1u, 5u, 16u, 1000u, 100000u}) {
     const OwnBook own(rows);
     constexpr std::uint64_t from = 1'000'000;
     std::vector<int> times(rows);
-    for (std::uint64_t number = own.book.oldest(from); number < from; ++number) {
-      const Book::Range share = own.book.share(number);
+    for (std::uint64_t number = own.journal.oldest(from); number < from; ++number) {
+      const Journal::Range share = own.journal.share(number);
       for (std::size_t row = share.begin; row < share.end; ++row) ++times[row];
     }
     CHECK(std::ranges::all_of(times, [](int n) { return n == 4; }));
@@ -196,7 +197,7 @@ void check_by_hand(const SyncInfo& sync) {
   table.push_rows(0, {0}, 8);
   table.push_rows(0, {1}, 8);
   table.check({-8, -8, 0});
-  table.push_rows(0, {0, 0}, 0);  // row 0 pays the second push, then takes this one
+  table.push_rows(0, {0, 0}, 0);  // row 0 replays the second push, then takes this one
   table.check({-14, -8, 0});
   table.catch_up(0, {1, 1});
   table.check({-14, -12, 0});
@@ -209,7 +210,7 @@ void check_by_hand(const SyncInfo& sync) {
   table.check({-23, -22, -8});
   table.push_rows(0, {2}, 0);
   table.check({-23, -22, -12});
-  table.push_all(0);  // rows 0 and 1 pay before: buffers of 4.5 and 5
+  table.push_all(0);  // rows 0 and 1 catch up before: buffers of 4.5 and 5
   table.check({-29.75, -29.5, -14});
   CHECK_EQ(table.store.version(), 6u);
 }
@@ -236,11 +237,12 @@ void check_paid_once(const SyncInfo& sync) {
   table.catch_up(0);
   const std::size_t total = (workers - 1) * pushes;
   CHECK_EQ(table.store.version(), total);
-  const Book book(table.store.newest() + table.store.blocks[0].book, rows, table.kernel.coef_bytes);
-  CHECK_EQ(book.finished(), total);
+  const Journal journal(table.store.newest() + table.store.blocks[0].journal, rows,
+                        table.kernel.coef_bytes);
+  CHECK_EQ(journal.finished(), total);
   const double expected = std::pow(1 - 0x1p-12, static_cast<double>(total));
   for (std::size_t i = 0; i < 2 * rows; ++i) {
-    CHECK_EQ(book.paid(i / 2), total);
+    CHECK_EQ(journal.applied(i / 2), total);
     const double w = table.store.param<double>()[i];
     CHECK_LE(expected * (1 - 1e-10), w);
     CHECK_LE(w, sync.contract->may_lose ? 1 : expected * (1 + 1e-10));
@@ -261,14 +263,16 @@ void check_share_has_no_named_rows() {
     block.rows = named.data();
     block.row_count = named.size();
     Task task;
-    Preparer({}, Pass::update, nullptr)(table.hyper, block, table.store.newest(), task);
-    int paid = 0;
-    const auto each = [&paid](const Update&, const Span&, std::uintptr_t, Tally&) { ++paid; };
+    Preparer({}, Phase::update, nullptr)(table.hyper, block, table.store.newest(), task);
+    int replayed = 0;
+    const auto each = [&replayed](const Update&, const Span&, std::uintptr_t, Tally&) {
+      ++replayed;
+    };
     Tally tally;
     std::size_t at = task.named();
     apply_range(task, at, task.count(), tally, each);
     CHECK_EQ(at, task.count());
-    CHECK_EQ(paid, expected);
+    CHECK_EQ(replayed, expected);
   }
 }
 

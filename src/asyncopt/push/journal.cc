@@ -1,4 +1,4 @@
-#include "asyncopt/push/book.h"
+#include "asyncopt/push/journal.h"
 
 #include <algorithm>
 #include <atomic>
@@ -10,15 +10,15 @@ namespace asyncopt {
 
 namespace {
 
-constexpr std::size_t kRecordHead = 2;  // words: number, settles_after
-// How often all rows are paid while a record lives: a worker that sleeps for a quarter of that time
+constexpr std::size_t kRecordHead = 2;  // words: number, linear_after
+// How often all rows catch up while a record lasts: a worker that sleeps for a quarter of that time
 // in the middle of a push delays its share, and nothing is forgotten.
 constexpr std::size_t kRounds = 4;
 
 std::size_t words(std::size_t bytes) { return (bytes + 7) / 8; }
 
-// A push multiplies up the steps that rows may have missed, records / kRounds, and pays its share
-// of the rows, kRounds * rows / records; one costs about a seventh of the other.
+// A push multiplies up the steps that rows may have missed, records / kRounds, and replays for its
+// share of the rows, kRounds * rows / records; one costs about a seventh of the other.
 std::size_t records(std::size_t rows) {
   const double balanced = static_cast<double>(kRounds) * 2.6 * std::sqrt(static_cast<double>(rows));
   return std::bit_ceil(std::max(static_cast<std::size_t>(balanced), std::size_t{64}));
@@ -26,16 +26,16 @@ std::size_t records(std::size_t rows) {
 
 }  // namespace
 
-std::size_t Book::bytes(std::size_t rows, std::size_t coef_bytes) {
+std::size_t Journal::bytes(std::size_t rows, std::size_t coef_bytes) {
   return kHead + 8 * (records(rows) * (kRecordHead + words(coef_bytes)) + rows);
 }
 
-void Book::open(std::byte* at, std::size_t bytes, bool at_rest) {
+void Journal::open(std::byte* at, std::size_t bytes, bool at_rest) {
   std::memset(at, 0, bytes);
-  if (!at_rest) Book(at, 0, 0).stir(0);
+  if (!at_rest) Journal(at, 0, 0).mark_active(0);
 }
 
-Book::Book(std::byte* at, std::size_t rows, std::size_t coef_bytes)
+Journal::Journal(std::byte* at, std::size_t rows, std::size_t coef_bytes)
     : at_(at),
       rows_(rows),
       coef_words_(words(coef_bytes)),
@@ -43,33 +43,34 @@ Book::Book(std::byte* at, std::size_t rows, std::size_t coef_bytes)
       row_words_(reinterpret_cast<std::uint64_t*>(at + kHead) +
                  records_ * (kRecordHead + coef_words_)) {}
 
-std::uint64_t* Book::record_at(std::uint64_t number) const {
+std::uint64_t* Journal::record_at(std::uint64_t number) const {
   return reinterpret_cast<std::uint64_t*>(at_ + kHead) +
          number % records_ * (kRecordHead + coef_words_);
 }
 
 // A record is read while another push overwrites it only if its reader slept for a whole round of
 // the ring; the number, zero while it is written, tells.
-std::uint64_t Book::start(const Record& record) const {
+std::uint64_t Journal::start(const Record& record) const {
   const std::uint64_t number = fetch_add_relaxed(word(kStarted), std::uint64_t{1}) + 1;
   std::uint64_t* const to = record_at(number);
   store_relaxed(to, std::uint64_t{0});
   std::atomic_thread_fence(std::memory_order_release);  // pairs with the acquire fence in read()
-  store_relaxed(to + 1, std::bit_cast<std::uint64_t>(record.settles_after));
+  store_relaxed(to + 1, std::bit_cast<std::uint64_t>(record.linear_after));
   for (std::size_t i = 0; i < coef_words_; ++i) {
     std::uint64_t bits;
     std::memcpy(&bits, record.coef + 8 * i, sizeof bits);
     store_relaxed(to + kRecordHead + i, bits);
   }
   store_release(to, number);  // pairs with the acquire in read()
-  if (record.settles_after >= static_cast<double>(kRest)) stir(number);  // as decay in moments does
+  if (record.linear_after >= static_cast<double>(kRest))
+    mark_active(number);  // as decay in moments does
   return number;
 }
 
-bool Book::read(std::uint64_t number, Record& record) const {
+bool Journal::read(std::uint64_t number, Record& record) const {
   const std::uint64_t* const from = record_at(number);
   if (load_acquire(from) != number) return false;
-  record.settles_after = std::bit_cast<double>(load_relaxed(from + 1));
+  record.linear_after = std::bit_cast<double>(load_relaxed(from + 1));
   for (std::size_t i = 0; i < coef_words_; ++i) {
     const std::uint64_t bits = load_relaxed(from + kRecordHead + i);
     std::memcpy(record.coef + 8 * i, &bits, sizeof bits);
@@ -78,38 +79,38 @@ bool Book::read(std::uint64_t number, Record& record) const {
   return load_relaxed(from) == number;
 }
 
-Book::Range Book::share(std::uint64_t number) const {
+Journal::Range Journal::share(std::uint64_t number) const {
   const std::size_t shares = records_ / kRounds, i = number % shares;
   return {i * rows_ / shares, (i + 1) * rows_ / shares};
 }
 
-void Book::raise(Word which, std::uint64_t value) const {
+void Journal::raise(Word which, std::uint64_t value) const {
   std::uint64_t* const at = word(which);
   std::uint64_t seen = load_relaxed(at);
   while (seen < value && !compare_exchange_relaxed(at, seen, value)) {
   }
 }
 
-bool Book::claim(std::size_t row, std::uint64_t now, Claim& claim) const {
+bool Journal::claim(std::size_t row, std::uint64_t now, Claim& claim) const {
   std::uint64_t* const at = row_words_ + row;
   std::uint64_t seen = load_relaxed(at);
   for (;;) {
-    claim.paid = seen >> kIdleBits;
-    if (claim.paid >= now) return false;
-    const std::uint64_t unrest = seen & kRest, owed = now - claim.paid;
-    const std::uint64_t next = now << kIdleBits | (unrest > owed ? unrest - owed : 0);
+    claim.applied = seen >> kIdleBits;
+    if (claim.applied >= now) return false;
+    const std::uint64_t unrest = seen & kRest, missed = now - claim.applied;
+    const std::uint64_t next = now << kIdleBits | (unrest > missed ? unrest - missed : 0);
     if (compare_exchange_relaxed(at, seen, next)) {
       claim.idle = kRest - unrest;
       break;
     }
   }
-  const std::uint64_t stirred = load_relaxed(word(kStirred));
-  if (stirred > 0)
-    claim.idle = std::min(claim.idle, claim.paid + 1 > stirred ? claim.paid + 1 - stirred : 0);
+  const std::uint64_t active = load_relaxed(word(kActive));
+  if (active > 0)
+    claim.idle = std::min(claim.idle, claim.applied + 1 > active ? claim.applied + 1 - active : 0);
   return true;
 }
 
-void Book::touch(std::size_t row) const {
+void Journal::touch(std::size_t row) const {
   std::uint64_t* const at = row_words_ + row;
   std::uint64_t seen = load_relaxed(at);
   while (!compare_exchange_relaxed(at, seen, ((seen >> kIdleBits) + 1) << kIdleBits | kRest)) {
