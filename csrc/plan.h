@@ -46,8 +46,8 @@ struct Scaling {
 // memory order, its values as they were written and as they were pulled.
 using Writes = std::vector<std::tuple<std::size_t, std::uintptr_t, std::uintptr_t>>;
 
-// Arguments of a push: optimizer.param_groups, optimizer.state, a tuple of numbers per group, threads,
-// seed, audit, whether to skip what is not finite. (asyncopt/optim/apart.py)
+// Arguments of a push: optimizer.param_groups, optimizer.state, a tuple of numbers per group,
+// threads, seed, audit, whether to skip what is not finite. (asyncopt/optim/apart.py)
 using How = std::tuple<py::list, py::dict, py::list, std::size_t, std::uint32_t, bool, bool>;
 
 // True if torch's negative bit may be set on a tensor without gaps. The bit comes with the
@@ -158,7 +158,7 @@ class Plan {
   bool read_sparse(std::size_t i, const py::object& grad, const dlpack::Tensor& param);
   int step_with(const Scaling& scaling, const How& how, const py::object& grads);
   Push request(const How& how);
-  std::vector<Write> located(const Writes& writes) const;
+  std::vector<ReplicaWrite> located(const Writes& writes) const;
   bool run(const Push& push, bool refresh = true, const Scaling& scaling = {});
   std::uint64_t pull_replica(std::span<const PullBlock> state = {});
   bool run_shared(const Push& push, bool refresh);

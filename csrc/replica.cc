@@ -142,7 +142,7 @@ void Replica::follow(std::span<const PullBlock> blocks) {
     at_[i] = static_cast<std::byte*>(blocks[i].replica);
 }
 
-std::span<const Write> Replica::writes(std::span<const Block> blocks) {
+std::span<const ReplicaWrite> Replica::writes(std::span<const Block> blocks) {
   writes_.clear();
   for (std::size_t i = 0; written_ != 0 && i < params_.size(); ++i)
     if (params_[i].is_written)

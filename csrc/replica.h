@@ -63,7 +63,7 @@ class Replica {
   // The parameters lie elsewhere now, by no write of the user's.
   void follow(std::span<const PullBlock> blocks);
   // For a push; valid until the next call of another function.
-  std::span<const Write> writes(std::span<const Block> blocks);
+  std::span<const ReplicaWrite> writes(std::span<const Block> blocks);
   // The writes are in the store.
   void pushed();
   // Refreshes the parameters, except for what is written and not pushed, and `state`.
@@ -97,7 +97,7 @@ class Replica {
   std::vector<std::int64_t> noted_;  // versions after the last pull, without the marks
   std::vector<std::byte*> at_;       // where it was pulled
   std::int64_t marks_ = 0;           // each has counted all versions up
-  std::vector<Write> writes_;
+  std::vector<ReplicaWrite> writes_;
   std::size_t written_ = 0;  // parameters
   bool has_copies_ = false;
 };

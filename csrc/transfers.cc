@@ -15,7 +15,7 @@ int Plan::push(const How& how, const py::list& grads, Part part, const Writes& w
   const int updated = updated_;
   Push push = request(how);
   push.part = part;
-  const std::vector<Write> written = located(writes);
+  const std::vector<ReplicaWrite> written = located(writes);
   push.writes = written;
   const bool applied = run(push, /*refresh=*/false);
   held_.clear();
@@ -25,7 +25,7 @@ int Plan::push(const How& how, const py::list& grads, Part part, const Writes& w
 bool Plan::publish(const Writes& writes) {
   if (target_ == nullptr) throw std::logic_error("publish: expected a plan over a store");
   const auto lock = one_caller();
-  std::vector<Write> written = located(writes);
+  std::vector<ReplicaWrite> written = located(writes);
   Push push;
   push.writes_only = true;
   push.writes = written;
@@ -39,8 +39,8 @@ bool Plan::publish(const Writes& writes) {
   return true;
 }
 
-std::vector<Write> Plan::located(const Writes& writes) const {
-  std::vector<Write> found;
+std::vector<ReplicaWrite> Plan::located(const Writes& writes) const {
+  std::vector<ReplicaWrite> found;
   for (const auto& [index, written, pulled] : writes)
     found.push_back({&blocks_.at(index), reinterpret_cast<const std::byte*>(written),
                      reinterpret_cast<const std::byte*>(pulled)});

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "asyncopt/base/isa.h"
 #include "references.h"
 #include "support.h"
 

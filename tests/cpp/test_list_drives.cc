@@ -96,7 +96,7 @@ void step_new_rule(const Kernel& kernel, const SyncInfo& sync) {
 
 template <class... Ds>
 void step_new_rule_on_every_dtype(List<Ds...>) {
-  const Loops* entry = Extended::entries;
+  const Loops* entry = Extended::flat.entries;
   for (const Kernel& kernel : {kernel_from<Signum, Ds>(*entry++)...})
     for_each_sync([&](const SyncInfo& sync) {
       current_case += std::string(" ") + kernel.param_dtype + "/" + kernel.state_dtype;

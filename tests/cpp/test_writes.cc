@@ -39,14 +39,14 @@ struct Case {
       expected[i] = i % 3 == 0 ? 5 : 2;
     }
   }
-  Write write(bool knows_pulled = true) const {
+  ReplicaWrite write(bool knows_pulled = true) const {
     return {&blocks[0], written.data(), knows_pulled ? pulled.data() : nullptr};
   }
   void check() const {
     for (std::size_t i = 0; i < kSize; ++i)
       CHECK_EQ(get(kernel.param_dtype, store.param<std::byte>(), i), expected[i]);
     for (std::size_t i = 0; i < 17; ++i)
-      CHECK_EQ(get(kernel.param_dtype, store.param<std::byte>(1), i), 0);
+      CHECK_EQ(get(kernel.param_dtype, store.param<std::byte>(1), i), 0u);
   }
 };
 
@@ -55,27 +55,27 @@ void check_with_gradients(const Kernel& kernel, const SyncInfo& sync) {
   std::vector<std::byte> grad(kSize * kernel.param_bytes);
   for (std::size_t i = 0; i < kSize; ++i) put(kernel.param_dtype, grad.data(), i, -1);
   c.blocks[0].grad = grad.data();
-  const Write write = c.write();
+  const ReplicaWrite write = c.write();
   Push request{.groups = {&c.group, 1}};
   request.writes = {&write, 1};
-  CHECK_EQ(push(c.store.segment, 0, request).version, 1);
+  CHECK_EQ(push(c.store.segment, 0, request).version, 1u);
   for (double& value : c.expected) value += 1;
   c.check();
 }
 
 void check_alone(const Kernel& kernel, const SyncInfo& sync, bool knows_pulled) {
   Case c(kernel, sync);
-  const Write write = c.write(knows_pulled);
-  const Push request{.writes = {&write, 1}, .writes_only = true};
-  CHECK_EQ(push(c.store.segment, 0, request).version, 1);
+  const ReplicaWrite write = c.write(knows_pulled);
+  const Push request{.groups = {}, .writes = {&write, 1}, .writes_only = true};
+  CHECK_EQ(push(c.store.segment, 0, request).version, 1u);
   if (!knows_pulled)
     for (std::size_t i = 0; i < kSize; ++i) c.expected[i] = i % 3 == 0 ? 5 : 1;
   c.check();
   // A version that is no push, and that makes no gradient of the worker older.
   const WorkerSlot& slot = c.store.segment.worker(0);
-  CHECK_EQ(slot.pushes.load_relaxed(), 0);
-  CHECK_EQ(slot.pulled.load(std::memory_order_relaxed), 1);
-  CHECK_EQ(c.store.version(), 1);
+  CHECK_EQ(slot.pushes.load_relaxed(), 0u);
+  CHECK_EQ(slot.pulled.load(std::memory_order_relaxed), 1u);
+  CHECK_EQ(c.store.version(), 1u);
 }
 
 // A row-wise rule locks where a row begins.
@@ -83,8 +83,8 @@ void check_rowwise(const SyncInfo& sync) {
   const Kernel& kernel = kernel_of("adagrad_rowwise", "float32");
   Case c(kernel, sync);
   c.blocks[0].width = 20;
-  const Write write = c.write();
-  push(c.store.segment, 0, {.writes = {&write, 1}, .writes_only = true});
+  const ReplicaWrite write = c.write();
+  push(c.store.segment, 0, {.groups = {}, .writes = {&write, 1}, .writes_only = true});
   c.check();
 }
 
@@ -97,8 +97,8 @@ void check_beside_pushes(const SyncInfo& sync) {
   run_threads(2, [&](std::size_t worker) {
     for (std::uint64_t i = 0; i < pushes; ++i) {
       if (worker == 0) {
-        const Write write = c.write();
-        push(c.store.segment, 0, {.writes = {&write, 1}, .writes_only = true});
+        const ReplicaWrite write = c.write();
+        push(c.store.segment, 0, {.groups = {}, .writes = {&write, 1}, .writes_only = true});
       } else {
         Block block = c.store.blocks[0];
         block.grad = grad.data();

@@ -408,7 +408,7 @@ void store_changed(const std::byte* written, const std::byte* pulled, std::byte*
 template <class Each>
 [[gnu::noinline]] void apply_writes(const Push& push, std::byte* base, Tally& tally, Each& each) {
   if (push.unfinished != nullptr && push.unfinished->is_interrupted()) return;
-  for (const Write& write : push.writes) {
+  for (const ReplicaWrite& write : push.writes) {
     const Block& block = *write.block;
     const std::size_t size = block.kernel->param_bytes;
     Update update{};

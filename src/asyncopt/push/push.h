@@ -46,7 +46,7 @@ struct Group {
 // Values that a worker itself wrote to a parameter of its replica. Elements that differ from the
 // pulled ones replace those of the store, before the push's gradients are applied. The others keep
 // what other workers have written since.
-struct Write {
+struct ReplicaWrite {
   const Block* block = nullptr;
   const std::byte* written = nullptr;  // in the memory order of the parameter
   const std::byte* pulled = nullptr;   // null: not known, so that all elements count as written
@@ -63,7 +63,7 @@ struct Push {
   std::uint32_t seed = 0;       // of the stochastic rounding; another one for every push
   bool audit = false;           // hogwild: count lost updates
   bool skip_nonfinite = false;  // leave everything as it is if any gradient is infinite or NaN
-  std::span<const Write> writes = {};
+  std::span<const ReplicaWrite> writes = {};
   // No step: the rows that blocks name, or all, replay what they missed. Not counted as a push.
   bool catch_up = false;
   // No step: only the writes. It makes a version and is not counted as a push.
