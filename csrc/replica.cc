@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace asyncopt::python {
 namespace {
@@ -100,6 +101,12 @@ void Replica::add(const py::object& param, const PullBlock& block, std::size_t e
   noted_.push_back(0);
   noted_.back() = version(params_.size() - 1);
   at_.push_back(static_cast<std::byte*>(block.replica));
+  places_.push_back(place_of(param));
+}
+
+Replica::Place Replica::place_of(const py::handle& param) {
+  return {param.attr("untyped_storage")().attr("_cdata").cast<std::uintptr_t>(),
+          param.attr("storage_offset")().cast<std::int64_t>()};
 }
 
 // Without the marks. What has no counter is never written.
@@ -116,6 +123,7 @@ void Replica::continue_from(const Replica& other) {
     const bool is_same = mine.object == before.object;
     noted_[i] = is_same ? other.noted_[i] + other.marks_ - marks_ : noted_[i];
     at_[i] = is_same ? other.at_[i] : nullptr;
+    places_[i] = is_same ? other.places_[i] : Place();
     mine.is_written = before.is_written;
     mine.pulled = before.pulled;
     written_ += mine.is_written ? 1 : 0;
@@ -127,9 +135,12 @@ void Replica::look(std::span<const PullBlock> blocks) {
   for (std::size_t i = 0; i < params_.size(); ++i) {
     if (version(i) == noted_[i] && blocks[i].replica == at_[i]) continue;
     Param& param = params_[i];
-    if (blocks[i].replica != at_[i]) {  // perhaps it was swapped, with its counter
-      counters_[i] = VersionCounter(py::reinterpret_borrow<py::object>(param.object));
+    if (blocks[i].replica != at_[i]) {
       at_[i] = static_cast<std::byte*>(blocks[i].replica);
+      const Place before = std::exchange(places_[i], place_of(param.object));
+      if (places_[i] == before && version(i) == noted_[i]) continue;  // shared: the same values
+      // Perhaps it was swapped, with its counter.
+      counters_[i] = VersionCounter(py::reinterpret_borrow<py::object>(param.object));
     }
     param.found = version(i);
     written_ += param.is_written ? 0 : 1;
@@ -138,8 +149,10 @@ void Replica::look(std::span<const PullBlock> blocks) {
 }
 
 void Replica::follow(std::span<const PullBlock> blocks) {
-  for (std::size_t i = 0; i < params_.size(); ++i)
+  for (std::size_t i = 0; i < params_.size(); ++i) {
     at_[i] = static_cast<std::byte*>(blocks[i].replica);
+    places_[i] = place_of(params_[i].object);
+  }
 }
 
 std::span<const ReplicaWrite> Replica::writes(std::span<const Block> blocks) {

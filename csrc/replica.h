@@ -4,7 +4,7 @@
 // A version counter goes up with every write that goes through the parameter, a view of it or
 // `detach()`: in-place operations, `torch._foreach_*`, `torch.nn.init`, optimizers, `max_norm`. It
 // does not with writes through `.data`, a numpy view or a fused optimizer of torch. `.data = ...`
-// shows in the parameter's address.
+// shows in the parameter's address and storage.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -86,6 +86,15 @@ class Replica {
     int unwritten = 0;  // pulls since the last write
   };
 
+  // A storage of torch and an offset into it. Sharing a tensor moves the storage's memory and
+  // changes neither; `.data = ...` changes one of them.
+  struct Place {
+    std::uintptr_t storage = 0;
+    std::int64_t offset = 0;
+    bool operator==(const Place&) const = default;
+  };
+  static Place place_of(const py::handle& param);
+
   std::int64_t version(std::size_t i) const;
   void merge(std::size_t i, std::span<const std::byte> news) const;
   void copy(std::size_t i);
@@ -96,6 +105,7 @@ class Replica {
   std::vector<VersionCounter> counters_;
   std::vector<std::int64_t> noted_;  // versions after the last pull, without the marks
   std::vector<std::byte*> at_;       // where it was pulled
+  std::vector<Place> places_;        // and in which storage
   std::int64_t marks_ = 0;           // each has counted all versions up
   std::vector<ReplicaWrite> writes_;
   std::size_t written_ = 0;  // parameters

@@ -72,6 +72,7 @@ def test_gradients_of_a_torn_replica_are_refused() -> None:
     for param in params:
         param.grad = torch.ones_like(param)
     params[1].data = memory[SEQUENCE : SEQUENCE + 8].view(torch.float64)
+    optimizer.flush()  # pushes that as a write, so that pulls go there
     held, over = threading.Event(), threading.Event()
 
     def hold() -> None:
