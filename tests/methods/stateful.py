@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,12 @@ from torch.utils.data import Dataset
 from . import jobs
 
 CALLS = 0  # of `counted_by_module`
+
+
+def linear_with_dynamo() -> nn.Module:
+    """A model, in a process that has what torch's optimizers import."""
+    assert "torch._dynamo" in sys.modules
+    return nn.Linear(6, 3)
 
 
 class ScaledByLast:

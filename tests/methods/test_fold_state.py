@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,18 @@ def test_folds_do_not_train_a_tensor_of_make_model(kind: str, tmp_path: Path) ->
     one, four = (outcome(workers=workers, make_model=model) for workers in (1, 4))
     assert one == four
     assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, functools.partial(torch.optim.SGD, lr=0.1)])
+def test_what_optimizers_of_torch_import_is_imported_once(optimizer: Any) -> None:
+    validate(
+        folds=2,
+        epochs=1,
+        make_model=stateful.linear_with_dynamo,
+        optimizer=optimizer,
+        scheduler=None,
+        preload=(),
+    )
 
 
 def tensor_in(kind: str, file: str) -> Tensor:
