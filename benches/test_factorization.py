@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from asyncopt.cli.sparse.factors import Ranking
-from asyncopt.cli.sparse.peers.factors import ImplicitBpr
-from asyncopt.cli.sparse.plan import Plan
-from asyncopt.cli.sparse.subject import Settings
+from asyncopt.studies.sparse.factors import Ranking
+from asyncopt.studies.sparse.peers.factors import ImplicitBpr
+from asyncopt.studies.sparse.plan import Plan
+from asyncopt.studies.sparse.subject import Settings
 from benches.conftest import Say
 from benches.interleave import ROUNDS, Pair, interleave, record, replay
 

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 import asyncopt
-from asyncopt.cli.doctor.forecast import Forecast
-from asyncopt.cli.doctor.modes import forecasts
-from asyncopt.cli.doctor.rates import measure
-from asyncopt.cli.doctor.task import Task
-from asyncopt.cli.plan import usable_cores
+from asyncopt.studies.dense.plan import usable_cores
+from asyncopt.studies.diagnosis.forecast import Forecast
+from asyncopt.studies.diagnosis.modes import forecasts
+from asyncopt.studies.diagnosis.rates import measure
+from asyncopt.studies.diagnosis.task import Task
 from benches.conftest import Say
 from benches.interleave import ROUNDS, Pair, interleave, record, replay
 

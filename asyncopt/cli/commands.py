@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 import asyncopt
-from asyncopt.cli import measure
-from asyncopt.cli.delays import GRAMMAR, parse_delay
-from asyncopt.cli.doctor.command import doctor
+from asyncopt.cli import sparse
+from asyncopt.cli.doctor import doctor
 from asyncopt.cli.failures import reported
 from asyncopt.cli.options import AsJson, Debug, Epochs, Out, Repeats, checked
-from asyncopt.cli.plan import (
+from asyncopt.cli.simulate import simulate
+from asyncopt.cli.staleness import staleness
+from asyncopt.studies.delays import GRAMMAR, parse_delay
+from asyncopt.studies.dense import study as measure
+from asyncopt.studies.dense.plan import (
     MODES,
     MOST_KILLS,
     QUICK_WORKERS,
@@ -25,13 +28,10 @@ from asyncopt.cli.plan import (
     pick_problems,
     usable_cores,
 )
-from asyncopt.cli.problems import PROBLEMS
-from asyncopt.cli.simulate.command import simulate
-from asyncopt.cli.sparse import command as sparse
-from asyncopt.cli.sparse import study
-from asyncopt.cli.sparse.plan import WORKERS
-from asyncopt.cli.sparse.study import SUBJECTS
-from asyncopt.cli.staleness.command import staleness
+from asyncopt.studies.dense.problems import PROBLEMS
+from asyncopt.studies.sparse import study
+from asyncopt.studies.sparse.plan import WORKERS
+from asyncopt.studies.sparse.study import SUBJECTS
 
 cli = typer.Typer(
     name="asyncopt",

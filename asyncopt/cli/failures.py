@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
 
 from asyncopt.errors import AsyncoptError, DownloadError
+from asyncopt.studies.errors import StudyError
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, what shells report for Ctrl-C
-
-
-class CommandError(Exception):
-    """Something the user can act on; the text is ``what happened; remedy``."""
-
-
-def require(modules: Iterable[str], wanted_by: str, extra: str = "cli") -> None:
-    """Raise `CommandError` where one of `modules` is not installed; `extra` of ours brings them."""
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
-        raise CommandError(
-            f"{wanted_by} needs {', '.join(missing)}; "
-            f"install it with: pip install 'asyncopt[{extra}]'"
-        )
 
 
 @contextmanager
@@ -49,7 +35,7 @@ def _one_line(failure: Exception) -> str:
     """First line of what went wrong, with the way to see the rest."""
     lines = [line for line in str(failure).splitlines() if line.strip()]
     text = lines[0] if lines else type(failure).__name__
-    if isinstance(failure, CommandError | DownloadError):
+    if isinstance(failure, StudyError | DownloadError):
         return text
     if not isinstance(failure, AsyncoptError | OSError):
         text = f"unexpected {type(failure).__name__}: {text}"

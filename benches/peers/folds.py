@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import asyncopt
-from asyncopt.cli.problems import mnist
 from asyncopt.methods import cross_validate
 from asyncopt.methods.splits import Splits, make_splits
 from asyncopt.methods.training import Recipe, Trained, accuracy, train_fold
+from asyncopt.studies.dense import mnist
 from benches.peers.training import use_core
 from benches.peers.turns import Turns
 

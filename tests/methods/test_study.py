@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asyncopt.cli.problems import mnist
+from asyncopt.studies.dense import mnist
 from examples.cross_validation import models, study
 
 

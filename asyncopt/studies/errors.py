@@ -1,0 +1,22 @@
+"""The error of a study that cannot run, and the check for missing modules."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+
+from asyncopt.errors import AsyncoptError
+
+
+class StudyError(AsyncoptError, RuntimeError):
+    """A study cannot run or its numbers are wrong; the message is ``what happened; remedy``."""
+
+
+def require(modules: Iterable[str], wanted_by: str, extra: str = "cli") -> None:
+    """Raise `StudyError` where one of `modules` is not installed; `extra` of asyncopt has them."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise StudyError(
+            f"{wanted_by} needs {', '.join(missing)}; "
+            f"install it with: pip install 'asyncopt[{extra}]'"
+        )

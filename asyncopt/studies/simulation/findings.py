@@ -1,0 +1,67 @@
+"""Sentences that say what a simulation found, from the numbers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from asyncopt.report.text import rate_text
+from asyncopt.studies.simulation.results import Row
+
+NEAR = 0.9  # of the best rate that a sync reaches on any number of cores
+
+
+def findings(rows: Sequence[Row]) -> list[str]:
+    """What one workload's rows say: how far to trust them, who is ahead, and who has stopped."""
+    most = max(row.cores for row in rows)
+    return [*_errors(rows), _ahead([r for r in rows if r.cores == most]), *_ends(rows, most)]
+
+
+def error_text(error: float) -> str:
+    """``+4%``, ``-12%``."""
+    return f"{error:+.0%}"
+
+
+def _errors(rows: Sequence[Row]) -> list[str]:
+    """Of the rates that were measured as well, by number of workers."""
+    sentences = []
+    for cores in dict.fromkeys(row.cores for row in rows):
+        off = [
+            (row.error, row.sync) for row in rows if row.cores == cores and row.error is not None
+        ]
+        if not off:
+            continue
+        worst, sync = max(off, key=lambda pair: abs(pair[0]))
+        middle = float(np.median([abs(error) for error, _ in off]))
+        sentences.append(
+            f"Against {cores} measured worker{'s' if cores > 1 else ''} the rate is off by "
+            f"{middle:.0%} at the median, and at most by {error_text(worst)} ({sync})."
+        )
+    return sentences
+
+
+def _ahead(rows: Sequence[Row]) -> str:
+    """The two fastest on the most cores, and what the staleness is."""
+    ranked = sorted(rows, key=lambda row: -row.updates_per_second)
+    first = ranked[0]
+    text = (
+        f"On {first.cores} cores {first.sync} would make {rate_text(first.updates_per_second)} "
+        f"updates/s at a mean staleness of {first.staleness_mean:.0f} (p99 {first.staleness_p99})"
+    )
+    if len(ranked) > 1:
+        ratio = first.updates_per_second / ranked[1].updates_per_second
+        text += f", {ratio:.2f}x {ranked[1].sync}"
+    return f"{text}."
+
+
+def _ends(rows: Sequence[Row], most: int) -> list[str]:
+    """From how many cores on more of them buy nothing."""
+    ends = []
+    for sync in dict.fromkeys(row.sync for row in rows):
+        own = sorted((row for row in rows if row.sync == sync), key=lambda row: row.cores)
+        best = max(row.updates_per_second for row in own)
+        enough = next(row for row in own if row.updates_per_second >= NEAR * best)
+        if enough.cores < most:
+            ends.append(f"{sync} from {enough.cores} ({rate_text(best)}/s)")
+    return [f"More cores buy nothing for {', '.join(ends)}."] if ends else []

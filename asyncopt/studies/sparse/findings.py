@@ -1,0 +1,154 @@
+"""Sentences that say what a comparison on sparse problems found, from the numbers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from asyncopt.studies.dense.findings import preemption
+from asyncopt.studies.dense.plan import UNSHARED
+from asyncopt.studies.pens import workers_text
+from asyncopt.studies.sparse.results import Row
+from asyncopt.studies.sparse.subject import SERIAL, Subject
+
+RIVAL = "round-robin"  # the paper's
+LOCK_FREE = ("hogwild", "atomic")  # under all others a worker may wait for another
+SAME = 0.005  # of the main measure
+
+
+def findings(subject: Subject, rows: Sequence[Row], usable_cores: int) -> list[str]:
+    """Who was fastest and at what error; where lock-free loses; the paper's rival; libraries."""
+    ours = [row for row in rows if row.sync and row.sync != UNSHARED]
+    if not ours:
+        return []
+    counts = sorted({row.workers for row in ours})
+    fitting = [count for count in counts if 1 < count <= usable_cores]
+    fastest = min(ours, key=lambda row: row.seconds.median)
+    pace = f"{fastest.seconds.median:.3g} s{_gained(fastest, ours)}"
+    return [
+        f"{_named(fastest)} was fastest: {pace}, {_reached(subject, fastest)}.",
+        *_race(subject, ours),
+        *(text for count in fitting[-1:] for text in _rival(ours, count)),
+        *(text for count in sorted({*fitting[-1:], counts[-1]}) for text in _waiting(ours, count)),
+        *_alone(ours, fitting),
+        *_libraries(subject, rows, fastest),
+        *_absent(subject),
+        *preemption(counts, usable_cores),
+    ]
+
+
+def _gained(fastest: Row, ours: Sequence[Row]) -> str:
+    serial = _serial(ours)
+    if serial is None or fastest is serial:
+        return ""
+    return f", {serial.seconds.median / fastest.seconds.median:.2f}x one worker ({SERIAL})"
+
+
+def _race(subject: Subject, ours: Sequence[Row]) -> list[str]:
+    """What sharing changed of the main measure, against one worker."""
+    serial = _serial(ours)
+    if serial is None or not (several := [row for row in ours if row.workers > 1]):
+        return []
+    main = subject.measures[-1]
+    alone = serial.scores[main.name]
+
+    def worse(row: Row) -> float:
+        change = row.scores[main.name].median - alone.median
+        return -change if main.rising else change
+
+    worst = max(several, key=worse)
+    reached = worst.scores[main.name]
+    noise = max(SAME * abs(alone.median), alone.q3 - alone.q1, reached.q3 - reached.q1)
+    if worse(worst) <= noise:
+        return [f"Under no sync is the {main.heading} worse than one worker's, beyond the noise."]
+    change = f"{main.text(reached.median)} instead of {main.text(alone.median)} of one worker"
+    return [f"Sharing cost {_named(worst)} most: {main.heading} {change}."]
+
+
+def _rival(ours: Sequence[Row], count: int) -> list[str]:
+    """Hogwild beside what the paper compares it with."""
+    found = {row.sync: row for row in ours if row.workers == count}
+    if RIVAL not in found or SERIAL not in found:
+        return []
+    ratio = _times(found[RIVAL], found[SERIAL])
+    return [f"The paper's rival: {RIVAL} took {ratio} the time of {SERIAL}, {_with(count)}."]
+
+
+def _waiting(ours: Sequence[Row], count: int) -> list[str]:
+    """Where lock-free loses to a sync whose workers may wait for each other, and where it wins."""
+    rows = [row for row in ours if row.workers == count]
+    free = [row for row in rows if row.sync in LOCK_FREE]
+    waiting = [row for row in rows if row.sync not in LOCK_FREE]
+    if count == 1 or not free or not waiting:
+        return []
+    best = min(waiting, key=lambda row: row.seconds.median)
+    lost = [row for row in free if row.seconds.is_above(best.seconds)]
+    won = [row for row in free if best.seconds.is_above(row.seconds)]
+    where = _with(count)
+    rival = f"{best.sync}, the fastest sync that may wait"
+    sentences = []
+    if lost:
+        names = " and ".join(f"{row.sync} ({_times(row, best)} the time)" for row in lost)
+        sentences.append(f"Lock-free lost {where}: {names} fell behind {rival}.")
+    if won:
+        names = " and ".join(f"{row.sync} ({_times(row, best)} the time)" for row in won)
+        sentences.append(f"Lock-free won {where}: {names} beat {rival}.")
+    if ties := [str(row.sync) for row in free if row not in lost and row not in won]:
+        sentences.append(f"A tie {where}: {' and '.join(ties)} and {rival}.")
+    return sentences
+
+
+def _alone(ours: Sequence[Row], fitting: Sequence[int]) -> list[str]:
+    """Syncs that a second core does not help."""
+    if not fitting:
+        return []
+    beaten = []
+    for row in ours:
+        alone = next((each for each in ours if (each.sync, each.workers) == (row.sync, 1)), None)
+        if alone and row.workers == fitting[-1] and row.seconds.is_above(alone.seconds):
+            beaten.append(f"{row.sync} ({_times(row, alone)} the time)")
+    where = f"{workers_text(fitting[-1])} are slower than one worker of the same sync"
+    return [f"{where} under {', '.join(beaten)}."] if beaten else []
+
+
+def _libraries(subject: Subject, rows: Sequence[Row], fastest: Row) -> list[str]:
+    theirs = [row for row in rows if row.sync is None]
+    best = [
+        min((row for row in theirs if row.contender == label), key=lambda row: row.seconds.median)
+        for label in dict.fromkeys(row.contender for row in theirs)
+    ]
+    if not best:
+        return []
+    listed = "; ".join(
+        f"{_named(row)} {_times(row, fastest)}, {_reached(subject, row)}" for row in best
+    )
+    ahead = [row.contender for row in best if fastest.seconds.is_above(row.seconds)]
+    return [
+        f"Time of other libraries against {_named(fastest)}: {listed}.",
+        *([f"Faster than asyncopt: {' and '.join(ahead)}."] if ahead else []),
+    ]
+
+
+def _absent(subject: Subject) -> list[str]:
+    labels = [library.label for library in subject.libraries if not library.installed]
+    return [f"Not installed: {', '.join(labels)}; pip install 'asyncopt[peers]'."] if labels else []
+
+
+def _serial(ours: Sequence[Row]) -> Row | None:
+    return next((row for row in ours if (row.sync, row.workers) == (SERIAL, 1)), None)
+
+
+def _reached(subject: Subject, row: Row) -> str:
+    main = subject.measures[-1]
+    return f"{main.heading} {main.text(row.scores[main.name].median)}"
+
+
+def _times(row: Row, other: Row) -> str:
+    return f"{row.seconds.median / other.seconds.median:.2f}x"
+
+
+def _named(row: Row) -> str:
+    return f"{row.contender} {_with(row.workers)}"
+
+
+def _with(count: int) -> str:
+    return f"with {workers_text(count)}"
