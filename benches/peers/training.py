@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from asyncopt.run.batches import Batches as NumberedBatches
 from asyncopt.run.sources import check_supply
-from asyncopt.studies.dense import mnist
+from asyncopt.studies.training.networks import lenet, load_mnist
 from benches.peers.turns import Turns
 
 BATCH = 64
@@ -47,12 +47,12 @@ class Score:
 def model() -> nn.Module:
     """The network, initialized alike in every contender."""
     torch.manual_seed(SEED)
-    return mnist.lenet()
+    return lenet()
 
 
 def data() -> tuple[Tensor, Tensor]:
     """Training images, float32 (4000, 1, 28, 28), and labels, int64 (4000,)."""
-    return mnist.load(SEED).train
+    return load_mnist(SEED).train
 
 
 def shard(rank: int, workers: int, device: torch.device | str = "cpu") -> Callable[[int], Batches]:
@@ -124,7 +124,7 @@ def score(network: nn.Module) -> Score:
     # DDP's own forward may wait for the other process.
     if isinstance(network, nn.parallel.DistributedDataParallel):
         network = network.module
-    split = mnist.load(SEED)
+    split = load_mnist(SEED)
     device = next(network.parameters()).device
     images, labels, test_images, test_labels = (t.to(device) for t in (*split.train, *split.test))
     with torch.inference_mode():

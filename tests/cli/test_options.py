@@ -7,31 +7,32 @@ import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 import asyncopt
 from asyncopt.cli import main as entry
 from asyncopt.cli.commands import cli
 from asyncopt.studies import machine
-from asyncopt.studies.dense import study as measure
-from asyncopt.studies.dense.plan import Plan, default_workers, parse_workers, pick
-from asyncopt.studies.results import Row
+from asyncopt.studies.dense.plan import Comparison, SyncRow
+from asyncopt.studies.dense.study import Compare
+from asyncopt.studies.errors import OptionError
+from asyncopt.studies.options import default_workers, pick, worker_counts
+from asyncopt.studies.progress import Display
 from tests.studies import made_up
 
 runner = CliRunner()
 
 
 @pytest.fixture
-def instant(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+def instant(monkeypatch: pytest.MonkeyPatch) -> list[Comparison]:
     """Comparisons answer at once with made-up numbers; the plans they were given."""
     plans = []
 
-    def compare(plan: Plan, console: Console) -> list[Row]:
-        plans.append(plan)
-        return made_up.rows(plan)
+    def measure(self: Compare, display: Display) -> list[SyncRow]:
+        plans.append(self.plan)
+        return made_up.rows(self.plan)
 
-    monkeypatch.setattr(measure, "compare", compare)
+    monkeypatch.setattr(Compare, "measure", measure)
     monkeypatch.setattr(machine, "look", made_up.machine)
     return plans
 
@@ -65,7 +66,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     ],
 )
 def test_usage_errors_exit_with_2_and_say_what_is_known(
-    instant: list[Plan], arguments: list[str], complaint: str
+    instant: list[Comparison], arguments: list[str], complaint: str
 ) -> None:
     result = runner.invoke(cli, arguments)
     assert result.exit_code == 2
@@ -74,7 +75,7 @@ def test_usage_errors_exit_with_2_and_say_what_is_known(
     assert instant == []
 
 
-def test_defaults(instant: list[Plan], tmp_path: Path) -> None:
+def test_defaults(instant: list[Comparison], tmp_path: Path) -> None:
     result = runner.invoke(cli, ["compare", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     (plan,) = instant
@@ -86,7 +87,7 @@ def test_defaults(instant: list[Plan], tmp_path: Path) -> None:
     assert plan.variants[-1].sync is None
 
 
-def test_options_reach_the_plan(instant: list[Plan], tmp_path: Path) -> None:
+def test_options_reach_the_plan(instant: list[Comparison], tmp_path: Path) -> None:
     arguments = "compare --problem digits --sync mutex --sync ATOMIC --workers 4,1,4 --repeats 2"
     more = f" --epochs 7 --rule sgd --lr 0.5 --seed 3 --mode thread --no-audit --out {tmp_path}"
     result = runner.invoke(cli, (arguments + more).split())
@@ -107,7 +108,7 @@ def test_options_reach_the_plan(instant: list[Plan], tmp_path: Path) -> None:
 
 
 def test_conditions_reach_the_plan_and_leave_contention_out(
-    instant: list[Plan], tmp_path: Path
+    instant: list[Comparison], tmp_path: Path
 ) -> None:
     arguments = "compare --workers 1,2 --kill-rate 0.5 --delay 0,0.01 --max-staleness 3"
     result = runner.invoke(cli, [*arguments.split(), "--out", str(tmp_path)])
@@ -121,7 +122,9 @@ def test_conditions_reach_the_plan_and_leave_contention_out(
     assert (options["kill_rate"], options["delay"]) == (0.5, "0,0.01")
 
 
-def test_tables_name_every_sync_for_every_worker_count(instant: list[Plan], tmp_path: Path) -> None:
+def test_tables_name_every_sync_for_every_worker_count(
+    instant: list[Comparison], tmp_path: Path
+) -> None:
     result = runner.invoke(cli, ["compare", "--workers", "1,2", "--out", str(tmp_path)])
     first = result.stdout.split("MLP on digits")[0]
     for variant in instant[0].variants:
@@ -130,7 +133,7 @@ def test_tables_name_every_sync_for_every_worker_count(instant: list[Plan], tmp_
     assert str(tmp_path / "report.html") in result.stderr.replace("\n", "")
 
 
-def test_json_is_alone_on_stdout(instant: list[Plan], tmp_path: Path) -> None:
+def test_json_is_alone_on_stdout(instant: list[Comparison], tmp_path: Path) -> None:
     result = runner.invoke(cli, ["compare", "--json", "--out", str(tmp_path)])
     assert json.loads(result.stdout) == json.loads((tmp_path / "results.json").read_text())
 
@@ -148,10 +151,10 @@ def test_json_is_alone_on_stdout(instant: list[Plan], tmp_path: Path) -> None:
 def test_failures_are_one_line_and_an_exit_code(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failure: BaseException, code: int, text: str
 ) -> None:
-    def compare(plan: Plan, console: Console) -> list[Row]:
+    def measure(self: Compare, display: Display) -> list[SyncRow]:
         raise failure
 
-    monkeypatch.setattr(measure, "compare", compare)
+    monkeypatch.setattr(Compare, "measure", measure)
     result = runner.invoke(cli, ["compare", "--out", str(tmp_path)])
     assert result.exit_code == code
     last = result.stderr.splitlines()[-1]
@@ -162,16 +165,16 @@ def test_failures_are_one_line_and_an_exit_code(
 
 
 def test_debug_lets_the_exception_through(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def compare(plan: Plan, console: Console) -> list[Row]:
+    def measure(self: Compare, display: Display) -> list[SyncRow]:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(measure, "compare", compare)
+    monkeypatch.setattr(Compare, "measure", measure)
     result = runner.invoke(cli, ["compare", "--debug", "--out", str(tmp_path)])
     assert isinstance(result.exception, RuntimeError)
 
 
 def test_a_folder_that_cannot_be_written_fails_before_the_run(
-    instant: list[Plan], tmp_path: Path
+    instant: list[Comparison], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
     result = runner.invoke(cli, ["compare", "--out", str(tmp_path / "file" / "inside")])
@@ -181,7 +184,7 @@ def test_a_folder_that_cannot_be_written_fails_before_the_run(
 
 
 def test_a_missing_module_of_a_problem_gives_the_install_line(
-    instant: list[Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    instant: list[Comparison], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("asyncopt.studies.errors.importlib.util.find_spec", lambda name: None)
     result = runner.invoke(cli, ["compare", "--problem", "mnist", "--out", str(tmp_path)])
@@ -224,8 +227,13 @@ def test_default_workers_reach_one_step_beyond_the_cores(
     assert default_workers(cores) == counts
 
 
-def test_parse_workers_sorts_and_drops_repeats() -> None:
-    assert parse_workers(" 4, 1,2 ,1") == (1, 2, 4)
+def test_worker_counts_are_sorted_without_repeats() -> None:
+    assert (
+        worker_counts("workers", " 4, 1,2 ,1") == worker_counts("workers", [4, 1, 2]) == (1, 2, 4)
+    )
+    for wrong in ("", [], [0], "1,x", [1000]):
+        with pytest.raises(OptionError, match="workers: expected whole numbers from 1 to 256"):
+            worker_counts("workers", wrong)
 
 
 def test_pick_keeps_the_order_of_what_is_known() -> None:

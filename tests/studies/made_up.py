@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import asyncopt
-from asyncopt.studies.dense.plan import Plan, Variant
+from asyncopt.studies.dense.plan import Comparison, SyncRow, with_speedups
 from asyncopt.studies.machine import Machine
-from asyncopt.studies.results import Curve, Row, Spread, Staleness, with_speedups
+from asyncopt.studies.rows import Curve, Spread, Staleness
+from asyncopt.studies.training.jobs import Variant
 
 CASES = (("dense 64 B", 64), ("dense 48 MiB", 48 * 2**20), ("rows, skewed", 4 * 2**20))
 
 
-def plan(**changes: Any) -> Plan:
+def plan(**changes: Any) -> Comparison:
     options: dict[str, Any] = {
         "problems": ("mnist", "digits", "contention"),
         "syncs": asyncopt.syncs(),
@@ -26,10 +27,10 @@ def plan(**changes: Any) -> Plan:
         "audit": True,
         "quick": False,
     }
-    return Plan(**(options | changes))
+    return Comparison(**(options | changes))
 
 
-def training_row(problem: str, variant: Variant, workers: int, **changes: Any) -> Row:
+def training_row(problem: str, variant: Variant, workers: int, **changes: Any) -> SyncRow:
     seconds = Spread(tuple(base / workers for base in (1.0, 1.1, 1.3)))
     curve = Curve((0.1, 0.2, 0.3), (2.3, 1.0, 0.4))
     shared = variant.sync is not None
@@ -58,10 +59,10 @@ def training_row(problem: str, variant: Variant, workers: int, **changes: Any) -
     }
     if not shared:
         fields["staleness"] = None
-    return Row(**(fields | changes))
+    return SyncRow(**(fields | changes))
 
 
-def rows(made: Plan) -> list[Row]:
+def rows(made: Comparison) -> list[SyncRow]:
     """One row for everything that `made` would measure."""
     found = []
     for problem in made.problems:

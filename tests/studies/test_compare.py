@@ -16,9 +16,9 @@ import pytest
 
 import asyncopt
 from asyncopt.studies.dense import contention
-from asyncopt.studies.dense.plan import Variant
 from asyncopt.studies.errors import StudyError
-from asyncopt.studies.training.meter import Meter, Ticker
+from asyncopt.studies.progress import Meter, Ticker
+from asyncopt.studies.training.jobs import Variant
 from tests.studies import made_up
 from tests.studies.test_results import check_schema
 

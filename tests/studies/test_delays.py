@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from asyncopt.studies.delays import parse_delay
-from asyncopt.studies.training.conditions import Conditions
+from asyncopt.studies.options import parse_delay
+from asyncopt.studies.training.measure import Conditions
 
 
 def seconds(text: str, workers: int = 2, turns: int = 2, seed: int = 0) -> list[list[float]]:

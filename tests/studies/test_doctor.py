@@ -14,8 +14,8 @@ from asyncopt.cli.commands import cli
 from asyncopt.gpu import unavailable
 from asyncopt.report.text import size_text
 from asyncopt.studies import machine
-from asyncopt.studies.diagnosis import rates, show, troubles
-from asyncopt.studies.diagnosis.diagnosis import Diagnosis
+from asyncopt.studies.diagnosis import checks, rates
+from asyncopt.studies.diagnosis.study import fact_lines
 from tests.studies import made_up
 
 runner = CliRunner()
@@ -30,7 +30,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def warned(workers: int | None = None, isas: tuple[str, ...] = ("a", "b"), **changes: Any) -> str:
     """What a machine that is perfect but for `changes` is warned of."""
-    found = troubles.warnings(made_up.machine(**changes), workers, isas[-1], isas)
+    found = checks.warnings(made_up.machine(**changes), workers, isas[-1], isas)
     return " ".join(warning.about for warning in found)
 
 
@@ -62,14 +62,14 @@ def test_each_trouble_is_warned_of(changes: dict[str, Any], about: str) -> None:
 
 
 def test_an_overridden_instruction_set_is_warned_of() -> None:
-    found = list(troubles.warnings(made_up.machine(), None, "baseline", ("baseline", "avx2")))
+    found = list(checks.warnings(made_up.machine(), None, "baseline", ("baseline", "avx2")))
     assert any("unset ASYNCOPT_ISA" in warning.remedy for warning in found)
 
 
 def test_a_build_without_kernels_for_the_gpu_that_is_there_is_warned_of() -> None:
     why = "this build has none; build it anew"
     for cuda, no_cuda, expected in ((None, why, 0), ("1 x GPU", None, 0), ("1 x GPU", why, 1)):
-        found = list(troubles.warnings(made_up.machine(cuda=cuda), None, "b", ("a", "b"), no_cuda))
+        found = list(checks.warnings(made_up.machine(cuda=cuda), None, "b", ("a", "b"), no_cuda))
         assert [warning.about for warning in found] == ["CUDA kernels"] * expected
         assert all(warning.remedy == "build it anew" for warning in found)
 
@@ -77,10 +77,9 @@ def test_a_build_without_kernels_for_the_gpu_that_is_there_is_warned_of() -> Non
 def test_what_the_kernel_hides_is_not_an_error() -> None:
     hidden = ("governor", "hyperthreads", "l1d", "l2", "l3", "memory", "shm_huge_pages", "cuda")
     blind = made_up.machine(**dict.fromkeys(hidden), memory_available=None)
-    assert list(troubles.warnings(blind, None, "a", ("a",))) is not None
-    nothing = rates.Rates(1, 1.0, 1.0, {}, None, {}, None)
-    diagnosis = Diagnosis(blind, "1", "a", ("a",), "none", (), (), (), (), nothing, None)
-    assert len(list(show.fact_lines(diagnosis))) > 15
+    assert list(checks.warnings(blind, None, "a", ("a",))) is not None
+    build = checks.Build("1", "a", ("a",), "none", (), ())
+    assert len(list(fact_lines(blind, build))) > 15
 
 
 def test_this_build_works_and_doctor_says_so() -> None:

@@ -1,4 +1,4 @@
-"""What ``asyncopt doctor`` predicts of a training, from rates that are made up."""
+"""Predictions of ``asyncopt doctor`` from rates that are made up."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from typer.testing import CliRunner
 
 from asyncopt.cli.commands import cli
-from asyncopt.studies.diagnosis import rates, task
+from asyncopt.studies.diagnosis import plan, rates
 from asyncopt.studies.diagnosis.findings import best_of, findings
 from asyncopt.studies.diagnosis.forecast import Forecast
-from asyncopt.studies.diagnosis.modes import APART, LATE, OVERLAPPED, forecasts
+from asyncopt.studies.diagnosis.modes import LATE, OVERLAPPED, UNHIDDEN, forecasts
+from asyncopt.studies.diagnosis.plan import Training
 from asyncopt.studies.diagnosis.rates import Link, Push, Rates
-from asyncopt.studies.diagnosis.task import Task
 
 M = 1_000_000
 MS = 1e-3
@@ -31,20 +31,20 @@ RATES = Rates(
     links={"cuda:0": GPU, "cuda:1": GPU},
     peer=100e9,
 )
-TASK = Task(parameters=25 * M, compute=30 * MS, workers=2, rule="Adam")
+TRAINING = Training(parameters=25 * M, compute=30 * MS, workers=2, rule="Adam")
 
 IN_PLACE, LOCKED = "in place, lock-free", "in place, one lock"
 SYNCHRONOUS = "synchronous data parallel"
 
 
-def of(asked: Task, known: Rates = RATES) -> dict[str, Forecast]:
+def of(asked: Training, known: Rates = RATES) -> dict[str, Forecast]:
     found = {each.mode.partition(", every=")[0]: each for each in forecasts(asked, known)}
     assert all(each.latency > 0 and each.rate > 0 for each in found.values())
     return found
 
 
-def on(*devices: str, **changes: object) -> Task:
-    return replace(TASK, devices=devices, workers=len(devices), **changes)  # type: ignore[arg-type]
+def on(*devices: str, **changes: object) -> Training:
+    return replace(TRAINING, devices=devices, workers=len(devices), **changes)  # type: ignore[arg-type]
 
 
 # --- What is predicted -----------------------------------------------------------------------
@@ -52,7 +52,7 @@ def on(*devices: str, **changes: object) -> Task:
 
 def test_in_place_by_hand() -> None:
     """4 workers of one thread each: 30 ms of computing, 40 ms of push, of which all use memory."""
-    found = of(replace(TASK, workers=4))
+    found = of(replace(TRAINING, workers=4))
     free, locked = found[IN_PLACE], found[LOCKED]
     assert free.phases == {"compute": 30 * MS, "push": 40 * MS}
     assert free.places["memory"] == 20 * MS
@@ -66,7 +66,7 @@ def test_in_place_by_hand() -> None:
 
 
 def test_no_more_workers_than_cores() -> None:
-    small = replace(TASK, parameters=1000)
+    small = replace(TRAINING, parameters=1000)
     assert of(replace(small, workers=4))[IN_PLACE].speedup == pytest.approx(4, rel=1e-3)
     crowded = of(replace(small, workers=16))[IN_PLACE]
     assert crowded.waits_for == "cores"
@@ -75,9 +75,11 @@ def test_no_more_workers_than_cores() -> None:
 
 def test_all_reduce_is_bytes_over_bandwidth() -> None:
     """2 (N - 1) / N of 100 MB at 2 GB/s between processes, at 100 GB/s between GPUs."""
-    assert of(replace(TASK, workers=1))[SYNCHRONOUS].phases["all-reduce"] == 0
-    assert of(replace(TASK, workers=4))[SYNCHRONOUS].phases["all-reduce"] == pytest.approx(75 * MS)
-    found = of(TASK)[SYNCHRONOUS]
+    assert of(replace(TRAINING, workers=1))[SYNCHRONOUS].phases["all-reduce"] == 0
+    assert of(replace(TRAINING, workers=4))[SYNCHRONOUS].phases["all-reduce"] == pytest.approx(
+        75 * MS
+    )
+    found = of(TRAINING)[SYNCHRONOUS]
     assert found.phases["all-reduce"] == pytest.approx(50 * MS)
     # Both step their copies at once, by 2 threads each: as long as the memory takes for two.
     assert found.phases["step"] == pytest.approx(40 * MS)
@@ -92,13 +94,13 @@ def test_all_reduce_is_bytes_over_bandwidth() -> None:
 
 def test_no_data_parallel_on_one_device_or_without_gloo() -> None:
     assert SYNCHRONOUS not in of(on("cuda:0", "cuda:0"))
-    assert SYNCHRONOUS not in of(TASK, replace(RATES, reduce=None))
+    assert SYNCHRONOUS not in of(TRAINING, replace(RATES, reduce=None))
 
 
 def test_a_host_store_by_hand() -> None:
     """100 MB out at 20 GB/s, a push by 2 threads, and back at 25 GB/s."""
     found = of(on("cuda:0", "cuda:1"))
-    apart = found[APART]
+    apart = found[UNHIDDEN]
     assert apart.phases == pytest.approx(
         {"compute": 30 * MS, "gradients out": 5 * MS, "push": 20 * MS, "parameters in": 4 * MS}
     )
@@ -125,8 +127,8 @@ def test_workers_on_one_device_share_it() -> None:
 def test_overlap_on_the_host_needs_cores() -> None:
     """Where workers compute on all cores already, nothing is hidden; and that is no mode to use."""
     full = of(on(*["cpu"] * 4))
-    assert best_of([full[APART], full[OVERLAPPED]]) is full[OVERLAPPED]
-    assert full[OVERLAPPED].seconds == pytest.approx(full[APART].seconds, rel=0.05)
+    assert best_of([full[UNHIDDEN], full[OVERLAPPED]]) is full[OVERLAPPED]
+    assert full[OVERLAPPED].seconds == pytest.approx(full[UNHIDDEN].seconds, rel=0.05)
 
 
 def test_local_steps_exchange_as_seldom_as_they_must() -> None:
@@ -142,7 +144,7 @@ def test_a_larger_model_is_never_faster(devices: tuple[str, ...]) -> None:
     sizes = [1000, 10**5, M, 3 * M, 25 * M, 30 * M, 10**9]
     before: dict[str, Forecast] = {}
     for size in sizes:
-        found = of(replace(TASK, parameters=size, devices=devices))
+        found = of(replace(TRAINING, parameters=size, devices=devices))
         for mode, each in before.items():
             if mode != "local steps":  # which exchange less often
                 assert found[mode].seconds >= each.seconds * (1 - 1e-9), (mode, size)
@@ -153,9 +155,9 @@ def test_a_larger_model_is_never_faster(devices: tuple[str, ...]) -> None:
 def test_more_workers_are_never_slower(devices: str) -> None:
     """Asynchronous ones of one thread: that is an upper bound."""
     known = replace(RATES, threads=1)
-    for mode in (IN_PLACE, LOCKED) if not devices else (APART, OVERLAPPED):
+    for mode in (IN_PLACE, LOCKED) if not devices else (UNHIDDEN, OVERLAPPED):
         rates_ = [
-            of(replace(TASK, workers=n, devices=(devices,) * n if devices else ()), known)[
+            of(replace(TRAINING, workers=n, devices=(devices,) * n if devices else ()), known)[
                 mode
             ].rate
             for n in (1, 2, 4, 8)
@@ -183,15 +185,15 @@ def test_the_least_stale_of_the_fast_ones_pays() -> None:
 
 
 def test_sentences_say_why() -> None:
-    asked = replace(TASK, workers=4)
+    asked = replace(TRAINING, workers=4)
     text = " ".join(findings(asked, forecasts(asked, RATES)))
     assert "a batch takes 70 ms: compute 30 ms, push 40 ms" in text
     assert "keeps the memory busy for 20 ms: beyond 3.5 workers they wait for it" in text
     assert "The push takes 40 ms against 30 ms of computing; with batches 5x as large" in text
     asked = on("cuda:0", "cuda:1")
     text = " ".join(findings(asked, forecasts(asked, RATES)))
-    assert "Of 29 ms for transfers and push, 29 ms can be hidden behind a worker's" in text
-    assert "computing, but 2 workers wait for the memory." in text  # 20 ms of push, 5 of transfer
+    assert "A worker's computing can hide 29 ms of 29 ms for transfers and push" in text
+    assert "push, but 2 workers wait for the memory." in text  # 20 ms of push, 5 of transfer
     asked = on("cuda:0", "cuda:0")
     assert "No mode pays with 2 workers" in findings(asked, forecasts(asked, RATES))[0]
 
@@ -222,7 +224,7 @@ def test_advice_as_json_and_as_text() -> None:
         "rule": "Adagrad",
         "devices": ["cpu", "cpu"],
     }
-    assert [mode["mode"] for mode in advice["modes"]][:3] == [APART, OVERLAPPED, LATE]
+    assert [mode["mode"] for mode in advice["modes"]][:3] == [UNHIDDEN, OVERLAPPED, LATE]
     assert advice["findings"]
     result = runner.invoke(cli, [*asked, "--workers", "3"])
     assert result.exit_code == 0, result.output
@@ -262,8 +264,8 @@ def test_links_are_measured() -> None:
         (["--parameters", "1M", "--step-ms", "nan"], "expected milliseconds > 0, got nan"),
         (["--parameters", "1M"], "expected --step-ms as well"),
         (["--step-ms", "1"], "expected --parameters as well"),
-        (["--devices", "cuda:99"], "which are here, got 'cuda:99'"),
-        (["--devices", "cpu,,cpu"], "got ''"),
+        (["--devices", "cuda:99"], "no 'cuda:99' on this machine; available: cpu"),
+        (["--devices", "cpu,,cpu"], "no '' on this machine"),
         (["--devices", "cpu,cpu", "--workers", "3"], "a device for each of 3 workers, got 2"),
         (["--rule", "Newton"], "unknown rule 'Newton'"),
     ],
@@ -276,4 +278,4 @@ def test_bad_options(options: list[str], message: str) -> None:
 
 def test_numbers_of_parameters() -> None:
     given = {"25M": 25 * M, "1.5e6": 1_500_000, "7b": 7 * 10**9, " 512 ": 512, "3k": 3000}
-    assert {text: task.parse_parameters(text) for text in given} == given
+    assert {text: plan.parse_parameters(text) for text in given} == given

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from typing import Any
 
 import matplotlib
 import pytest
 
-from asyncopt.studies import head, outputs
-from asyncopt.studies.dense import page as report
-from asyncopt.studies.dense.plan import Plan
-from asyncopt.studies.dense.problems import PROBLEMS
+from asyncopt.studies.dense.plan import Comparison, SyncRow
+from asyncopt.studies.dense.study import PROBLEMS, Compare
+from asyncopt.studies.driver import facts
+from asyncopt.studies.result import BUSY, Result
 from tests.pages import check_page
 from tests.studies import made_up
 
-ABOUT = outputs.facts(datetime(2020, 1, 1, tzinfo=UTC)) | {"command": "asyncopt compare <script>"}
+
+def render(plan: Comparison, **changes: Any) -> str:
+    """The page of a comparison that never ran, on a machine with `changes`."""
+    return result(plan, **changes).html()
 
 
-def render(plan: Plan) -> str:
-    return report.render(plan, made_up.machine(), made_up.rows(plan), ABOUT)
+def result(plan: Comparison, **changes: Any) -> Result[SyncRow]:
+    study, machine = Compare(plan), made_up.machine(**changes)
+    about = facts(study, datetime(2020, 1, 1, tzinfo=UTC)) | {
+        "command": "asyncopt compare <script>"
+    }
+    return Result(study, machine, about, tuple(study.sections(made_up.rows(plan), machine)), 1.5)
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +48,16 @@ def test_page_names_command_machine_versions_and_every_problem(page: str) -> Non
         assert problem.title in page
 
 
+def test_what_the_user_wrote_is_escaped() -> None:
+    page = render(made_up.plan(problems=("digits",), delay="<b>0</b>", mode="<script>"))
+    assert "--delay &lt;b&gt;0&lt;/b&gt; (seconds)" in page
+    assert "<b>" not in page
+    assert "<script" not in page
+
+
 def test_page_says_that_the_machine_was_busy(page: str) -> None:
-    assert head.BUSY not in page
-    plan = made_up.plan(problems=("digits",))
-    busy = report.render(plan, made_up.machine(load=9.0), made_up.rows(plan), ABOUT)
-    assert head.BUSY in busy
+    assert BUSY not in page
+    assert BUSY in render(made_up.plan(problems=("digits",)), load=9.0)
 
 
 def test_page_says_what_workers_were_put_through(page: str) -> None:
@@ -83,7 +96,7 @@ def test_tables_have_every_variant_and_worker_count(page: str) -> None:
     ],
     ids=["one worker", "no base", "one sync", "no audit", "many counts"],
 )
-def test_report_of_a_small_or_odd_plan(plan: Plan) -> None:
+def test_report_of_a_small_or_odd_plan(plan: Comparison) -> None:
     assert render(plan).endswith("</html>\n")
 
 

@@ -1,4 +1,4 @@
-"""Numbers: spreads, curves, speed-ups, staleness, JSON, the sheets and the sentences."""
+"""Numbers: spreads, curves, speed-ups, staleness, JSON, the tables and the sentences."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ import pytest
 import asyncopt
 from asyncopt.report.text import rate_text, share_text
 from asyncopt.store.ledger import Histogram, WorkerLedger
-from asyncopt.studies import outputs
 from asyncopt.studies.dense.findings import findings
-from asyncopt.studies.dense.plan import Variant
-from asyncopt.studies.dense.table import full_sheet, per_push_text, short_sheet
-from asyncopt.studies.results import SCHEMA, Spread, curve_of, plain, staleness_of, with_speedups
+from asyncopt.studies.dense.plan import with_speedups
+from asyncopt.studies.dense.study import Compare
+from asyncopt.studies.dense.tables import full_table, per_push_text, short_table
+from asyncopt.studies.driver import facts
+from asyncopt.studies.result import Result
+from asyncopt.studies.rows import Spread, curve_of, plain, staleness_of
+from asyncopt.studies.training.jobs import Variant
 from tests.studies import made_up
 
 HOGWILD = Variant("hogwild", "hogwild", False)
 MUTEX = Variant("mutex", "mutex", False)
+RIVAL = "mutex, the fastest blocking sync"
 
 
 def test_spread_has_quartiles() -> None:
@@ -92,18 +96,10 @@ def test_document_is_valid_json_with_all_fields() -> None:
     plan = made_up.plan()
     rows = made_up.rows(plan)
     rows[0] = dataclasses.replace(rows[0], test_loss=Spread((math.nan,)))
-    about = outputs.facts(datetime(2020, 1, 1, tzinfo=UTC))
-    found = {name: ["A sentence."] for name in plan.problems}
-    document = outputs.document(
-        SCHEMA,
-        plan.as_json(),
-        made_up.machine(),
-        found,
-        (row.as_json() for row in rows),
-        about,
-        1.5,
-    )
-    again = json.loads(json.dumps(document, allow_nan=False))
+    study, machine = Compare(plan), made_up.machine()
+    about = facts(study, datetime(2020, 1, 1, tzinfo=UTC))
+    result = Result(study, machine, about, tuple(study.sections(rows, machine)), 1.5)
+    again = json.loads(result.json())
     check_schema(again)
     assert again["rows"][0]["test_loss"]["median"] is None
 
@@ -142,21 +138,21 @@ def check_schema(document: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("problem", ["mnist", "contention"])
-def test_full_sheet_has_a_line_for_every_row(problem: str) -> None:
+def test_full_table_has_a_line_for_every_row(problem: str) -> None:
     plan = made_up.plan(problems=(problem,))
     rows = made_up.rows(plan)
-    sheet = full_sheet(rows)
-    assert len(sheet.lines) == len(rows)
-    assert all(len(line.cells) == len(sheet.headings) for line in sheet.lines)
-    assert sheet.lines[-1].last
+    table = full_table(rows)
+    assert len(table.rows) == len(rows)
+    assert all(len(row.cells) == len(table.headings) for row in table.rows)
+    assert table.rows[-1].last
 
 
 def test_short_contention_sheet_has_a_line_for_every_case_and_variant() -> None:
     plan = made_up.plan(problems=("contention",))
-    sheet = short_sheet(made_up.rows(plan))
-    names = [(line.cells[0], line.cells[1]) for line in sheet.lines]
+    table = short_table(made_up.rows(plan))
+    names = [(row.cells[0], row.cells[1]) for row in table.rows]
     assert names == [(case, v.label) for case, _ in made_up.CASES for v in plan.variants]
-    assert all(len(line.cells) == len(sheet.headings) for line in sheet.lines)
+    assert all(len(row.cells) == len(table.headings) for row in table.rows)
 
 
 @pytest.mark.parametrize(
@@ -188,16 +184,22 @@ def test_findings_say_where_lock_free_loses() -> None:
     fast = made_up.training_row("mnist", MUTEX, 2, seconds=Spread((1.0, 1.1, 1.2)))
     text = " ".join(findings([slow, fast], usable_cores=2))
     assert "mutex was fastest" in text
-    assert "Lock-free lost here: hogwild (91% slower) fell behind mutex" in text
-    assert "Lock-free won here: hogwild beat mutex" in " ".join(
-        findings([dataclasses.replace(slow, seconds=Spread((0.5, 0.5, 0.5))), fast], 2)
+    assert (
+        "Lock-free syncs that were slower than mutex, the fastest blocking sync: hogwild (91%)."
+        in text
+    )
+    assert (
+        "Lock-free syncs that were faster than mutex, the fastest blocking sync: hogwild."
+        in " ".join(findings([dataclasses.replace(slow, seconds=Spread((0.5, 0.5, 0.5))), fast], 2))
     )
 
 
 def test_findings_call_a_difference_within_the_spread_a_tie() -> None:
     one = made_up.training_row("mnist", HOGWILD, 2, seconds=Spread((1.0, 1.2, 1.4)))
     two = made_up.training_row("mnist", MUTEX, 2, seconds=Spread((1.1, 1.3, 1.5)))
-    assert "A tie" in " ".join(findings([one, two], usable_cores=2))
+    assert "within the spread of mutex, the fastest blocking sync: hogwild." in " ".join(
+        findings([one, two], usable_cores=2)
+    )
 
 
 def test_findings_speak_of_worker_counts_that_have_cores() -> None:
@@ -222,18 +224,18 @@ def test_findings_name_the_ceiling_of_workers_that_share_nothing() -> None:
     fast = made_up.training_row("mnist", alone, 2, seconds=Spread((1.0, 1.0, 1.0)))
     equal = made_up.training_row("mnist", alone, 2, seconds=Spread((1.9, 2.0, 2.1)))
     assert "mutex reached 50% of that ceiling" in " ".join(findings([shared, fast], 2))
-    assert "sharing cost mutex nothing" in " ".join(findings([shared, equal], 2))
+    assert "sharing had no measurable cost for mutex" in " ".join(findings([shared, equal], 2))
 
 
 def test_kills_are_in_the_table_and_in_a_sentence() -> None:
     calm = made_up.training_row("mnist", HOGWILD, 2)
-    assert "killed" not in [heading for heading, _ in full_sheet([calm]).headings]
+    assert "killed" not in [heading for heading, _ in full_table([calm]).headings]
     killed = made_up.training_row("mnist", MUTEX, 2, killed=3, repairs=2, trained_again=1)
-    sheet = full_sheet([killed])
-    assert [heading for heading, _ in sheet.headings][-3:] == ["killed", "twice", "repairs"]
-    assert sheet.lines[0].cells[-3:] == ["3", "1", "2"]
+    table = full_table([killed])
+    assert [heading for heading, _ in table.headings][-3:] == ["killed", "twice", "repairs"]
+    assert table.rows[0].cells[-3:] == ["3", "1", "2"]
     text = " ".join(findings([killed], usable_cores=2))
-    assert "3 workers were killed at work and replaced, and every run was finished: 2 locks" in text
+    assert "3 workers were killed at work and replaced, and every run finished: 2 locks" in text
     assert "1 mini-batch was pushed twice" in text
     assert "lowest accuracy of all is 91.0% (mutex, 2 workers)" in text
     assert "fastest" not in text

@@ -12,13 +12,12 @@ from typer.testing import CliRunner
 import asyncopt
 from asyncopt.cli.commands import cli
 from asyncopt.studies import machine
-from asyncopt.studies.results import Spread, Staleness
-from asyncopt.studies.simulation import study
+from asyncopt.studies.rows import Spread, Staleness
 from asyncopt.studies.simulation.costs import costs_text
 from asyncopt.studies.simulation.findings import findings
-from asyncopt.studies.simulation.plan import CASES, workload_of
-from asyncopt.studies.simulation.results import Row
-from asyncopt.studies.simulation.table import short_sheet
+from asyncopt.studies.simulation.plan import CASES, PredictionRow, workload_of
+from asyncopt.studies.simulation.study import Simulate
+from asyncopt.studies.simulation.table import short_table
 from tests.pages import check_page
 from tests.simulate.test_simulation import USUAL
 from tests.studies import made_up
@@ -100,7 +99,7 @@ def test_one_processor_cannot_measure(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_usage_errors(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], complaint: str
 ) -> None:
-    monkeypatch.setattr(study, "run", None)
+    monkeypatch.setattr(Simulate, "measure", None)
     result = runner.invoke(cli, ["simulate", *arguments])
     assert result.exit_code == 2
     assert complaint in result.stderr
@@ -128,9 +127,9 @@ def test_cases_have_the_lines_and_stripes_of_the_store() -> None:
     assert (table.lines, table.touched, table.stripe_lines, table.skew) == (65_536, 32, 64, 1.0)
 
 
-def row(**changes: object) -> Row:
+def row(**changes: object) -> PredictionRow:
     fields: dict[str, object] = {
-        "workload": "dense, pushes only",
+        "problem": "dense, pushes only",
         "case": "dense",
         "compute": 0.0,
         "sync": "mutex",
@@ -142,7 +141,7 @@ def row(**changes: object) -> Row:
         "waits": 0.5,
         "retries": 0.0,
     }
-    return Row(**(fields | changes))  # type: ignore[arg-type]
+    return PredictionRow(**(fields | changes))  # type: ignore[arg-type]
 
 
 def test_errors_stand_beside_what_was_measured() -> None:
@@ -153,10 +152,10 @@ def test_errors_stand_beside_what_was_measured() -> None:
     assert measured.error == pytest.approx(0.1)
     assert measured.staleness_error == pytest.approx(0.5)
     many = row(cores=8, updates_per_second=115.0, staleness_mean=7.0)
-    assert short_sheet([measured, many]).lines[0].cells == [
+    assert short_table([measured, many]).rows[0].cells == [
         "mutex", "110", "+10%", "115", "7.0 / 3",
     ]  # fmt: skip
     error, ahead, end = findings([measured, many])
     assert error.endswith("is off by 10% at the median, and at most by +10% (mutex).")
     assert ahead == "On 8 cores mutex would make 115 updates/s at a mean staleness of 7 (p99 3)."
-    assert end == "More cores buy nothing for mutex from 2 (115/s)."
+    assert end == "Does not scale: mutex beyond 2 cores (115/s)."

@@ -1,4 +1,4 @@
-"""``asyncopt compare`` on sparse problems: its options, what it measures, and what it says."""
+"""``asyncopt compare-sparse``: its options, measurements and findings."""
 
 from __future__ import annotations
 
@@ -18,21 +18,28 @@ from typer.testing import CliRunner
 from asyncopt.cli.commands import cli
 from asyncopt.sparse import MatrixFactorization, make_ratings_like, movielens
 from asyncopt.studies import machine
-from asyncopt.studies.results import Spread
+from asyncopt.studies.progress import Display
+from asyncopt.studies.rows import Spread
 from asyncopt.studies.sparse import factors, linear, study
 from asyncopt.studies.sparse.cuts import Cuts
 from asyncopt.studies.sparse.factors import MatrixCompletion, Ranking, Ratings
 from asyncopt.studies.sparse.findings import findings
 from asyncopt.studies.sparse.linear import LikeRcv1, Split, TextSvm
-from asyncopt.studies.sparse.peers.factors import Products, ranking
-from asyncopt.studies.sparse.plan import Plan
-from asyncopt.studies.sparse.results import Row, with_speedups
-from asyncopt.studies.sparse.subject import Library, Settings, Subject
-from asyncopt.studies.sparse.table import sheet
+from asyncopt.studies.sparse.peers import Products, ranking
+from asyncopt.studies.sparse.problem import (
+    FitRow,
+    Library,
+    Settings,
+    SparseComparison,
+    SparseProblem,
+    with_speedups,
+)
+from asyncopt.studies.sparse.study import CompareSparse, table
 from tests.pages import check_page
 from tests.studies import made_up
 
 runner = CliRunner()
+RIVAL = "mutex, the fastest blocking sync"
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +52,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ranking, "ratings", lambda self, plan: few)
 
 
-def plan(**changes: object) -> Plan:
+def plan(**changes: object) -> SparseComparison:
     options: dict[str, object] = {
         "problems": ("rcv1-shaped",),
         "syncs": (),
@@ -56,12 +63,21 @@ def plan(**changes: object) -> Plan:
         "seed": 0,
         "quick": True,
     }
-    return Plan(**(options | changes))  # type: ignore[arg-type]
+    return SparseComparison(**(options | changes))  # type: ignore[arg-type]
 
 
 def measured(problem: str, out: Path, *more: str) -> dict[str, Any]:
     """The document of a real comparison, as small as it gets."""
-    arguments = ["compare", "--problem", problem, "--quick", "--epochs", "1", "--repeats", "1"]
+    arguments = [
+        "compare-sparse",
+        "--problem",
+        problem,
+        "--quick",
+        "--epochs",
+        "1",
+        "--repeats",
+        "1",
+    ]
     result = runner.invoke(cli, [*arguments, *more, "--json", "--out", str(out)])
     assert result.exit_code == 0, result.output
     document: dict[str, Any] = json.loads(result.stdout)
@@ -70,7 +86,7 @@ def measured(problem: str, out: Path, *more: str) -> dict[str, Any]:
     return document
 
 
-def every_row(subject: Subject, workers: tuple[int, ...]) -> list[tuple[str, int]]:
+def every_row(subject: SparseProblem, workers: tuple[int, ...]) -> list[tuple[str, int]]:
     """(contender, workers) of all that can be measured here."""
     expected = [(sync, count) for sync in subject.syncs for count in workers]
     for library in subject.libraries:
@@ -80,10 +96,10 @@ def every_row(subject: Subject, workers: tuple[int, ...]) -> list[tuple[str, int
     return expected
 
 
-@pytest.mark.parametrize("problem", study.SUBJECTS)
+@pytest.mark.parametrize("problem", study.PROBLEMS)
 def test_every_sync_and_library_with_every_number_of_workers(problem: str, tmp_path: Path) -> None:
     rows = measured(problem, tmp_path, "--workers", "1,3")["rows"]
-    subject = study.SUBJECTS[problem]
+    subject = study.PROBLEMS[problem]
     assert [(row["contender"], row["workers"]) for row in rows] == every_row(subject, (1, 3))
     for row in rows:
         assert row["epochs"] == 1
@@ -98,7 +114,7 @@ def test_tables_and_the_chosen_syncs(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     (absent,) = (each for each in LikeRcv1.libraries if each.label == "snapml")
     monkeypatch.setattr(absent, "module", "no_such_module", raising=False)
     monkeypatch.setattr(LikeRcv1, "libraries", (absent,))
-    arguments = "compare --problem RCV1-shaped --quick --epochs 1 --repeats 1 --workers 2"
+    arguments = "compare-sparse --problem RCV1-shaped --quick --epochs 1 --repeats 1 --workers 2"
     more = ["--sync", "mutex", "--sync", "HOGWILD", "--out", str(tmp_path)]
     result = runner.invoke(cli, [*arguments.split(), *more])
     assert result.exit_code == 0, result.output
@@ -119,18 +135,18 @@ def test_tables_and_the_chosen_syncs(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         (["--rule", "SGD"], "--rule"),
         (["--rule", "Adam"], "--rule"),  # what is the default elsewhere
         (["--mode", "thread"], "--mode"),
-        (["--no-audit"], "--audit"),
+        (["--no-audit"], "--no-audit"),
         (["--kill-rate", "1"], "--kill-rate"),
         (["--delay", "0.1"], "--delay"),
         (["--max-staleness", "1"], "--max-staleness"),
-        (["--problem", "mnist"], "one after the other"),
+        (["--problem", "mnist"], "unknown problem 'mnist'"),
         (["--problem", "chess"], "rcv1-shaped"),
         (["--sync", "leashed"], "replicated"),
         (["--workers", "0"], "1,2,4"),
     ],
 )
 def test_what_means_nothing_here_is_refused(arguments: list[str], complaint: str) -> None:
-    result = runner.invoke(cli, ["compare", "--problem", "rcv1-shaped", *arguments])
+    result = runner.invoke(cli, ["compare-sparse", "--problem", "rcv1-shaped", *arguments])
     assert result.exit_code == 2
     assert complaint in " ".join(result.stderr.replace("│", " ").split())
     assert "Traceback" not in result.stderr
@@ -139,9 +155,14 @@ def test_what_means_nothing_here_is_refused(arguments: list[str], complaint: str
 def test_the_default_workers_are_the_papers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    plans: list[Plan] = []
-    monkeypatch.setattr(study, "run", lambda plan, out, as_json: plans.append(plan))
-    arguments = ["compare", "--problem", "rcv1-shaped", "--out", str(tmp_path)]
+    plans: list[SparseComparison] = []
+
+    def measure(self: CompareSparse, display: Display) -> list[FitRow]:
+        plans.append(self.plan)
+        return [row("hogwild", 1, 1.0)]
+
+    monkeypatch.setattr(CompareSparse, "measure", measure)
+    arguments = ["compare-sparse", "--problem", "rcv1-shaped", "--out", str(tmp_path)]
     assert runner.invoke(cli, arguments).exit_code == 0
     assert runner.invoke(cli, [*arguments, "--quick"]).exit_code == 0
     assert [made.workers for made in plans] == [(1, 2, 4, 8), (1, 2)]
@@ -151,7 +172,7 @@ def test_the_default_workers_are_the_papers(
 
 
 def test_a_learning_rate_that_is_too_great_is_told_in_a_line(tmp_path: Path) -> None:
-    arguments = ["compare", "--problem", "rcv1-shaped", "--quick", "--lr", "1e38"]
+    arguments = ["compare-sparse", "--problem", "rcv1-shaped", "--quick", "--lr", "1e38"]
     result = runner.invoke(cli, [*arguments, "--out", str(tmp_path)])
     assert result.exit_code == 1
     last = result.stderr.splitlines()[-1]
@@ -267,7 +288,7 @@ def test_unknown_users_and_items_are_given_the_mean() -> None:
     assert found.tolist() == [11.0, 3.5, 3.5, 3.5]
 
 
-def library_scores(subject: Subject, label: str, data: Any, epochs: int) -> dict[str, float]:
+def library_scores(subject: SparseProblem, label: str, data: Any, epochs: int) -> dict[str, float]:
     """What another library has learned with two threads."""
     (library,) = (each for each in subject.libraries if each.label == label)
     pytest.importorskip(library.module, reason="pip install 'asyncopt[peers]'")
@@ -301,7 +322,9 @@ def test_a_library_that_is_not_installed_is_a_line(
     assert "Not installed: snapml" in (tmp_path / "report.html").read_text()
 
 
-def row(contender: str, workers: int, seconds: float, objective: float = 0.5, **more: Any) -> Row:
+def row(
+    contender: str, workers: int, seconds: float, objective: float = 0.5, **more: Any
+) -> FitRow:
     fields: dict[str, Any] = {
         "problem": "rcv1-shaped",
         "contender": contender,
@@ -316,10 +339,10 @@ def row(contender: str, workers: int, seconds: float, objective: float = 0.5, **
             )
         },
     }  # fmt: skip
-    return Row(**(fields | more))
+    return FitRow(**(fields | more))
 
 
-def said(*rows: Row, cores: int = 2) -> str:
+def said(*rows: FitRow, cores: int = 2) -> str:
     return "\n".join(findings(LikeRcv1(), rows, cores))
 
 
@@ -327,14 +350,21 @@ def test_findings_say_where_lock_free_loses_and_wins() -> None:
     rows = [row("hogwild", 1, 2.0), row("hogwild", 2, 3.0), row("mutex", 2, 1.5)]
     text = said(*rows)
     assert "mutex with 2 workers was fastest: 1.52 s, 1.33x one worker (hogwild)" in text
-    assert "Lock-free lost with 2 workers: hogwild (2.00x the time) fell behind mutex" in text
+    assert (
+        "slower than mutex, the fastest blocking sync, with 2 workers: hogwild (2.00x the time)."
+        in text
+    )
     assert "2 workers are slower than one worker of the same sync under hogwild (1.50x" in text
     assert "preemption" not in text
     text = said(*rows, row("hogwild", 8, 1.0), row("mutex", 8, 4.0))
-    assert "Lock-free won with 8 workers: hogwild (0.25x the time) beat mutex" in text
+    assert (
+        "faster than mutex, the fastest blocking sync, with 8 workers: hogwild (0.25x the time)."
+        in text
+    )
     assert "More workers than the 2 usable cores show what preemption" in text
-    assert "A tie with 2 workers: hogwild and mutex" in said(
-        row("hogwild", 2, 1.0), row("mutex", 2, 1.01)
+    assert (
+        "within the spread of mutex, the fastest blocking sync, with 2 workers: hogwild."
+        in said(row("hogwild", 2, 1.0), row("mutex", 2, 1.01))
     )
 
 
@@ -344,7 +374,7 @@ def test_findings_name_the_rival_of_the_paper_and_what_the_race_cost() -> None:
     assert "The paper's rival: round-robin took 4.00x the time of hogwild, with 2 workers." in text
     assert "Sharing cost hogwild with 2 workers most: objective 0.6000 instead of 0.5000" in text
     same = said(row("hogwild", 1, 2.0), row("hogwild", 2, 1.0, 0.501))
-    assert "Under no sync is the objective worse than one worker's" in same
+    assert "No sync's objective is worse than one worker's beyond the noise." in same
 
 
 def test_findings_set_libraries_beside_the_fastest_and_leave_unshared_out() -> None:
@@ -366,5 +396,5 @@ def test_findings_set_libraries_beside_the_fastest_and_leave_unshared_out() -> N
 def test_speedups_are_against_one_worker_of_the_same_contender() -> None:
     rows = with_speedups([row("hogwild", 1, 3.0), row("hogwild", 2, 2.0), row("mutex", 2, 1.0)])
     assert [each.speedup for each in rows] == [1.0, pytest.approx(1.5), None]
-    cells = [line.cells[3] for line in sheet(LikeRcv1(), rows).lines]
+    cells = [line.cells[3] for line in table(LikeRcv1(), rows).rows]
     assert cells == ["1.00x", "1.50x", "-"]

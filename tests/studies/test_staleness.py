@@ -9,30 +9,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from typer.testing import CliRunner
 
 import asyncopt
 from asyncopt.cli.commands import cli
 from asyncopt.studies import machine
-from asyncopt.studies.delayed import study
 from asyncopt.studies.delayed.findings import findings
-from asyncopt.studies.delayed.plan import Contender, Plan, default_delays
-from asyncopt.studies.delayed.results import Row
-from asyncopt.studies.delayed.table import study_sheet
-from asyncopt.studies.delayed.teacher import CONDITION, Teacher, half_square, lesson
+from asyncopt.studies.delayed.plan import Contender, Delayed, DelayRow, default_delays
+from asyncopt.studies.delayed.problems import CONDITION, Teacher, half_square, lesson
+from asyncopt.studies.delayed.study import StudyStaleness
+from asyncopt.studies.delayed.table import study_table
 from asyncopt.studies.delayed.trainings import train_all
-from asyncopt.studies.results import Spread, Staleness
-from asyncopt.studies.training.conditions import Conditions
-from asyncopt.studies.training.meter import Meter
-from asyncopt.studies.training.schedules import SCHEDULES, make_scheduler
+from asyncopt.studies.progress import Display, Meter
+from asyncopt.studies.rows import Spread, Staleness
+from asyncopt.studies.training.jobs import SCHEDULES, make_scheduler
+from asyncopt.studies.training.measure import Conditions
 from tests.pages import check_page
 from tests.studies import made_up
 
 runner = CliRunner()
 
 
-def plan(**changes: object) -> Plan:
+def plan(**changes: object) -> Delayed:
     options: dict[str, object] = {
         "problems": ("teacher",),
         "delays": ("0",),
@@ -47,7 +45,7 @@ def plan(**changes: object) -> Plan:
         "mode": "thread",
         "quick": True,
     }
-    return Plan(**(options | changes))  # type: ignore[arg-type]
+    return Delayed(**(options | changes))  # type: ignore[arg-type]
 
 
 def test_the_optimum_is_that_of_numpy() -> None:
@@ -142,15 +140,15 @@ def test_a_study_with_threads(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def instant(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+def instant(monkeypatch: pytest.MonkeyPatch) -> list[Delayed]:
     """Studies answer at once with made-up numbers; the plans they were given."""
     plans = []
 
-    def made(plan: Plan, console: Console) -> list[Row]:
-        plans.append(plan)
-        return [row(problem=name, **each) for name in plan.problems for each in ({}, LATE)]
+    def measure(self: StudyStaleness, display: Display) -> list[DelayRow]:
+        plans.append(self.plan)
+        return [row(problem=name, **each) for name in self.plan.problems for each in ({}, LATE)]
 
-    monkeypatch.setattr(study, "study", made)
+    monkeypatch.setattr(StudyStaleness, "measure", measure)
     monkeypatch.setattr(machine, "look", made_up.machine)
     return plans
 
@@ -163,7 +161,7 @@ LATE = {
 }
 
 
-def row(**changes: object) -> Row:
+def row(**changes: object) -> DelayRow:
     ones = Spread((1.0, 1.0, 1.0))
     losses = ("distance", "excess_risk", "gap", "norm", "train_loss", "test_loss")
     names = (*losses, "train_accuracy", "accuracy")
@@ -184,10 +182,10 @@ def row(**changes: object) -> Row:
         "norm_ratio": ones,
         "losses": ((1.0, 0.5),) * 3,
     }
-    return Row(**(fields | changes))  # type: ignore[arg-type]
+    return DelayRow(**(fields | changes))  # type: ignore[arg-type]
 
 
-def test_defaults(instant: list[Plan], tmp_path: Path) -> None:
+def test_defaults(instant: list[Delayed], tmp_path: Path) -> None:
     result = runner.invoke(cli, ["staleness", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert "Linear regression from a teacher" in result.stdout
@@ -213,7 +211,7 @@ def test_defaults(instant: list[Plan], tmp_path: Path) -> None:
         (["--workers", "0"], "--workers"),
     ],
 )
-def test_usage_errors(instant: list[Plan], arguments: list[str], complaint: str) -> None:
+def test_usage_errors(instant: list[Delayed], arguments: list[str], complaint: str) -> None:
     result = runner.invoke(cli, ["staleness", *arguments])
     assert result.exit_code == 2
     assert complaint in result.stderr
@@ -225,31 +223,32 @@ def test_findings_name_the_worst_and_what_scaling_does() -> None:
     scaled = row(**LATE, schedule="staleness", ratio=Spread((0.3, 0.3, 0.3)))
     first, last = findings(Teacher(), [row(), worst, scaled])
     assert first == (
-        "4 workers, delay 0.002: staleness 2.9 on average, p99 4: hogwild (constant) ended 2.10x "
-        "as far from the optimum as plain SGD, the most of 1 that were worse (of 2). Dividing "
-        "steps by 1 + staleness: 0.30x instead of 2.10x for hogwild with a constant rate."
+        "4 workers, delay 0.002: staleness 2.9 on average, p99 4: 1 of 2 configurations was worse "
+        "than plain SGD; the worst, hogwild (constant), ended 2.10x as far from the optimum as "
+        "plain SGD. Dividing steps by 1 + staleness: 0.30x instead of 2.10x for hogwild with a "
+        "constant rate."
     )
-    assert "has no other gap beyond the noise" in last
+    assert "no configuration that trained as far under a delay has another gap" in last
 
 
 def test_findings_say_what_diverged() -> None:
     lost = row(**LATE, ratio=Spread((1.0, math.inf, math.nan)))
     slow = row(**LATE, schedule="cosine", ratio=Spread((1.5, 1.5, 1.5)))
     text = findings(Teacher(), [row(), row(schedule="cosine"), slow, lost])[0]
-    assert "hogwild (constant) diverged, the first of 2 that were worse (of 2)" in text
+    assert "2 of 2 configurations were worse than plain SGD; hogwild (constant) diverged." in text
     alone = row(scores={"distance": Spread((math.nan,))})
     assert findings(Teacher(), [alone, lost]) == [
-        "plain SGD (constant) diverged, and nothing can be compared with it: lower --lr."
+        "plain SGD (constant) diverged, so nothing can be compared with it; lower --lr."
     ]
-    assert "diverged" in study_sheet(Teacher(), [row(), lost]).lines[1].cells
+    assert "diverged" in study_table(Teacher(), [row(), lost]).rows[1].cells
 
 
 def test_findings_say_that_nothing_stands_out() -> None:
     noisy = row(**LATE, ratio=Spread((0.9, 1.05, 1.2)))
-    assert "nothing stands out of the noise" in findings(Teacher(), [row(), noisy])[0]
+    assert "no difference beyond the noise" in findings(Teacher(), [row(), noisy])[0]
     better = row(**LATE, ratio=Spread((0.5, 0.5, 0.5)))
     assert (
-        "it harmed nothing, and hogwild (constant) ended 0.50x"
+        "no configuration was worse, and hogwild (constant) ended 0.50x"
         in (findings(Teacher(), [row(), better])[0])
     )
 
@@ -260,12 +259,12 @@ def test_findings_name_the_gap_that_changed_most() -> None:
     assert "0.90x its norm" in findings(Teacher(), [row(), wider])[-1]
     scores = {**wider.scores, "train_loss": Spread((5.0, 5.0, 5.0))}
     lost = row(**LATE, gap_change=wider.gap_change, scores=scores)  # it has learned nothing
-    assert "has no other gap" in findings(Teacher(), [row(), lost])[-1]
+    assert "has another gap" in findings(Teacher(), [row(), lost])[-1]
 
 
 def test_the_bound_is_a_column_where_there_is_one() -> None:
-    def headings(*rows: Row) -> list[str]:
-        return [heading for heading, _ in study_sheet(Teacher(), rows).headings]
+    def headings(*rows: DelayRow) -> list[str]:
+        return [heading for heading, _ in study_table(Teacher(), rows).headings]
 
     assert "bound" not in headings(row(), row(**LATE))
     assert "bound" in headings(row(), row(**LATE, max_staleness=2))

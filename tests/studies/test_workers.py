@@ -1,4 +1,4 @@
-"""What workers do under kills, delays and bounded staleness, and what is told of it."""
+"""Workers under kills, delays and bounded staleness, and the records of them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import torch
 
 from asyncopt.run import Worker, launch
 from asyncopt.run.delays import Delay
-from asyncopt.studies.dense.digits import DIGITS
-from asyncopt.studies.dense.plan import Variant, make_optimizer
-from asyncopt.studies.dense.training import evaluate
+from asyncopt.studies.dense.plan import SyncRow
+from asyncopt.studies.dense.training import Network
 from asyncopt.studies.errors import StudyError
-from asyncopt.studies.results import Row
-from asyncopt.studies.training.conditions import Conditions
-from asyncopt.studies.training.jobs import Job, Recipe
-from asyncopt.studies.training.kills import AT_REST, Fuse, Kills
-from asyncopt.studies.training.log import Log, Pen
-from asyncopt.studies.training.measure import Measured, measure
-from asyncopt.studies.training.meter import Meter
-from asyncopt.studies.training.schedules import make_scheduler
+from asyncopt.studies.progress import Meter
+from asyncopt.studies.training.jobs import Job, Recipe, Variant, make_optimizer, make_scheduler
+from asyncopt.studies.training.kills import AT_REST, Kills, KillTimer
+from asyncopt.studies.training.log import Log, LogWriter
+from asyncopt.studies.training.measure import Conditions, Measured, measure
+from asyncopt.studies.training.networks import Digits, evaluate
 from tests.studies import made_up
+
+DIGITS = Digits()
 
 
 def digits(epochs: int, sync: str | None) -> Job:
@@ -68,31 +67,31 @@ def test_a_loss_that_nobody_meant_ends_the_run() -> None:
         raise KeyError("broken")
 
     kills = Kills(workers=2, jobs=1, rate=1.0, seed=0)
-    said = r"^worker \d raised KeyError: 'broken', and nobody"
+    said = r"^worker \d raised KeyError: 'broken', and not by this study"
     with pytest.raises(StudyError, match=said), kills.expected():
         launch(stumble, workers=2, mode="thread", **kills.options)
 
 
 def test_a_replacement_counts_the_death_of_its_predecessor() -> None:
     kills = Kills(workers=2, jobs=3, rate=0.0, seed=0)
-    with Fuse(kills, 1).burning(2):
+    with KillTimer(kills, 1).running(2):
         assert kills.at_work.tolist() == [AT_REST, 2]
-        Fuse(kills, 1)  # as if the other had died there
-    Fuse(kills, 1)
+        KillTimer(kills, 1)  # as if the other had died there
+    KillTimer(kills, 1)
     assert kills.counts.tolist() == [[0, 0], [0, 0], [0, 1]]
     assert kills.lives.tolist() == [0, 3]
 
 
 def test_a_log_is_in_order_of_time_and_outlives_its_writers() -> None:
     log = Log(workers=2, jobs=2, room=3)
-    first, other = Pen(log, 0), Pen(log, 1)
-    for pen in (first, other):
-        pen.start(0)
+    first, other = LogWriter(log, 0), LogWriter(log, 1)
+    for writer in (first, other):
+        writer.start(0)
     began = log.starts[0].tolist()
     first.write(0, 3.0)
     other.write(0, 2.0)
-    log.losses[0, 1] = 9.0  # a line that was cut short
-    replacement = Pen(log, 0)
+    log.losses[0, 1] = 9.0  # a record that was cut short
+    replacement = LogWriter(log, 0)
     replacement.start(0)
     assert log.starts[0].tolist() == began
     replacement.write(0, 1.0)
@@ -103,13 +102,14 @@ def test_a_log_is_in_order_of_time_and_outlives_its_writers() -> None:
     assert 0 < points[0][0] < points[1][0] < points[2][0] == seconds
 
 
-def rows(**changes: object) -> dict[str, Row]:
+def rows(**changes: object) -> dict[str, SyncRow]:
     """One epoch on digits with three threads, by variant."""
     options = {"problems": ("digits",), "syncs": ("hogwild", "leashed"), "audit": False}
     plan = made_up.plan(**options, mode="thread", workers=(3,), repeats=1, epochs=1, **changes)
-    meter = Meter(3, DIGITS.steps(plan, 3))
-    assert DIGITS.cost(plan, 3) > 0
-    return {row.variant: row for row in DIGITS.measure(plan, 3, meter)}
+    digits = Network(DIGITS)
+    meter = Meter(3, digits.steps(plan, 3))
+    assert digits.cost(plan, 3) > 0
+    return {row.variant: row for row in digits.measure(plan, 3, meter)}
 
 
 def test_a_delay_takes_its_time_and_makes_pushes_stale() -> None:

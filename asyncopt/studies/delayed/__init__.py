@@ -1,1 +1,1 @@
-"""``asyncopt staleness``: what stale gradients do to training."""
+"""Effects of stale gradients on training, under injected delays."""

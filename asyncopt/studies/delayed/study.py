@@ -1,129 +1,228 @@
-"""Run a study: plain SGD first, then one launch per delay and bound with everything in it."""
+"""Trains under injected delays: plain SGD first, then one launch per delay and bound."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from pathlib import Path
+import os
+from collections.abc import Iterable, Sequence
 
-from rich.console import Console
-
-from asyncopt.studies.delayed import page
-from asyncopt.studies.delayed.digits import Digits
+import asyncopt
+from asyncopt.report.page import Picture
 from asyncopt.studies.delayed.findings import findings
-from asyncopt.studies.delayed.plan import Contender, Plan
-from asyncopt.studies.delayed.results import SCHEMA, Row, delay_text
-from asyncopt.studies.delayed.subject import Subject
-from asyncopt.studies.delayed.table import study_sheet
-from asyncopt.studies.delayed.teacher import Teacher
+from asyncopt.studies.delayed.plan import (
+    SCALED,
+    SCHEDULES,
+    Contender,
+    Delayed,
+    DelayRow,
+    default_delays,
+    delay_text,
+    parse_bound,
+)
+from asyncopt.studies.delayed.problems import DelayedDigits, DelayedProblem, Teacher
+from asyncopt.studies.delayed.table import study_table
 from asyncopt.studies.delayed.trainings import Trainings, row_of, train_all
-from asyncopt.studies.dense.plan import usable_cores
-from asyncopt.studies.errors import require
-from asyncopt.studies.progress import Display
-from asyncopt.studies.session import Session
-from asyncopt.studies.training.conditions import Conditions
-from asyncopt.studies.training.meter import Meter
+from asyncopt.studies.driver import run
+from asyncopt.studies.machine import Machine
+from asyncopt.studies.options import (
+    MODES,
+    MOST_EPOCHS,
+    MOST_REPEATS,
+    MOST_WORKERS,
+    REPEATS,
+    checked,
+    learning_rate,
+    parse_delay,
+    picked,
+    usable_cores,
+    whole,
+    whole_or_none,
+)
+from asyncopt.studies.progress import Display, Meter
+from asyncopt.studies.result import Result
+from asyncopt.studies.study import Section, Study
+from asyncopt.studies.training.measure import Conditions
 
-SUBJECTS: dict[str, Subject] = {subject.name: subject for subject in (Teacher(), Digits())}
+PROBLEMS: dict[str, DelayedProblem] = {
+    problem.name: problem for problem in (Teacher(), DelayedDigits())
+}
 START = 2.0  # rough seconds that a worker's start costs one core
+WORKERS = 4
+SYNCS = ("hogwild", "mutex", "leashed")  # any mix of versions, one at a time, one whole version
+QUICK_SYNCS = ("hogwild", "leashed")
+QUICK_SCHEDULES = ("constant", "cosine", SCALED)
 
 
-def run(plan: Plan, out: Path, *, as_json: bool) -> None:
-    """Check, measure, write to the folder `out`, print.
+class StudyStaleness(Study[Delayed, DelayedProblem, DelayRow]):
+    """Plain SGD first, then every contender under each delay and bound, in one launch."""
 
-    Raises:
-        StudyError: a module is missing, or `out` cannot be written to.
-    """
-    subjects = [SUBJECTS[name] for name in plan.problems]
-    for subject in subjects:
-        require(subject.needs, f"problem {subject.name}")
-    require(("matplotlib",), "the report")
-    session = Session(out)
-    session.announce(
-        f"{len(plan.contenders)} contenders x {plan.repeats} on {', '.join(plan.problems)} with "
-        f"{plan.workers} workers under {len(plan.delays) * len(plan.bounds)} conditions",
-        expected_seconds(plan),
-    )
-    rows = study(plan, session.progress)
-    chapters = [
-        page.Chapter(subject, own, findings(subject, own))
-        for subject in subjects
-        if (own := [row for row in rows if row.problem == subject.name])
-    ]
-    found = {chapter.subject.name: chapter.findings for chapter in chapters}
-    results = session.document(SCHEMA, plan.as_json(), found, (row.as_json() for row in rows))
-    report = page.render(plan, session.machine, chapters, session.about)
-    tables = [(c.subject.title, study_sheet(c.subject, c.rows), c.findings) for c in chapters]
-    session.deliver(results, report, tables, as_json=as_json)
-
-
-def expected_seconds(plan: Plan) -> float:
-    """Rough length of the whole study."""
-    every = [plan.conditions(delay, bound) for delay in plan.delays for bound in plan.bounds]
-    return _cost(plan, _serial(plan), 1, Conditions("thread")) + sum(
-        _cost(plan, plan.contenders, plan.workers, conditions) for conditions in every
+    name = "staleness"
+    function = "staleness"
+    lead = (
+        "What stale gradients do to training: workers that share one set of parameters, slowed "
+        "down on purpose, beside plain SGD."
     )
 
+    @property
+    def problems(self) -> list[DelayedProblem]:
+        """Those of the plan."""
+        return [PROBLEMS[name] for name in self.plan.problems]
 
-def study(plan: Plan, console: Console) -> list[Row]:
-    """Measure everything; progress goes to `console`."""
-    display = Display(console, expected_seconds(plan))
-    subjects = {name: SUBJECTS[name] for name in plan.problems}
+    @property
+    def summary(self) -> str:
+        """Contenders, repeats, problems, workers and conditions."""
+        plan = self.plan
+        return (
+            f"{len(plan.contenders)} contenders x {plan.repeats} on {', '.join(plan.problems)} "
+            f"with {plan.workers} workers under {len(plan.delays) * len(plan.bounds)} conditions"
+        )
 
-    def trained(
-        title: str, contenders: Sequence[Contender], workers: int, conditions: Conditions
-    ) -> Trainings:
-        meter = Meter(workers, _pushes(plan, contenders))
-        with display.section(title, _cost(plan, contenders, workers, conditions), meter):
-            return train_all(plan, [*subjects.values()], contenders, workers, conditions, meter)
+    @property
+    def seconds(self) -> float:
+        """Rough length of all launches."""
+        plan = self.plan
+        return self._cost(self._serial, 1, Conditions("thread")) + sum(
+            self._cost(plan.contenders, plan.workers, plan.conditions(delay, bound))
+            for delay, bound in itertools.product(plan.delays, plan.bounds)
+        )
 
-    serial = trained("plain SGD", _serial(plan), 1, Conditions("thread"))
-    rows = [
-        row_of(subjects[name], contender, alone, alone, workers=1)
-        for (name, contender), alone in serial.items()
-    ]
-    for delay, bound in itertools.product(plan.delays, plan.bounds):
-        title = f"{plan.workers} workers, delay {delay_text(delay)}"
-        title += "" if bound is None else f", staleness {bound} at most"
-        conditions = plan.conditions(delay, bound)
-        for (name, contender), own in trained(
-            title, plan.contenders, plan.workers, conditions
-        ).items():
-            alone = serial[name, contender.serial]
-            rows.append(
+    def measure(self, display: Display) -> list[DelayRow]:
+        """One launch of plain SGD, then one per delay and bound."""
+        plan = self.plan
+
+        def trained(
+            title: str, contenders: Sequence[Contender], workers: int, conditions: Conditions
+        ) -> Trainings:
+            meter = Meter(workers, sum(self._pushes(contenders).values()))
+            with display.section(title, self._cost(contenders, workers, conditions), meter):
+                return train_all(plan, self.problems, contenders, workers, conditions, meter)
+
+        serial = trained("plain SGD", self._serial, 1, Conditions("thread"))
+        rows = [
+            row_of(PROBLEMS[name], contender, alone, alone, workers=1)
+            for (name, contender), alone in serial.items()
+        ]
+        for delay, bound in itertools.product(plan.delays, plan.bounds):
+            title = f"{plan.workers} workers, delay {delay_text(delay)}"
+            title += "" if bound is None else f", staleness {bound} at most"
+            conditions = plan.conditions(delay, bound)
+            found = trained(title, plan.contenders, plan.workers, conditions)
+            rows += [
                 row_of(
-                    subjects[name],
+                    PROBLEMS[name],
                     contender,
                     own,
-                    alone,
+                    serial[name, contender.serial],
                     workers=plan.workers,
                     delay=delay,
                     bound=bound,
                 )
-            )
-    return rows
+                for (name, contender), own in found.items()
+            ]
+        return rows
+
+    def section(
+        self, problem: DelayedProblem, rows: Sequence[DelayRow], machine: Machine
+    ) -> Section[DelayRow]:
+        """Table and findings of one problem."""
+        return Section(problem, rows, findings(problem, rows), study_table(problem, rows))
+
+    def pictures(
+        self, problem: DelayedProblem, rows: Sequence[DelayRow], machine: Machine
+    ) -> Iterable[Picture]:
+        """Plots of one problem."""
+        from asyncopt.studies.delayed import plots
+
+        return plots.pictures(self.plan, problem, rows)
+
+    @property
+    def _serial(self) -> list[Contender]:
+        """Plain SGD with every schedule of the plan."""
+        return list(dict.fromkeys(contender.serial for contender in self.plan.contenders))
+
+    def _pushes(self, contenders: Sequence[Contender]) -> dict[DelayedProblem, int]:
+        """Pushes of one launch, by problem."""
+        trainings = len(contenders) * self.plan.repeats
+        return {problem: trainings * problem.pushes(self.plan) for problem in self.problems}
+
+    def _cost(self, contenders: Sequence[Contender], workers: int, conditions: Conditions) -> float:
+        """Rough seconds of one launch: start-up, then the longer of computing and sleeping."""
+        cores = usable_cores()
+        pushes = self._pushes(contenders)
+        work = sum(count * problem.step for problem, count in pushes.items())
+        # The worker that sleeps least takes most of the mini-batches.
+        asleep = sum(pushes.values()) / workers * min(conditions.sleeps(workers))
+        start = START * workers / cores if conditions.mode == "process" else 0.0
+        return 1.0 + start + max(work / min(workers, cores), asleep)
 
 
-def _serial(plan: Plan) -> list[Contender]:
-    """Plain SGD with every schedule of the plan."""
-    return list(dict.fromkeys(contender.serial for contender in plan.contenders))
+def staleness(
+    problems: Iterable[str] | None = None,
+    delays: Iterable[str] | None = None,
+    syncs: Iterable[str] | None = None,
+    *,
+    max_staleness: Iterable[int | str | None] | None = None,
+    schedules: Iterable[str] | None = None,
+    workers: int = WORKERS,
+    repeats: int = REPEATS,
+    epochs: int | None = None,
+    lr: float | None = None,
+    seed: int = 0,
+    mode: str = "process",
+    quick: bool = False,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Result[DelayRow]:
+    """Train under injected delays and show what stale gradients do, beside plain serial SGD.
 
+    Args:
+        problems: names (``teacher``, ``digits``); None: all.
+        delays: sleeps of workers before a push, each as in :func:`compare`; None: none, 2 ms each,
+            and 20 ms for the last worker alone.
+        syncs: names, as in ``sync=``; None: hogwild, mutex and leashed.
+        max_staleness: bounds of staleness in turns of other workers, or ``"none"``; None: no bound.
+        schedules: of the learning rate: ``constant``, ``cosine``, ``restarts``, or ``staleness``
+            (a constant rate, divided by 1 + the staleness of each push); None: all.
+        workers: workers that train at once.
+        repeats: runs of each.
+        epochs: passes over the data; None: by problem.
+        lr: learning rate; None: by problem.
+        seed: of data, weights and order.
+        mode: ``"process"`` or ``"thread"``.
+        quick: whether to take fewer syncs, schedules and epochs: under a minute.
+        out: folder for results.json and report.html; None: nothing is written.
+        progress: whether to show progress on stderr.
 
-def _pushes(plan: Plan, contenders: Sequence[Contender]) -> int:
-    """Of one launch."""
-    trainings = len(contenders) * plan.repeats
-    return trainings * sum(SUBJECTS[name].pushes(plan) for name in plan.problems)
+    Returns:
+        The result; it prints as its tables.
 
-
-def _cost(
-    plan: Plan, contenders: Sequence[Contender], workers: int, conditions: Conditions
-) -> float:
-    """Rough seconds of one launch: start-up, then computing or sleeping, whatever takes longer."""
-    cores = usable_cores()
-    each = len(contenders) * plan.repeats
-    pushes = {name: each * SUBJECTS[name].pushes(plan) for name in plan.problems}
-    work = sum(count * SUBJECTS[name].step for name, count in pushes.items()) / min(workers, cores)
-    # Whoever sleeps least takes most of the mini-batches.
-    asleep = sum(pushes.values()) / workers * min(conditions.sleeps(workers))
-    start = START * workers / cores if conditions.mode == "process" else 0.0
-    return 1.0 + start + max(work, asleep)
+    Raises:
+        OptionError: an option has no meaning; before anything is measured.
+        StudyError: a module is missing, or `out` cannot be written to.
+        WorkerError, RunTimeout: as ``launch``.
+    """
+    whole("workers", workers, 1, MOST_WORKERS)
+    chosen = tuple(dict.fromkeys(delays or default_delays(workers)))
+    for text in chosen:
+        checked("delays", lambda text=text: parse_delay(text, workers, seed))  # type: ignore[misc]
+    bounds = tuple(
+        checked("max_staleness", lambda bound=bound: parse_bound(bound))  # type: ignore[misc]
+        for bound in max_staleness or (None,)
+    )
+    plan = Delayed(
+        problems=picked("problems", problems, tuple(PROBLEMS)),
+        delays=chosen,
+        bounds=tuple(dict.fromkeys(bounds)),
+        syncs=picked("syncs", syncs or (QUICK_SYNCS if quick else SYNCS), asyncopt.syncs()),
+        schedules=picked(
+            "schedules", schedules or (QUICK_SCHEDULES if quick else ()), tuple(SCHEDULES)
+        ),
+        workers=workers,
+        repeats=whole("repeats", repeats, 1, MOST_REPEATS),
+        epochs=whole_or_none("epochs", epochs, 1, MOST_EPOCHS),
+        lr=learning_rate(lr),
+        seed=whole("seed", seed, 0),
+        mode=picked("mode", (mode,), MODES)[0],
+        quick=quick,
+    )
+    return run(StudyStaleness(plan), out=out, progress=progress)

@@ -1,66 +1,65 @@
-"""A study as sheets of text, which the terminal and the HTML report both draw."""
+"""Table of the staleness study."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from asyncopt.report.table import Sheet
-from asyncopt.report.text import NOTHING, rate_text
-from asyncopt.studies.delayed.results import Row, delay_text, times
-from asyncopt.studies.delayed.subject import Subject
-from asyncopt.studies.measures import Measure
-from asyncopt.studies.sheets import Column, seconds_text, sheet_of
+from asyncopt.report.table import Column, Table, table_of
+from asyncopt.report.text import NOTHING, rate_text, times_text
+from asyncopt.studies.delayed.plan import DelayRow, delay_text
+from asyncopt.studies.delayed.problems import DelayedProblem
+from asyncopt.studies.rows import Measure
 
 
-def _staleness(row: Row) -> str:
+def _staleness(row: DelayRow) -> str:
     if row.staleness is None:
         return NOTHING
     return f"{row.staleness.mean:.1f} / {row.staleness.p99:.0f}"
 
 
-def _ratio(row: Row) -> str:
-    return NOTHING if row.is_serial else times(row.ratio.median)
+def _ratio(row: DelayRow) -> str:
+    return NOTHING if row.is_serial else times_text(row.ratio.median)
 
 
-DELAY: Column[Row] = Column(
+DELAY: Column[DelayRow] = Column(
     "delay",
     "seconds that workers sleep before each push",
     lambda r: NOTHING if r.is_serial else delay_text(r.delay),
 )
-BOUND: Column[Row] = Column(
+BOUND: Column[DelayRow] = Column(
     "bound",
     "of staleness, in turns of other workers",
     lambda r: NOTHING if r.max_staleness is None else str(r.max_staleness),
 )
-SYNC: Column[Row] = Column(
+SYNC: Column[DelayRow] = Column(
     "sync",
-    "how updates reach shared memory; plain SGD: one worker, serial, no delay",
+    "how workers share weights; plain SGD: one worker, serial, no delay",
     lambda r: r.sync or "plain SGD",
 )
-SCHEDULE: Column[Row] = Column("schedule", "how long steps are", lambda r: r.schedule)
-STALE: Column[Row] = Column(
+SCHEDULE: Column[DelayRow] = Column("schedule", "how long steps are", lambda r: r.schedule)
+STALE: Column[DelayRow] = Column(
     "stale mean/p99", "pushes by others between a worker's pull and push", _staleness
 )
-RATE: Column[Row] = Column(
+RATE: Column[DelayRow] = Column(
     "updates/s",
     "pushes per second, all workers together",
     lambda r: rate_text(r.updates_per_second.median),
 )
-TIME: Column[Row] = Column(
-    "time s", "median ± half the interquartile range, in percent", lambda r: seconds_text(r.seconds)
+TIME: Column[DelayRow] = Column(
+    "time s", "median ± half the interquartile range, in percent", lambda r: str(r.seconds)
 )
 
 
-def study_sheet(subject: Subject, rows: Sequence[Row]) -> Sheet:
-    """One line per row of a problem: plain SGD first, then delay by delay, sync by sync."""
+def study_table(problem: DelayedProblem, rows: Sequence[DelayRow]) -> Table:
+    """One table row per row: plain SGD first, then delay by delay, sync by sync."""
     bounded = any(row.max_staleness is not None for row in rows)
     columns = [DELAY, *([BOUND] if bounded else []), SYNC, SCHEDULE, STALE, RATE, TIME]
-    for measure in subject.measures:
+    for measure in problem.measures:
         columns.append(_measured(measure))
-        if measure == subject.main:
+        if measure == problem.main:
             meaning = f"{measure.heading} against plain SGD's with the same schedule, in pairs"
             columns.append(Column("vs plain", meaning, _ratio))
-    return sheet_of(
+    return table_of(
         columns,
         rows,
         left=columns.index(STALE),
@@ -69,7 +68,7 @@ def study_sheet(subject: Subject, rows: Sequence[Row]) -> Sheet:
     )
 
 
-def _measured(measure: Measure) -> Column[Row]:
+def _measured(measure: Measure) -> Column[DelayRow]:
     return Column(
         measure.heading,
         measure.meaning,

@@ -1,27 +1,25 @@
-"""All trainings of one launch, judged; and the rows that repeats of one training become."""
+"""The trainings of one launch, scored, and the rows that their repeats become."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from asyncopt.store import Ledger
-from asyncopt.studies.delayed.plan import Contender, Plan
-from asyncopt.studies.delayed.results import Row
-from asyncopt.studies.delayed.subject import Subject, fresh
-from asyncopt.studies.dense.plan import Variant, in_turns, make_optimizer
-from asyncopt.studies.results import Spread, curve_of, staleness_of
-from asyncopt.studies.training.conditions import Conditions
-from asyncopt.studies.training.jobs import Job
+from asyncopt.studies.delayed.plan import SCALED, Contender, Delayed, DelayRow
+from asyncopt.studies.delayed.problems import DelayedProblem
+from asyncopt.studies.options import in_turns
+from asyncopt.studies.progress import Meter
+from asyncopt.studies.rows import Spread, curve_of, staleness_of
+from asyncopt.studies.training.jobs import Job, Recipe, Variant, make_optimizer
 from asyncopt.studies.training.log import Trace
-from asyncopt.studies.training.measure import measure
-from asyncopt.studies.training.meter import Meter
+from asyncopt.studies.training.measure import Conditions, measure
 
 PARTS = 40  # of a loss curve
 
 
 class Training(NamedTuple):
-    """One training, and what its model was judged to be."""
+    """One training and the scores of its model."""
 
     trace: Trace
     ledger: Ledger
@@ -32,8 +30,8 @@ Trainings = dict[tuple[str, Contender], list[Training]]  # by problem; in the or
 
 
 def train_all(
-    plan: Plan,
-    subjects: Sequence[Subject],
+    plan: Delayed,
+    problems: Sequence[DelayedProblem],
     contenders: Sequence[Contender],
     workers: int,
     conditions: Conditions,
@@ -41,34 +39,50 @@ def train_all(
 ) -> Trainings:
     """Every contender on every problem, all repeats, in one launch."""
     order = [
-        (subject, repeat, contender)
-        for subject in subjects
+        (problem, repeat, contender)
+        for problem in problems
         for repeat, contender in in_turns(contenders, plan.repeats)
     ]
     jobs = [_job(plan, *entry) for entry in order]
-    data = {subject.name: subject.data(plan.seed).train for subject in subjects}
-    found: Trainings = {(s.name, contender): [] for s in subjects for contender in contenders}
+    data = {problem.name: problem.load(plan.seed).train for problem in problems}
+    found: Trainings = {(s.name, contender): [] for s in problems for contender in contenders}
     measured = measure(jobs, data, workers, conditions, meter)
-    for (subject, _, contender), job, each in zip(order, jobs, measured, strict=True):
+    for (problem, _, contender), job, each in zip(order, jobs, measured, strict=True):
         assert job.optimizer is not None
-        scores = subject.score(job.model, plan.seed)
+        scores = problem.score(job.model, plan.seed)
         training = Training(each.trace, job.optimizer.ledger(), scores)
-        found[subject.name, contender].append(training)
+        found[problem.name, contender].append(training)
     return found
 
 
-def _job(plan: Plan, subject: Subject, repeat: int, contender: Contender) -> Job:
-    """A fresh model, the same for every contender of a repeat, and its optimizer."""
+def _job(plan: Delayed, problem: DelayedProblem, repeat: int, contender: Contender) -> Job:
+    """A new model, the same for every contender of a repeat, and its optimizer."""
     seed = plan.seed + repeat
-    model = fresh(subject, seed)
-    recipe = subject.recipe(plan, contender)
+    model = problem.initial(seed)
+    recipe = recipe_of(plan, problem, contender)
     variant = Variant(contender.sync, contender.sync, False)
     optimizer = make_optimizer(recipe.rule, model.parameters(), recipe.options, variant)
-    return Job(subject.name, seed, model, optimizer, recipe)
+    return Job(problem.name, seed, model, optimizer, recipe)
+
+
+def recipe_of(plan: Delayed, problem: DelayedProblem, contender: Contender) -> Recipe:
+    """How `plan` trains a contender's model."""
+    options: dict[str, Any] = {"lr": problem.lr if plan.lr is None else plan.lr}
+    if contender.schedule == SCALED:
+        options["staleness_lr"] = "inverse"
+    return Recipe(
+        problem.batch_size,
+        problem.passes(plan),
+        "SGD",
+        options,
+        problem.loss,
+        contender.serial.schedule,
+        "dynamic",
+    )
 
 
 def row_of(
-    subject: Subject,
+    problem: DelayedProblem,
     contender: Contender,
     trainings: Sequence[Training],
     alone: Sequence[Training],
@@ -76,27 +90,27 @@ def row_of(
     workers: int,
     delay: str | None = None,
     bound: int | None = None,
-) -> Row:
-    """The repeats of one training as one line.
+) -> DelayRow:
+    """The repeats of one training as a row.
 
     Args:
-        subject: what was trained.
-        contender: how.
+        problem: that was trained.
+        contender: sync and schedule.
         trainings: the repeats.
-        alone: the same repeats by plain SGD; `trainings` themselves where they are that.
+        alone: the same repeats by plain SGD; `trainings` themselves for plain SGD.
         workers: their number.
         delay: as the user wrote it; None for plain SGD.
         bound: of staleness.
     """
-    main, serial = subject.main.name, delay is None
+    main, serial = problem.main.name, delay is None
 
     def pairs(name: str) -> list[tuple[float, float]]:
         return [(own.scores[name], t.scores[name]) for own, t in zip(trainings, alone, strict=True)]
 
     ledger = Ledger.merge([training.ledger for training in trainings])
     traces = [training.trace for training in trainings]
-    return Row(
-        problem=subject.name,
+    return DelayRow(
+        problem=problem.name,
         delay=delay,
         max_staleness=bound,
         sync=None if serial else contender.sync,

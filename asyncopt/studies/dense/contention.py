@@ -2,7 +2,7 @@
 
 Nothing is computed between two pushes, so this is the worst case of sharing. Every increment is a
 power of two and the sums stay below 2**24 of it: float32 adds them exactly, and the final values
-tell to the last element how many updates landed and how many were lost.
+give the exact number of element updates that were lost.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from asyncopt.report.text import size_text
 from asyncopt.run import Worker, launch
 from asyncopt.store import Ledger
 from asyncopt.studies import machine
-from asyncopt.studies.dense.plan import Plan, Variant, make_optimizer
+from asyncopt.studies.dense.plan import Comparison, DenseProblem, SyncRow
 from asyncopt.studies.errors import StudyError
-from asyncopt.studies.results import Row, Spread, staleness_of
-from asyncopt.studies.training.meter import Meter, Ticker
+from asyncopt.studies.progress import Meter, Ticker
+from asyncopt.studies.rows import Spread, staleness_of
+from asyncopt.studies.training.jobs import Variant, make_optimizer
 
 PATIENCE = 600.0  # seconds at a barrier
 INCREMENT = 2.0**-6
@@ -34,13 +35,13 @@ ROWS_PER_PUSH = 32
 ROW_SETS = 64  # ready-made sets of rows per worker
 FEWEST_PUSHES = 2  # per measurement, however long one takes
 LARGEST = 128 * 2**20  # bytes; more would only take longer
-USUAL_L3 = 32 * 2**20  # where the kernel does not tell
+USUAL_L3 = 32 * 2**20  # where the kernel hides it
 
 
 class Case(NamedTuple):
     """shape of the shared parameter; `pattern` is dense, or how rows are drawn: skewed, uniform.
 
-    `compute`: seconds that a worker is busy with itself between two pushes.
+    `compute`: seconds that a worker computes between two pushes.
     """
 
     name: str
@@ -77,14 +78,14 @@ class Sample(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a worker returns: its samples, and all its pushes per job, untimed ones included."""
+    """Result of a worker: its samples, and all its pushes per job, untimed ones included."""
 
     samples: list[Sample]
     pushes: list[int]
 
 
 @lru_cache(maxsize=1)  # memory that is free changes, the cases of one comparison must not
-def cases(plan: Plan) -> tuple[Case, ...]:
+def cases(plan: Comparison) -> tuple[Case, ...]:
     """Dense vectors of growing size, and two ways of drawing rows from one table.
 
     From one cache line to beyond the last-level cache, or to what memory allows; a quick plan
@@ -149,7 +150,7 @@ def hammer(
 
 
 def pusher(job: Job, seed: int) -> tuple[torch.nn.Parameter, Callable[[], object], Optimizer]:
-    """What to push with: parameter, function and optimizer.
+    """Parameter, push function and optimizer of a job.
 
     The function makes one push of ready-made increments to the parameter through the optimizer.
     """
@@ -215,7 +216,7 @@ def only_parameter(optimizer: Optimizer) -> torch.nn.Parameter:
     return parameter
 
 
-class Contention:
+class Contention(DenseProblem):
     """The microbenchmark as a problem of ``asyncopt compare``; always SGD, whatever the rule."""
 
     name = "contention"
@@ -225,28 +226,27 @@ class Contention:
         f"one cache line to beyond the last-level cache, and {ROWS_PER_PUSH} rows of a table of "
         f"{TABLE_ROWS:,} rows x {LINE}, drawn skewed (weight 1/rank) or uniformly."
     )
-    needs: tuple[str, ...] = ()
     takes_turns = False
 
-    def seconds(self, plan: Plan) -> float:
+    def seconds(self, plan: Comparison) -> float:
         """Length of one measurement."""
         return 0.03 if plan.quick else 0.06
 
-    def steps(self, plan: Plan, workers: int) -> int:
+    def steps(self, plan: Comparison, workers: int) -> int:
         """One tick per worker and measurement."""
         return len(cases(plan)) * len(plan.schedule()) * workers
 
-    def cost(self, plan: Plan, workers: int) -> float:
+    def cost(self, plan: Comparison, workers: int) -> float:
         """Start-up, and the measurements with what surrounds them."""
         return 5.0 + self.steps(plan, 1) * self.seconds(plan) * 1.5
 
-    def measure(self, plan: Plan, workers: int, meter: Meter) -> list[Row]:
+    def measure(self, plan: Comparison, workers: int, meter: Meter) -> list[SyncRow]:
         """All cases, variants and repeats with `workers` workers."""
         return self.measure_cases(cases(plan), plan, workers, meter)
 
     def measure_cases(
-        self, chosen: Sequence[Case], plan: Plan, workers: int, meter: Meter
-    ) -> list[Row]:
+        self, chosen: Sequence[Case], plan: Comparison, workers: int, meter: Meter
+    ) -> list[SyncRow]:
         """The same for some cases; one tick per worker and measurement."""
         jobs = [
             Job(case, variant, contender(case, variant) if variant.sync else None)
@@ -265,8 +265,8 @@ class Contention:
         )
         return [self.row(place, job, workers, run.results) for place, job in enumerate(jobs)]
 
-    def row(self, place: int, job: Job, workers: int, reports: list[Report]) -> Row:
-        """The repeats of one job as one line."""
+    def row(self, place: int, job: Job, workers: int, reports: list[Report]) -> SyncRow:
+        """The repeats of one job as a row."""
         together = zip(*(report.samples for report in reports), strict=True)
         samples = [parts for parts in together if parts[0].job == place]
         rates = tuple(sum(part.pushes / part.seconds for part in parts) for parts in samples)
@@ -274,7 +274,7 @@ class Contention:
         total = sum(report.pushes[place] for report in reports)
         lost = lost_updates(job, total)
         ledger = Ledger.merge([p[0].ledger for p in samples if p[0].ledger is not None])
-        return Row(
+        return SyncRow(
             problem=self.name,
             case=job.case.name,
             case_bytes=job.case.size,

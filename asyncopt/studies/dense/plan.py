@@ -1,40 +1,25 @@
-"""What one ``asyncopt compare`` measures: the options, checked, and the variants they imply."""
+"""Plan, problem and row of a comparison of syncs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-import asyncopt
-from asyncopt._limits import usable_cpus
-from asyncopt.optim import Optimizer
-from asyncopt.studies.delays import parse_delay
-from asyncopt.studies.training.conditions import Conditions
-
-T = TypeVar("T")
-
-MOST_WORKERS = 256
-QUICK_WORKERS = (1, 2)
-UNSHARED = "unshared"
-MODES = ("process", "thread")
-MOST_KILLS = 10.0  # per second: who dies more often hardly gets to work
-
-
-class Variant(NamedTuple):
-    """One contender: a sync (None: every worker trains alone, nothing shared), audited or not."""
-
-    label: str
-    sync: str | None
-    audit: bool
+from asyncopt.studies.options import in_turns, parse_delay
+from asyncopt.studies.progress import Meter
+from asyncopt.studies.rows import Curve, Row, Spread, Staleness
+from asyncopt.studies.study import Plan, Problem
+from asyncopt.studies.training.jobs import ALONE, Variant
+from asyncopt.studies.training.measure import Conditions
 
 
 @dataclass(frozen=True)
-class Plan:
+class Comparison(Plan):
     """Options of one comparison. `epochs` and `lr` None: each problem's own choice.
 
-    `kill_rate` (per second of a worker's working time), `delay` (as in ``--delay``) and
-    `max_staleness` None: nobody is killed, delayed or kept waiting.
+    `kill_rate` (per second of a worker's working time), `delay` (see `options.DELAYS`) and
+    `max_staleness` None: workers are not killed, delayed or kept waiting.
     """
 
     problems: tuple[str, ...]
@@ -54,9 +39,9 @@ class Plan:
 
     @property
     def conditions(self) -> Conditions:
-        """What the training problems are put through.
+        """Conditions of the training problems.
 
-        Raises ValueError: the delay is none, or its file has gone.
+        Raises ValueError: `delay` is none, or its file has gone.
         """
         return Conditions(
             mode=self.mode,
@@ -78,111 +63,84 @@ class Plan:
             shared.insert(
                 self.syncs.index("hogwild") + 1, Variant("hogwild+audit", "hogwild", True)
             )
-        return (*shared, Variant(UNSHARED, None, False))
+        return (*shared, ALONE)
 
     def schedule(self) -> list[tuple[int, Variant]]:
         """(repeat, variant) in the order they run."""
         return in_turns(self.variants, self.repeats)
 
-    def as_json(self) -> dict[str, Any]:
-        """All options by name."""
-        return asdict(self)
 
+class DenseProblem(Problem, ABC):
+    """A problem that is measured under every variant with a given number of workers.
 
-def in_turns(contenders: Sequence[T], repeats: int) -> list[tuple[int, T]]:
-    """(repeat, contender) in an order that is fair: A B C, then B C A, and so on.
-
-    So slow spells of the machine and the place in the round fall on every contender alike.
+    Attributes:
+        takes_turns: whether workers train turn by turn, so that they can be delayed, bound, killed.
     """
-    return [
-        (repeat, contenders[(place + repeat) % len(contenders)])
-        for repeat in range(repeats)
-        for place in range(len(contenders))
-    ]
+
+    takes_turns: bool
+
+    @abstractmethod
+    def steps(self, plan: Comparison, workers: int) -> int:
+        """Ticks of the meter that all workers of one launch make together."""
+
+    @abstractmethod
+    def cost(self, plan: Comparison, workers: int) -> float:
+        """Rough seconds that `measure` takes; weighs the progress bar."""
+
+    @abstractmethod
+    def measure(self, plan: Comparison, workers: int, meter: Meter) -> list[SyncRow]:
+        """All variants and repeats with `workers` workers, in one launch."""
 
 
-def usable_cores() -> int:
-    """Number of threads of this process that can run at once, CPU quotas included."""
-    return usable_cpus()
+@dataclass(frozen=True)
+class SyncRow(Row):
+    """One problem, case, variant and worker count.
 
-
-def default_workers(cores: int) -> tuple[int, ...]:
-    """1, 2, 4 ... up to `cores` and one beyond, which shows what preemption does; at most 16."""
-    counts = [1]
-    while counts[-1] < cores and counts[-1] < 16:
-        counts.append(counts[-1] * 2)
-    if counts[-1] < 16:
-        counts.append(counts[-1] * 2)
-    return tuple(counts)
-
-
-def parse_workers(text: str) -> tuple[int, ...]:
-    """Worker counts from text like ``1,2,4``, sorted, without repeats.
-
-    Raises ValueError: not whole numbers between 1 and 256.
+    Rates are per second over all workers; counts are sums over repeats. `lost_updates` counts
+    element updates and is None where they were not counted; `lost_share` is their part of all
+    element updates pushed. `speedup` is against one worker of the same variant. `killed` counts
+    workers and is None without a kill rate; `trained_again` counts the mini-batches that both a
+    killed worker and its replacement pushed, `repairs` the locks taken over from dead owners.
     """
-    wrong = f"expected whole numbers from 1 to {MOST_WORKERS} with commas, like 1,2,4; got {text!r}"
-    try:
-        counts = sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        raise ValueError(wrong) from None
-    if counts[0] < 1 or counts[-1] > MOST_WORKERS:
-        raise ValueError(wrong)
-    return tuple(counts)
+
+    case: str
+    case_bytes: int
+    variant: str
+    sync: str | None
+    audit: bool
+    workers: int
+    seconds: Spread
+    updates_per_second: Spread
+    element_updates_per_second: Spread
+    pushes: int
+    lock_wait_share: float
+    lock_waits: int
+    retries: int
+    skipped_nonfinite: int
+    lost_updates: int | None
+    lost_share: float | None
+    staleness: Staleness | None
+    test_loss: Spread | None = None
+    test_accuracy: Spread | None = None
+    speedup: float | None = None
+    curves: tuple[Curve, ...] = ()
+    killed: int | None = None
+    trained_again: int = 0
+    repairs: int = 0
 
 
-def pick(names: Sequence[str], known: Sequence[str], kind: str) -> tuple[str, ...]:
-    """`names` (all of `known` where empty) in the order of `known`, compared without case.
+def with_speedups(rows: Sequence[SyncRow]) -> list[SyncRow]:
+    """`rows` with `speedup` filled in where one worker of the same variant was measured."""
+    alone = {(row.problem, row.case, row.variant): row for row in rows if row.workers == 1}
 
-    Raises ValueError: one of them is not known; the message lists those that are.
-    """
-    if not names:
-        return tuple(known)
-    by_folded = {name.casefold(): name for name in known}
-    unknown = [name for name in names if name.casefold() not in by_folded]
-    if unknown:
-        raise ValueError(f"unknown {kind} {unknown[0]!r}; choose from {', '.join(known)}")
-    wanted = {by_folded[name.casefold()] for name in names}
-    return tuple(name for name in known if name in wanted)
+    def filled(row: SyncRow) -> SyncRow:
+        base = alone.get((row.problem, row.case, row.variant))
+        if base is None:
+            return row
+        if row.case:  # a fixed time: compare how much was done
+            ratio = row.updates_per_second.median / base.updates_per_second.median
+        else:  # a fixed number of examples: compare how long it took
+            ratio = base.seconds.median / row.seconds.median
+        return replace(row, speedup=ratio)
 
-
-def pick_problems(
-    names: Sequence[str], known: Mapping[str, bool], disturbed: bool
-) -> tuple[str, ...]:
-    """`names` as `pick` has them; without names, those that can be measured.
-
-    Args:
-        names: what the user asked for.
-        known: problems, and whether their workers take turns.
-        disturbed: whether workers are to be killed, delayed or bound, which those in turns can be.
-
-    Raises:
-        ValueError: one of `names` is not known, or cannot be disturbed.
-    """
-    picked = pick(names, tuple(known), "problem")
-    unfit = [name for name in picked if disturbed and not known[name]]
-    if names and unfit:
-        raise ValueError(
-            f"{unfit[0]} pushes ready-made gradients without turns and counts every update to the "
-            "last element: it cannot be measured with --kill-rate, --delay or --max-staleness; "
-            "leave it out"
-        )
-    return tuple(name for name in picked if name not in unfit)
-
-
-def check_kills(rate: float, mode: str) -> None:
-    """Raise ValueError for kills that no run in `mode` can have; `rate` is per second."""
-    if not 0 < rate <= MOST_KILLS:
-        raise ValueError(f"expected kills per second above 0, up to {MOST_KILLS:g}; got {rate:g}")
-    if mode != "process":
-        raise ValueError("expected --mode process, got thread; no thread can be killed")
-
-
-def make_optimizer(
-    rule: str, parameters: Any, options: dict[str, Any], variant: Variant
-) -> Optimizer:
-    """The asyncopt optimizer `rule` over `parameters` under `variant`, not shared yet."""
-    optimizer: type[Optimizer] = getattr(asyncopt, rule)
-    if variant.sync is None:
-        return optimizer(parameters, **options)
-    return optimizer(parameters, **options, sync=variant.sync, audit=variant.audit)
+    return [filled(row) for row in rows]

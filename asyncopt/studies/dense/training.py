@@ -1,23 +1,16 @@
-"""Training problems: same model, data and schedule under every variant, timed at barriers."""
+"""Networks under each sync: same model, data and schedule, timed at barriers."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import NamedTuple
-
-import torch
-from torch import Tensor, nn
-
 from asyncopt.store import Ledger
-from asyncopt.studies.dense.plan import Plan, Variant, make_optimizer, usable_cores
-from asyncopt.studies.results import Row, Spread, curve_of, staleness_of
-from asyncopt.studies.training.jobs import Data, Job, Recipe
+from asyncopt.studies.dense.plan import Comparison, DenseProblem, SyncRow
+from asyncopt.studies.options import usable_cores
+from asyncopt.studies.progress import Meter
+from asyncopt.studies.rows import Spread, curve_of, staleness_of
+from asyncopt.studies.training.jobs import Job, Recipe, Variant, make_optimizer
 from asyncopt.studies.training.measure import Measured, measure
-from asyncopt.studies.training.meter import Meter
+from asyncopt.studies.training.networks import Data, TrainingProblem, evaluate
 
-TEST_SLICE = 250  # examples
 REPLACING = 4.0  # rough seconds from a worker's death to its replacement's first step
 
 # Learning rates that train both networks well in a few epochs; other rules keep torch's default.
@@ -32,57 +25,37 @@ RATES = {
 }
 
 
-class Split(NamedTuple):
-    """train and test: (x, y) with x float32 (n, ...) and y int64 (n,)."""
+class Network(DenseProblem):
+    """A training problem as one of the comparison."""
 
-    train: Data
-    test: Data
+    takes_turns = True
 
+    def __init__(self, problem: TrainingProblem) -> None:
+        self.trained = problem
+        self.name, self.title, self.about = problem.name, problem.title, problem.about
+        self.needs = problem.needs
 
-@dataclass(frozen=True)
-class TrainingProblem:
-    """A network, its data and the settings it is trained with.
-
-    `second` is the rough time of one epoch with one worker, for the progress bar.
-    """
-
-    name: str
-    title: str
-    about: str
-    needs: tuple[str, ...]
-    load: Callable[[int], Split]
-    build: Callable[[], nn.Module]
-    batch_size: int
-    epochs: int
-    quick_epochs: int
-    examples: int
-    second: float
-    rates: dict[str, float] = field(default_factory=lambda: RATES)
-    takes_turns: bool = True
-
-    def recipe(self, plan: Plan) -> Recipe:
-        """How `plan` trains this problem."""
-        epochs = plan.epochs or (self.quick_epochs if plan.quick else self.epochs)
-        rate = plan.lr if plan.lr is not None else self.rates.get(plan.rule)
+    def recipe(self, plan: Comparison) -> Recipe:
+        """How `plan` trains the network."""
+        rate = plan.lr if plan.lr is not None else RATES.get(plan.rule)
         options = {} if rate is None else {"lr": rate}
-        return Recipe(self.batch_size, epochs, plan.rule, options, nn.functional.cross_entropy)
+        problem = self.trained
+        return Recipe(problem.batch_size, problem.passes(plan), plan.rule, options, problem.loss)
 
-    def steps(self, plan: Plan, workers: int) -> int:
-        """One tick per mini-batch; workers deal them out among themselves."""
-        batches = math.ceil(self.examples / self.batch_size)
-        return batches * self.recipe(plan).epochs * len(plan.schedule())
+    def steps(self, plan: Comparison, workers: int) -> int:
+        """One tick per mini-batch; the workers share them."""
+        return self.trained.pushes(plan) * len(plan.schedule())
 
-    def cost(self, plan: Plan, workers: int) -> float:
-        """Start-up, training, and what the plan's conditions add."""
-        conditions = plan.conditions
-        runs = len(plan.schedule()) * self.recipe(plan).epochs
-        work = runs * self.second / min(workers, usable_cores())
-        asleep = self.steps(plan, workers) / workers * max(conditions.sleeps(workers))
+    def cost(self, plan: Comparison, workers: int) -> float:
+        """Start-up, training, and the effect of the plan's conditions."""
+        conditions, steps = plan.conditions, self.steps(plan, workers)
+        work = steps * self.trained.step / min(workers, usable_cores())
+        asleep = steps / workers * max(conditions.sleeps(workers))
         return 4.0 + asleep + work * (1 + REPLACING * conditions.kill_rate * workers)
 
-    def measure(self, plan: Plan, workers: int, meter: Meter) -> list[Row]:
+    def measure(self, plan: Comparison, workers: int, meter: Meter) -> list[SyncRow]:
         """All variants and repeats with `workers` workers."""
-        split = self.load(plan.seed)
+        split = self.trained.load(plan.seed)
         schedule = plan.schedule()
         jobs = [self.job(plan, *entry) for entry in schedule]
         measured = measure(jobs, {self.name: split.train}, workers, plan.conditions, meter)
@@ -97,22 +70,19 @@ class TrainingProblem:
             for variant in plan.variants
         ]
 
-    def job(self, plan: Plan, repeat: int, variant: Variant) -> Job:
-        """A fresh model, the same for every variant of a repeat, and its optimizer."""
-        seed = plan.seed + repeat
-        recipe = self.recipe(plan)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = self.build()
-        if variant.sync is None:
-            return Job(self.name, seed, model, None, recipe)
-        optimizer = make_optimizer(recipe.rule, model.parameters(), recipe.options, variant)
+    def job(self, plan: Comparison, repeat: int, variant: Variant) -> Job:
+        """A new model, the same for every variant of a repeat, and its optimizer."""
+        seed, recipe = plan.seed + repeat, self.recipe(plan)
+        model = self.trained.initial(seed)
+        optimizer = None
+        if variant.sync is not None:
+            optimizer = make_optimizer(recipe.rule, model.parameters(), recipe.options, variant)
         return Job(self.name, seed, model, optimizer, recipe)
 
     def row(
         self, variant: Variant, workers: int, test: Data, measured: list[Measured], *, killing: bool
-    ) -> Row:
-        """The repeats of one variant as one line. Loss and accuracy are of the test images."""
+    ) -> SyncRow:
+        """The repeats of one variant as a row. Loss and accuracy are of the test images."""
         jobs, traces = [each.job for each in measured], [each.trace for each in measured]
         seconds = [trace.seconds for trace in traces]
         rates = [len(trace.points) / trace.seconds for trace in traces]
@@ -122,7 +92,7 @@ class TrainingProblem:
         scores = [evaluate(job.model, test) for job in jobs] if shared else []
         lost = ledger.lost_updates if shared else None
         pushed = sum(len(trace.points) for trace in traces)
-        return Row(
+        return SyncRow(
             problem=self.name,
             case="",
             case_bytes=elements * 4,
@@ -148,23 +118,3 @@ class TrainingProblem:
             trained_again=sum(each.again for each in measured),
             repairs=ledger.repairs,
         )
-
-
-def evaluate(model: nn.Module, test: Data) -> tuple[float, float]:
-    """(mean cross entropy, share of right answers) on `test`.
-
-    In slices whose activations stay in the cache, which is several times faster than all at once.
-    """
-    x, y = test
-    model.eval()
-    with torch.inference_mode():
-        scores = torch.cat([model(part) for part in x.split(TEST_SLICE)])
-        loss = nn.functional.cross_entropy(scores, y)
-        return float(loss), float((scores.argmax(dim=1) == y).float().mean())
-
-
-def seeded_split(x: Tensor, y: Tensor, train: int, seed: int) -> Split:
-    """`train` random examples for training, the rest for testing; the same for the same seed."""
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    first, rest = order[:train], order[train:]
-    return Split((x[first], y[first]), (x[rest], y[rest]))

@@ -1,1 +1,1 @@
-"""``asyncopt doctor``: what a machine offers, what will hurt, and which mode will pay."""
+"""The state of a machine and a build, measured rates, and the predicted modes of a training."""

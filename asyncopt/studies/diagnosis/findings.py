@@ -1,12 +1,12 @@
-"""Sentences that say which mode will pay, and why."""
+"""Findings of the doctor: which mode is worthwhile, and why."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from asyncopt.studies.diagnosis.forecast import Forecast
-from asyncopt.studies.diagnosis.modes import APART, OVERLAPPED
-from asyncopt.studies.diagnosis.task import Task
+from asyncopt.studies.diagnosis.modes import OVERLAPPED, UNHIDDEN
+from asyncopt.studies.diagnosis.plan import Training
 
 PAYS = 1.1  # times one worker: less is within what the model leaves out
 ALIKE = 0.95  # of the best rate: then the mode with the least staleness is the better one
@@ -22,12 +22,12 @@ REMEDIES = {
 
 
 def milliseconds(seconds: float) -> str:
-    """Three digits."""
+    """``12.3 ms``."""
     return f"{seconds * 1e3:.3g} ms"
 
 
 def best_of(found: Sequence[Forecast]) -> Forecast:
-    """The fastest, or of those that are hardly slower the one with the least staleness."""
+    """The mode with the least staleness of those within 5% of the fastest."""
     usable = [each for each in found if each.how]
     fastest = max(each.rate for each in usable)
     return min(
@@ -35,20 +35,19 @@ def best_of(found: Sequence[Forecast]) -> Forecast:
     )
 
 
-def findings(task: Task, found: Sequence[Forecast]) -> list[str]:
-    """What pays, what the first mode spends its time on, and what would help."""
+def findings(training: Training, found: Sequence[Forecast]) -> list[str]:
+    """The worthwhile mode, the phases of the first mode, and remedies."""
     best, first = best_of(found), found[0]
-    return [*_verdict(task, best), *_spent(first), *_hidden(found), *_heavy(task, first)]
+    return [*_verdict(training, best), *_spent(first), *_hidden(found), *_heavy(training, first)]
 
 
-def _verdict(task: Task, best: Forecast) -> list[str]:
+def _verdict(training: Training, best: Forecast) -> list[str]:
     gained = f"{best.rate:.3g} batches/s, {best.speedup:.2f}x one worker by itself"
-    if task.workers > 1 and best.speedup < PAYS:
-        return [
-            f"No mode pays with {task.workers} workers; the best, {best.mode}, comes to {gained}."
-        ]
+    if training.workers > 1 and best.speedup < PAYS:
+        text = f"No mode pays with {training.workers} workers; the best, {best.mode}, reaches"
+        return [f"{text} {gained}."]
     merged = "" if best.batches == 1 else f"; {best.batches} batches make one update"
-    return [f"What will pay: {best.mode}, {best.how}: {gained}{merged}."]
+    return [f"Best mode: {best.mode}, {best.how}: {gained}{merged}."]
 
 
 def _spent(first: Forecast) -> list[str]:
@@ -62,24 +61,26 @@ def _spent(first: Forecast) -> list[str]:
 
 
 def _hidden(found: Sequence[Forecast]) -> list[str]:
-    """How much of the way to the host and back computing covers."""
+    """The part of transfers and push that computing hides."""
     by_mode = {each.mode: each for each in found}
-    apart = by_mode.get(APART)
-    if apart is None:
+    unhidden = by_mode.get(UNHIDDEN)
+    if unhidden is None:
         return []
     overlapped = by_mode[OVERLAPPED]
-    moved, shown = (each.latency - each.phases["compute"] for each in (apart, overlapped))
-    text = f"Of {milliseconds(moved)} for transfers and push, {milliseconds(moved - shown)} can be "
-    text += "hidden behind a worker's computing"
+    moved, shown = (each.latency - each.phases["compute"] for each in (unhidden, overlapped))
+    text = f"A worker's computing can hide {milliseconds(moved - shown)} of {milliseconds(moved)} "
+    text += "for transfers and push"
     if overlapped.waits_for is None:
         return [f"{text}."]
     return [f"{text}, but {overlapped.workers} workers wait for the {overlapped.waits_for}."]
 
 
-def _heavy(task: Task, first: Forecast) -> list[str]:
+def _heavy(training: Training, first: Forecast) -> list[str]:
     push = first.phases.get("push", 0.0)
-    if push <= HEAVY * task.compute:
+    if push <= HEAVY * training.compute:
         return []
-    times = max(2, round(push / (HEAVY / 2 * task.compute)))
-    text = f"The push takes {milliseconds(push)} against {milliseconds(task.compute)} of computing"
+    times = max(2, round(push / (HEAVY / 2 * training.compute)))
+    text = (
+        f"The push takes {milliseconds(push)} against {milliseconds(training.compute)} of computing"
+    )
     return [f"{text}; with batches {times}x as large it would be a quarter of that."]

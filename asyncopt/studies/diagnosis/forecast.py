@@ -1,17 +1,16 @@
-"""What a batch takes of everything, and what comes of it with many workers.
+"""Throughput of many workers, predicted from the time and the places of one batch.
 
-A batch of one worker goes through phases: it is computed, its gradient travels, is pushed, and
-parameters come back. What they take, when nobody else is there, is the latency of a batch. Some of
-it takes place where workers meet: in the memory, under a lock, on a link, on a core. For N workers,
-a latency of D, and B seconds for which each batch occupies the busiest such place, the throughput
-is at most
+A batch of one worker goes through phases: it is computed, its gradient is transferred and pushed,
+and parameters come back. Their sum without contention is the latency of a batch. Some phases use
+places that workers share: the memory, a lock, a link, a core. For N workers, a latency of D, and B
+seconds for which each batch occupies the busiest such place, the throughput is at most
 
     min(N / D, 1 / B)
 
 batches per second: workers scale up to D / B of them, and further ones wait for that place (the
 asymptotic bounds of Denning and Buzen, "The Operational Analysis of Queueing Network Models", 1978,
-which are nearly reached where times vary little). Left out are cache lines on their way between
-cores, for which there is ``asyncopt simulate``, and what workers do to each other's computing.
+which are nearly reached where times vary little). Not modelled are cache lines that travel between
+cores (see ``asyncopt simulate``) and interference between the computing of workers.
 """
 
 from __future__ import annotations
@@ -19,19 +18,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from asyncopt.studies.rows import Row
+
 
 @dataclass(frozen=True)
-class Forecast:
-    """A mode and what it comes to.
+class Forecast(Row):
+    """A mode of training and its predicted throughput.
 
     Attributes:
         mode: its name.
-        how: what to write for it; empty: it is shown to compare with.
-        phases: seconds of a batch's latency, by what they are spent on.
-        places: seconds that a batch keeps what workers share busy, by its name.
-        workers: how many.
+        how: the code for it; empty: it is shown for comparison.
+        phases: seconds of a batch's latency, by phase.
+        places: seconds that a batch keeps a shared place busy, by its name.
+        workers: their number.
         alone: seconds of a batch of one worker that trains by itself, with nothing shared.
-        late: steps of its own by which a gradient comes later than it could.
+        late: own steps by which a gradient comes later than it could.
         batches: that make one update of the model.
     """
 
@@ -59,22 +60,22 @@ class Forecast:
 
     @property
     def latency(self) -> float:
-        """Seconds of a batch with nobody in the way."""
+        """Seconds of a batch without contention."""
         return sum(self.phases.values())
 
     @property
     def busiest(self) -> str:
-        """The place that is the first to be full."""
+        """The place that saturates first."""
         return max(self.places, key=lambda name: self.places[name])
 
     @property
     def knee(self) -> float:
-        """How many workers there can be before they wait for the busiest place."""
+        """Number of workers beyond which they wait for the busiest place."""
         return self.latency / self.places[self.busiest]
 
     @property
     def waits_for(self) -> str | None:
-        """The place that these workers wait for; None: they need not."""
+        """The place that these workers wait for; None: none."""
         return self.busiest if self.workers > self.knee * 1.001 else None
 
     @property
@@ -93,7 +94,7 @@ class Forecast:
         return self.rate * self.alone
 
     def as_json(self) -> dict[str, Any]:
-        """Fields and what follows from them."""
+        """Fields and the numbers derived from them."""
         return {
             "mode": self.mode,
             "how": self.how,
@@ -107,3 +108,8 @@ class Forecast:
             "phases": self.phases,
             "places": self.places,
         }
+
+    def columns(self) -> dict[str, Any]:
+        """One line of a frame, without phases and places."""
+        found = {"problem": self.problem, **self.as_json()}
+        return {name: value for name, value in found.items() if not isinstance(value, dict)}

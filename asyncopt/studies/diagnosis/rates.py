@@ -1,11 +1,11 @@
-"""How fast this machine copies, pushes and transfers: what `modes` predicts from, measured."""
+"""Measured rates of copies, pushes and transfers, from which `modes` predicts."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import distributed
 
 import asyncopt
 from asyncopt.run.threads import torch_threads
+from asyncopt.studies.diagnosis.plan import RateRow
 from asyncopt.studies.machine import available_memory, cache_size
 
 FLOAT = 4  # bytes
@@ -28,7 +29,7 @@ ROOM = 64  # bytes of memory per parameter while a push is measured, at most
 
 @dataclass(frozen=True)
 class Push:
-    """What a rule's push to a store takes.
+    """Time of a rule's push to a store.
 
     Attributes:
         sizes: numbers of parameters, ascending.
@@ -47,7 +48,7 @@ class Push:
         return max(self._at(parameters, self.alone) / threads, self.busy(parameters))
 
     def busy(self, parameters: int) -> float:
-        """For how long a push keeps all of the memory busy."""
+        """Seconds that a push keeps all of the memory busy."""
         return self._at(parameters, tuple(map(min, self.alone, self.together)))
 
     def _at(self, parameters: int, seconds: tuple[float, ...]) -> float:
@@ -82,7 +83,7 @@ class Rates:
     """Everything that was measured.
 
     Attributes:
-        threads: what "all threads" means.
+        threads: number of "all threads".
         copy: bytes per second that one thread copies in memory, each read once and written once.
         copy_together: the same for all threads at once.
         pushes: by rule.
@@ -103,9 +104,27 @@ class Rates:
         """Of a CUDA device, or of a replica on the host, which is copied as all memory is."""
         return self.links.get(device) or Link(*(self.copy,) * 5)
 
-    def as_json(self) -> dict[str, Any]:
-        """All fields by name."""
-        return asdict(self)
+    def rows(self) -> Iterator[RateRow]:
+        """Copies, pushes and transfers, one by one."""
+        yield RateRow("rates", "copy", None, None, None, self.copy, self.copy_together)
+        for rule, push in self.pushes.items():
+            for size, alone, together in zip(push.sizes, push.alone, push.together, strict=True):
+                moved = push.traffic * size
+                name = f"push of {rule}"
+                yield RateRow("rates", name, size, alone, together, moved / alone, moved / together)
+        if self.reduce is not None:
+            yield RateRow("rates", "all-reduce of two, gloo", None, None, None, self.reduce, None)
+        for device, link in self.links.items():
+            for way, rate in (
+                ("to it, pinned", link.to_device),
+                ("to it, pageable", link.pageable_to_device),
+                ("from it, pinned", link.from_device),
+                ("from it, pageable", link.pageable_from_device),
+                ("copy on it", link.copy),
+            ):
+                yield RateRow("rates", f"{device}, {way}", None, None, None, rate, None)
+        if self.peer is not None:
+            yield RateRow("rates", "cuda:0 to cuda:1", None, None, None, self.peer, None)
 
 
 def measure(rules: Iterable[str], threads: int) -> Rates:

@@ -1,1 +1,1 @@
-"""``asyncopt simulate``: what more cores than this machine has would do, by costs measured here."""
+"""Predictions for more cores than this machine has, from costs measured here."""

@@ -1,4 +1,4 @@
-"""What the steps of a push cost here: measured, written, and read again."""
+"""Costs of the steps of a push: measured, written, and read again."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from asyncopt.simulate import Costs, LineCost
 from asyncopt.studies import machine
 from asyncopt.studies.dense.contention import Case, Contention, dense_case, draw_rows
 from asyncopt.studies.errors import StudyError
-from asyncopt.studies.simulation.plan import CASES, Plan, workload_of
-from asyncopt.studies.training.meter import Meter
+from asyncopt.studies.progress import Meter
+from asyncopt.studies.simulation.plan import CASES, Simulation, workload_of
 
 FILE = "costs.json"
 PLAIN = "hogwild"  # the sync whose push is the update and nothing else
@@ -39,13 +39,13 @@ def pick_processors() -> tuple[int, int]:
     pairs = [*itertools.combinations(usable, 2)]
     if not pairs:
         raise StudyError(
-            "what sharing costs is measured between two processors, and this process may use one; "
-            "give costs that were measured elsewhere with --costs FILE"
+            "the costs of sharing are measured between two processors, and this process may use "
+            "one; give costs that were measured elsewhere with --costs FILE"
         )
     return next((pair for pair in pairs if pair[1] not in machine.siblings(pair[0])), pairs[0])
 
 
-def measure_costs(plan: Plan, meter: Meter) -> CaseCosts:
+def measure_costs(plan: Simulation, meter: Meter) -> CaseCosts:
     """The costs of every case of the plan, none of which depends on its `compute`.
 
     Raises:
@@ -58,7 +58,7 @@ def measure_costs(plan: Plan, meter: Meter) -> CaseCosts:
         case = CASES[name]
         words = _core.probe_words(processors)
         lines = _line_costs(processors, case)
-        # What one worker's push takes besides its lines: of a dense one, that of a single line.
+        # The time of a push besides its lines; for a dense one, the push of a single line.
         touched = 0 if case.pattern == "dense" else workload_of(case).touched
         update, check = lines["update"], lines["check"]
         call = seconds[_like(case).name] - touched * (update.own + check)
@@ -66,8 +66,8 @@ def measure_costs(plan: Plan, meter: Meter) -> CaseCosts:
     return found
 
 
-def _push_seconds(plan: Plan, meter: Meter) -> dict[str, float]:
-    """One worker's push under the plainest sync, by the name of what stands for a case."""
+def _push_seconds(plan: Simulation, meter: Meter) -> dict[str, float]:
+    """One worker's push under the plainest sync, by the name of the representative case."""
     cases = {_like(CASES[name]).name: _like(CASES[name]) for name in plan.cases}
     comparison = plan.comparison((PLAIN,), REPEATS)
     rows = Contention().measure_cases([*cases.values()], comparison, 1, meter)
@@ -75,12 +75,12 @@ def _push_seconds(plan: Plan, meter: Meter) -> dict[str, float]:
 
 
 def _like(case: Case) -> Case:
-    """The case whose push has the same to do outside the lines, and hardly any inside."""
+    """The case whose push has the same work outside the lines, and least inside."""
     return ONE_LINE if case.pattern == "dense" else case
 
 
 def _line_costs(processors: tuple[int, int], case: Case) -> dict[str, Any]:
-    """By the names of `Costs`: what is per cache line."""
+    """The costs per cache line, by the names of `Costs`."""
     workload = workload_of(case)
 
     def probe(width: int, starts: npt.NDArray[np.int64]) -> dict[str, Any]:

@@ -1,123 +1,154 @@
-"""Run a simulation: measure costs, measure what can be measured, predict everything."""
+"""Measures costs and the rates that can be measured here, and predicts all others."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from asyncopt.simulate import simulate
-from asyncopt.studies import outputs
+import asyncopt
+from asyncopt.report.page import Picture
+from asyncopt.report.table import Table
+from asyncopt.report.text import workers_text
+from asyncopt.simulate import simulate as predict
 from asyncopt.studies.dense.contention import Contention
-from asyncopt.studies.dense.plan import usable_cores
-from asyncopt.studies.errors import require
-from asyncopt.studies.progress import Display
-from asyncopt.studies.results import Row as Measured
-from asyncopt.studies.session import Session
-from asyncopt.studies.simulation import page
-from asyncopt.studies.simulation.costs import FILE, REPEATS, CaseCosts, costs_text, measure_costs
+from asyncopt.studies.dense.plan import SyncRow
+from asyncopt.studies.driver import run
+from asyncopt.studies.machine import Machine
+from asyncopt.studies.options import (
+    MODES,
+    MOST_REPEATS,
+    REPEATS,
+    checked,
+    picked,
+    usable_cores,
+    whole,
+    worker_counts,
+)
+from asyncopt.studies.progress import Display, Meter, Ticker
+from asyncopt.studies.result import Result
+from asyncopt.studies.simulation import costs as measured_costs
+from asyncopt.studies.simulation.costs import CaseCosts, costs_text, measure_costs, read_costs
 from asyncopt.studies.simulation.findings import findings
-from asyncopt.studies.simulation.plan import Plan, workload_of
-from asyncopt.studies.simulation.results import SCHEMA, Row
-from asyncopt.studies.simulation.table import short_sheet
-from asyncopt.studies.training.meter import Meter, Ticker
+from asyncopt.studies.simulation.plan import (
+    CASES,
+    QUICK_CASES,
+    USUAL_CASES,
+    USUAL_COMPUTES,
+    USUAL_CORES,
+    PredictionRow,
+    Simulation,
+    WorkloadProblem,
+    parse_computes,
+    workload_of,
+)
+from asyncopt.studies.simulation.table import costs_table, full_table, short_table
+from asyncopt.studies.study import Section, Study
 
 START = 4.0  # rough seconds of a launch
 PROBE = 1.0  # rough seconds of probing one case
 WITH_SETUP = 1.5  # times the length of a measurement
 EVENTS = 4e-5  # rough seconds of simulation per core
 
+Measured = Mapping[tuple[str, str | None, int], SyncRow]  # by workload, sync and workers
 
-def run(plan: Plan, costs: CaseCosts | None, out: Path, *, as_json: bool) -> None:
-    """Check, measure, simulate, write to the folder `out`, print.
+
+class Simulate(Study[Simulation, WorkloadProblem, PredictionRow]):
+    """Every workload under every sync on every number of cores.
 
     Args:
         plan: the options.
-        costs: of every case of the plan; None: measure them.
-        out: the folder; the costs are written there, too.
-        as_json: whether to print JSON.
-
-    Raises:
-        StudyError: a module is missing, `out` cannot be written to, or there is one processor.
+        costs: of every case of the plan; None: they are measured.
     """
-    require(("matplotlib",), "the report")
-    session = Session(out)
-    session.announce(
-        f"{len(plan.syncs)} syncs x {len(plan.workloads)} workloads on up to {plan.cores[-1]} "
-        "cores",
-        expected_seconds(plan, costs is None),
+
+    name = "simulate"
+    function = "simulate"
+    lead = (
+        "What each way of writing to shared memory would do on more cores than this machine has: a "
+        "simulation, fed with costs measured here and compared with rates measured here."
     )
-    costs, rows = study(plan, costs, session.progress)
-    outputs.write_whole(out / FILE, costs_text(costs))
-    chapters = [
-        page.Chapter(case.name, own, findings(own))
-        for _, case in plan.workloads
-        if (own := [row for row in rows if row.workload == case.name])
-    ]
-    found = {chapter.workload: chapter.findings for chapter in chapters}
-    results = session.document(SCHEMA, plan.as_json(), found, (row.as_json() for row in rows))
-    report = page.render(plan, costs, session.machine, chapters, session.about)
-    tables = [(c.workload, short_sheet(c.rows), c.findings) for c in chapters]
-    session.deliver(results, report, tables, as_json=as_json)
 
+    def __init__(self, plan: Simulation, costs: CaseCosts | None) -> None:
+        super().__init__(plan)
+        self._problems = plan.workloads
+        self.costs = costs or {}
+        self._comparison = plan.comparison(plan.syncs, plan.repeats)
+        self._measurements = len(plan.workloads) * len(self._comparison.schedule())
+        self._workers = plan.measured(usable_cores())
 
-def expected_seconds(plan: Plan, probing: bool) -> float:
-    """Rough length of everything."""
-    measuring = sum(_measuring(plan) for _ in plan.measured(usable_cores()))
-    return measuring + (_probing(plan) if probing else 0.0) + _simulating(plan)
+    @property
+    def problems(self) -> tuple[WorkloadProblem, ...]:
+        """The workloads of the plan."""
+        return self._problems
 
+    @property
+    def summary(self) -> str:
+        """Syncs, workloads and cores."""
+        plan = self.plan
+        return (
+            f"{len(plan.syncs)} syncs x {len(plan.workloads)} workloads on up to {plan.cores[-1]} "
+            "cores"
+        )
 
-def study(plan: Plan, costs: CaseCosts | None, console: Console) -> tuple[CaseCosts, list[Row]]:
-    """Measure and simulate; progress goes to `console`.
+    @property
+    def seconds(self) -> float:
+        """Rough length of everything."""
+        probing = 0.0 if self.costs else self._probing
+        return probing + self._measuring * len(self._workers) + self._simulating
 
-    Returns:
-        The costs, and a row for every workload, sync and number of cores.
-    """
-    display = Display(console, expected_seconds(plan, costs is None))
-    if costs is None:
-        meter = Meter(1, len(plan.cases) * REPEATS * 2)
-        with display.section("costs", _probing(plan), meter):
-            costs = measure_costs(plan, meter)
-    measured: dict[tuple[str, str | None, int], Measured] = {}
-    for workers in plan.measured(usable_cores()):
-        title = f"measuring {workers} worker{'s' if workers > 1 else ''}"
-        meter = Meter(workers, _measurements(plan) * workers)
-        with display.section(title, _measuring(plan), meter):
-            for row in measure(plan, workers, meter):
-                measured[row.case, row.sync, workers] = row
-    meter = Meter(1, len(plan.workloads) * len(plan.syncs) * len(plan.cores))
-    with display.section("simulating", _simulating(plan), meter):
-        return costs, predict(plan, costs, measured, meter)
+    @property
+    def costs_table(self) -> Table:
+        """The input of the simulation."""
+        return costs_table(self.costs)
 
+    def measure(self, display: Display) -> list[PredictionRow]:
+        """Costs, one launch per number of workers that can be measured, then the simulation."""
+        if not self.costs:
+            meter = Meter(1, len(self.plan.cases) * measured_costs.REPEATS * 2)
+            with display.section("costs", self._probing, meter):
+                self.costs = measure_costs(self.plan, meter)
+        measured: dict[tuple[str, str | None, int], SyncRow] = {}
+        cases = [problem.case for problem in self.problems]
+        for workers in self._workers:
+            meter = Meter(workers, self._measurements * workers)
+            with display.section(f"measuring {workers_text(workers)}", self._measuring, meter):
+                for row in Contention().measure_cases(cases, self._comparison, workers, meter):
+                    measured[row.case, row.sync, workers] = row
+        meter = Meter(1, len(self.problems) * len(self.plan.syncs) * len(self.plan.cores))
+        with display.section("simulating", self._simulating, meter):
+            return list(self._predictions(measured, meter))
 
-def measure(plan: Plan, workers: int, meter: Meter) -> list[Measured]:
-    """All workloads under all syncs with so many workers."""
-    comparison = plan.comparison(plan.syncs, plan.repeats)
-    cases = [case for _, case in plan.workloads]
-    return Contention().measure_cases(cases, comparison, workers, meter)
+    def section(
+        self, problem: WorkloadProblem, rows: Sequence[PredictionRow], machine: Machine
+    ) -> Section[PredictionRow]:
+        """Table and findings of one workload."""
+        return Section(problem, rows, findings(rows), short_table(rows), full_table(rows))
 
+    def pictures(
+        self, problem: WorkloadProblem, rows: Sequence[PredictionRow], machine: Machine
+    ) -> Iterable[Picture]:
+        """Plots of one workload."""
+        from asyncopt.studies.simulation import plots
 
-def predict(
-    plan: Plan,
-    costs: CaseCosts,
-    measured: Mapping[tuple[str, str | None, int], Measured],
-    meter: Meter,
-) -> list[Row]:
-    """All workloads under all syncs on all numbers of cores, beside what was measured."""
-    ticker = Ticker(meter.counts, rank=0)
-    rows = []
-    for name, case in plan.workloads:
-        workload = workload_of(case)
-        for sync, cores in itertools.product(plan.syncs, plan.cores):
-            outcome = simulate(costs[name], sync, cores, workload, plan.seed)
-            real = measured.get((case.name, sync, cores))
-            rows.append(
-                Row(
-                    workload=case.name,
-                    case=name,
-                    compute=case.compute,
+        return plots.pictures(self.problems.index(problem), rows, self.plan.syncs)
+
+    def files(self) -> dict[str, str]:
+        """The costs, for another run."""
+        return {measured_costs.FILE: costs_text(self.costs)}
+
+    def _predictions(self, measured: Measured, meter: Meter) -> Iterator[PredictionRow]:
+        ticker = Ticker(meter.counts, rank=0)
+        plan = self.plan
+        for problem in self.problems:
+            workload = workload_of(problem.case)
+            for sync, cores in itertools.product(plan.syncs, plan.cores):
+                outcome = predict(self.costs[problem.key], sync, cores, workload, plan.seed)
+                real = measured.get((problem.name, sync, cores))
+                yield PredictionRow(
+                    problem=problem.name,
+                    case=problem.key,
+                    compute=problem.case.compute,
                     sync=sync,
                     cores=cores,
                     updates_per_second=outcome.updates_per_second,
@@ -129,24 +160,76 @@ def predict(
                     measured_updates_per_second=None if real is None else real.updates_per_second,
                     measured_staleness=None if real is None else real.staleness,
                 )
-            )
-            ticker.tick()
-    return rows
+                ticker.tick()
+
+    @property
+    def _probing(self) -> float:
+        """Rough seconds of measuring costs."""
+        return START + PROBE * len(self.plan.cases)
+
+    @property
+    def _measuring(self) -> float:
+        """Rough seconds with one number of workers."""
+        return START + WITH_SETUP * Contention().seconds(self._comparison) * self._measurements
+
+    @property
+    def _simulating(self) -> float:
+        """Rough seconds of the simulation."""
+        plan = self.plan
+        return EVENTS * len(plan.workloads) * len(plan.syncs) * (sum(plan.cores) + 40)
 
 
-def _probing(plan: Plan) -> float:
-    return START + PROBE * len(plan.cases)
+def simulate(
+    cases: Iterable[str] | None = None,
+    syncs: Iterable[str] | None = None,
+    cores: str | Iterable[int] = USUAL_CORES,
+    *,
+    computes: str | Iterable[float] = USUAL_COMPUTES,
+    costs: str | os.PathLike[str] | None = None,
+    measure: bool = True,
+    repeats: int = REPEATS,
+    seed: int = 0,
+    mode: str = "process",
+    quick: bool = False,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Result[PredictionRow]:
+    """Predict throughput and staleness on more cores than there are, beside measured rates.
 
+    Args:
+        cases: names, like ``"dense 4 KiB"`` or ``"rows, skewed"``; None: the usual ones.
+        syncs: names, as in ``sync=``; None: all.
+        cores: numbers of cores, each with one worker.
+        computes: seconds of computing between two pushes.
+        costs: file of costs that an earlier run wrote; None: costs are measured.
+        measure: whether to measure also, on as many cores as there are, and show the error.
+        repeats: measurements of each.
+        seed: of rows and times that are drawn.
+        mode: ``"process"`` or ``"thread"``.
+        quick: whether to take fewer cases: under a minute.
+        out: folder for results.json, report.html and costs.json; None: nothing is written.
+        progress: whether to show progress on stderr.
 
-def _measurements(plan: Plan) -> int:
-    return len(plan.workloads) * len(plan.comparison(plan.syncs, plan.repeats).schedule())
+    Returns:
+        The result; it prints as its tables.
 
-
-def _measuring(plan: Plan) -> float:
-    """Rough seconds with one number of workers."""
-    comparison = plan.comparison(plan.syncs, plan.repeats)
-    return START + WITH_SETUP * Contention().seconds(comparison) * _measurements(plan)
-
-
-def _simulating(plan: Plan) -> float:
-    return EVENTS * len(plan.workloads) * len(plan.syncs) * (sum(plan.cores) + 40)
+    Raises:
+        OptionError: an option has no meaning; before anything is measured.
+        StudyError: a module is missing, `out` cannot be written to, or there is one processor.
+    """
+    plan = Simulation(
+        cases=picked("cases", cases or (QUICK_CASES if quick else USUAL_CASES), tuple(CASES)),
+        computes=checked("computes", lambda: parse_computes(computes)),
+        syncs=picked("syncs", syncs, asyncopt.syncs()),
+        cores=worker_counts("cores", cores),
+        repeats=whole("repeats", repeats, 1, MOST_REPEATS),
+        seed=whole("seed", seed, 0),
+        mode=picked("mode", (mode,), MODES)[0],
+        measure=measure,
+        costs=None if costs is None else str(costs),
+        quick=quick,
+    )
+    known = None
+    if costs is not None:
+        known = checked("costs", lambda: read_costs(Path(costs), plan.cases))
+    return run(Simulate(plan, known), out=out, progress=progress)

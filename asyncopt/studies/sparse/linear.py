@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncopt import _core
-from asyncopt.studies.measures import Measure, four_digits
-from asyncopt.studies.sparse.peers.linear import Liblinear, Saga, SklearnSgd, SnapMl
-from asyncopt.studies.sparse.plan import Plan
-from asyncopt.studies.sparse.subject import Settings, Subject, in_order
+from asyncopt.report.text import four_digits
+from asyncopt.studies.rows import Measure
+from asyncopt.studies.sparse.peers import Liblinear, Saga, SklearnSgd, SnapMl
+from asyncopt.studies.sparse.problem import Settings, SparseComparison, SparseProblem, in_order
 
 ALPHA = 1e-5
 HELD_OUT = 0.2
@@ -33,7 +33,7 @@ def percent(share: float) -> str:
     return f"{share:.2%}"
 
 
-class LinearSubject(Subject):
+class LinearProblem(SparseProblem):
     """A linear classifier of two classes with an L2 penalty, trained by AdaGrad."""
 
     # All share the intercept, and most some column: "ordered" would leave them to one thread.
@@ -46,10 +46,10 @@ class LinearSubject(Subject):
     loss: str
 
     @abstractmethod
-    def examples(self, plan: Plan) -> tuple[Any, NDArray[Any]]:
+    def examples(self, plan: SparseComparison) -> tuple[Any, NDArray[Any]]:
         """All of them, and their labels."""
 
-    def load(self, plan: Plan) -> Split:
+    def load(self, plan: SparseComparison) -> Split:
         """A fifth is held out."""
         X, y = self.examples(plan)
         order = np.random.default_rng(plan.seed).permutation(len(y))
@@ -90,13 +90,13 @@ class LinearSubject(Subject):
         return float(loss.mean() + ALPHA / 2 * np.square(weights).sum())
 
 
-class LikeRcv1(LinearSubject):
-    """Logistic regression on made-up data in the shape of RCV1."""
+class LikeRcv1(LinearProblem):
+    """Logistic regression on synthetic data in the shape of RCV1."""
 
     name = "rcv1-shaped"
     title = "Logistic regression, shaped like RCV1"
     about = (
-        "Logistic regression with an L2 penalty on made-up text: 200,000 examples (20,000 with "
+        "Logistic regression with an L2 penalty on synthetic text: 200,000 examples (20,000 with "
         "--quick), 47,236 columns whose frequency falls like a power law, 73 nonzeros in each row, "
         "as in RCV1; a fifth is held out."
     )
@@ -111,15 +111,15 @@ class LikeRcv1(LinearSubject):
         SnapMl(loss, ALPHA),
     )
 
-    def examples(self, plan: Plan) -> tuple[Any, NDArray[Any]]:
-        """Made up."""
+    def examples(self, plan: SparseComparison) -> tuple[Any, NDArray[Any]]:
+        """Synthetic."""
         from asyncopt.sparse import make_like
 
         X, y = make_like("rcv1", rows=QUICK_ROWS if plan.quick else None, seed=plan.seed)
         return X, y
 
 
-class TextSvm(LinearSubject):
+class TextSvm(LinearProblem):
     """A support vector machine on the words of documentation."""
 
     name = "sparse-svm"
@@ -140,8 +140,8 @@ class TextSvm(LinearSubject):
     )
     packages = ("scipy", "sklearn")
 
-    def examples(self, plan: Plan) -> tuple[Any, NDArray[Any]]:
-        """What is installed."""
+    def examples(self, plan: SparseComparison) -> tuple[Any, NDArray[Any]]:
+        """The docstrings of installed packages."""
         from asyncopt.sparse import bag_of_words
 
         return bag_of_words(self.packages)

@@ -1,1 +1,1 @@
-"""What runs in the workers of a measurement, and what their parent learns of it."""
+"""Networks that workers train together, and what their training is put through."""

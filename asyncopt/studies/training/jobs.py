@@ -5,34 +5,56 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    LRScheduler,
+)
 
+import asyncopt
 from asyncopt.optim import Optimizer
 from asyncopt.run import Worker
 from asyncopt.run.board import Board
 from asyncopt.run.delays import Delay
-from asyncopt.studies.dense.plan import UNSHARED, Variant, make_optimizer
-from asyncopt.studies.training.kills import Fuse, Kills
-from asyncopt.studies.training.log import Log, Pen
-from asyncopt.studies.training.meter import Ticker
-from asyncopt.studies.training.schedules import CONSTANT, make_scheduler
+from asyncopt.studies.progress import Ticker
+from asyncopt.studies.training.kills import Kills, KillTimer
+from asyncopt.studies.training.log import Log, LogWriter
+from asyncopt.studies.training.networks import Data, Loss
 
 PATIENCE = 86_400.0  # seconds a worker waits at a barrier for the slowest one; delays can be long
 WARM_UP_BATCHES = 3
+UNSHARED = "unshared"
 
-Data = tuple[Tensor, Tensor]
-Loss = Callable[[Tensor, Tensor], Tensor]
+CONSTANT = "constant"
+SCHEDULES = {
+    CONSTANT: "the same rate throughout",
+    "cosine": "from the full rate down to zero along half a cosine",
+    "restarts": "the same three times over, each time from the full rate",
+}
+CYCLES = 3
+
+
+class Variant(NamedTuple):
+    """One contender: a sync (None: every worker trains alone, nothing shared), audited or not."""
+
+    label: str
+    sync: str | None
+    audit: bool
+
+
+ALONE = Variant(UNSHARED, None, False)
 
 
 class Recipe(NamedTuple):
     """How every worker trains a job.
 
-    `loss` takes what the model puts out and the targets; `schedule` is one of `SCHEDULES` and
-    `dispatch` as in ``Worker.batches``.
+    `loss` takes the output of the model and the targets; `schedule` is one of `SCHEDULES`;
+    `dispatch` is that of ``Worker.batches``.
     """
 
     batch_size: int
@@ -63,10 +85,10 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Shared:
-    """What the workers of a launch have in common besides their jobs.
+    """State that the workers of a launch share besides their jobs.
 
-    `counts` are the `Meter`'s; workers that share no parameters take their batches from `alone`, a
-    board on which nobody waits for others, and sleep `delay` by themselves.
+    `counts` are the `Meter`'s. Workers that share no parameters take their batches from `alone`, a
+    board without waiting, and sleep `delay` by themselves.
     """
 
     log: Log
@@ -92,8 +114,8 @@ class Trainer:
     def __init__(self, worker: Worker, shared: Shared) -> None:
         self._worker = worker
         self._delay = shared.delay
-        self._fuse = Fuse(shared.kills, worker.rank)
-        self._pen = Pen(shared.log, worker.rank)
+        self._timer = KillTimer(shared.kills, worker.rank)
+        self._log = LogWriter(shared.log, worker.rank)
         self._ticker = Ticker(shared.counts, worker.rank)
         self._alone = Worker(worker.rank, worker.world_size, worker.barrier, board=shared.alone)
 
@@ -110,8 +132,8 @@ class Trainer:
             data, recipe.batch_size, recipe.epochs, seed=job.seed, dispatch=recipe.dispatch
         )
         self._worker.barrier(timeout=PATIENCE)
-        with self._fuse.burning(number):
-            self._pen.start(number)
+        with self._timer.running(number):
+            self._log.start(number)
             for turn, (x, y) in enumerate(batches):
                 if scheduler is not None:
                     worker.schedule(scheduler)
@@ -121,15 +143,15 @@ class Trainer:
                 if delay is not None:
                     time.sleep(delay.seconds(worker.rank, turn))
                 optimizer.step()
-                self._pen.write(number, loss.item())
+                self._log.write(number, loss.item())
                 self._ticker.tick()
         self._worker.barrier(timeout=PATIENCE)
 
 
 def warm_up(model: nn.Module, data: Data, recipe: Recipe) -> None:
-    """Train a private copy a little before anything is timed.
+    """Train a private copy for three mini-batches before anything is timed.
 
-    Torch makes kernels and threads on first use, which takes more than a second.
+    Torch creates kernels and threads on first use, which takes more than a second.
     """
     model = copy.deepcopy(model)
     optimizer = private_optimizer(model, recipe)
@@ -141,6 +163,24 @@ def warm_up(model: nn.Module, data: Data, recipe: Recipe) -> None:
 
 
 def private_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """One that shares nothing."""
-    alone = Variant(UNSHARED, None, False)
-    return make_optimizer(recipe.rule, model.parameters(), recipe.options, alone)
+    """An optimizer that shares nothing."""
+    return make_optimizer(recipe.rule, model.parameters(), recipe.options, ALONE)
+
+
+def make_optimizer(
+    rule: str, parameters: Any, options: dict[str, Any], variant: Variant
+) -> Optimizer:
+    """The asyncopt optimizer `rule` over `parameters` under `variant`, not shared yet."""
+    optimizer: type[Optimizer] = getattr(asyncopt, rule)
+    if variant.sync is None:
+        return optimizer(parameters, **options)
+    return optimizer(parameters, **options, sync=variant.sync, audit=variant.audit)
+
+
+def make_scheduler(name: str, optimizer: Any, steps: int) -> LRScheduler | None:
+    """The scheduler of a job of so many steps; None where the rate is constant."""
+    if name == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=max(1, steps))
+    if name == "restarts":
+        return CosineAnnealingWarmRestarts(optimizer, T_0=max(1, -(-steps // CYCLES)))
+    return None

@@ -1,4 +1,4 @@
-"""Killing workers in the middle of their work, to see what a run makes of it."""
+"""Fault injection: workers are killed in the middle of their work."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from asyncopt.studies.errors import StudyError
-from asyncopt.studies.training.memory import shared_zeros
+from asyncopt.studies.progress import shared_zeros
 
-RESTARTS = 10_000  # of one worker; with the next death the run ends
+RESTARTS = 10_000  # of one rank; the next death ends the run
 AT_REST = -1
 INSTANT = 1e-6  # s: the shortest time that a timer runs
 
@@ -23,8 +23,8 @@ INSTANT = 1e-6  # s: the shortest time that a timer runs
 class Kills:
     """When workers are killed, and how often that was.
 
-    A worker's working time passes only while it trains, not while it starts up or waits for others:
-    a run gets on, however often its workers die.
+    A worker's working time passes only while it trains, not while it starts up or waits for others,
+    so a run makes progress however often its workers die.
 
     Args:
         workers: number of workers.
@@ -35,7 +35,7 @@ class Kills:
     Attributes:
         counts: int64 (jobs, workers), kills.
         at_work: int64 (workers,), the job that is being trained, or -1.
-        lives: int64 (workers,), how many workers of each rank have been.
+        lives: int64 (workers,), number of workers that each rank has had.
     """
 
     def __init__(self, workers: int, jobs: int, rate: float, seed: int) -> None:
@@ -47,12 +47,12 @@ class Kills:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Arguments of ``launch`` under which a run survives them."""
+        """Arguments of ``launch`` with which a run survives them."""
         return {"on_failure": "restart", "restarts": RESTARTS} if self.rate else {}
 
     @contextmanager
     def expected(self) -> Iterator[None]:
-        """While the block runs, nobody is warned of a kill; any other loss of a worker ends it.
+        """While the block runs, kills cause no warning; any other loss of a worker ends it.
 
         Raises:
             StudyError: a worker was lost in another way.
@@ -69,15 +69,15 @@ class Kills:
             except RuntimeWarning as loss:
                 cause = re.split("; it is replaced in ", str(loss))[0]
                 raise StudyError(
-                    f"{cause}, and nobody had killed it; see it without --kill-rate"
+                    f"{cause}, and not by this study; run it without --kill-rate to see why"
                 ) from loss
 
 
-class Fuse:
-    """A worker's end of `Kills`: burns while the worker trains.
+class KillTimer:
+    """A worker's end of `Kills`: a timer that runs while the worker trains.
 
-    The kernel's timer ends the process at whatever instruction it is, also within a push. A thread
-    that kills would have to wait for the interpreter's lock first.
+    The kernel's timer ends the process at any instruction, also within a push. A thread that kills
+    would have to wait for the GIL first.
     """
 
     def __init__(self, kills: Kills, rank: int) -> None:
@@ -92,7 +92,7 @@ class Fuse:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a parent may have had it ignored
 
     @contextmanager
-    def burning(self, job: int) -> Iterator[None]:
+    def running(self, job: int) -> Iterator[None]:
         """The worker trains a job."""
         self._at_work[0] = job
         if self._left < math.inf:

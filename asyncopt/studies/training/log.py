@@ -1,4 +1,4 @@
-"""What workers measure, in memory that outlives them."""
+"""Measurements that workers write, in memory that outlives them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from asyncopt.studies.training.memory import LINE, shared_zeros
+from asyncopt.studies.progress import LINE, shared_zeros
 
 
 class Trace(NamedTuple):
@@ -22,21 +22,21 @@ class Trace(NamedTuple):
 
 
 class Log:
-    """A line for each mini-batch that a worker has trained, and when it began with each job.
+    """A record for each mini-batch that a worker has trained, and the start of each job.
 
-    A worker that replaces another goes on with the lines of its rank.
+    A replaced worker's successor appends to the records of its rank.
 
     Args:
         workers: number of workers.
         jobs: number of jobs.
-        room: lines of one worker at most.
+        room: records of one worker at most.
 
     Attributes:
         starts: float64 (jobs, workers), seconds of the machine's monotonic clock; 0: not begun.
         moments: float64 (workers, room), the end of each step, by the same clock.
         losses: float32 (workers, room), of the mini-batch.
-        jobs: int32 (workers, room), which job it was of.
-        written: int64 (workers, 8), of which the first counts the worker's lines.
+        jobs: int32 (workers, room), the job of the mini-batch.
+        written: int64 (workers, 8), of which the first counts the worker's records.
     """
 
     def __init__(self, workers: int, jobs: int, room: int) -> None:
@@ -47,20 +47,20 @@ class Log:
         self.written = shared_zeros(workers, LINE)
 
     def trace(self, job: int) -> Trace:
-        """What all workers have written of a job, which each has begun."""
+        """The records of all workers of a job, which each has begun."""
         moments, losses = [], []
-        for rank, lines in enumerate(self.written[:, 0].tolist()):
-            own = self.jobs[rank, :lines] == job
-            moments.append(self.moments[rank, :lines][own])
-            losses.append(self.losses[rank, :lines][own])
+        for rank, count in enumerate(self.written[:, 0].tolist()):
+            own = self.jobs[rank, :count] == job
+            moments.append(self.moments[rank, :count][own])
+            losses.append(self.losses[rank, :count][own])
         when, loss = torch.cat(moments), torch.cat(losses)
         order = when.argsort()
         since = when[order] - self.starts[job].min()
         return Trace(float(since[-1]), list(zip(since.tolist(), loss[order].tolist(), strict=True)))
 
 
-class Pen:
-    """A worker's end of a `Log`; a line costs less than a microsecond."""
+class LogWriter:
+    """A worker's end of a `Log`; a record costs less than a microsecond."""
 
     def __init__(self, log: Log, rank: int) -> None:
         self._starts = log.starts.numpy()[:, rank]  # views; indexing them is cheaper than a tensor
@@ -70,14 +70,14 @@ class Pen:
         self._written = log.written.numpy()[rank]
 
     def start(self, job: int) -> None:
-        """The worker begins with a job, unless one of its rank has before."""
+        """The worker begins a job, unless a worker of its rank has before."""
         if self._starts[job] == 0:
             self._starts[job] = time.perf_counter()
 
     def write(self, job: int, loss: float) -> None:
         """A mini-batch has been trained."""
-        line = self._written[0]
-        self._moments[line] = time.perf_counter()
-        self._losses[line] = loss
-        self._jobs[line] = job
-        self._written[0] = line + 1  # last: a line that was cut short is written again
+        place = self._written[0]
+        self._moments[place] = time.perf_counter()
+        self._losses[place] = loss
+        self._jobs[place] = job
+        self._written[0] = place + 1  # last: a record that was cut short is written again

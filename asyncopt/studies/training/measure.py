@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from asyncopt.run import launch
 from asyncopt.run.board import Board
-from asyncopt.studies.training.conditions import Conditions
-from asyncopt.studies.training.jobs import Data, Job, Shared, train
+from asyncopt.run.delays import Delay
+from asyncopt.studies.progress import Meter
+from asyncopt.studies.training.jobs import Job, Shared, train
 from asyncopt.studies.training.kills import RESTARTS, Kills
 from asyncopt.studies.training.log import Log, Trace
-from asyncopt.studies.training.meter import Meter
+from asyncopt.studies.training.networks import Data
+
+TURNS = 64  # that the mean delay is taken over
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Conditions of a launch.
+
+    Attributes:
+        mode: kind of worker, as in ``launch``.
+        delay: sleep of workers before each push; None: none.
+        max_staleness: as in ``launch``.
+        kill_rate: kills per second of a worker's working time; 0: none. In processes only.
+        seed: of the kills.
+    """
+
+    mode: str
+    delay: Delay | None = None
+    max_staleness: int | None = None
+    kill_rate: float = 0.0
+    seed: int = 0
+
+    def sleeps(self, workers: int) -> list[float]:
+        """Rough mean delay of each worker, in seconds per turn."""
+        if self.delay is None:
+            return [0.0] * workers
+        turns = range(TURNS)
+        return [
+            sum(self.delay.seconds(rank, turn) for turn in turns) / TURNS for rank in range(workers)
+        ]
 
 
 class Measured(NamedTuple):
@@ -34,11 +66,11 @@ def measure(
     conditions: Conditions,
     meter: Meter,
 ) -> list[Measured]:
-    """Train all jobs in one launch; what came of each, in their order.
+    """Train all jobs in one launch; the outcome of each, in their order.
 
     Raises:
         WorkerError, RunTimeout: as ``launch``.
-        StudyError: a worker was lost that nobody had killed.
+        StudyError: a worker was lost that this study had not killed.
     """
     expected = [job.recipe.batches(data[job.data]) for job in jobs]
     # Every death has at most one mini-batch trained again.
