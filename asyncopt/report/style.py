@@ -6,7 +6,7 @@ import functools
 import io
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, Protocol
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -152,3 +152,33 @@ def log2_ticks(axis: Axes, counts: Sequence[int], label: str) -> None:
     axis.set_xticks(counts, [str(count) for count in counts])
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel(label)
+
+
+class Quartiles(Protocol):
+    """The median of repeats and the quartiles beside it."""
+
+    @property
+    def q1(self) -> float: ...  # noqa: D102
+
+    @property
+    def median(self) -> float: ...  # noqa: D102
+
+    @property
+    def q3(self) -> float: ...  # noqa: D102
+
+
+def quartile_bars(
+    axis: Axes, places: Sequence[float], spreads: Sequence[Quartiles], style: dict[str, Any]
+) -> None:
+    """A line through the medians, each with a bar from the lower quartile to the upper one."""
+    axis.errorbar(
+        places,
+        [spread.median for spread in spreads],
+        yerr=[
+            [spread.median - spread.q1 for spread in spreads],
+            [spread.q3 - spread.median for spread in spreads],
+        ],
+        capsize=2.5,
+        elinewidth=1,
+        **style,
+    )

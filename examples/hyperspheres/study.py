@@ -26,7 +26,7 @@ import asyncopt
 from asyncopt.report.table import Column, Table, table_of
 from asyncopt.report.terminal import print_table
 from asyncopt.report.text import NOTHING
-from asyncopt.studies.rows import Spread
+from asyncopt.studies.rows import Spread, plain
 from examples.hyperspheres import data
 from examples.hyperspheres.loss import contrastive_loss
 from examples.hyperspheres.models import Reducer
@@ -67,7 +67,7 @@ class Row(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """By name, with the quartiles and values of what was measured."""
         measured = {
-            name: spread.as_json() for name, spread in self._asdict().items() if name != "case"
+            name: plain(spread) for name, spread in self._asdict().items() if name != "case"
         }
         return {**self.case._asdict(), **measured}
 

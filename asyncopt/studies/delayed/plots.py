@@ -11,10 +11,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from asyncopt.report.page import Picture
-from asyncopt.report.style import DASHED, GREY, LineStyles, drawn, legend, panels, plain_log
+from asyncopt.report.style import (
+    DASHED,
+    GREY,
+    LineStyles,
+    drawn,
+    legend,
+    panels,
+    plain_log,
+    quartile_bars,
+)
 from asyncopt.studies.delayed.plan import Contender, Delayed, DelayRow, delay_text
 from asyncopt.studies.delayed.problems import GAP, DelayedProblem
-from asyncopt.studies.plots import quartile_bars
 from asyncopt.studies.rows import Measure
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import asyncopt
 from asyncopt.report.page import Picture
+from asyncopt.studies import options
 from asyncopt.studies.delayed.findings import findings
 from asyncopt.studies.delayed.plan import (
     SCALED,
@@ -24,20 +25,6 @@ from asyncopt.studies.delayed.table import study_table
 from asyncopt.studies.delayed.trainings import Trainings, row_of, train_all
 from asyncopt.studies.driver import run
 from asyncopt.studies.machine import Machine
-from asyncopt.studies.options import (
-    MODES,
-    MOST_EPOCHS,
-    MOST_REPEATS,
-    MOST_WORKERS,
-    REPEATS,
-    checked,
-    learning_rate,
-    parse_delay,
-    picked,
-    usable_cores,
-    whole,
-    whole_or_none,
-)
 from asyncopt.studies.progress import Display, Meter
 from asyncopt.studies.result import Result
 from asyncopt.studies.study import Section, Study
@@ -147,7 +134,7 @@ class StudyStaleness(Study[Delayed, DelayedProblem, DelayRow]):
 
     def _cost(self, contenders: Sequence[Contender], workers: int, conditions: Conditions) -> float:
         """Rough seconds of one launch: start-up, then the longer of computing and sleeping."""
-        cores = usable_cores()
+        cores = options.usable_cores()
         pushes = self._pushes(contenders)
         work = sum(count * problem.step for problem, count in pushes.items())
         # The worker that sleeps least takes most of the mini-batches.
@@ -164,7 +151,7 @@ def staleness(
     max_staleness: Iterable[int | str | None] | None = None,
     schedules: Iterable[str] | None = None,
     workers: int = WORKERS,
-    repeats: int = REPEATS,
+    repeats: int = options.REPEATS,
     epochs: int | None = None,
     lr: float | None = None,
     seed: int = 0,
@@ -201,28 +188,28 @@ def staleness(
         StudyError: a module is missing, or `out` cannot be written to.
         WorkerError, RunTimeout: as ``launch``.
     """
-    whole("workers", workers, 1, MOST_WORKERS)
+    options.whole("workers", workers, 1, options.MOST_WORKERS)
     chosen = tuple(dict.fromkeys(delays or default_delays(workers)))
     for text in chosen:
-        checked("delays", lambda text=text: parse_delay(text, workers, seed))  # type: ignore[misc]
+        options.checked("delays", lambda text=text: options.parse_delay(text, workers, seed))  # type: ignore[misc]
     bounds = tuple(
-        checked("max_staleness", lambda bound=bound: parse_bound(bound))  # type: ignore[misc]
+        options.checked("max_staleness", lambda bound=bound: parse_bound(bound))  # type: ignore[misc]
         for bound in max_staleness or (None,)
     )
     plan = Delayed(
-        problems=picked("problems", problems, tuple(PROBLEMS)),
+        problems=options.picked("problems", problems, tuple(PROBLEMS)),
         delays=chosen,
         bounds=tuple(dict.fromkeys(bounds)),
-        syncs=picked("syncs", syncs or (QUICK_SYNCS if quick else SYNCS), asyncopt.syncs()),
-        schedules=picked(
+        syncs=options.picked("syncs", syncs or (QUICK_SYNCS if quick else SYNCS), asyncopt.syncs()),
+        schedules=options.picked(
             "schedules", schedules or (QUICK_SCHEDULES if quick else ()), tuple(SCHEDULES)
         ),
         workers=workers,
-        repeats=whole("repeats", repeats, 1, MOST_REPEATS),
-        epochs=whole_or_none("epochs", epochs, 1, MOST_EPOCHS),
-        lr=learning_rate(lr),
-        seed=whole("seed", seed, 0),
-        mode=picked("mode", (mode,), MODES)[0],
+        repeats=options.whole("repeats", repeats, 1, options.MOST_REPEATS),
+        epochs=options.whole_or_none("epochs", epochs, 1, options.MOST_EPOCHS),
+        lr=options.learning_rate(lr),
+        seed=options.whole("seed", seed, 0),
+        mode=options.picked("mode", (mode,), options.MODES)[0],
         quick=quick,
     )
     return run(StudyStaleness(plan), out=out, progress=progress)

@@ -24,11 +24,11 @@ from asyncopt.report.style import (
     log2_ticks,
     panels,
     plain_log,
+    quartile_bars,
     shade,
 )
 from asyncopt.report.text import rate_text, size_text, workers_text
 from asyncopt.studies.dense.plan import SyncRow
-from asyncopt.studies.plots import quartile_bars
 from asyncopt.studies.rows import Curve, Staleness
 from asyncopt.studies.training.jobs import UNSHARED
 

@@ -9,6 +9,7 @@ import asyncopt
 from asyncopt.report.page import Picture
 from asyncopt.report.table import Table
 from asyncopt.report.text import workers_text
+from asyncopt.studies import options
 from asyncopt.studies.dense.contention import Contention
 from asyncopt.studies.dense.findings import findings
 from asyncopt.studies.dense.plan import Comparison, DenseProblem, SyncRow, with_speedups
@@ -17,23 +18,6 @@ from asyncopt.studies.dense.training import Network
 from asyncopt.studies.driver import run
 from asyncopt.studies.errors import OptionError
 from asyncopt.studies.machine import Machine
-from asyncopt.studies.options import (
-    MODES,
-    MOST_EPOCHS,
-    MOST_REPEATS,
-    QUICK_WORKERS,
-    REPEATS,
-    checked,
-    default_workers,
-    learning_rate,
-    parse_delay,
-    pick,
-    picked,
-    usable_cores,
-    whole,
-    whole_or_none,
-    worker_counts,
-)
 from asyncopt.studies.progress import Display, Meter
 from asyncopt.studies.result import Result
 from asyncopt.studies.study import Section, Study
@@ -117,7 +101,7 @@ def compare(
     syncs: Iterable[str] | None = None,
     workers: str | Iterable[int] | None = None,
     *,
-    repeats: int = REPEATS,
+    repeats: int = options.REPEATS,
     epochs: int | None = None,
     rule: str = "Adam",
     lr: float | None = None,
@@ -162,24 +146,26 @@ def compare(
         WorkerError, RunTimeout: as ``launch``.
     """
     counts = (
-        (QUICK_WORKERS if quick else default_workers(usable_cores()))
+        (options.QUICK_WORKERS if quick else options.default_workers(options.usable_cores()))
         if workers is None
-        else worker_counts("workers", workers)
+        else options.worker_counts("workers", workers)
     )
     if delay is not None:
-        checked("delay", lambda: parse_delay(delay, counts[-1], seed))
-    whole_or_none("max_staleness", max_staleness, 0, None)
+        options.checked("delay", lambda: options.parse_delay(delay, counts[-1], seed))
+    options.whole_or_none("max_staleness", max_staleness, 0, None)
     disturbed = any(each is not None for each in (kill_rate, delay, max_staleness))
     plan = Comparison(
-        problems=checked("problems", lambda: pick_problems(tuple(problems or ()), disturbed)),
-        syncs=picked("syncs", syncs, asyncopt.syncs()),
+        problems=options.checked(
+            "problems", lambda: pick_problems(tuple(problems or ()), disturbed)
+        ),
+        syncs=options.picked("syncs", syncs, asyncopt.syncs()),
         workers=counts,
-        repeats=whole("repeats", repeats, 1, MOST_REPEATS),
-        epochs=whole_or_none("epochs", epochs, 1, MOST_EPOCHS),
-        rule=picked("rule", (rule,), asyncopt.rules())[0],
-        lr=learning_rate(lr),
-        seed=whole("seed", seed, 0),
-        mode=picked("mode", (mode,), MODES)[0],
+        repeats=options.whole("repeats", repeats, 1, options.MOST_REPEATS),
+        epochs=options.whole_or_none("epochs", epochs, 1, options.MOST_EPOCHS),
+        rule=options.picked("rule", (rule,), asyncopt.rules())[0],
+        lr=options.learning_rate(lr),
+        seed=options.whole("seed", seed, 0),
+        mode=options.picked("mode", (mode,), options.MODES)[0],
         audit=audit,
         quick=quick,
         kill_rate=kill_rate,
@@ -201,7 +187,7 @@ def pick_problems(names: Sequence[str], disturbed: bool) -> tuple[str, ...]:
     Raises:
         ValueError: one of `names` is not known, or cannot be disturbed.
     """
-    known = pick(names, tuple(PROBLEMS), "problem")
+    known = options.pick(names, tuple(PROBLEMS), "problem")
     unfit = [name for name in known if disturbed and not PROBLEMS[name].takes_turns]
     if names and unfit:
         raise ValueError(

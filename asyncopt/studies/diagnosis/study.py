@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import asyncopt
 from asyncopt._limits import usable_cpus
 from asyncopt.report.text import rate_text, size_text
+from asyncopt.studies import options
 from asyncopt.studies.diagnosis.checks import Build, Check, Warn, self_checks, warnings
 from asyncopt.studies.diagnosis.findings import findings
 from asyncopt.studies.diagnosis.forecast import Forecast
@@ -25,7 +26,6 @@ from asyncopt.studies.diagnosis.table import mode_table, rate_table
 from asyncopt.studies.driver import run
 from asyncopt.studies.errors import OptionError
 from asyncopt.studies.machine import Machine
-from asyncopt.studies.options import MOST_WORKERS, checked, picked, whole_or_none
 from asyncopt.studies.progress import Display
 from asyncopt.studies.result import Result
 from asyncopt.studies.rows import Row, plain
@@ -213,24 +213,24 @@ def doctor(
     Raises:
         OptionError: an option has no meaning; before anything is measured.
     """
-    name = picked("rule", (rule,), asyncopt.rules())[0]
-    whole_or_none("workers", workers, 1, MOST_WORKERS)
+    name = options.picked("rule", (rule,), asyncopt.rules())[0]
+    options.whole_or_none("workers", workers, 1, options.MOST_WORKERS)
     places: tuple[str, ...] = ()
     if devices is not None:
-        places = checked("devices", lambda: parse_devices(devices, cuda_devices()))
-    checked("devices", lambda: check_workers(workers, places))
+        places = options.checked("devices", lambda: parse_devices(devices, cuda_devices()))
+    options.checked("devices", lambda: check_workers(workers, places))
     if (parameters is None) != (step_ms is None):
         given, missing = ("parameters", "--step-ms")
         if parameters is None:
             given, missing = ("step_ms", "--parameters")
         raise OptionError(given, f"expected {missing} as well")
+    size = step = None
+    if parameters is not None and step_ms is not None:
+        size = options.checked("parameters", lambda: parse_parameters(parameters))
+        step = options.checked("step_ms", lambda: parse_step(step_ms))
     plan = Examination(
-        parameters=(
-            None
-            if parameters is None
-            else checked("parameters", lambda: parse_parameters(parameters))
-        ),
-        step_ms=None if step_ms is None else checked("step_ms", lambda: parse_step(step_ms)),
+        parameters=size,
+        step_ms=step,
         workers=workers,
         devices=places,
         rule=name,

@@ -12,20 +12,11 @@ from asyncopt.report.page import Picture
 from asyncopt.report.table import Table
 from asyncopt.report.text import workers_text
 from asyncopt.simulate import simulate as predict
+from asyncopt.studies import options
 from asyncopt.studies.dense.contention import Contention
 from asyncopt.studies.dense.plan import SyncRow
 from asyncopt.studies.driver import run
 from asyncopt.studies.machine import Machine
-from asyncopt.studies.options import (
-    MODES,
-    MOST_REPEATS,
-    REPEATS,
-    checked,
-    picked,
-    usable_cores,
-    whole,
-    worker_counts,
-)
 from asyncopt.studies.progress import Display, Meter, Ticker
 from asyncopt.studies.result import Result
 from asyncopt.studies.simulation import costs as measured_costs
@@ -75,7 +66,7 @@ class Simulate(Study[Simulation, WorkloadProblem, PredictionRow]):
         self.costs = costs or {}
         self._comparison = plan.comparison(plan.syncs, plan.repeats)
         self._measurements = len(plan.workloads) * len(self._comparison.schedule())
-        self._workers = plan.measured(usable_cores())
+        self._workers = plan.measured(options.usable_cores())
 
     @property
     def problems(self) -> tuple[WorkloadProblem, ...]:
@@ -187,7 +178,7 @@ def simulate(
     computes: str | Iterable[float] = USUAL_COMPUTES,
     costs: str | os.PathLike[str] | None = None,
     measure: bool = True,
-    repeats: int = REPEATS,
+    repeats: int = options.REPEATS,
     seed: int = 0,
     mode: str = "process",
     quick: bool = False,
@@ -218,18 +209,20 @@ def simulate(
         StudyError: a module is missing, `out` cannot be written to, or there is one processor.
     """
     plan = Simulation(
-        cases=picked("cases", cases or (QUICK_CASES if quick else USUAL_CASES), tuple(CASES)),
-        computes=checked("computes", lambda: parse_computes(computes)),
-        syncs=picked("syncs", syncs, asyncopt.syncs()),
-        cores=worker_counts("cores", cores),
-        repeats=whole("repeats", repeats, 1, MOST_REPEATS),
-        seed=whole("seed", seed, 0),
-        mode=picked("mode", (mode,), MODES)[0],
+        cases=options.picked(
+            "cases", cases or (QUICK_CASES if quick else USUAL_CASES), tuple(CASES)
+        ),
+        computes=options.checked("computes", lambda: parse_computes(computes)),
+        syncs=options.picked("syncs", syncs, asyncopt.syncs()),
+        cores=options.worker_counts("cores", cores),
+        repeats=options.whole("repeats", repeats, 1, options.MOST_REPEATS),
+        seed=options.whole("seed", seed, 0),
+        mode=options.picked("mode", (mode,), options.MODES)[0],
         measure=measure,
         costs=None if costs is None else str(costs),
         quick=quick,
     )
     known = None
     if costs is not None:
-        known = checked("costs", lambda: read_costs(Path(costs), plan.cases))
+        known = options.checked("costs", lambda: read_costs(Path(costs), plan.cases))
     return run(Simulate(plan, known), out=out, progress=progress)

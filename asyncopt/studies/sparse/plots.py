@@ -16,8 +16,8 @@ from asyncopt.report.style import (
     log2_ticks,
     panels,
     plain_log,
+    quartile_bars,
 )
-from asyncopt.studies.plots import quartile_bars
 from asyncopt.studies.rows import Measure, Spread
 from asyncopt.studies.sparse.problem import FitRow, SparseProblem
 from asyncopt.studies.training.jobs import UNSHARED

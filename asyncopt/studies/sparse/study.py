@@ -14,21 +14,10 @@ from typing import Any, NamedTuple
 from asyncopt.report.page import Picture
 from asyncopt.report.table import Column, Table, table_of
 from asyncopt.report.text import NOTHING, workers_text
+from asyncopt.studies import options
 from asyncopt.studies.driver import run
 from asyncopt.studies.errors import OptionError, StudyError
 from asyncopt.studies.machine import Machine
-from asyncopt.studies.options import (
-    MOST_EPOCHS,
-    MOST_REPEATS,
-    QUICK_WORKERS,
-    REPEATS,
-    in_turns,
-    learning_rate,
-    picked,
-    whole,
-    whole_or_none,
-    worker_counts,
-)
 from asyncopt.studies.progress import Display, Meter, Ticker
 from asyncopt.studies.result import Result
 from asyncopt.studies.rows import Measure, Spread
@@ -150,7 +139,7 @@ def compare_sparse(
     syncs: Iterable[str] | None = None,
     workers: str | Iterable[int] | None = None,
     *,
-    repeats: int = REPEATS,
+    repeats: int = options.REPEATS,
     epochs: int | None = None,
     lr: float | None = None,
     seed: int = 0,
@@ -179,8 +168,8 @@ def compare_sparse(
         OptionError: an option has no meaning; before anything is measured.
         StudyError: a module is missing, `out` cannot be written to, or a model did not stay finite.
     """
-    names = picked("problems", problems, tuple(PROBLEMS))
-    chosen = picked("syncs", syncs, SYNCS)
+    names = options.picked("problems", problems, tuple(PROBLEMS))
+    chosen = options.picked("syncs", syncs, SYNCS)
     for name in names:
         known = PROBLEMS[name]
         if not known.picked(chosen):
@@ -188,15 +177,15 @@ def compare_sparse(
                 "syncs",
                 f"expected some that {name} has, {', '.join(known.syncs)}; got {', '.join(chosen)}",
             )
-    counts = QUICK_WORKERS if quick else WORKERS
+    counts = options.QUICK_WORKERS if quick else WORKERS
     plan = SparseComparison(
         problems=names,
         syncs=chosen,
-        workers=counts if workers is None else worker_counts("workers", workers),
-        repeats=whole("repeats", repeats, 1, MOST_REPEATS),
-        epochs=whole_or_none("epochs", epochs, 1, MOST_EPOCHS),
-        lr=learning_rate(lr),
-        seed=whole("seed", seed, 0),
+        workers=counts if workers is None else options.worker_counts("workers", workers),
+        repeats=options.whole("repeats", repeats, 1, options.MOST_REPEATS),
+        epochs=options.whole_or_none("epochs", epochs, 1, options.MOST_EPOCHS),
+        lr=options.learning_rate(lr),
+        seed=options.whole("seed", seed, 0),
         quick=quick,
     )
     return run(CompareSparse(plan), out=out, progress=progress)
@@ -260,7 +249,7 @@ def _train_all(
     ticker = Ticker(meter.counts, 0)
     seconds: dict[Contender, list[float]] = {each: [] for each in contenders}
     scores: dict[Contender, list[dict[str, float]]] = {each: [] for each in contenders}
-    for repeat, each in in_turns(contenders, plan.repeats):
+    for repeat, each in options.in_turns(contenders, plan.repeats):
         took, score = _train(problem, data, each, problem.settings(plan, repeat))
         seconds[each].append(took)
         scores[each].append(score)
