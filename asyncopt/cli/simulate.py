@@ -46,7 +46,7 @@ def simulate(
     quick: Quick = False,
     debug: Debug = False,
 ) -> None:
-    """Predict throughput and staleness on more cores than there are, beside what is measured."""
+    """Predict throughput and staleness on more cores than there are, beside measured rates."""
     with reported(debug):
         result = studies.simulate(
             case,

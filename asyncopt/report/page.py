@@ -18,7 +18,7 @@ OWN = "asyncopt.report"
 
 
 class Picture(NamedTuple):
-    """A heading, the SVG, and a sentence or two on what it shows."""
+    """A heading, the SVG, and a caption of a sentence or two."""
 
     heading: str
     drawing: str

@@ -1,4 +1,4 @@
-"""How all plots look: colours, sizes, axes and legends; and how a figure becomes SVG text."""
+"""Style of all plots: colours, sizes, axes and legends; figures as SVG text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-# Okabe and Ito's colours, which people with any colour vision tell apart; their yellow is too
+# Okabe and Ito's colours, distinct with any colour vision; their yellow is too
 # light on white. Markers differ as well, for print in grey.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4F9A", "#5B5B1B")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -73,7 +73,7 @@ def svg(figure: Figure, name: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    # Labelled for readers of the page who do not see it; the caption below says what it shows.
+    # A label for screen readers; the caption below describes the plot.
     return text.replace("<svg ", f'<svg role="img" aria-label="plot {name}" ', 1)
 
 

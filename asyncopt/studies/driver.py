@@ -78,7 +78,7 @@ def run(
 
 
 def announce(study: Study[Any, Any, Any], machine: machines.Machine, display: Display) -> None:
-    """Show what is measured and how long that takes; warn on a busy machine."""
+    """Show the amount of work and its rough length; warn on a busy machine."""
     minutes = max(1, round(study.seconds / 60))
     display.say(f"{study.summary}: about {minutes} min")
     if machine.busy:

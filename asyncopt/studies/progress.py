@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 LINE = 8  # int64 per cache line: each worker counts on a line of its own
-POLL_SECONDS = 0.25  # often enough to look alive, rare enough not to disturb what is measured
+POLL_SECONDS = 0.25  # the bar moves, and measurements are not disturbed
 
 
 def shared_zeros(*size: int, dtype: torch.dtype = torch.int64) -> Tensor:

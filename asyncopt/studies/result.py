@@ -29,7 +29,7 @@ BUSY = "other programs were running: trust small differences less"
 
 
 class Result(Generic[R]):
-    """What a study measured and found. It prints as its tables and shows itself in notebooks.
+    """Measurements and findings of a study. It prints as its tables, also in notebooks.
 
     Attributes:
         study: that was run, with its plan.
@@ -102,6 +102,9 @@ class Result(Generic[R]):
             print_table(console, section.problem.title, section.table)
             print_sentences(console, section.findings)
             console.print()
+
+    def __repr__(self) -> str:
+        return f"<result of {self.study.name}: {len(self.rows)} rows; print it for its tables>"
 
     def __str__(self) -> str:
         """The tables and findings, without colours."""

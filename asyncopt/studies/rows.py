@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from asyncopt.report.table import Column
 from asyncopt.store import Ledger
 
 
@@ -93,6 +94,12 @@ class Measure(NamedTuple):
     meaning: str
     text: Callable[[float], str]
     rising: bool = False  # whether more of it is better
+
+    def column(self) -> Column[Any]:
+        """The median of this score, in a table of rows with `scores`."""
+        return Column(
+            self.heading, self.meaning, lambda row: self.text(row.scores[self.name].median)
+        )
 
 
 def staleness_of(ledger: Ledger) -> Staleness | None:

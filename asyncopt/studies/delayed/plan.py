@@ -21,7 +21,7 @@ SERIAL = "mutex"  # the sync of plain SGD: with one worker, any is serial
 
 
 class Contender(NamedTuple):
-    """How workers share weights, and how long steps are."""
+    """A sync and a schedule of the learning rate."""
 
     sync: str
     schedule: str

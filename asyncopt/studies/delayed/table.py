@@ -8,7 +8,6 @@ from asyncopt.report.table import Column, Table, table_of
 from asyncopt.report.text import NOTHING, rate_text, times_text
 from asyncopt.studies.delayed.plan import DelayRow, delay_text
 from asyncopt.studies.delayed.problems import DelayedProblem
-from asyncopt.studies.rows import Measure
 
 
 def _staleness(row: DelayRow) -> str:
@@ -55,7 +54,7 @@ def study_table(problem: DelayedProblem, rows: Sequence[DelayRow]) -> Table:
     bounded = any(row.max_staleness is not None for row in rows)
     columns = [DELAY, *([BOUND] if bounded else []), SYNC, SCHEDULE, STALE, RATE, TIME]
     for measure in problem.measures:
-        columns.append(_measured(measure))
+        columns.append(measure.column())
         if measure == problem.main:
             meaning = f"{measure.heading} against plain SGD's with the same schedule, in pairs"
             columns.append(Column("vs plain", meaning, _ratio))
@@ -65,12 +64,4 @@ def study_table(problem: DelayedProblem, rows: Sequence[DelayRow]) -> Table:
         left=columns.index(STALE),
         group=lambda row: (row.delay, row.max_staleness),
         aside=lambda row: row.is_serial,
-    )
-
-
-def _measured(measure: Measure) -> Column[DelayRow]:
-    return Column(
-        measure.heading,
-        measure.meaning,
-        lambda row: measure.text(row.scores[measure.name].median),
     )

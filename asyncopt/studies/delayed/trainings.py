@@ -66,7 +66,7 @@ def _job(plan: Delayed, problem: DelayedProblem, repeat: int, contender: Contend
 
 
 def recipe_of(plan: Delayed, problem: DelayedProblem, contender: Contender) -> Recipe:
-    """How `plan` trains a contender's model."""
+    """Settings of the training of a contender's model."""
     options: dict[str, Any] = {"lr": problem.lr if plan.lr is None else plan.lr}
     if contender.schedule == SCALED:
         options["staleness_lr"] = "inverse"

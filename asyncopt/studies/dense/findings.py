@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from asyncopt.optim.kernels import syncs
 from asyncopt.report.text import NOTHING, rate_text, share_text, workers_text
 from asyncopt.studies.dense.plan import SyncRow
+from asyncopt.studies.findings import beside_blocking, preemption
+from asyncopt.studies.rows import Spread
 from asyncopt.studies.training.jobs import UNSHARED
 
-POINTS = 0.015  # of accuracy: what a few hundred test images cannot tell apart
+POINTS = 0.015  # of accuracy: less is noise with a few hundred test images
 
 
 def findings(rows: Sequence[SyncRow], usable_cores: int) -> list[str]:
@@ -19,14 +21,6 @@ def findings(rows: Sequence[SyncRow], usable_cores: int) -> list[str]:
     chosen = [row for row in rows if row.workers == fitting[-1]]
     found = _contention(chosen) if rows[0].case else _training(chosen, rows)
     return [*found, *preemption(counts, usable_cores)]
-
-
-def preemption(counts: Sequence[int], usable_cores: int) -> list[str]:
-    """The meaning of worker counts beyond the cores."""
-    if max(counts) <= usable_cores:
-        return []
-    text = f"More workers than the {usable_cores} usable cores show what preemption inside an "
-    return [text + "update does, not scaling."]
 
 
 def may_block(row: SyncRow) -> bool:
@@ -47,15 +41,20 @@ def _training(rows: list[SyncRow], everything: Sequence[SyncRow]) -> list[str]:
     if contenders[0].killed is not None:  # how long it took depends on who happened to be killed
         return [*_accuracy(contenders, everything), *_kills(everything)]
     fastest = min(contenders, key=lambda row: row.seconds.median)
+    free, blocking = _contenders(rows)
     speedup = f", {fastest.speedup:.2f}x one worker" if fastest.speedup else ""
     pace = f"{fastest.seconds.median:.3g} s{speedup}"
     return [
         f"With {workers_text(fastest.workers)}, {fastest.variant} was fastest ({pace}).",
         *_ceiling(rows, fastest),
-        *_lock_free_or_not(rows),
+        *beside_blocking(_seconds(free), _seconds(blocking)),
         *_accuracy(contenders, everything),
         *_audit(rows),
     ]
+
+
+def _seconds(rows: Sequence[SyncRow]) -> dict[str, Spread]:
+    return {row.variant: row.seconds for row in rows}
 
 
 def _ceiling(rows: list[SyncRow], fastest: SyncRow) -> list[str]:
@@ -67,31 +66,6 @@ def _ceiling(rows: list[SyncRow], fastest: SyncRow) -> list[str]:
         return [f"{text}: sharing had no measurable cost for {fastest.variant}."]
     share = alone.seconds.median / fastest.seconds.median
     return [f"{text}: {fastest.variant} reached {share:.0%} of that ceiling."]
-
-
-def _lock_free_or_not(rows: list[SyncRow]) -> list[str]:
-    """Lock-free syncs beside the fastest blocking one, by more than the spread."""
-    free, blocking = _contenders(rows)
-    if not free or not blocking:
-        return []
-    best = min(blocking, key=lambda row: row.seconds.median)
-    beaten = [row for row in free if row.seconds.is_above(best.seconds)]
-    ahead = [row for row in free if best.seconds.is_above(row.seconds)]
-    rival = f"{best.variant}, the fastest blocking sync"
-    sentences = []
-    if beaten:
-        names = " and ".join(
-            f"{row.variant} ({row.seconds.median / best.seconds.median - 1:.0%})" for row in beaten
-        )
-        sentences.append(f"Lock-free syncs that were slower than {rival}: {names}.")
-    if ahead:
-        names = " and ".join(row.variant for row in ahead)
-        sentences.append(f"Lock-free syncs that were faster than {rival}: {names}.")
-    ties = [row.variant for row in free if row not in beaten and row not in ahead]
-    if ties:
-        names = " and ".join(ties)
-        sentences.append(f"Lock-free syncs within the spread of {rival}: {names}.")
-    return sentences
 
 
 def _accuracy(contenders: list[SyncRow], everything: Sequence[SyncRow]) -> list[str]:

@@ -164,7 +164,7 @@ def median_curve(row: SyncRow) -> Curve:
 
 
 def _reach(histogram: Staleness) -> float:
-    """Where the bin of the 99.9th percentile ends."""
+    """Upper edge of the bin of the 99.9th percentile."""
     total, seen = sum(histogram.counts), 0
     for count, edge in zip(histogram.counts, histogram.edges[1:], strict=True):
         seen += count

@@ -26,7 +26,7 @@ from asyncopt.studies.training.networks import Digits, Mnist
 PROBLEMS: dict[str, DenseProblem] = {
     problem.name: problem for problem in (Network(Mnist()), Network(Digits()), Contention())
 }
-MOST_KILLS = 10.0  # per second: with more, workers hardly train
+MOST_KILLS = 10.0  # per second: with more, workers train less than they restart
 
 
 class Compare(Study[Comparison, DenseProblem, SyncRow]):
@@ -64,7 +64,7 @@ class Compare(Study[Comparison, DenseProblem, SyncRow]):
 
     @property
     def guarantees(self) -> Table:
-        """Of the syncs of the plan."""
+        """Guarantees of the syncs of the plan."""
         return guarantees(self.plan.syncs)
 
     def measure(self, display: Display) -> list[SyncRow]:

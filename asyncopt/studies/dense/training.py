@@ -36,7 +36,7 @@ class Network(DenseProblem):
         self.needs = problem.needs
 
     def recipe(self, plan: Comparison) -> Recipe:
-        """How `plan` trains the network."""
+        """Settings of the training."""
         rate = plan.lr if plan.lr is not None else RATES.get(plan.rule)
         options = {} if rate is None else {"lr": rate}
         problem = self.trained

@@ -45,7 +45,7 @@ class Build:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """By name."""
+        """All fields, by the names of ``--json``."""
         return {
             "asyncopt": self.version,
             "isa": self.isa,
@@ -57,7 +57,7 @@ class Build:
 
 
 class Check(NamedTuple):
-    """One self-check of the build and how it went."""
+    """One self-check of the build and its outcome."""
 
     name: str
     passed: bool
@@ -81,7 +81,7 @@ def _checked(name: str, check: Callable[[], str]) -> Check:
 
 
 def _like_torch(rule: str) -> str:
-    """Empty, or how far apart asyncopt and torch are after a few steps."""
+    """Empty, or the difference between asyncopt and torch after a few steps."""
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(ELEMENTS, generator=generator)
     ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
@@ -100,7 +100,7 @@ def _like_torch(rule: str) -> str:
 
 
 def _pushes(sync: str) -> str:
-    """Empty, or what is wrong after one push by SGD with learning rate 1 and a gradient of -1."""
+    """Empty, or the fault after one push by SGD with learning rate 1 and a gradient of -1."""
     parameter = torch.nn.Parameter(torch.zeros(ELEMENTS))
     optimizer = asyncopt.SGD([parameter], lr=1.0, sync=sync)
     optimizer.share_memory(workers=1)
@@ -108,7 +108,7 @@ def _pushes(sync: str) -> str:
     optimizer.step()
     optimizer.pull()
     if not torch.equal(parameter.detach(), torch.ones(ELEMENTS)):
-        return "the shared parameters are not what was pushed"
+        return "the shared parameters differ from the push"
     pushes = optimizer.ledger().pushes
     return "" if pushes == 1 else f"the ledger counts {pushes} pushes instead of 1"
 

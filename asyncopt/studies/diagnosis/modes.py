@@ -189,12 +189,12 @@ class _Devices:
 
 
 def _threads(training: Training, rates: Rates) -> int:
-    """Of each worker, as `launch` shares them out."""
+    """Threads of each worker, as `launch` divides them."""
     return max(1, rates.threads // training.workers)
 
 
 def _ring(workers: int) -> float:
-    """How often each worker sends, and receives, the size of what all of them sum up."""
+    """Sizes of the summed gradient that each worker sends, and receives."""
     return 2 * (workers - 1) / workers
 
 

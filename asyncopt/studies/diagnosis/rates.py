@@ -101,7 +101,7 @@ class Rates:
     peer: float | None
 
     def link(self, device: str) -> Link:
-        """Of a CUDA device, or of a replica on the host, which is copied as all memory is."""
+        """Link of a CUDA device; of a replica on the host, the rate of copies in memory."""
         return self.links.get(device) or Link(*(self.copy,) * 5)
 
     def rows(self) -> Iterator[RateRow]:

@@ -141,14 +141,14 @@ class PredictionRow(Row):
 
     @property
     def error(self) -> float | None:
-        """Of the rate, against the median measured: 0.1 is a tenth too fast."""
+        """Error of the rate, against the median measured: 0.1 is a tenth too fast."""
         if self.measured_updates_per_second is None:
             return None
         return self.updates_per_second / self.measured_updates_per_second.median - 1
 
     @property
     def staleness_error(self) -> float | None:
-        """Of the mean staleness; None also where none was stale."""
+        """Error of the mean staleness; None also where none was stale."""
         if self.measured_staleness is None or self.measured_staleness.mean == 0:
             return None
         return self.staleness_mean / self.measured_staleness.mean - 1

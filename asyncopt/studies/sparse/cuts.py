@@ -75,7 +75,7 @@ class Cuts(SparseProblem):
         return model.fit(data.X, data.y).transduction_
 
     def score(self, data: Scan, model: NDArray[Any]) -> dict[str, float]:
-        """Of classes, ours and the exact ones alike."""
+        """Scores of classes, ours and the exact ones alike."""
         unlabelled = data.y == -1
         tails, heads = data.X.nonzero()
         weights = np.asarray(data.X[tails, heads], np.float64).ravel()

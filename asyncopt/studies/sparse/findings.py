@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asyncopt.report.text import workers_text
-from asyncopt.studies.dense.findings import preemption
+from asyncopt.studies.findings import beside_blocking, preemption
 from asyncopt.studies.sparse.problem import SERIAL, FitRow, SparseProblem
 from asyncopt.studies.training.jobs import UNSHARED
 
@@ -73,26 +73,13 @@ def _rival(ours: Sequence[FitRow], count: int) -> list[str]:
 
 
 def _waiting(ours: Sequence[FitRow], count: int) -> list[str]:
-    """Lock-free syncs beside the fastest blocking one, by more than the spread."""
-    rows = [row for row in ours if row.workers == count]
-    free = [row for row in rows if row.sync in LOCK_FREE]
-    waiting = [row for row in rows if row.sync not in LOCK_FREE]
-    if count == 1 or not free or not waiting:
+    """Lock-free syncs beside the fastest blocking one."""
+    if count == 1:
         return []
-    best = min(waiting, key=lambda row: row.seconds.median)
-    lost = [row for row in free if row.seconds.is_above(best.seconds)]
-    won = [row for row in free if best.seconds.is_above(row.seconds)]
-    rival = f"{best.sync}, the fastest blocking sync, {_with(count)}"
-    sentences = []
-    if lost:
-        names = " and ".join(f"{row.sync} ({_times(row, best)} the time)" for row in lost)
-        sentences.append(f"Lock-free syncs that were slower than {rival}: {names}.")
-    if won:
-        names = " and ".join(f"{row.sync} ({_times(row, best)} the time)" for row in won)
-        sentences.append(f"Lock-free syncs that were faster than {rival}: {names}.")
-    if ties := [str(row.sync) for row in free if row not in lost and row not in won]:
-        sentences.append(f"Lock-free syncs within the spread of {rival}: {' and '.join(ties)}.")
-    return sentences
+    seconds = {str(row.sync): row.seconds for row in ours if row.workers == count}
+    free = {sync: own for sync, own in seconds.items() if sync in LOCK_FREE}
+    blocking = {sync: own for sync, own in seconds.items() if sync not in LOCK_FREE}
+    return beside_blocking(free, blocking, f", {_with(count)}")
 
 
 def _alone(ours: Sequence[FitRow], fitting: Sequence[int]) -> list[str]:

@@ -125,8 +125,8 @@ class TextSvm(LinearProblem):
     name = "sparse-svm"
     title = "Sparse support vector machine on text"
     about = (
-        "A support vector machine (hinge loss, L2 penalty) that tells the docstrings of "
-        "scikit-learn from those of scipy by their words: about 7,000 rows of TF-IDF, 27,000 "
+        "A support vector machine (hinge loss, L2 penalty) that separates the docstrings of "
+        "scikit-learn and scipy by their words: about 7,000 rows of TF-IDF, 27,000 "
         "columns, 70 nonzeros in each row; a fifth is held out."
     )
     epochs, quick_epochs = 100, 20

@@ -20,7 +20,7 @@ from asyncopt.studies.errors import OptionError, StudyError
 from asyncopt.studies.machine import Machine
 from asyncopt.studies.progress import Display, Meter, Ticker
 from asyncopt.studies.result import Result
-from asyncopt.studies.rows import Measure, Spread
+from asyncopt.studies.rows import Spread
 from asyncopt.studies.sparse.cuts import Cuts
 from asyncopt.studies.sparse.factors import MatrixCompletion, Ranking
 from asyncopt.studies.sparse.findings import findings
@@ -193,14 +193,6 @@ def compare_sparse(
 
 def table(problem: SparseProblem, rows: Sequence[FitRow]) -> Table:
     """One table row per row of a problem: contender by contender, each by workers."""
-
-    def score(measure: Measure) -> Column[FitRow]:
-        return Column(
-            measure.heading,
-            measure.meaning,
-            lambda row: measure.text(row.scores[measure.name].median),
-        )
-
     columns = [
         Column[FitRow](
             "contender", "how threads share the model, or another library", lambda r: r.contender
@@ -216,7 +208,7 @@ def table(problem: SparseProblem, rows: Sequence[FitRow]) -> Table:
             "against one worker of the same contender",
             lambda r: NOTHING if r.speedup is None else f"{r.speedup:.2f}x",
         ),
-        *map(score, problem.measures),
+        *(measure.column() for measure in problem.measures),
     ]
     return table_of(
         columns,

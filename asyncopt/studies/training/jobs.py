@@ -51,7 +51,7 @@ ALONE = Variant(UNSHARED, None, False)
 
 
 class Recipe(NamedTuple):
-    """How every worker trains a job.
+    """Settings of the training of a job, the same in every worker.
 
     `loss` takes the output of the model and the targets; `schedule` is one of `SCHEDULES`;
     `dispatch` is that of ``Worker.batches``.
