@@ -12,6 +12,8 @@ import numpy as np
 from asyncopt.report.table import Column
 from asyncopt.store import Ledger
 
+TIME_MEANING = "median ± half the interquartile range, in percent"
+
 
 @dataclass(frozen=True)
 class Row:

@@ -16,7 +16,7 @@ from asyncopt.store.ledger import Histogram, WorkerLedger
 from asyncopt.studies.dense.findings import findings
 from asyncopt.studies.dense.plan import with_speedups
 from asyncopt.studies.dense.study import Compare
-from asyncopt.studies.dense.tables import full_table, per_push_text, short_table
+from asyncopt.studies.dense.table import full_table, per_push_text, short_table
 from asyncopt.studies.driver import facts
 from asyncopt.studies.result import Result
 from asyncopt.studies.rows import Spread, curve_of, plain, staleness_of

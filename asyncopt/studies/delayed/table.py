@@ -8,6 +8,7 @@ from asyncopt.report.table import Column, Table, table_of
 from asyncopt.report.text import NOTHING, rate_text, times_text
 from asyncopt.studies.delayed.plan import DelayRow, delay_text
 from asyncopt.studies.delayed.problems import DelayedProblem
+from asyncopt.studies.rows import TIME_MEANING
 
 
 def _staleness(row: DelayRow) -> str:
@@ -20,33 +21,31 @@ def _ratio(row: DelayRow) -> str:
     return NOTHING if row.is_serial else times_text(row.ratio.median)
 
 
-DELAY: Column[DelayRow] = Column(
+DELAY = Column[DelayRow](
     "delay",
     "seconds that workers sleep before each push",
     lambda r: NOTHING if r.is_serial else delay_text(r.delay),
 )
-BOUND: Column[DelayRow] = Column(
+BOUND = Column[DelayRow](
     "bound",
     "of staleness, in turns of other workers",
     lambda r: NOTHING if r.max_staleness is None else str(r.max_staleness),
 )
-SYNC: Column[DelayRow] = Column(
+SYNC = Column[DelayRow](
     "sync",
     "how workers share weights; plain SGD: one worker, serial, no delay",
     lambda r: r.sync or "plain SGD",
 )
-SCHEDULE: Column[DelayRow] = Column("schedule", "how long steps are", lambda r: r.schedule)
-STALE: Column[DelayRow] = Column(
+SCHEDULE = Column[DelayRow]("schedule", "how long steps are", lambda r: r.schedule)
+STALE = Column[DelayRow](
     "stale mean/p99", "pushes by others between a worker's pull and push", _staleness
 )
-RATE: Column[DelayRow] = Column(
+RATE = Column[DelayRow](
     "updates/s",
     "pushes per second, all workers together",
     lambda r: rate_text(r.updates_per_second.median),
 )
-TIME: Column[DelayRow] = Column(
-    "time s", "median ± half the interquartile range, in percent", lambda r: str(r.seconds)
-)
+TIME = Column[DelayRow]("time s", TIME_MEANING, lambda r: str(r.seconds))
 
 
 def study_table(problem: DelayedProblem, rows: Sequence[DelayRow]) -> Table:

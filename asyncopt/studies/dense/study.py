@@ -13,7 +13,7 @@ from asyncopt.studies import options
 from asyncopt.studies.dense.contention import Contention
 from asyncopt.studies.dense.findings import findings
 from asyncopt.studies.dense.plan import Comparison, DenseProblem, SyncRow, with_speedups
-from asyncopt.studies.dense.tables import full_table, guarantees, short_table
+from asyncopt.studies.dense.table import full_table, guarantees, short_table
 from asyncopt.studies.dense.training import Network
 from asyncopt.studies.driver import run
 from asyncopt.studies.errors import OptionError

@@ -20,7 +20,7 @@ from asyncopt.studies.errors import OptionError, StudyError
 from asyncopt.studies.machine import Machine
 from asyncopt.studies.progress import Display, Meter, Ticker
 from asyncopt.studies.result import Result
-from asyncopt.studies.rows import Spread
+from asyncopt.studies.rows import TIME_MEANING, Spread
 from asyncopt.studies.sparse.cuts import Cuts
 from asyncopt.studies.sparse.factors import MatrixCompletion, Ranking
 from asyncopt.studies.sparse.findings import findings
@@ -200,7 +200,7 @@ def table(problem: SparseProblem, rows: Sequence[FitRow]) -> Table:
         Column[FitRow]("workers", "threads that train at once", lambda r: str(r.workers)),
         Column[FitRow](
             "time s",
-            "a whole call of fit; median ± half the interquartile range, in percent",
+            f"a whole call of fit; {TIME_MEANING}",
             lambda r: str(r.seconds),
         ),
         Column[FitRow](

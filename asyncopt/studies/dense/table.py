@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from asyncopt.optim.kernels import syncs
 from asyncopt.report.table import Column, Table, TableRow, table_of
 from asyncopt.report.text import NOTHING, rate_text, share_text
 from asyncopt.studies.dense.plan import SyncRow
+from asyncopt.studies.rows import TIME_MEANING
 from asyncopt.studies.training.jobs import UNSHARED
 
 
@@ -19,98 +20,86 @@ def per_push_text(count: int, row: SyncRow) -> str:
     return "<0.001" if 0 < each < 0.001 else rate_text(float(f"{each:.2g}"))
 
 
-def lost_text(row: SyncRow) -> str:
-    """Number of element updates lost; ``?`` where they were not counted."""
-    if row.lost_updates is None:
+def counted_text(value: float | None, row: SyncRow, text: Callable[[float], str]) -> str:
+    """`value`, which is None where it was not counted: ``?``."""
+    if value is None:
         return NOTHING if row.sync is None else "?"
-    return rate_text(row.lost_updates)
-
-
-def lost_share_text(row: SyncRow) -> str:
-    """Share of element updates lost; ``?`` where they were not counted."""
-    if row.lost_share is None:
-        return NOTHING if row.sync is None else "?"
-    return share_text(row.lost_share)
-
-
-def _rate(row: SyncRow) -> str:
-    return rate_text(row.updates_per_second.median)
-
-
-def _speedup(row: SyncRow) -> str:
-    return NOTHING if row.speedup is None else f"{row.speedup:.2f}x"
+    return text(value)
 
 
 def _staleness(row: SyncRow) -> str:
-    if row.staleness is None:
-        return NOTHING
-    return f"{row.staleness.p50:.0f} / {row.staleness.p99:.0f}"
+    found = row.staleness
+    return NOTHING if found is None else f"{found.p50:.0f} / {found.p99:.0f}"
 
 
-def _wait(row: SyncRow) -> str:
-    return share_text(row.lock_wait_share) if row.sync else NOTHING
-
-
-def _retries(row: SyncRow) -> str:
-    return per_push_text(row.retries, row)
-
-
-def _waits(row: SyncRow) -> str:
-    return per_push_text(row.lock_waits, row)
-
-
-CASE: Column[SyncRow] = Column(
+CASE = Column[SyncRow](
     "case", "target of a push: a whole vector, or rows of a table", lambda r: r.case
 )
-SYNC: Column[SyncRow] = Column("sync", "how workers share weights", lambda r: r.variant)
-WORKERS: Column[SyncRow] = Column("workers", "workers that train at once", lambda r: str(r.workers))
-TIME: Column[SyncRow] = Column(
-    "time s", "median ± half the interquartile range, in percent", lambda r: str(r.seconds)
+SYNC = Column[SyncRow]("sync", "how workers share weights", lambda r: r.variant)
+WORKERS = Column[SyncRow]("workers", "workers that train at once", lambda r: str(r.workers))
+TIME = Column[SyncRow]("time s", TIME_MEANING, lambda r: str(r.seconds))
+RATE = Column[SyncRow](
+    "updates/s",
+    "pushes per second, all workers together",
+    lambda r: rate_text(r.updates_per_second.median),
 )
-RATE: Column[SyncRow] = Column("updates/s", "pushes per second, all workers together", _rate)
-ELEMENTS: Column[SyncRow] = Column(
+ELEMENTS = Column[SyncRow](
     "elements/s",
     "element updates per second, all workers together",
     lambda r: rate_text(r.element_updates_per_second.median),
 )
-SPEEDUP: Column[SyncRow] = Column("speed-up", "against one worker of the same sync", _speedup)
-LOSS: Column[SyncRow] = Column(
+SPEEDUP = Column[SyncRow](
+    "speed-up",
+    "against one worker of the same sync",
+    lambda r: NOTHING if r.speedup is None else f"{r.speedup:.2f}x",
+)
+LOSS = Column[SyncRow](
     "test loss",
     "mean cross entropy on held-out images after training",
     lambda r: f"{r.test_loss.median:.3f}" if r.test_loss else NOTHING,
 )
-ACCURACY: Column[SyncRow] = Column(
+ACCURACY = Column[SyncRow](
     "accuracy",
     "share of held-out images classified right after training",
     lambda r: f"{r.test_accuracy.median:.1%}" if r.test_accuracy else NOTHING,
 )
-STALE: Column[SyncRow] = Column(
+STALE = Column[SyncRow](
     "stale p50/p99", "pushes by others between a worker's pull and push", _staleness
 )
-WAIT: Column[SyncRow] = Column(
-    "lock wait", "share of all workers' time spent waiting for a lock", _wait
+WAIT = Column[SyncRow](
+    "lock wait",
+    "share of all workers' time spent waiting for a lock",
+    lambda r: share_text(r.lock_wait_share) if r.sync else NOTHING,
 )
-WAITS: Column[SyncRow] = Column("waits/push", "waits for a lock per push", _waits)
-RETRIES: Column[SyncRow] = Column(
-    "retries/push", "attempts that had to be repeated, per push", _retries
+WAITS = Column[SyncRow](
+    "waits/push", "waits for a lock per push", lambda r: per_push_text(r.lock_waits, r)
 )
-LOST: Column[SyncRow] = Column(
-    "lost updates", "element updates overwritten by other workers; ? where not counted", lost_text
+RETRIES = Column[SyncRow](
+    "retries/push",
+    "attempts that had to be repeated, per push",
+    lambda r: per_push_text(r.retries, r),
 )
-LOST_SHARE: Column[SyncRow] = Column(
-    "lost share", "part of all element updates that was lost", lost_share_text
+LOST = Column[SyncRow](
+    "lost updates",
+    "element updates overwritten by other workers; ? where not counted",
+    lambda r: counted_text(r.lost_updates, r, rate_text),
 )
-KILLED: Column[SyncRow] = Column(
+LOST_SHARE = Column[SyncRow](
+    "lost share",
+    "part of all element updates that was lost",
+    lambda r: counted_text(r.lost_share, r, share_text),
+)
+KILLED = Column[SyncRow](
     "killed", "workers killed while they trained", lambda r: f"{r.killed or 0:,}"
 )
-AGAIN: Column[SyncRow] = Column(
+AGAIN = Column[SyncRow](
     "twice",
-    "mini-batches that both the killed and their replacements pushed",
+    "mini-batches that both a killed worker and its replacement pushed",
     lambda r: f"{r.trained_again:,}",
 )
-REPAIRS: Column[SyncRow] = Column(
+REPAIRS = Column[SyncRow](
     "repairs",
-    "locks taken over from the killed",
+    "locks taken over from killed workers",
     lambda r: f"{r.repairs:,}" if r.sync else NOTHING,
 )
 
@@ -169,7 +158,7 @@ def contention_table(rows: Sequence[SyncRow]) -> Table:
     for place, (case, variant) in enumerate(pairs):
         highest = found[case, variant, counts[-1]]
         cells = [case, variant]
-        cells += [_rate(found[case, variant, count]) for count in counts]
+        cells += [RATE.cell(found[case, variant, count]) for count in counts]
         cells += [column.cell(highest) for column in (SPEEDUP, *AT_MOST_WORKERS)]
         last = place + 1 == len(pairs) or pairs[place + 1][0] != case
         table_rows.append(TableRow(cells, variant == UNSHARED, last))
