@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from asyncopt._limits import usable_cpus
 from asyncopt.run.delays import Delay, check_delay
@@ -34,12 +35,19 @@ def checked(option: str, parse: Callable[[], T]) -> T:
         raise OptionError(option, str(wrong)) from None
 
 
-def picked(option: str, names: Iterable[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+def several(values: Any) -> tuple[Any, ...]:
+    """The values of an option that takes several; a single text or number is one value."""
+    if isinstance(values, str | int | float):
+        return (values,)
+    return () if values is None else tuple(values)
+
+
+def picked(option: str, names: str | Iterable[str] | None, known: Sequence[str]) -> tuple[str, ...]:
     """`names` as `pick` has them, of the option ``syncs``, ``problems`` ...
 
     Raises OptionError: one of them is not known.
     """
-    return checked(option, lambda: pick(tuple(names or ()), known, option.removesuffix("s")))
+    return checked(option, lambda: pick(several(names), known, option.removesuffix("s")))
 
 
 def pick(names: Sequence[str], known: Sequence[str], kind: str) -> tuple[str, ...]:
@@ -83,17 +91,17 @@ def learning_rate(value: float | None) -> float | None:
     return value
 
 
-def worker_counts(option: str, counts: str | Iterable[int]) -> tuple[int, ...]:
+def worker_counts(option: str, counts: str | int | Iterable[int]) -> tuple[int, ...]:
     """Worker counts, sorted, without repeats; of text like ``1,2,4`` or of numbers.
 
     Raises OptionError: not whole numbers between 1 and 256.
     """
     try:
-        parts = counts.split(",") if isinstance(counts, str) else counts
-        found = sorted({int(part) for part in parts})
+        parts = counts.split(",") if isinstance(counts, str) else several(counts)
+        found = sorted({int(part) if isinstance(part, str) else index(part) for part in parts})
         if found[0] < 1 or found[-1] > MOST_WORKERS:
             raise ValueError
-    except (ValueError, IndexError):
+    except (IndexError, TypeError, ValueError):
         raise OptionError(
             option,
             f"expected whole numbers from 1 to {MOST_WORKERS} with commas, like 1,2,4; "

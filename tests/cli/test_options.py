@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -42,6 +43,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> list[Comparison]:
     [
         (["compare", "--sync", "hogwash"], "hogwild"),
         (["compare", "--problem", "chess"], "mnist"),
+        (["compare", "--problem", "RCV1-shaped"], "asyncopt compare-sparse --problem"),
         (["compare", "--rule", "Lion"], "Adam"),
         (["compare", "--mode", "fiber"], "thread"),
         (["compare", "--workers", "two"], "1,2,4"),
@@ -70,7 +72,7 @@ def test_usage_errors_exit_with_2_and_say_what_is_known(
 ) -> None:
     result = runner.invoke(cli, arguments)
     assert result.exit_code == 2
-    assert complaint in result.stderr
+    assert complaint in " ".join(result.stderr.replace("│", " ").split())
     assert "Traceback" not in result.stderr
     assert instant == []
 
@@ -213,7 +215,7 @@ def test_without_its_extra_the_command_says_what_to_install(
 
 def test_version_and_help() -> None:
     assert asyncopt.__version__ in runner.invoke(cli, ["--version"]).stdout
-    for command in ([], ["compare"], ["staleness"], ["simulate"], ["doctor"]):
+    for command in ([], ["compare"], ["compare-sparse"], ["staleness"], ["simulate"], ["doctor"]):
         assert runner.invoke(cli, [*command, "--help"]).exit_code == 0
 
 
@@ -231,7 +233,8 @@ def test_worker_counts_are_sorted_without_repeats() -> None:
     assert (
         worker_counts("workers", " 4, 1,2 ,1") == worker_counts("workers", [4, 1, 2]) == (1, 2, 4)
     )
-    for wrong in ("", [], [0], "1,x", [1000]):
+    wrong: Any
+    for wrong in ("", [], [0], 2.5, "1,x", [1000]):
         with pytest.raises(OptionError, match="workers: expected whole numbers from 1 to 256"):
             worker_counts("workers", wrong)
 

@@ -11,7 +11,7 @@ import pytest
 
 from asyncopt import studies
 from asyncopt.simulate import Costs
-from asyncopt.studies import machine
+from asyncopt.studies import machine, options
 from asyncopt.studies.dense import study as dense
 from asyncopt.studies.dense.plan import SyncRow
 from asyncopt.studies.dense.study import Compare
@@ -133,9 +133,19 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], complaint: str) -> N
     assert caught.value.option == next(iter(arguments))
 
 
+@pytest.mark.usefixtures("instant")
+def test_one_name_or_number_needs_no_list() -> None:
+    plan = studies.compare("digits", "mutex", 2).study.plan
+    assert (plan.problems, plan.syncs, plan.workers) == (("digits",), ("mutex",), (2,))
+    assert options.several(0) == (0,)
+    assert options.several("0,0.1") == ("0,0.1",)
+    assert options.several([None, 1]) == (None, 1)
+    assert options.several(None) == ()
+
+
 def test_staleness(tmp_path: Path) -> None:
     result = studies.staleness(
-        ["teacher"], ["0"], ["mutex"], schedules=["constant"], max_staleness=[None, 1],
+        "teacher", "0", "mutex", schedules="constant", max_staleness=[None, 1],
         workers=2, epochs=1, repeats=1, mode="thread", progress=False,
     )  # fmt: skip
     check_result(result, tmp_path)
@@ -153,7 +163,7 @@ def test_simulate(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> N
     costs: dict[str, Costs] = dict.fromkeys(CASES, USUAL)
     known.write_text(costs_text(costs))
     result = studies.simulate(
-        ["rows, skewed"], ["mutex"], [4, 1], computes=[0], costs=known, measure=False
+        "rows, skewed", "mutex", [4, 1], computes=0, costs=known, measure=False
     )
     check_result(result, tmp_path)
     assert [row.cores for row in result.rows] == [1, 4]

@@ -144,12 +144,12 @@ class StudyStaleness(Study[Delayed, DelayedProblem, DelayRow]):
 
 
 def staleness(
-    problems: Iterable[str] | None = None,
-    delays: Iterable[str] | None = None,
-    syncs: Iterable[str] | None = None,
+    problems: str | Iterable[str] | None = None,
+    delays: str | Iterable[str] | None = None,
+    syncs: str | Iterable[str] | None = None,
     *,
-    max_staleness: Iterable[int | str | None] | None = None,
-    schedules: Iterable[str] | None = None,
+    max_staleness: int | str | Iterable[int | str | None] | None = None,
+    schedules: str | Iterable[str] | None = None,
     workers: int = WORKERS,
     repeats: int = options.REPEATS,
     epochs: int | None = None,
@@ -189,12 +189,12 @@ def staleness(
         WorkerError, RunTimeout: as ``launch``.
     """
     options.whole("workers", workers, 1, options.MOST_WORKERS)
-    chosen = tuple(dict.fromkeys(delays or default_delays(workers)))
+    chosen = tuple(dict.fromkeys(options.several(delays) or default_delays(workers)))
     for text in chosen:
         options.checked("delays", lambda text=text: options.parse_delay(text, workers, seed))  # type: ignore[misc]
     bounds = tuple(
         options.checked("max_staleness", lambda bound=bound: parse_bound(bound))  # type: ignore[misc]
-        for bound in max_staleness or (None,)
+        for bound in ((None,) if max_staleness is None else options.several(max_staleness))
     )
     plan = Delayed(
         problems=options.picked("problems", problems, tuple(PROBLEMS)),

@@ -97,9 +97,9 @@ class Compare(Study[Comparison, DenseProblem, SyncRow]):
 
 
 def compare(
-    problems: Iterable[str] | None = None,
-    syncs: Iterable[str] | None = None,
-    workers: str | Iterable[int] | None = None,
+    problems: str | Iterable[str] | None = None,
+    syncs: str | Iterable[str] | None = None,
+    workers: str | int | Iterable[int] | None = None,
     *,
     repeats: int = options.REPEATS,
     epochs: int | None = None,
@@ -156,7 +156,7 @@ def compare(
     disturbed = any(each is not None for each in (kill_rate, delay, max_staleness))
     plan = Comparison(
         problems=options.checked(
-            "problems", lambda: pick_problems(tuple(problems or ()), disturbed)
+            "problems", lambda: pick_problems(options.several(problems), disturbed)
         ),
         syncs=options.picked("syncs", syncs, asyncopt.syncs()),
         workers=counts,

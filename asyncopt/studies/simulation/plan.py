@@ -11,6 +11,7 @@ from asyncopt import _core
 from asyncopt.simulate import Workload
 from asyncopt.studies.dense.contention import LINE, ROW_CASES, ROWS_PER_PUSH, Case, dense_case
 from asyncopt.studies.dense.plan import Comparison
+from asyncopt.studies.options import several
 from asyncopt.studies.rows import Row, Spread, Staleness, plain
 from asyncopt.studies.study import Plan, Problem
 
@@ -100,14 +101,14 @@ def compute_text(seconds: float) -> str:
     return "pushes only" if seconds == 0 else f"{seconds * 1e6:.4g} us between"
 
 
-def parse_computes(computes: str | Iterable[float]) -> tuple[float, ...]:
+def parse_computes(computes: str | float | Iterable[float]) -> tuple[float, ...]:
     """Seconds, sorted, without repeats; of text like ``0,0.0001`` or of numbers.
 
     Raises ValueError: not numbers from 0 to `LONGEST`.
     """
     wrong = f"expected seconds from 0 to {LONGEST:g} with commas, like 0,0.0001; got {computes!r}"
     try:
-        parts = computes.split(",") if isinstance(computes, str) else computes
+        parts = computes.split(",") if isinstance(computes, str) else several(computes)
         found = sorted({float(part) for part in parts})
     except ValueError:
         raise ValueError(wrong) from None

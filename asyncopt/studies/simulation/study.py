@@ -171,11 +171,11 @@ class Simulate(Study[Simulation, WorkloadProblem, PredictionRow]):
 
 
 def simulate(
-    cases: Iterable[str] | None = None,
-    syncs: Iterable[str] | None = None,
-    cores: str | Iterable[int] = USUAL_CORES,
+    cases: str | Iterable[str] | None = None,
+    syncs: str | Iterable[str] | None = None,
+    cores: str | int | Iterable[int] = USUAL_CORES,
     *,
-    computes: str | Iterable[float] = USUAL_COMPUTES,
+    computes: str | float | Iterable[float] = USUAL_COMPUTES,
     costs: str | os.PathLike[str] | None = None,
     measure: bool = True,
     repeats: int = options.REPEATS,

@@ -135,9 +135,9 @@ class CompareSparse(Study[SparseComparison, SparseProblem, FitRow]):
 
 
 def compare_sparse(
-    problems: Iterable[str] | None = None,
-    syncs: Iterable[str] | None = None,
-    workers: str | Iterable[int] | None = None,
+    problems: str | Iterable[str] | None = None,
+    syncs: str | Iterable[str] | None = None,
+    workers: str | int | Iterable[int] | None = None,
     *,
     repeats: int = options.REPEATS,
     epochs: int | None = None,
