@@ -192,7 +192,8 @@ def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = studies.doctor("2.5M", 30.0, workers=2)
     check_result(result, tmp_path)
     assert result.works
-    assert "self-check: " in str(result)
+    for text in (str(result), result._repr_html_(), result.html()):
+        assert "self-check: " in text
     assert {row.problem for row in result.rows} == {"rates", "modes"}
     assert result.facts["syncs"] == "hogwild, atomic, striped, mutex, seqlock, leashed"
     with pytest.raises(studies.OptionError, match="parameters: expected --step-ms as well"):
