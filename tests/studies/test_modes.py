@@ -254,28 +254,6 @@ def test_links_are_measured() -> None:
     assert link.from_device >= 0.8 * link.pageable_from_device
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--parameters", "many", "--step-ms", "1"], "expected a number from 1 to 1e+12"),
-        (["--parameters", "0", "--step-ms", "1"], "got '0'"),
-        (["--parameters", "1.2.3M", "--step-ms", "1"], "got '1.2.3M'"),
-        (["--parameters", "1M", "--step-ms", "0"], "expected milliseconds > 0, got 0"),
-        (["--parameters", "1M", "--step-ms", "nan"], "expected milliseconds > 0, got nan"),
-        (["--parameters", "1M"], "expected --step-ms as well"),
-        (["--step-ms", "1"], "expected --parameters as well"),
-        (["--devices", "cuda:99"], "no 'cuda:99' on this machine; available: cpu"),
-        (["--devices", "cpu,,cpu"], "no '' on this machine"),
-        (["--devices", "cpu,cpu", "--workers", "3"], "a device for each of 3 workers, got 2"),
-        (["--rule", "Newton"], "unknown rule 'Newton'"),
-    ],
-)
-def test_bad_options(options: list[str], message: str) -> None:
-    result = runner.invoke(cli, ["doctor", *options])
-    assert result.exit_code == 2
-    assert message in " ".join(result.stderr.replace("│", " ").split())
-
-
 def test_numbers_of_parameters() -> None:
     given = {"25M": 25 * M, "1.5e6": 1_500_000, "7b": 7 * 10**9, " 512 ": 512, "3k": 3000}
     assert {text: plan.parse_parameters(text) for text in given} == given

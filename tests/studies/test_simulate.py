@@ -1,4 +1,4 @@
-"""``asyncopt simulate``: its options, its files, and a run with costs from a file."""
+"""``asyncopt simulate``: its files, and a run with costs from a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from asyncopt.studies.rows import Spread, Staleness
 from asyncopt.studies.simulation.costs import costs_text
 from asyncopt.studies.simulation.findings import findings
 from asyncopt.studies.simulation.plan import CASES, PredictionRow, workload_of
-from asyncopt.studies.simulation.study import Simulate
 from asyncopt.studies.simulation.table import short_table
 from tests.pages import check_page
 from tests.simulate.test_simulation import USUAL
@@ -80,29 +79,6 @@ def test_one_processor_cannot_measure(monkeypatch: pytest.MonkeyPatch, tmp_path:
     result = runner.invoke(cli, ["simulate", "--no-measure", "--out", str(tmp_path)])
     assert result.exit_code == 1
     assert "--costs FILE" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (["--case", "dense 1 B"], "dense 4 KiB"),
-        (["--sync", "hogwash"], "hogwild"),
-        (["--compute", "soon"], "0,0.0001"),
-        (["--compute", "-1"], "0,0.0001"),
-        (["--compute", "nan"], "0,0.0001"),
-        (["--cores", "0"], "256"),
-        (["--mode", "fiber"], "thread"),
-        (["--repeats", "0"], "--repeats"),
-        (["--costs", "/no/such/file"], "cannot read"),
-    ],
-)
-def test_usage_errors(
-    monkeypatch: pytest.MonkeyPatch, arguments: list[str], complaint: str
-) -> None:
-    monkeypatch.setattr(Simulate, "measure", None)
-    result = runner.invoke(cli, ["simulate", *arguments])
-    assert result.exit_code == 2
-    assert complaint in result.stderr
 
 
 @pytest.mark.parametrize(

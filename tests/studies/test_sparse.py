@@ -1,4 +1,4 @@
-"""``asyncopt compare-sparse``: its options, measurements and findings."""
+"""``asyncopt compare-sparse``: measurements and findings."""
 
 from __future__ import annotations
 
@@ -127,29 +127,6 @@ def test_tables_and_the_chosen_syncs(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert "pip install 'asyncopt[peers]'" in result.stdout
     options = json.loads((tmp_path / "results.json").read_text())["options"]
     assert options["syncs"] == ["hogwild", "mutex"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (["--rule", "SGD"], "--rule"),
-        (["--rule", "Adam"], "--rule"),  # what is the default elsewhere
-        (["--mode", "thread"], "--mode"),
-        (["--no-audit"], "--no-audit"),
-        (["--kill-rate", "1"], "--kill-rate"),
-        (["--delay", "0.1"], "--delay"),
-        (["--max-staleness", "1"], "--max-staleness"),
-        (["--problem", "mnist"], "unknown problem 'mnist'"),
-        (["--problem", "chess"], "rcv1-shaped"),
-        (["--sync", "leashed"], "replicated"),
-        (["--workers", "0"], "1,2,4"),
-    ],
-)
-def test_what_means_nothing_here_is_refused(arguments: list[str], complaint: str) -> None:
-    result = runner.invoke(cli, ["compare-sparse", "--problem", "rcv1-shaped", *arguments])
-    assert result.exit_code == 2
-    assert complaint in " ".join(result.stderr.replace("│", " ").split())
-    assert "Traceback" not in result.stderr
 
 
 def test_the_default_workers_are_the_papers(

@@ -197,27 +197,6 @@ def test_defaults(instant: list[Delayed], tmp_path: Path) -> None:
     assert len(given.contenders) == 3 * 4
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (["--problem", "chess"], "teacher"),
-        (["--sync", "hogwash"], "hogwild"),
-        (["--schedule", "linear"], "cosine"),
-        (["--delay", "soon"], "exponential:MEAN"),
-        (["--delay", "0,0.1", "--workers", "3"], "3 entries"),
-        (["--max-staleness", "few"], "none"),
-        (["--max-staleness", "-1"], "none"),
-        (["--mode", "fiber"], "thread"),
-        (["--workers", "0"], "--workers"),
-    ],
-)
-def test_usage_errors(instant: list[Delayed], arguments: list[str], complaint: str) -> None:
-    result = runner.invoke(cli, ["staleness", *arguments])
-    assert result.exit_code == 2
-    assert complaint in result.stderr
-    assert instant == []
-
-
 def test_findings_name_the_worst_and_what_scaling_does() -> None:
     worst = row(**LATE, ratio=Spread((2.0, 2.1, 2.2)))
     scaled = row(**LATE, schedule="staleness", ratio=Spread((0.3, 0.3, 0.3)))
