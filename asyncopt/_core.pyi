@@ -1,5 +1,6 @@
 """Types of the compiled engine."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
@@ -65,7 +66,7 @@ class Positions(TypedDict):
     workers: int
     turns: int
     rounds: list[list[int]]  # round, next batch
-    claims: list[list[int | str]]  # rank, round, "held" | "done" | "left", batch
+    claims: list[Any]  # lists of rank, round, "held" | "done" | "left", batch
 
 PARALLEL_FROM: int
 MAX_WORKERS: int
@@ -136,7 +137,9 @@ class Plan:
     STALE: ClassVar[int]
     ODD_GRADIENT: ClassVar[int]
     SKIPPED: ClassVar[int]
-    def __init__(self, segment: Segment | None, worker: int, replica: bool) -> None: ...
+    def __init__(
+        self, segment: Segment | None, worker: int, replica: bool, watched: bool
+    ) -> None: ...
     @staticmethod
     def on_device(backend: int, type: int, id: int, atomic: bool) -> Plan: ...
     def skipped(self) -> int: ...
@@ -198,10 +201,20 @@ class Plan:
         how: How,
         grads: list[torch.Tensor | None],
         part: str,
+        writes: Sequence[tuple[int, int, int]],
         /,
     ) -> int: ...
+    def publish(self, writes: Sequence[tuple[int, int, int]] = ...) -> bool: ...
+    def continue_from(self, before: Plan, /) -> None: ...
+    def follow_memory(self) -> None: ...
     def pull(self) -> int: ...
     def pull_to(self, indices: list[int], addresses: list[int], /) -> int: ...
+
+class Versions:
+    def __init__(self, tensors: list[torch.Tensor]) -> None: ...
+    def note(self) -> None: ...
+    def written(self) -> list[int]: ...
+    def first_written(self, indices: list[int]) -> int | None: ...
 
 class Board:
     @staticmethod
@@ -212,10 +225,13 @@ class Board:
     def attach(address: int, nbytes: int, owner: object) -> Board: ...
     @property
     def workers(self) -> int: ...
-    def take(self, rank: int, round: int, total: int, /) -> int: ...
-    def take_static(self, rank: int, round: int, total: int, stride: int, /) -> int: ...
+    def take(self, rank: int, round: int, total: int, keep: bool = False, /) -> int: ...
+    def take_static(
+        self, rank: int, round: int, total: int, stride: int, keep: bool = False, /
+    ) -> int: ...
     def finish(self, rank: int, round: int, /) -> None: ...
     def done(self, rank: int, round: int, /) -> None: ...
+    def agree(self, round: int, epoch: int, digest: int, /) -> bool: ...
     def abandon(self, rank: int, /) -> None: ...
     def positions(self) -> Positions: ...
     def restore(self, positions: Positions, /) -> None: ...
@@ -314,6 +330,13 @@ def train_cut(
     classes: int,
     rate: float,
 ) -> float: ...
+def add_rows(
+    begin: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int32],
+    values: npt.NDArray[np.float32],
+    factors: npt.NDArray[np.float64],
+    to: npt.NDArray[np.float64],
+) -> None: ...
 
 class LinearTrainer:
     def __init__(
@@ -327,6 +350,10 @@ class LinearTrainer:
         examples: int,
         custom: int = 0,
     ) -> None: ...
+    @staticmethod
+    def bytes_needed(
+        *, loss: str, step: str, sync: str, columns: int, workers: int, examples: int
+    ) -> int: ...
     @property
     def notes(self) -> int: ...
     @property
@@ -351,7 +378,23 @@ class LinearTrainer:
         since: int,
         spacing: npt.NDArray[np.float32],
         curvatures: npt.NDArray[np.float32],
+        anchors: npt.NDArray[np.float64] | None,
+        base: npt.NDArray[np.float32] | None,
         numbers: list[float],
+    ) -> float: ...
+    def gauge(
+        self,
+        *,
+        begin: npt.NDArray[np.int64],
+        columns: npt.NDArray[np.int32],
+        values: npt.NDArray[np.float32],
+        targets: npt.NDArray[np.float32],
+        weights: npt.NDArray[np.float32] | None,
+        numbers: list[float],
+        at: npt.NDArray[np.float64],
+        anchors: npt.NDArray[np.float64],
+        derivatives: npt.NDArray[np.float64],
+        gradient: npt.NDArray[np.float64],
     ) -> float: ...
 
 class _Svmlight:

@@ -51,6 +51,9 @@ class LockTimeout(AsyncoptError, TimeoutError):
     missing: under ``striped``, the elements that the interrupted step had not reached; under a sync
     with replicas, nothing if the push had already been applied, and the call only copies the
     parameters. The ledger counts a partly written step as ``unfinished`` until it is finished.
+
+    If ``pull()`` raises it, the replica is as it was, or the message says that it has parts of
+    several versions now. ``step()`` then refuses their gradients until a ``pull()`` has succeeded.
     """
 
 

@@ -130,15 +130,21 @@ void bind_board(py::module_& m) {
           py::arg("address"), py::arg("nbytes"), py::arg("owner").none(false),
           py::keep_alive<0, 3>())
       .def_property_readonly("workers", &Board::workers)
-      .def("take", [](const Board& b, std::size_t rank, std::uint64_t round,
-                      std::uint64_t total) { return index_or_end(b.take(rank, round, total)); })
-      .def("take_static",
-           [](const Board& b, std::size_t rank, std::uint64_t round, std::uint64_t total,
-              std::uint64_t stride) {
-             return index_or_end(b.take_static(rank, round, total, stride));
-           })
+      .def(
+          "take",
+          [](const Board& b, std::size_t rank, std::uint64_t round, std::uint64_t total,
+             bool keep) { return index_or_end(b.take(rank, round, total, keep)); },
+          py::arg("rank"), py::arg("round"), py::arg("total"), py::arg("keep") = false)
+      .def(
+          "take_static",
+          [](const Board& b, std::size_t rank, std::uint64_t round, std::uint64_t total,
+             std::uint64_t stride,
+             bool keep) { return index_or_end(b.take_static(rank, round, total, stride, keep)); },
+          py::arg("rank"), py::arg("round"), py::arg("total"), py::arg("stride"),
+          py::arg("keep") = false)
       .def("finish", &Board::finish)
       .def("done", &Board::done)
+      .def("agree", &Board::agree)
       .def("abandon", &Board::abandon)
       .def("positions", &positions_of)
       .def("restore",

@@ -86,7 +86,12 @@ bool Plan::read_gradients(const py::object& grads) {
                              : py::reinterpret_borrow<py::object>(
                                    PyList_GetItem(grads.ptr(), static_cast<Py_ssize_t>(i)));
     if (!g) throw py::error_already_set();
-    if (g.is_none()) continue;
+    if (g.is_none()) {
+      if (!replica_) continue;
+      if (api_->describe(t.local.ptr(), &param) != 0) throw py::error_already_set();
+      if (!locate(i, param)) return false;  // it is refreshed all the same
+      continue;
+    }
     if (keeps_gradients_ && grads.is_none() && t.is_frozen()) return false;
     if (api_->describe(t.local.ptr(), &param) != 0) throw py::error_already_set();
     if (!locate(i, param)) return false;

@@ -220,6 +220,7 @@ PYBIND11_MODULE(_core, m) {
         "Ask for large pages under memory that has not been touched yet.");
   bind_segment(m);
   bind_plan(m);
+  bind_versions(m);
   bind_board(m);
   bind_linear(m);
   bind_factors(m);

@@ -53,7 +53,9 @@ std::string joined(std::span<const char* const> names) {
 }  // namespace
 
 Plan::Plan(std::unique_ptr<Target> target, std::unique_ptr<DeviceTarget> device)
-    : target_(std::move(target)), device_(std::move(device)), api_(exchange_api()) {}
+    : target_(std::move(target)), device_(std::move(device)), api_(exchange_api()) {
+  if (target_ != nullptr && target_->watched) replica_.emplace();
+}
 
 Plan::~Plan() {
   if (device_ == nullptr) return;
@@ -90,6 +92,7 @@ void Plan::add_tensor(std::size_t kernel, py::object param, py::object local, py
   }
   blocks_.push_back(block);
   pulls_.push_back({param_at, dlpack::data_of(t), block.n * block.kernel->param_bytes});
+  if (replica_) replica_->add(param, pulls_.back(), block.kernel->param_bytes);
   if (target_ != nullptr && target_->replica) {
     const std::size_t slots = block.kernel->slots.size();
     for (std::size_t k = 0; k < entries.size(); ++k) {
@@ -215,6 +218,15 @@ bool Plan::locate(std::size_t i, const dlpack::Tensor& param) {
   return true;
 }
 
+void Plan::locate_all() {
+  dlpack::Tensor param{};
+  for (std::size_t i = 0; i < tensors_.size(); ++i) {
+    if (api_->describe(tensors_[i].local.ptr(), &param) != 0) throw py::error_already_set();
+    if (!locate(i, param))
+      throw py::value_error("params[" + std::to_string(i) + "]: was replaced since it was shared");
+  }
+}
+
 // Whoever waits does so without the GIL, which the one inside needs to get out.
 std::unique_lock<std::mutex> Plan::one_caller() {
   std::unique_lock lock(busy_, std::try_to_lock);
@@ -225,11 +237,15 @@ std::unique_lock<std::mutex> Plan::one_caller() {
   return lock;
 }
 
-// A push of all groups.
-Push Plan::request(const How& how) const {
+// A push of all groups, and of what was written to the replica.
+Push Plan::request(const How& how) {
   const auto& [groups, state, hyper, threads, seed, audit, skip_nonfinite] = how;
   Push push{groups_, threads, seed, audit, skip_nonfinite};
   if (target_ != nullptr) push.unfinished = &target_->unfinished;
+  if (replica_) {
+    replica_->look(pulls_);
+    push.writes = replica_->writes(blocks_);
+  }
   return push;
 }
 
@@ -267,6 +283,7 @@ int Plan::step_rows(const How& how, std::size_t index, std::uintptr_t rows, std:
   dlpack::Tensor param{};
   if (api_->describe(tensors_.at(index).local.ptr(), &param) != 0) throw py::error_already_set();
   if (!locate(index, param)) return kOddGradient;
+  if (replica_) locate_all();
   Block block = blocks_[index];
   block.rows = reinterpret_cast<const std::int64_t*>(rows);
   block.row_count = row_count;
@@ -310,20 +327,6 @@ int Plan::catch_up(const How& how, std::optional<std::size_t> index,
   return 0;
 }
 
-int Plan::push(const How& how, const py::list& grads, Part part) {
-  if (target_ == nullptr) throw std::logic_error("push: expected a plan over a store");
-  const auto lock = one_caller();
-  if (!current(how)) return kStale;
-  if (!read_gradients(grads)) return kOddGradient;
-  read_hyper(how);
-  const int updated = updated_;
-  Push push = request(how);
-  push.part = part;
-  const bool applied = run(push, /*refresh=*/false);
-  held_.clear();
-  return applied ? updated : kSkipped;
-}
-
 bool Plan::is_finite(const py::list& grads) {
   const auto lock = one_caller();
   if (!read_gradients(grads))
@@ -352,17 +355,29 @@ bool Plan::run(const Push& request, bool refresh, const Scaling& scaling) {
     const py::gil_scoped_release others_may_run;
     return !push_alone(request).skipped;
   }
+  const bool applied = run_shared(request, refresh);
+  if (replica_) replica_->mark_changed();
+  return applied;
+}
+
+// The same over a store.
+bool Plan::run_shared(const Push& request, bool refresh) {
   target_->segment.check_worker(target_->worker);
   const py::gil_scoped_release others_may_run;
   // A step whose refresh timed out is finished by the next one: its push is not repeated. Gradients
   // other than its own would be those of a replica that is not one version.
   const bool is_step = refresh && !request.catch_up, is_pushed = is_step && owes_refresh_;
+  if (is_step && is_torn_ && !is_pushed)
+    throw std::runtime_error(
+        "step: expected gradients of one version, got a replica that the last pull() left torn at "
+        "its LockTimeout; call pull(), and compute the gradients again");
   const bool applied =
       is_pushed || !asyncopt::push(target_->segment, target_->worker, request).skipped;
+  if (replica_ && applied && !is_pushed) replica_->pushed();
   if (!refresh || !target_->replica) return applied;
   if (is_step) owes_refresh_ = true;
   try {
-    asyncopt::pull(target_->segment, target_->worker, pulls_);
+    pull_replica();
   } catch (const LockTimeout& timeout) {
     if (!is_step) throw;
     throw LockTimeout(std::string(timeout.what()) +
@@ -373,38 +388,23 @@ bool Plan::run(const Push& request, bool refresh, const Scaling& scaling) {
   return applied;
 }
 
-std::uint64_t Plan::pull() {
-  if (target_ == nullptr) throw std::logic_error("pull: expected a plan over a store");
-  target_->segment.check_worker(target_->worker);
-  const auto lock = one_caller();
-  dlpack::Tensor param{};
-  for (std::size_t i = 0; i < tensors_.size(); ++i) {
-    if (api_->describe(tensors_[i].local.ptr(), &param) != 0) throw py::error_already_set();
-    if (!locate(i, param))
-      throw py::value_error("params[" + std::to_string(i) + "]: was replaced since it was shared");
+// Parameters, and with them `state`. Without the GIL.
+std::uint64_t Plan::pull_replica(std::span<const PullBlock> state) {
+  try {
+    std::uint64_t version = 0;
+    if (replica_) {
+      version = replica_->pull(target_->segment, target_->worker, pulls_, state);
+    } else {
+      std::vector<PullBlock> everything = pulls_;
+      everything.insert(everything.end(), state.begin(), state.end());
+      version = asyncopt::pull(target_->segment, target_->worker, everything);
+    }
+    is_torn_ = false;
+    return version;
+  } catch (const TornPull&) {
+    is_torn_ = true;
+    throw;
   }
-  std::vector<PullBlock> everything = pulls_;
-  everything.insert(everything.end(), state_pulls_.begin(), state_pulls_.end());
-  const py::gil_scoped_release others_may_run;
-  const std::uint64_t version = asyncopt::pull(target_->segment, target_->worker, everything);
-  owes_refresh_ = false;
-  return version;
-}
-
-std::uint64_t Plan::pull_to(const std::vector<std::size_t>& indices,
-                            const std::vector<std::uintptr_t>& addresses) {
-  if (target_ == nullptr) throw std::logic_error("pull_to: expected a plan over a store");
-  if (indices.size() != addresses.size())
-    throw std::invalid_argument("addresses: expected one for each index");
-  target_->segment.check_worker(target_->worker);
-  std::vector<PullBlock> some;
-  for (std::size_t i = 0; i < indices.size(); ++i) {
-    some.push_back(pulls_.at(indices[i]));
-    some.back().replica = reinterpret_cast<void*>(addresses[i]);
-  }
-  const auto lock = one_caller();
-  const py::gil_scoped_release others_may_run;
-  return asyncopt::pull(target_->segment, target_->worker, some);
 }
 
 namespace {
@@ -432,12 +432,14 @@ void bind_plan(py::module_& m) {
                                                    device::Stepper(*device), type, id, atomic}));
       },
       py::arg("backend"), py::arg("type"), py::arg("id"), py::arg("atomic"));
-  plan.def(py::init([](const Segment* segment, std::size_t worker, bool replica) {
+  plan.def(py::init([](const Segment* segment, std::size_t worker, bool replica, bool watched) {
              return std::make_unique<Plan>(
-                 segment == nullptr ? nullptr
-                                    : std::make_unique<Target>(Target{*segment, worker, replica}));
+                 segment == nullptr
+                     ? nullptr
+                     : std::make_unique<Target>(Target{*segment, worker, replica, watched}));
            }),
-           py::arg("segment"), py::arg("worker"), py::arg("replica"), py::keep_alive<1, 2>())
+           py::arg("segment"), py::arg("worker"), py::arg("replica"), py::arg("watched"),
+           py::keep_alive<1, 2>())
       .def("add_group", &Plan::add_group)
       .def("add_tensor", &Plan::add_tensor, py::arg("kernel"), py::arg("param"), py::arg("local"),
            py::arg("state"), py::arg("entry_names"), py::arg("entries"), py::arg("param_at"),
@@ -449,8 +451,12 @@ void bind_plan(py::module_& m) {
       .def("catch_up", &Plan::catch_up)
       .def("keep_gradients", &Plan::keep_gradients)
       .def("has_gradients", &Plan::has_gradients)
-      .def("push", [](Plan& self, const How& how, const py::list& grads,
-                      const std::string& part) { return self.push(how, grads, part_of(part)); })
+      .def("push",
+           [](Plan& self, const How& how, const py::list& grads, const std::string& part,
+              const Writes& writes) { return self.push(how, grads, part_of(part), writes); })
+      .def("publish", &Plan::publish, py::arg("writes") = Writes{})
+      .def("continue_from", &Plan::continue_from)
+      .def("follow_memory", &Plan::follow_memory)
       .def("is_finite", &Plan::is_finite)
       .def("pull", &Plan::pull)
       .def("pull_to", &Plan::pull_to);

@@ -14,6 +14,7 @@
 #include "asyncopt/device/stepper.h"
 #include "asyncopt/push.h"
 #include "dlpack.h"
+#include "replica.h"
 
 namespace asyncopt::python {
 
@@ -24,6 +25,7 @@ struct Target {
   Segment segment;
   std::size_t worker;
   bool replica;
+  bool watched;             // whether user code may write to the replica
   Unfinished unfinished{};  // what a LockTimeout left of the last push
 };
 
@@ -39,6 +41,10 @@ struct Scaling {
   const float* grad_scale = nullptr;
   const float* found_inf = nullptr;
 };
+
+// Writes to a replica on a device: of each parameter its index, and where on the host lie, in its
+// memory order, its values as they were written and as they were pulled.
+using Writes = std::vector<std::tuple<std::size_t, std::uintptr_t, std::uintptr_t>>;
 
 // How to push: optimizer.param_groups, optimizer.state, a tuple of numbers per group, threads,
 // seed, audit, whether to skip what is not finite. (asyncopt/optim/apart.py)
@@ -84,7 +90,14 @@ class Plan {
   // One step. `grads` overrides the tensors' own .grad.
   int step(const How& how, const py::object& grads);
   // The same with gradients of the caller's, one per tensor or None; a replica is not refreshed.
-  int push(const How& how, const py::list& grads, Part part);
+  int push(const How& how, const py::list& grads, Part part, const Writes& writes);
+  // Brings writes to the store without a step, if there are any: the caller's, or those to a
+  // replica since its last pull. Returns whether there were.
+  bool publish(const Writes& writes);
+  // The launching process has moved memory: where parameters are now is no write.
+  void follow_memory();
+  // Goes on from what the plan before it has noted of writes to the replica.
+  void continue_from(const Plan& before);
   // Whether gradients as `push` takes them are all finite.
   bool is_finite(const py::list& grads);
   // The same on a device, for GradScaler: gradients are divided by `grad_scale`, and nothing is
@@ -107,7 +120,8 @@ class Plan {
   // gradient, and the parameter must not require one.
   bool has_gradients(const py::list& groups, const py::list& grads,
                      const py::list& addresses) const;
-  // Refreshes a replica's parameters and state from one version; returns that version.
+  // Refreshes a replica's parameters and state from one version; returns that version. Writes to
+  // the replica that were not pushed stay.
   std::uint64_t pull();
   // Copies some parameters of one pull to addresses of the caller's, in the tensors' memory order;
   // returns the version.
@@ -138,12 +152,16 @@ class Plan {
   const float* number_at(const py::object& tensor, const char* name);
   bool is_here(const dlpack::Tensor& tensor) const;
   bool locate(std::size_t i, const dlpack::Tensor& param);
+  void locate_all();
   std::unique_lock<std::mutex> one_caller();
   bool read_gradients(const py::object& grads);
   bool read_sparse(std::size_t i, const py::object& grad, const dlpack::Tensor& param);
   int step_with(const Scaling& scaling, const How& how, const py::object& grads);
-  Push request(const How& how) const;
+  Push request(const How& how);
+  std::vector<Write> located(const Writes& writes) const;
   bool run(const Push& push, bool refresh = true, const Scaling& scaling = {});
+  std::uint64_t pull_replica(std::span<const PullBlock> state = {});
+  bool run_shared(const Push& push, bool refresh);
 
   std::unique_ptr<Target> target_;
   std::unique_ptr<DeviceTarget> device_;
@@ -153,12 +171,14 @@ class Plan {
   std::vector<Block> blocks_;
   std::vector<PullBlock> pulls_;        // the parameters, which a step refreshes
   std::vector<PullBlock> state_pulls_;  // the state, which only pull() refreshes
+  std::optional<Replica> replica_;      // the parameters, where user code may write to them
   std::vector<Group> groups_;
   std::vector<std::size_t> group_sizes_;
   std::vector<py::object> held_;  // gradients in use while the GIL is released
   int updated_ = 0;               // tensors that have one
   bool keeps_gradients_ = false;
   bool owes_refresh_ = false;  // the last step's push was applied, its pull timed out
+  bool is_torn_ = false;       // so did the last pull, in the middle
   std::mutex busy_;            // several threads may call one optimizer
 };
 

@@ -15,6 +15,7 @@ from asyncopt import _core
 from asyncopt.devices.chunks import Chunk
 from asyncopt.devices.lanes import Lane, Moment, Promise, Span, Ticket
 from asyncopt.devices.slots import Slot
+from asyncopt.devices.writes import Write, addresses
 from asyncopt.errors import AsyncoptError, DeviceError
 from asyncopt.optim import Optimizer, syncs
 from asyncopt.optim.apart import How, slowed
@@ -88,6 +89,7 @@ class Push:
     Attributes:
         slot: where gradients land and parameters come back.
         grads: by the numbers of parameters: a view of the slot, or a sparse gradient, or None.
+        writes: by the numbers of parameters: what was written to them since they were pulled.
         copies: the lane's tickets for the copies of the gradients, per chunk.
         after: the moment from which on the device's parameters may be written.
         how: as ``Optimizer._how`` has it; the seed is that of the first chunk.
@@ -99,6 +101,7 @@ class Push:
 
     slot: Slot
     grads: list[torch.Tensor | None]
+    writes: dict[int, Write]
     copies: list[Ticket]
     after: Moment
     how: How
@@ -184,6 +187,8 @@ class Pusher:
                 push.copies[number].finish()
                 if in_parts and is_finite:
                     is_finite = self._plan.is_finite(_some(push.grads, self._chunks[number].params))
+        if is_corrected and push.writes:  # which are no changes that others have made
+            self._publish(push)
         if host._delay is not None:
             host._delay.computed_from(slot.params, slot.version)
             push.how = slowed(push.how, host._delay.step_scale())
@@ -192,6 +197,15 @@ class Pusher:
             slot.version = self._push_in_parts(push, order)
         else:
             slot.version = self._push_whole(push)
+
+    def _publish(self, push: Push) -> None:
+        """Brings the writes to the store before the gradients, which were computed from them."""
+        slot = push.slot
+        self._plan.publish(addresses(push.writes, push.writes))
+        slot.version += 1
+        for number, write in push.writes.items():
+            slot.params[number].copy_(write.now)
+        push.writes = {}
 
     def _push_in_parts(self, push: Push, order: Sequence[int]) -> int:
         """Returns the version that was pulled: it has this push, and none that came meanwhile."""
@@ -203,7 +217,7 @@ class Pusher:
             begin = time.monotonic_ns()
             part = "last" if number == order[-1] else "some"
             how = (groups, state, hyper, threads, (seed + number) & SEEDS, audit, False)
-            self._call(push.slot, how, self._corrected(push, params), part)
+            self._call(push, how, params, part)
             if version is None:  # the push is counted with its last part
                 version = self._segment.version + (part == "some")
             self._pull(push.slot, params)
@@ -215,20 +229,23 @@ class Pusher:
     def _push_whole(self, push: Push) -> int:
         params = range(len(push.grads))
         begin = time.monotonic_ns()
-        done = self._call(push.slot, push.how, self._corrected(push, params), "whole")
+        done = self._call(push, push.how, params, "whole")
         push.skipped = done == _core.Plan.SKIPPED
+        if push.skipped:
+            self._plan.publish(addresses(push.writes, params))
         version = self._pull(push.slot, params)
         push.spans.append((begin, time.monotonic_ns()))
         for number in reversed(range(len(self._chunks))):
             self._arrive(push, number)
         return version
 
-    def _call(self, slot: Slot, how: How, grads: list[torch.Tensor | None], part: str) -> int:
+    def _call(self, push: Push, how: How, params: Sequence[int], part: str) -> int:
         if self._is_over:
             raise DeviceError(f"{self._lanes.device}: the worker ended in the middle of a push")
         # What the gradient was computed from, and not what was pulled since, tells how stale it is.
-        self._segment.pull_mark(self._worker, slot.version)
-        done = self._plan.push(how, grads, part)
+        self._segment.pull_mark(self._worker, push.slot.version)
+        grads = self._corrected(push, params)
+        done = self._plan.push(how, grads, part, addresses(push.writes, params))
         if done == _core.Plan.STALE:
             raise ValueError(
                 "optimizer.state: expected the entries that it had at the start of the run, as a "

@@ -23,6 +23,7 @@ from asyncopt.devices.forward import Forward
 from asyncopt.devices.lanes import Moment, Ticket
 from asyncopt.devices.push import Arrival, Lanes, Log, Push, Pusher, copy, naming
 from asyncopt.devices.slots import Slot
+from asyncopt.devices.writes import Write, Writes, addresses
 from asyncopt.optim import Optimizer
 from asyncopt.optim.checks import check_gradient
 
@@ -69,6 +70,7 @@ class DeviceReplica:
         assert plan is not None
         self._arrange(self._cut([list(reversed(range(len(self._params))))]), plan.pull())
         optimizer._step_through(self, self._host)
+        self._writes = Writes(self._params)
         self._forward = Forward(modules if lag == 0 else (), self._params, self._wait_for)
         self._handles: list[RemovableHandle] = [
             param.register_post_accumulate_grad_hook(partial(self._has_gradient, number))
@@ -177,25 +179,31 @@ class DeviceReplica:
 
     # --- Steps ---------------------------------------------------------------------------------
 
-    def step(self) -> None:
-        """Pushes the gradients in the background.
+    def step(self) -> int:
+        """Pushes the gradients, and what was written to parameters before, in the background.
+
+        Returns:
+            The number of gradients.
 
         Raises:
             DeviceError, LockTimeout: the push before failed.
-            ValueError: a sparse gradient names rows that its parameter does not have, or a
-                parameter is in other memory than it was given here.
+            ValueError: a sparse gradient names rows that its parameter does not have, a parameter
+                is in other memory than it was given here, or was written while its newest values
+                were on their way.
         """
         with naming(self._lanes.device, "step"):
             self.flush()
             self._check_places()
+            writes = self._writes.take(self._next)
             if self._order is not None:
                 self._settle(self._order)
             self._stage_anew()
             if self._lag:
                 self._land()
-            self._push(self._next)
+            count = self._push(self._next, writes)
             if self._forward.nobodys:
                 self._wait_for(self._forward.nobodys)
+            return count
 
     def _check_places(self) -> None:
         for i, (param, place) in enumerate(zip(self._params, self._places, strict=True)):
@@ -229,7 +237,7 @@ class DeviceReplica:
                 staged.copy.finish()
             self._arrange(cut, self._next.version)
 
-    def _push(self, slot: Slot) -> None:
+    def _push(self, slot: Slot, writes: dict[int, Write]) -> int:
         optimizer, host, lanes = self._optimizer, self._host, self._lanes
         self._take_over_options()
         grads = [self._on_its_way(i, slot) for i in range(len(self._params))]
@@ -238,6 +246,7 @@ class DeviceReplica:
         push = Push(
             slot=slot,
             grads=grads,
+            writes=writes,
             copies=[self._staged[number].copy for number in range(len(self._chunks))],
             after=lanes.back.moment(),
             how=(host.param_groups, host.state, hyper, threads, seed, audit, skip),
@@ -254,6 +263,8 @@ class DeviceReplica:
         slot.push = lanes.push.submit(partial(self._pusher.carry_out, push), lanes.push.moment())
         self._running = slot.push
         torch._C._increment_version(self._params)  # autograd refuses values that are there no more
+        self._writes.note()
+        return sum(grad is not None for grad in grads)
 
     @torch.no_grad()
     def _on_its_way(self, number: int, slot: Slot) -> torch.Tensor | None:
@@ -285,6 +296,7 @@ class DeviceReplica:
             arrival = self._coming.pop(number, None)
             if arrival is not None:
                 self._stalled(arrival.wait)
+                self._writes.check(self._chunks[number].params)
 
     @torch.no_grad()
     def _land(self) -> None:
@@ -305,6 +317,8 @@ class DeviceReplica:
             self._wait_for(None)
             self._stalled(running.finish)
         except BaseException:
+            if self._last is not None:
+                self._writes.note(kept=self._last.writes)  # they are not in the store
             self._last = None  # it brings nothing
             for slot in self._slots:
                 slot.push = None
@@ -316,9 +330,14 @@ class DeviceReplica:
 
     @torch.no_grad()
     def pull(self) -> None:
-        """Refreshes parameters, on the device too, and state from the store, and waits for it."""
+        """Refreshes parameters, on the device too, and state from the store, and waits for it.
+
+        What was written to parameters and not pushed stays.
+        """
         self.flush()
         plan, back = self._host._plan, self._lanes.back
+        writes = self._writes.take(self._next)
+        writes = {i: Write(write.now, write.pulled.clone()) for i, write in writes.items()}
         assert plan is not None
         self._slots[0].version = plan.pull()
         for slot in self._slots[1:]:
@@ -332,7 +351,22 @@ class DeviceReplica:
         for ticket in tickets:
             ticket.wait()
             ticket.finish()  # the next push or pull writes into the same memory of the host
+        for i, write in writes.items():
+            self._params[i].copy_(write.over(self._slots[0].params[i]))
         torch._C._increment_version(self._params)
+        self._writes.note(kept=writes)
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Brings what was written to parameters to the store, as a version of its own."""
+        self.flush()
+        slot, plan = self._next, self._host._plan
+        assert plan is not None
+        writes = self._writes.take(slot)
+        plan.publish(addresses(writes, writes))
+        for i, write in writes.items():
+            slot.params[i].copy_(write.now)
+        self._writes.note()
 
     def rest(self) -> None:
         """The same as :meth:`flush`; then all waits are in the log."""

@@ -14,19 +14,19 @@ from asyncopt.devices.replica import DeviceReplica
 from asyncopt.errors import DeviceError
 from asyncopt.optim import Optimizer
 from asyncopt.optim.averaging import Averaging
-from asyncopt.optim.sharing import leaves
+from asyncopt.optim.reach import Trained
 
 __all__ = ["Station"]
 
 
 class Station:
-    """A worker's device, with what its arguments have there: a context for the worker's thread.
+    """A worker's device, with what the worker trains there: a context for the worker's thread.
 
     Parameters that an optimizer trains get replicas of the store. Buffers and other parameters of
     modules become the worker's own; :meth:`rest` writes them back, if they are to be kept.
 
     Args:
-        args: of the worker's function, its own copies; optimizers among them must be shared.
+        trained: the worker's own copies of what the run trains; optimizers must be shared.
         device: where the worker computes, with its index.
         lag: see :class:`asyncopt.devices.replica.DeviceReplica`.
         keeps: whether buffers are written back.
@@ -37,7 +37,7 @@ class Station:
     """
 
     def __init__(
-        self, args: object, device: torch.device, *, lag: int, keeps: bool, log: Log
+        self, trained: Trained, device: torch.device, *, lag: int, keeps: bool, log: Log
     ) -> None:
         self.device = device
         self._keeps = keeps
@@ -45,9 +45,7 @@ class Station:
         self._lanes: Lanes | None = None
         self._replicas: list[DeviceReplica] = []
         self._own: list[tuple[torch.Tensor, torch.Tensor]] = []  # where it came from, the copy
-        found = list(leaves(args))
-        modules = [each for each in found if isinstance(each, torch.nn.Module)]
-        optimizers = [each for each in found if isinstance(each, torch.optim.Optimizer)]
+        modules, optimizers = trained.modules, [*trained.optimizers, *trained.others]
         with self._on_device("a replica of the model"):
             self._enter()
             self._lanes = Lanes(

@@ -9,7 +9,7 @@ every so many steps; what they exchange travels while the next steps are taken::
     torch.distributed.init_process_group("nccl")     # under torchrun
     model = Net().to(device)
     local = torch.optim.SGD(model.parameters(), lr=0.1)
-    optimizer = LocalSteps(local, every=8, buffers=model.buffers())
+    optimizer = LocalSteps(local, every=8, model=model)
     for x, y in batches:                             # as many on every rank
         optimizer.zero_grad()
         loss_fn(model(x), y).backward()

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 
 from asyncopt.distributed.mean import Flat, Mean
-from asyncopt.distributed.ranks import Ranks
+from asyncopt.distributed.ranks import Ranks, digest
 from asyncopt.optim.wrapper import Wrapper
 
 __all__ = ["PeerAveraging"]
@@ -32,15 +32,20 @@ class PeerAveraging(Wrapper):
     averaged in float32. Besides the parameters and the state of `optimizer` there is memory for two
     copies of the parameters, and for a third where there is a center.
 
+    No exchange changes frozen layers that `optimizer` does not have, nor buffers of integers: they
+    are compared at the start, by a digest, and must be equal on all ranks.
+
     Args:
         optimizer: takes the local steps; any torch optimizer, of this package only if it is not
             shared. Parameters of float16, bfloat16, float32 or float64, dense.
         every: local steps between two exchanges.
         overlap: local steps that an exchange may take: 0 to wait for it at once, at most, and by
             default, `every`.
-        buffers: tensors that every exchange replaces by their mean, or moves to it, such as the
-            running statistics in ``model.buffers()``; those that are not floating point stay each
-            rank's own.
+        model: the module that has the parameters. All of it that no exchange changes is compared at
+            the start; without it, only `buffers` are.
+        buffers: tensors that every exchange replaces by their mean, or moves to it, such as running
+            statistics; those that are not floating point stay each rank's own. Default: all of
+            `model`.
         group: a process group of torch.distributed. Default: the default group.
 
     Attributes:
@@ -66,7 +71,8 @@ class PeerAveraging(Wrapper):
         every: Any,
         *,
         overlap: Any,
-        buffers: Iterable[torch.Tensor],
+        model: Any,
+        buffers: Iterable[torch.Tensor] | None,
         group: Any,
     ) -> None:
         self._check(optimizer, every)
@@ -82,7 +88,12 @@ class PeerAveraging(Wrapper):
         self._begun = 0  # the step at which the last exchange began
         self._under_way = False
         params = {f"params[{i}]": p for i, p in enumerate(self._params())}
-        floating = _floating(buffers)
+        if model is not None and not isinstance(model, torch.nn.Module):
+            raise TypeError(f"model: expected a module or None, got {type(model).__name__}")
+        if buffers is None:
+            buffers = () if model is None else model.buffers()
+        named = _named(buffers)
+        floating = {name: buffer for name, buffer in named.items() if buffer.is_floating_point()}
         tensors = params | floating
         for name, tensor in tensors.items():
             if tensor.dtype not in DTYPES or tensor.layout != torch.strided:
@@ -103,6 +114,11 @@ class PeerAveraging(Wrapper):
             **self._prepare(),
         }
         self._ranks.agree(facts)
+        still = _rest_of(model, named, tensors)
+        self._ranks.agree(
+            {name: digest(tensor) for name, tensor in still.items()},
+            "; no exchange changes it, so load one state dict on all ranks before",
+        )
         with self._ranks.meeting("taking the first rank's parameters"):
             self._mean.broadcast()
             self._buffers.broadcast()
@@ -120,12 +136,11 @@ class PeerAveraging(Wrapper):
         raise NotImplementedError
 
     def _unite(self) -> None:
-        """Gives all ranks the same parameters and buffers; no exchange is under way."""
-        raise NotImplementedError
+        """Gives all ranks the same parameters after an exchange, if that has not."""
 
     @torch.no_grad()
     def pull(self) -> None:
-        """Ends an exchange under way and gives all ranks the same model.
+        """Ends an exchange under way, exchanges the steps since, gives all ranks the same model.
 
         All ranks call it after the same number of steps: at the end, or to evaluate the model.
 
@@ -136,6 +151,9 @@ class PeerAveraging(Wrapper):
         if self._under_way:
             self._finish()
         self._ranks.agree({"steps": self._steps})
+        if self._steps > self._begun:
+            self._begin()
+            self._finish()
         self._unite()
 
     # --- Exchanges -----------------------------------------------------------------------------
@@ -241,15 +259,31 @@ class PeerAveraging(Wrapper):
         )
 
 
-def _floating(buffers: Iterable[Any]) -> dict[str, torch.Tensor]:
-    """Those of floating point, by their names in messages."""
+def _rest_of(
+    model: torch.nn.Module | None,
+    buffers: dict[str, torch.Tensor],
+    exchanged: dict[str, torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """The tensors of a model, and buffers, that no exchange changes, by their names in messages."""
+    tensors = [] if model is None else [*model.named_parameters(), *model.named_buffers()]
+    named = {f"model.{name}": tensor for name, tensor in tensors}
+    rest, seen = {}, set(map(id, exchanged.values()))
+    for name, tensor in (named | buffers).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            rest[name] = tensor
+    return rest
+
+
+def _named(buffers: Iterable[Any]) -> dict[str, torch.Tensor]:
+    """Buffers by their names in messages."""
     if isinstance(buffers, torch.nn.Module):
         raise TypeError(
-            f"buffers: expected tensors, got a module, {type(buffers).__name__}; pass its "
-            ".buffers()"
+            f"buffers: expected tensors, got a module, {type(buffers).__name__}; pass it as "
+            "model=, or its .buffers()"
         )
     found = {f"buffers[{i}]": buffer for i, buffer in enumerate(buffers)}
     for name, buffer in found.items():
         if not isinstance(buffer, torch.Tensor):
             raise TypeError(f"{name}: expected a tensor, got {type(buffer).__name__}")
-    return {name: buffer for name, buffer in found.items() if buffer.is_floating_point()}
+    return found

@@ -31,7 +31,7 @@ class LocalSteps(PeerAveraging):
     arXiv 2311.08105, overlapped as in Streaming DiLoCo, arXiv 2501.18512.
 
     Args:
-        optimizer, every, overlap, buffers, group: see :class:`PeerAveraging`.
+        optimizer, every, overlap, model, buffers, group: see :class:`PeerAveraging`.
         outer: makes a torch optimizer of a list of tensors, the center's; for example
             ``functools.partial(torch.optim.SGD, lr=0.7, momentum=0.9, nesterov=True)``. Default:
             none, which is plain averaging.
@@ -44,12 +44,15 @@ class LocalSteps(PeerAveraging):
         outer: Callable[[list[torch.Tensor]], torch.optim.Optimizer] | None = None,
         *,
         overlap: int | None = None,
-        buffers: Iterable[torch.Tensor] = (),
+        model: torch.nn.Module | None = None,
+        buffers: Iterable[torch.Tensor] | None = None,
         group: Any = None,
     ) -> None:
         self._make_outer = outer
         self._outer: torch.optim.Optimizer | None = None
-        super().__init__(optimizer, every, overlap=overlap, buffers=buffers, group=group)
+        super().__init__(
+            optimizer, every, overlap=overlap, model=model, buffers=buffers, group=group
+        )
 
     def _prepare(self) -> dict[str, object]:
         if self._make_outer is None:
@@ -87,11 +90,6 @@ class LocalSteps(PeerAveraging):
         self._outer.step()
         self._take(self._mean, self._center)
 
-    def _unite(self) -> None:
-        if self._steps > self._begun:  # else they have been since
-            self._begin()
-            self._finish()
-
     def state_dict(self) -> dict[str, Any]:
         """As :meth:`PeerAveraging.state_dict`, with the outer optimizer's as ``"outer"``."""
         state = super().state_dict()
@@ -118,12 +116,13 @@ class ElasticAveraging(PeerAveraging):
 
     with the x_i and c of the exchange's beginning on the right; with `overlap` the moves are made
     that many steps later. The gradient is the one computed at x_i before. With momentum in
-    `optimizer` it is EAMSGD. ``pull`` makes the center the parameters; the buffers' mean is taken.
+    `optimizer` it is EAMSGD. ``pull`` exchanges what has been done since the last exchange, and
+    makes the center the parameters.
 
     Source: Zhang, Choromanska and LeCun, arXiv 1412.6651, section 3.
 
     Args:
-        optimizer, every, overlap, buffers, group: see :class:`PeerAveraging`.
+        optimizer, every, overlap, model, buffers, group: see :class:`PeerAveraging`.
         alpha: in (0, 1 / p]. Default: 0.9 / p, as in the paper.
     """
 
@@ -134,11 +133,14 @@ class ElasticAveraging(PeerAveraging):
         alpha: float | None = None,
         *,
         overlap: int | None = None,
-        buffers: Iterable[torch.Tensor] = (),
+        model: torch.nn.Module | None = None,
+        buffers: Iterable[torch.Tensor] | None = None,
         group: Any = None,
     ) -> None:
         self.alpha = alpha
-        super().__init__(optimizer, every, overlap=overlap, buffers=buffers, group=group)
+        super().__init__(
+            optimizer, every, overlap=overlap, model=model, buffers=buffers, group=group
+        )
 
     def _prepare(self) -> dict[str, object]:
         size = self._ranks.size
@@ -168,10 +170,5 @@ class ElasticAveraging(PeerAveraging):
             center.lerp_(buffer, self._weight * self._ranks.size)
 
     def _unite(self) -> None:
-        self._begun = self._steps
-        with self._meeting():
-            self._buffers.begin()
-            self._buffers.wait()
-        self._take(self._buffers, self._buffers.mean)
         assert self._center is not None
         self._mean.put(self._center)

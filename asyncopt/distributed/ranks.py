@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import torch.distributed as dist
 
 from asyncopt.errors import PeerError
 
-__all__ = ["Ranks"]
+__all__ = ["Ranks", "digest"]
 
 
 class Ranks:
@@ -55,10 +56,14 @@ class Ranks:
                 "init_process_group"
             )
 
-    def agree(self, facts: Mapping[str, object]) -> None:
+    def agree(self, facts: Mapping[str, object], remedy: str = "") -> None:
         """Returns if all ranks have called it with the same facts; raises ValueError on all if not.
 
         A rank that does not call it at all is waited for as long as the group's timeout says.
+
+        Args:
+            facts: by the names that the message has.
+            remedy: ends the message.
         """
         everyone: list[Any] = [None] * self.size
         with self.meeting("agreeing on what to exchange"):
@@ -69,7 +74,7 @@ class Ranks:
                 said.setdefault(theirs.get(name), []).append(rank)
             if len(said) > 1:
                 listed = ", ".join(f"{value} on rank {_listed(who)}" for value, who in said.items())
-                raise ValueError(f"{name}: expected the same on all ranks, got {listed}")
+                raise ValueError(f"{name}: expected the same on all ranks, got {listed}{remedy}")
 
     def broadcast(self, tensor: torch.Tensor) -> None:
         """Gives all ranks the first one's values."""
@@ -92,6 +97,16 @@ class Ranks:
                 "ended, stands still or has taken fewer steps; start all again from a checkpoint",
                 ranks,
             ) from error
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """The dtype, shape and a hash of all bytes of a tensor, on any device and in any layout."""
+    dense = tensor.detach().to("cpu")
+    if dense.layout != torch.strided:
+        dense = dense.to_dense()
+    values: Any = dense.contiguous().reshape(-1).view(torch.uint8).numpy()
+    found = hashlib.blake2b(values, digest_size=8).hexdigest()
+    return f"{tensor.dtype} of shape {tuple(tensor.shape)} with digest {found}"
 
 
 def _listed(ranks: tuple[int, ...] | list[int]) -> str:

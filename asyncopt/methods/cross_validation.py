@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import time
@@ -26,11 +27,13 @@ from asyncopt.methods.fold import Fold
 from asyncopt.methods.fold_files import FoldFiles
 from asyncopt.methods.folds import CrossValidation
 from asyncopt.methods.pool import Ending
-from asyncopt.methods.splits import Splits, Splitter, make_splits
+from asyncopt.methods.scoring import accuracy
+from asyncopt.methods.splits import Splits, Splitter, find_targets, make_splits
 from asyncopt.methods.tasks import make_plan, run_tasks
-from asyncopt.methods.training import Recipe, Trained, accuracy, train_fold
+from asyncopt.methods.training import TRAINING, Recipe, Trained, train_fold
 from asyncopt.optim import Adam
 from asyncopt.run.sources import check_supply, whole
+from asyncopt.warn import warn_caller
 
 __all__ = ["cross_validate"]
 
@@ -61,6 +64,7 @@ def cross_validate(
     timeout: float | None = None,
     retries: int = 1,
     start_timeout: float = 300.0,
+    preload: Iterable[str] = (),
 ) -> CrossValidation:
     """Train a fresh model on every fold and score it on the examples held out.
 
@@ -68,34 +72,58 @@ def cross_validate(
     fold's result depends on its number and the arguments alone: it is the same, bit for bit, with
     any number of workers of as many threads, and after a worker died and the fold was run again.
 
+    Each fold has a process of its own and copies of all arguments: what a fold changes in a loss, a
+    metric, a dataset, a generator, a tensor or a global variable, neither other folds nor this
+    process see. Tensors and arrays are in memory once until a fold writes to them, which copies
+    them page by page. Only what lies outside of processes is shared: files, memory maps that are
+    open for writing, tensors on GPUs. A process starts in some 20 ms, and imports the modules that
+    it needs (of a script, all that stands above ``if __name__ == "__main__":``), unless they are in
+    ``preload``.
+
+    The global generators of torch, numpy and Python begin each fold with its own stream of
+    ``seed``: ``numpy.random.SeedSequence(seed, spawn_key=(fold,))``. Other seeds and folds have
+    other streams.
+
     Functions and classes may be lambdas, or defined in a notebook. A script must call this under
     ``if __name__ == "__main__":``.
 
     Args:
-        make_model: makes a model; called with the random seed ``seed + fold`` set.
+        make_model: makes a model; called at the start of the fold's random stream.
         data: a tuple (inputs, targets) of tensors or of numpy arrays, examples along dimension 0,
             or a map-style dataset of such pairs; there may be several inputs, the targets are last.
+            Splitters that look at targets find them in a tuple, a ``TensorDataset``, a dataset's
+            attribute ``targets``, or a ``Subset`` or ``ConcatDataset`` of such datasets.
             Tensors are moved to shared memory, arrays copied there once, memory maps mapped again.
         folds: number of folds of a shuffled k-fold (the splits of scikit-learn's ``KFold(folds,
             shuffle=True, random_state=seed)``); or a splitter as scikit-learn has them; or pairs of
             index arrays: to train on, and held out.
-        workers: number of processes; the default is that of :func:`map_tasks`.
+        workers: number of folds that train at the same time; by default as many as
+            :func:`map_tasks` has workers.
         scheduler: called with the optimizer, makes a learning-rate schedule.
         optimizer: called with the model's parameters.
-        loss: called with the model's output and the targets; a scalar, the mean over the batch.
+        loss: called with the model's output and the targets, of a batch in training and of all
+            examples held out when a fold is scored; a scalar. So weighted means, or those with an
+            ``ignore_index``, are over all examples held out.
         metrics: more scores by name, each called with the outputs and targets of all examples held
-            out. By default the accuracy, where targets are class numbers.
+            out. By default the accuracy, where targets are class numbers. Outputs are computed in
+            batches of 256 examples and joined along dimension 0, also inside tuples, lists and
+            dicts. A fold's worker holds all of them at once, twice while they are joined, and what
+            the loss needs for them: where memory is scarce, let the model return little for each
+            example.
         epochs: passes over a fold's training examples, at most.
-        batch_size: examples in a batch, whose order depends on ``seed + fold`` and the epoch.
+        batch_size: examples in a batch; their order depends on ``seed``, the fold and the epoch.
         drop_last: leave an epoch's last batch out if it is smaller.
         schedule_by: step the schedule after each "epoch" or each "batch". ``ReduceLROnPlateau``
-            goes by the loss of the examples held out.
+            is stepped after each scoring, by the loss of the examples held out; its ``patience``
+            counts scorings.
         evaluate_every: epochs between two scorings; the last epoch is always scored.
         patience: epochs without a lower loss on the examples held out after which a fold ends; its
-            result is then that of the epoch with the lowest. None: train all epochs, and score the
-            last. (Scores chosen by the examples that they are scored on are flattering.)
+            result is then that of the epoch with the lowest. NaN is never the lowest; if all losses
+            are NaN or infinite, the result is that of the last epoch. None: train all epochs, and
+            score the last. (Scores chosen by the examples that they are scored on are flattering.)
         groups: passed to the splitter, one per example.
-        seed: of everything random.
+        seed: root of the folds' random streams, an integer >= 0; below 2**32 where ``folds`` is a
+            number.
         directory: keeps each finished fold and its model. If a call was killed, the same call
             resumes it: it trains only the missing folds. Two calls are the same if all arguments
             that affect the result are equal. Arrays and tensors are compared by every byte, a
@@ -109,13 +137,18 @@ def cross_validate(
         timeout: seconds that one fold may take.
         retries: how often a fold is started again after its worker died.
         start_timeout: seconds within which a worker must be ready.
+        preload: names of modules that are imported once for the processes of all folds, as those of
+            :func:`asyncopt.launch`. ``["torch._dynamo"]`` saves 1.1 s of processor time a fold with
+            optimizers of torch.optim, which import it.
 
     Returns:
-        Scores per fold, their mean and standard deviation, wall time and use of the cores.
+        Scores per fold, their mean and standard deviation, wall time and use of the cores. A
+        RuntimeWarning names each fold whose loss on the examples held out is NaN.
 
     Raises:
         TaskError: a fold failed; ``task`` is its place among those that were trained.
         WorkerError, RunTimeout: a worker could not start.
+        ImportError: a module of ``preload`` cannot be imported, or starts a thread or CUDA.
         CheckpointError: ``directory`` cannot be read or written.
         RuntimeError: this is a daemonic process, such as a worker of ``multiprocessing.Pool``.
         ValueError: ``directory`` holds folds of another call; the message names what differs.
@@ -124,7 +157,10 @@ def cross_validate(
     """
     begin = time.monotonic()
     columns = _columns(data)
-    targets = columns[-1] if columns else getattr(data, "targets", None)
+    targets = find_targets(data)
+    plan = make_plan(workers, threads_per_worker, pin, timeout, start_timeout, seed, preload)
+    if plan.seed is None:
+        raise TypeError("seed: expected an integer >= 0, got None")
     recipe = Recipe(
         make_model=make_model,
         optimizer=optimizer,
@@ -137,16 +173,15 @@ def cross_validate(
         drop_last=drop_last,
         evaluate_every=whole("evaluate_every", evaluate_every, 1),
         patience=None if patience is None else whole("patience", patience, 1),
-        seed=whole("seed", seed, 0),
+        seed=plan.seed,
     )
     _check_functions(recipe)
     _check_sendable(recipe)
     if schedule_by not in SCHEDULES:
         raise ValueError(f"schedule_by: expected 'epoch' or 'batch', got {schedule_by!r}")
     source = check_supply(data, batch_size, None, None).source
-    splits = make_splits(folds, source.examples, targets, groups, seed)
+    splits = make_splits(folds, source.examples, targets, groups, recipe.seed)
     _check_sizes(splits, recipe)
-    plan = make_plan(workers, threads_per_worker, pin, timeout, start_timeout, recipe.seed)
     watch = CpuWatch()
     with contextlib.ExitStack() as stack:
         files = None
@@ -160,12 +195,15 @@ def cross_validate(
             if ending.error is not None:
                 raise ending.error
             fold, state = _fold(todo[place], ending, splits, begin)
+            _tell_of_nan(fold)
             if files is not None:
                 files.save(fold, state)
             done[fold.number] = fold
 
         shared = (recipe, data, splits, files is not None)
-        run_tasks(train_fold, todo, shared, plan, retries=retries, heed=heed, tick=watch)
+        run_tasks(
+            train_fold, todo, shared, plan, retries=retries, heed=heed, tick=watch, isolated=True
+        )
     return CrossValidation(
         folds=tuple(done[number] for number in range(len(splits))),
         seconds=time.monotonic() - begin,
@@ -195,6 +233,18 @@ def _fold(
         attempts=ending.attempts,
     )
     return fold, trained.state or {}
+
+
+def _tell_of_nan(fold: Fold) -> None:
+    if not math.isnan(fold.scores["loss"]):
+        return
+    scored = [epoch.number for epoch in fold.epochs if epoch.scores is not None]
+    finite = any(math.isfinite(epoch.scores["loss"]) for epoch in fold.epochs if epoch.scores)
+    where = f"of epoch {fold.best}" if finite else f"of all {len(scored)} scored epochs"
+    warn_caller(
+        f"fold {fold.number}: the loss {where} on the examples held out is NaN; lower the learning "
+        "rate, or look for NaN in the data"
+    )
 
 
 def _columns(data: Any) -> tuple[Any, ...]:
@@ -285,6 +335,7 @@ def _study(recipe: Recipe, splits: Splits, data: Any, threads: int) -> dict[str,
         TypeError: a part cannot be compared between processes; the message names it.
     """
     study: dict[str, Any] = {
+        "training": TRAINING,
         "versions": [platform.python_version(), torch.__version__, __version__],
         "threads_per_worker": threads,
         "folds": splits.fingerprint(),

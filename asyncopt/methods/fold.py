@@ -15,15 +15,15 @@ class Fold:
 
     Attributes:
         number: from 0.
-        scores: mean loss, and the metrics, of the model of epoch ``best`` on the examples held out.
+        scores: loss and metrics of the model of epoch ``best`` on all examples held out.
         epochs: all epochs trained, with loss, learning rate and scores over time.
         best: number of the epoch whose model was scored: the last one, or with ``patience`` that
-            of the lowest loss on the examples held out.
+            of the lowest loss on the examples held out (the last one if no loss was finite).
         train_examples: number of examples trained on.
         test_examples: number of examples held out.
         begin: when it began, in seconds since the call; NaN for one that an earlier call trained.
         seconds: of training and scoring, in the worker.
-        worker: rank of the worker that trained it.
+        worker: rank of the worker that trained it; processes of a rank follow each other.
         attempts: how often it was started; more than once where workers died.
     """
 

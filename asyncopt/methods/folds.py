@@ -25,7 +25,7 @@ class CrossValidation:
     Attributes:
         folds: in their order.
         seconds: from the call to its return, the start of workers included.
-        workers: number of worker processes.
+        workers: number of folds that trained at the same time.
         cpu: use of each core meanwhile.
         directory: where the folds and their models are; None: nowhere.
     """

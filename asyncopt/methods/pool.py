@@ -1,4 +1,4 @@
-"""A pool of worker processes that take one task after the other."""
+"""A pool of worker processes for tasks."""
 
 from __future__ import annotations
 
@@ -48,6 +48,9 @@ class Pool:
 
     A task uses up a try when a worker calls its function. If a worker ends before that, for
     instance right after its last result, the task is assigned again and no try is counted.
+
+    A worker takes one task after the other, unless tasks are isolated: then a process that has run
+    one exits, and another one of the same rank takes the next.
 
     Args:
         parcel: fn, tasks and data.
@@ -128,6 +131,7 @@ class Pool:
             self._cut_short(member)
 
     def _hear(self, member: TaskMember, word: str, seconds: float = 0.0) -> None:
+        is_new = not member.ready
         if word == "begun":
             assert member.index is not None
             member.begun = True
@@ -145,7 +149,10 @@ class Pool:
             self._take(member, seconds)
         else:
             member.ready = True
-        self._hand_out(member)
+        if is_new or not self._parcel.isolated:
+            self._hand_out(member)
+        else:
+            self._let_go(member)
 
     def _take(self, member: TaskMember, seconds: float) -> None:
         """Fetch a result."""
@@ -177,13 +184,17 @@ class Pool:
         self._heed(index, Ending(value, error, seconds, self._attempts[index], member.rank))
 
     def _hand_out(self, member: TaskMember) -> None:
-        """Give a worker its next task, or its leave."""
-        member.since = time.monotonic()
+        """Give a worker its next task; where there is none, let it go."""
         if self._waiting:
+            member.since = time.monotonic()
             member.index, member.begun = self._waiting.popleft(), False
             member.send("run", member.index)
         else:
-            member.send("leave")
+            self._let_go(member)
+
+    def _let_go(self, member: TaskMember) -> None:
+        member.since = time.monotonic()
+        member.send("leave")
 
     def _cut_short(self, member: TaskMember) -> None:
         """End a worker that is late, and with it its task."""

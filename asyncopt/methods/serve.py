@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from asyncopt.optim.origin import watch
 from asyncopt.run.child import prepare
 from asyncopt.run.mailbox import Mailbox
 from asyncopt.run.outcome import describe
 from asyncopt.run.random_states import Stream
 
 __all__ = ["Service"]
+
+# What to do about an optimizer that is not shared.
+REMEDY = "make it in fn, or call its share_memory(workers=...) before the tasks"
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,10 @@ class Service:
             self._report(error, begin, "could not unpickle fn, tasks and data: ")
             return
         self.pipe.send(("ready",))
+        with watch(REMEDY, whole_process=True):
+            self._work(fn, tasks, data)
+
+    def _work(self, fn: Callable[..., Any], tasks: list[Any], data: tuple[Any, ...]) -> None:
         while (order := self.pipe.recv()) != ("leave",):
             _, index = order
             self.pipe.send(("begun",))

@@ -9,8 +9,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
-__all__ = ["Split", "Splits", "Splitter", "make_splits"]
+__all__ = ["Split", "Splits", "Splitter", "find_targets", "make_splits"]
+
+MOST_SEED = 2**32 - 1  # of numpy.random.RandomState
 
 
 class Splitter(Protocol):
@@ -50,6 +53,30 @@ class Splits:
         return hashlib.sha256(sizes.tobytes() + self._numbers.numpy().tobytes()).hexdigest()
 
 
+def find_targets(data: Any) -> Any:
+    """The targets of all examples, as far as they are in memory.
+
+    Args:
+        data: a tuple whose last column they are; or a dataset that is a ``TensorDataset``, has an
+            attribute ``targets``, or is a ``Subset`` or ``ConcatDataset`` of such.
+
+    Returns:
+        An array or tensor of as many targets as there are examples; None if they are not known.
+    """
+    if isinstance(data, TensorDataset):
+        data = data.tensors
+    if isinstance(data, tuple):
+        return data[-1]
+    if isinstance(data, Subset):
+        inner = find_targets(data.dataset)
+        return None if inner is None else np.asarray(inner)[np.asarray(data.indices)]
+    if isinstance(data, ConcatDataset):
+        parts = [find_targets(part) for part in data.datasets]
+        known = all(part is not None for part in parts)
+        return np.concatenate([np.asarray(part) for part in parts]) if known else None
+    return getattr(data, "targets", None)
+
+
 def make_splits(
     folds: int | Splitter | Iterable[tuple[Any, Any]],
     examples: int,
@@ -67,7 +94,7 @@ def make_splits(
         seed: of the shuffle.
 
     Raises:
-        TypeError, ValueError: naming ``folds`` or ``groups``.
+        TypeError, ValueError: naming ``folds``, ``groups`` or ``seed``.
     """
     if groups is not None and len(groups) != examples:
         raise ValueError(f"groups: expected {examples} of them, one per example, got {len(groups)}")
@@ -79,7 +106,7 @@ def make_splits(
             )
         pairs = _k_fold(examples, folds, seed)
     elif hasattr(folds, "split") and not isinstance(folds, str):
-        pairs = folds.split(np.zeros(examples), targets, groups)
+        pairs = _split(folds, examples, targets, groups)
     elif isinstance(folds, Iterable) and not isinstance(folds, str):
         pairs = folds
     else:
@@ -92,10 +119,32 @@ def make_splits(
     return Splits(splits)
 
 
+def _split(folds: Any, examples: int, targets: Any, groups: Any) -> Iterable[tuple[Any, Any]]:
+    if targets is not None and len(targets) != examples:
+        raise ValueError(
+            f"data.targets: expected {examples} of them, one per example, got {len(targets)}"
+        )
+    try:
+        return list(folds.split(np.zeros(examples), targets, groups))
+    except (TypeError, ValueError) as error:
+        if targets is not None:
+            raise
+        raise ValueError(
+            f"folds: expected a splitter that needs no targets, as the dataset shows none, got "
+            f"{type(folds).__name__} ({error}); give the dataset an attribute targets, one per "
+            f"example, or pass a tuple (inputs, targets)"
+        ) from error
+
+
 def _k_fold(examples: int, folds: int, seed: int) -> Iterable[tuple[Any, Any]]:
     """Scikit-learn's ``KFold(folds, shuffle=True, random_state=seed)``, to the last index."""
     if not 2 <= folds <= examples:
         raise ValueError(f"folds: expected 2 to {examples}, the number of examples, got {folds}")
+    if seed > MOST_SEED:
+        raise ValueError(
+            f"seed: expected at most {MOST_SEED} where folds is a number, as scikit-learn's KFold "
+            f"takes no larger one, got {seed}; pass a splitter or pairs of indices as folds"
+        )
     order = np.arange(examples)
     np.random.RandomState(seed).shuffle(order)
     for held_out in np.array_split(order, folds):

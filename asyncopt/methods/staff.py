@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import IO, Any
 
-from asyncopt.errors import AsyncoptError
 from asyncopt.methods.serve import Service
-from asyncopt.run.payload import Payload, unpicklable
+from asyncopt.run.culprits import naming
+from asyncopt.run.payload import Payload
 from asyncopt.run.plan import Plan
 from asyncopt.run.processes import SpawnedMember
 
@@ -19,12 +19,18 @@ class Parcel:
     Shared memory goes by descriptor, so it can only be written while a process is being spawned.
 
     Args:
+        isolated: whether no task sees what another one did to anything in the parcel: each is run
+            by a process of its own, with private maps of the tensors.
         parts: ``fn``, ``tasks`` and ``data``, in this order.
+
+    Attributes:
+        isolated: the same.
     """
 
-    def __init__(self, **parts: Any) -> None:
+    def __init__(self, *, isolated: bool, **parts: Any) -> None:
+        self.isolated = isolated
         self._parts = parts
-        self._payload = Payload("data")
+        self._payload = Payload("data", private=isolated)
 
     def write(self, file: IO[bytes]) -> None:
         """Pickle everything.
@@ -33,16 +39,8 @@ class Parcel:
             SegmentError: there is no room for tensors and arrays.
             TypeError: naming the part that cannot be pickled.
         """
-        try:
+        with naming(self._parts, "create it inside fn"):
             self._payload.dump(tuple(self._parts.values()), file)
-        except (OSError, MemoryError, AsyncoptError):
-            raise
-        except Exception as error:
-            name, _ = unpicklable(self._parts) or (", ".join(self._parts), None)
-            raise TypeError(
-                f"{name}: expected an object that pickle can send to another process "
-                f"({error}); create it inside fn"
-            ) from error
 
 
 class TaskMember(SpawnedMember):

@@ -75,7 +75,16 @@ def map_tasks(
     However many workers there are, the data is in memory once. Tensors are moved to shared memory
     where they are: what one worker writes to them all see. Numpy arrays, also those inside data
     frames, sparse matrices and the like, are copied to shared memory once; a worker that writes to
-    one changes a copy of its own. Memory-mapped arrays are mapped again from their file.
+    one changes a copy of its own. Memory maps are mapped again from their file, except those that
+    this process wrote to under mode "c" and those whose file is gone, which are copied.
+    Optimizers of this package must be in a store before, by ``share_memory(workers=...)``, with a
+    slot for each worker; any other one that ``fn`` has not made raises a RuntimeError at its first
+    step.
+
+    Each worker unpickles ``fn``, the tasks and the data once. What a task changes in an object (a
+    counter, a cache, a generator, an array), later tasks of the same worker see; which tasks these
+    are depends on the number of workers. So make objects with state inside ``fn``, or copy them
+    there. (Each fold of :func:`cross_validate` has copies of its own.)
 
     The global generators of torch, numpy and Python are seeded before each task. The seed depends
     on the root (``seed``, or one number that is drawn from torch's global generator) and the task's
@@ -143,13 +152,14 @@ def run_tasks(
     retries: int,
     heed: Callable[[int, Ending], None],
     tick: Callable[[], None] = lambda: None,
+    isolated: bool = False,
 ) -> None:
-    """`map_tasks` with each task's ending told as it comes; see `Pool` for the arguments."""
+    """`map_tasks` with each task's ending told as it comes; see `Pool` and `Parcel`."""
     retries = whole("retries", retries, 0)
     refuse_daemons()
     if plan.seed is None:
         plan = replace(plan, seed=draw_root())
-    parcel = Parcel(fn=fn, tasks=tasks, data=data)
+    parcel = Parcel(isolated=isolated, fn=fn, tasks=tasks, data=data)
     Pool(parcel, len(tasks), plan, retries=retries, heed=heed, tick=tick).run()
 
 
@@ -160,6 +170,7 @@ def make_plan(
     timeout: Any,
     start_timeout: Any,
     seed: Any,
+    preload: Any = (),
 ) -> Plan:
     """Where the workers run, for what a user leaves open.
 
@@ -175,6 +186,7 @@ def make_plan(
             timeout=timeout,
             start_timeout=start_timeout,
             seed=seed,
+            preload=preload,
         )
 
     threads = plan(1, pin=False).threads

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import copy
 import math
-import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from asyncopt.methods.scoring import Metric, score
 from asyncopt.methods.splits import Split, Splits
 from asyncopt.run.batches import Batches
+from asyncopt.run.random_states import Stream
 from asyncopt.run.sources import Source, Supply, check_supply
 
-__all__ = ["Epoch", "Recipe", "Trained", "accuracy", "train_fold"]
+__all__ = ["TRAINING", "Epoch", "Recipe", "Trained", "train_fold"]
 
-Metric = Callable[[Tensor, Tensor], Any]
-
+TRAINING = 2  # counted up when the same arguments give other results, so that folds do not mix
 HELD_OUT = 256  # held-out examples in a batch: activations stay in the cache
 
 
@@ -65,7 +64,7 @@ class Trained(NamedTuple):
 
     Attributes:
         epochs: all of them, in order.
-        best: number of the epoch whose model this is.
+        best: number of the epoch whose model this is; see `Fold`.
         begin: of the training, on the machine's monotonic clock, in seconds.
         end: of the training, likewise.
         state: the model's state dict; None where nobody asked for it.
@@ -78,48 +77,38 @@ class Trained(NamedTuple):
     state: dict[str, Tensor] | None
 
 
-def accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """Share of the examples whose highest output is that of their class.
-
-    Args:
-        outputs: scores, shape (examples, classes).
-        targets: classes, integers of shape (examples,).
-    """
-    return float((outputs.argmax(dim=1) == targets).float().mean())
-
-
 def train_fold(fold: int, recipe: Recipe, data: Any, splits: Splits, keep: bool) -> Trained:
     """Train a fresh model on a fold and score it on the examples held out.
 
-    Torch's, numpy's and Python's random numbers are seeded with ``seed + fold`` first, so that the
-    result is the same whichever process trains the fold, and whatever it did before.
+    Torch's, numpy's and Python's random numbers begin with the fold's own stream of ``seed``, so
+    that the result is the same whatever the process has drawn before.
     """
     begin = time.monotonic()
-    seed = recipe.seed + fold
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - user code may draw from the global generators
-    random.seed(seed)
-    training = _Training(recipe, data, splits[fold], seed)
+    stream = Stream(recipe.seed, (fold,))
+    stream.enter()
+    training = _Training(recipe, data, splits[fold], stream.number)
     epochs: list[Epoch] = []
-    best, least, state = 0, math.inf, None
+    best, since, least, state = 0, 0, math.inf, None
     for number in range(1, recipe.epochs + 1):
         lr = float(training.optimizer.param_groups[0]["lr"])
         train_loss = training.epoch(number)
         due = number % recipe.evaluate_every == 0 or number == recipe.epochs
         scores = training.score() if due else None
-        training.end_epoch(train_loss if scores is None else scores["loss"])
+        training.end_epoch(scores)
         epochs.append(Epoch(number, lr, train_loss, scores))
-        if scores is None:
+        if scores is None or recipe.patience is None:
             continue
-        if recipe.patience is None or best == 0 or scores["loss"] < least:
-            best, least = number, scores["loss"]
-            if recipe.patience is not None and keep:
+        since = since or number
+        if scores["loss"] < least:  # which NaN never is
+            best = since = number
+            least = scores["loss"]
+            if keep:
                 state = copy.deepcopy(training.model.state_dict())
-        elif number - best >= recipe.patience:
+        elif number - since >= recipe.patience:
             break
-    if recipe.patience is None and keep:
-        state = training.model.state_dict()
-    return Trained(epochs, best, begin, time.monotonic(), state)
+    if best == 0:
+        best, state = number, training.model.state_dict()
+    return Trained(epochs, best, begin, time.monotonic(), state if keep else None)
 
 
 @dataclass(frozen=True)
@@ -146,10 +135,16 @@ class _Training:
         supply = Supply(train, recipe.batch_size, shuffle=True, drop_last=recipe.drop_last)
         self._train = Batches(supply, recipe.epochs, seed)
         self._test = Batches(Supply(test, HELD_OUT, shuffle=False, drop_last=False), 1, seed)
+        self._held_out = test.examples
         self._recipe = recipe
         self.model = recipe.make_model()
         self.optimizer = recipe.optimizer(self.model.parameters())
         self._scheduler = None if recipe.scheduler is None else recipe.scheduler(self.optimizer)
+        if isinstance(self._scheduler, ReduceLROnPlateau) and recipe.schedule_by == "batch":
+            raise ValueError(
+                "schedule_by: expected 'epoch' with ReduceLROnPlateau, which goes by the loss of "
+                "the examples held out, got 'batch'"
+            )
 
     def epoch(self, number: int) -> float:
         """Train on all examples once, in the order of epoch ``number``; the batches' mean loss."""
@@ -167,29 +162,16 @@ class _Training:
                 self._scheduler.step()
         return float(torch.stack(losses).mean())
 
-    def end_epoch(self, loss: float) -> None:
-        """Step a schedule that counts epochs; ``loss`` is for one that looks at it."""
-        if self._scheduler is None or self._recipe.schedule_by == "batch":
-            return
+    def end_epoch(self, scores: dict[str, float] | None) -> None:
+        """Step the schedule if it counts epochs, or if it goes by scores and there are some."""
         if isinstance(self._scheduler, ReduceLROnPlateau):
-            self._scheduler.step(loss)
-        else:
+            if scores is not None:
+                self._scheduler.step(scores["loss"])
+        elif self._scheduler is not None and self._recipe.schedule_by == "epoch":
             self._scheduler.step()
 
     def score(self) -> dict[str, float]:
-        """Mean loss, and metrics, on the examples held out."""
-        outputs, answers, total = [], [], 0.0
-        self.model.eval()
-        with torch.inference_mode():
-            for batch in range(self._test.total):
-                *inputs, targets = self._test.fetch(batch)
-                output = self.model(*inputs)
-                total += float(self._recipe.loss(output, targets)) * len(targets)
-                outputs.append(output)
-                answers.append(targets)
-            scores = {"loss": total / sum(map(len, answers))}
-            if self._recipe.metrics:
-                output, targets = torch.cat(outputs), torch.cat(answers)
-                for name, metric in self._recipe.metrics.items():
-                    scores[name] = float(metric(output, targets))
-        return scores
+        """Loss and metrics of the examples held out."""
+        batches = map(self._test.fetch, range(self._test.total))
+        how = self._held_out, self._recipe.loss, self._recipe.metrics
+        return score(self.model, batches, *how)

@@ -9,9 +9,9 @@ average). After the run this process's ``AveragedModel`` has the average.
 
 from asyncopt.optim.averaging import ElasticAveraging, LocalSteps
 from asyncopt.optim.base import Optimizer
+from asyncopt.optim.clones import thread_clone
 from asyncopt.optim.kernels import syncs
 from asyncopt.optim.rules import ASGD, SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop, rules
-from asyncopt.optim.sharing import thread_clone
 
 __all__ = [
     "ASGD",

@@ -20,8 +20,11 @@ def slowed(how: How, scale: float) -> How:
 class Replica(Protocol):
     """What stands between an optimizer and its store where the parameters are on a device."""
 
-    def step(self) -> None:
-        """Pushes the parameters' gradients, perhaps in the background."""
+    def step(self) -> int:
+        """Pushes the parameters' gradients, perhaps in the background; returns their number."""
+
+    def publish(self) -> None:
+        """Brings what was written to the parameters since they were pulled to the store."""
 
     def pull(self) -> None:
         """Refreshes parameters and state from the store."""

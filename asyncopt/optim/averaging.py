@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
 from asyncopt.optim.base import Optimizer
+from asyncopt.optim.origin import check, watching
 from asyncopt.optim.rules import SGD
 from asyncopt.optim.sharing import alias
 from asyncopt.optim.wrapper import Wrapper, holds
@@ -28,9 +29,10 @@ class Averaging(Wrapper):
 
     It is an argument of :func:`asyncopt.launch` like any optimizer of this package: in each worker
     the model becomes a private replica that starts from the center, and after the run the model in
-    this process holds the center. A worker that takes a dead one's place starts from the center as
-    well. Until it is shared it is nothing but `optimizer`. Parameter groups and state are those of
-    `optimizer`, so that learning-rate schedulers take either.
+    this process holds the center. The end of a worker's part is an exchange, too; a worker that
+    fails or is killed loses the steps since its last one, and a worker that takes its place starts
+    from the center. Until it is shared it is nothing but `optimizer`. Parameter groups and state
+    are those of `optimizer`, so that learning-rate schedulers take either.
 
     Args:
         optimizer: any torch optimizer, of this package only if it is not shared, with parameters
@@ -41,10 +43,10 @@ class Averaging(Wrapper):
     Attributes:
         optimizer, every: as given.
         center: the optimizer of the center; its parameters are the center.
-        before_push: called first thing in every exchange, as in every push of other optimizers.
+        after_partial_push: not called, as exchanges are of all parameters.
     """
 
-    before_push: Callable[[], None] | None = None
+    after_partial_push: Callable[[], None] | None = None
 
     #: Attributes that a copy has from its original.
     _COPIED: tuple[str, ...] = ("optimizer", "every", "center", "_weight", "_steps")
@@ -71,6 +73,7 @@ class Averaging(Wrapper):
         self.__setstate__(
             {"optimizer": optimizer, "every": every, "center": made, "_weight": 1.0, "_steps": 0}
         )
+        self._be_born()
 
     # --- As a torch optimizer ------------------------------------------------------------------
 
@@ -109,6 +112,15 @@ class Averaging(Wrapper):
     @property
     def _sharing(self) -> Any:
         return self.center._sharing
+
+    @property
+    def after_push(self) -> Callable[[bool], None] | None:
+        """Called when the center's part of an exchange is over."""
+        return self.center.after_push
+
+    @after_push.setter
+    def after_push(self, call: Callable[[bool], None] | None) -> None:
+        self.center.after_push = call
 
     def ledger(self) -> Ledger:
         """The exchanges of all workers: each is one push to the center."""
@@ -192,11 +204,53 @@ class Averaging(Wrapper):
         if self.store is not None and (not self._in_worker or self._pulls_now()):
             self._take_center()
 
+    def _newest(self) -> list[torch.Tensor]:
+        """The center as it is now, on the devices of the parameters."""
+        self.center.pull()
+        return [c.to(p.device) for p, c in zip(self._params(), self._center(), strict=True)]
+
     def catch_up(self) -> None:
         """Returns at once: the center has no lazily updated rows."""
 
     def flush(self) -> None:
         """Returns at once: an exchange is over when :meth:`step` returns."""
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether this worker has taken steps since its last exchange."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Gives the center the steps since the last exchange; the parameters here stay.
+
+        :func:`asyncopt.launch` calls it in each worker where ``fn`` has returned. Workers that were
+        started in another way call it last.
+
+        Raises:
+            LockTimeout: a lock was not free in time; call it again.
+        """
+        if self.store is not None and self.is_unfinished:
+            self._give()
+            self._steps = 0
+
+    def _give(self) -> Any:
+        """One push to the center of what follows from this worker's parameters."""
+        raise NotImplementedError
+
+    def _await_push(self) -> None:
+        if self.before_push is not None:
+            self.before_push()
+
+    def _push(self, gradients: Iterable[torch.Tensor]) -> None:
+        for center, gradient in zip(self._center(), gradients, strict=True):
+            center.grad = gradient
+        self.center.step()
+
+    def _check_origin(self) -> None:
+        """Raises RuntimeError in a worker that may not step it."""
+        if watching():
+            check(self)
 
     @torch.no_grad()
     def _take_center(self) -> None:
@@ -231,6 +285,8 @@ class Averaging(Wrapper):
     def _join(self) -> None:
         """Makes parameters and state, which came in shared memory, private; takes the center."""
         self._steps = 0
+        if isinstance(self.optimizer, Optimizer):
+            self.optimizer._belong_to_worker()
         for param in self._params():
             param.data = param.data.clone()
         for param, entries in list(self.state.items()):
@@ -249,6 +305,7 @@ class Averaging(Wrapper):
                 "center": self.center._for_thread(memo),
             }
         )
+        clone._born = self._born
         return clone
 
 
@@ -256,8 +313,8 @@ class ElasticAveraging(Averaging):
     """Replicas and a center that pull at each other: asynchronous EASGD.
 
     Before the step of every `every`-th gradient, a worker's parameters x and the center c move by
-    alpha * (x - c) towards each other. The gradient is the one computed at x before. With momentum
-    in `optimizer` it is EAMSGD.
+    alpha * (x - c) towards each other, and c does so once more when ``fn`` has returned. The
+    gradient is the one computed at x before. With momentum in `optimizer` it is EAMSGD.
 
     Source: Zhang, Choromanska and LeCun, arXiv 1412.6651, algorithms 1 and 2.
 
@@ -290,23 +347,29 @@ class ElasticAveraging(Averaging):
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One local step; before every `every`-th, beginning with the first, an exchange."""
+        self._check_origin()
         if self.store is not None and self._steps % self.every == 0:
             self._exchange()
         self._steps += 1
         return self.optimizer.step(closure)
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether this worker has taken a step: the last one follows the last exchange."""
+        return self._steps > 0
+
     @torch.no_grad()
     def _exchange(self) -> None:
-        if self.before_push is not None:
-            self.before_push()
+        for param, move in zip(self._params(), self._give(), strict=True):
+            param.sub_(move.to(param.device))
+
+    def _give(self) -> list[torch.Tensor]:
+        self._await_push()
         self.center.pull()
         params, centers = self._params(), self._center()
         moves = [self._weight * (p.to("cpu") - c) for p, c in zip(params, centers, strict=True)]
-        for center, move in zip(centers, moves, strict=True):
-            center.grad = move
-        self.center.step()
-        for param, move in zip(params, moves, strict=True):
-            param.sub_(move.to(param.device))
+        self._push(moves)
+        return moves
 
     def _weight_of(self, workers: int) -> float:
         return 0.9 / workers if self.alpha is None else self.alpha
@@ -318,9 +381,10 @@ class ElasticAveraging(Averaging):
 class LocalSteps(Averaging):
     """Local steps with periodic averaging: local SGD, without waiting for each other.
 
-    After every `every` steps a worker adds 1 / workers of its progress to the center and goes on
-    from the center as it is then. If all workers do so at the same time, that is the mean of their
-    parameters. To make them, meet around a further pull after each exchange::
+    After every `every` steps, and when ``fn`` has returned, a worker adds 1 / workers of its
+    progress since the last time to the center; it goes on from the center as it is then. If all
+    workers do so at the same time, that is the mean of their parameters. To make them, meet around
+    a further pull after each exchange::
 
         optimizer.step()
         if (i + 1) % every == 0:
@@ -329,7 +393,16 @@ class LocalSteps(Averaging):
             worker.barrier()
 
     An outer optimizer takes the progress, negated, as its gradient, as in DiLoCo. It steps once for
-    each exchange of each worker, so a momentum of m per round is m ** (1 / workers) here. The
+    each exchange of each worker, not once a round. So SGD with a learning rate lr and a momentum m
+    for each round of w workers becomes SGD with the momentum m ** (1 / w) and the learning rate
+    lr * (1 - m ** (1 / w)) / (1 - m). The center then moves as far in a round of steady progress,
+    lr / (1 - m) of it, and remembers as many rounds. DiLoCo's settings, for w workers::
+
+        m = 0.9 ** (1 / w)
+        lr = 0.7 * (1 - m) / (1 - 0.9)  # 0.359, 0.182, 0.092 for 2, 4, 8 workers
+        outer = functools.partial(asyncopt.SGD, lr=lr, momentum=m, nesterov=True)
+
+    With lr and m as they are, the center moves as far, but remembers 1 / w as many rounds. The
     ledger's staleness counts exchanges; a run's ``max_staleness`` counts turns, which are steps.
 
     Sources: Stich, "Local SGD converges fast and communicates little", arXiv 1805.09767; Douillard
@@ -368,20 +441,33 @@ class LocalSteps(Averaging):
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One local step; after every `every`-th an exchange."""
+        self._check_origin()
         loss = self.optimizer.step(closure)
         self._steps += 1
         if self.store is not None and self._steps % self.every == 0:
             self._exchange()
         return loss
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether this worker has taken steps since its last exchange."""
+        return self._steps % self.every != 0
+
     @torch.no_grad()
     def _exchange(self) -> None:
-        if self.before_push is not None:
-            self.before_push()
-        for param, center, start in zip(self._params(), self._center(), self._start, strict=True):
-            center.grad = (start - param.to("cpu")) * self._weight
-        self.center.step()
+        self._give()
         self._take_center()
+
+    def _give(self) -> None:
+        self._await_push()
+        both = zip(self._start, self._params(), strict=True)
+        self._push((start - param.to("cpu")) * self._weight for start, param in both)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """As :meth:`Averaging.finish`; steps that follow all the same are a new period."""
+        super().finish()
+        self._start = [param.to("cpu", copy=True) for param in self._params()]
 
     @torch.no_grad()
     def _take_center(self) -> None:

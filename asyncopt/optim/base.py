@@ -104,9 +104,11 @@ class Optimizer(SteppingOptimizer):
         self._sharing: Sharing | None = None
         self._delay: Delay | None = None
         self._skipped = 0
-        # Of the stochastic rounding; every push takes the next.
-        self._seed = torch.initial_seed() & 0x3FFFFFFF
+        # Of the stochastic rounding; every push takes the next. Hashed, so that the second push of
+        # a user's seed 0 is not the first one of seed 1.
+        self._seed = hash((torch.initial_seed(),)) & 0x3FFFFFFF
         self._copies = 0
+        self._be_born()
         self._forget_plan()
         super().__init__(params, **hyper)
         device = self._find_device(list(self._all_params()))
@@ -278,7 +280,12 @@ class Optimizer(SteppingOptimizer):
 
         The staleness of the next push counts from here. A replica's parameters and state are
         refreshed from one version of the store (its :meth:`step` refreshes the parameters alone);
-        in place nothing is copied. Alone, it does nothing.
+        elements that were written here since the last pull stay as they are, and reach the store
+        with the next step. In place nothing is copied. Alone, it does nothing.
+
+        Raises:
+            LockTimeout: a writer held the lock for too long. If the message says that the replica
+                has parts of several versions, :meth:`step` is refused until a pull has succeeded.
         """
         if self._sharing is None:
             return
@@ -293,17 +300,28 @@ class Optimizer(SteppingOptimizer):
             self._delay.pulled()
 
     def flush(self) -> None:
-        """Returns when no push of this worker is on its way any more.
+        """Returns when the store has all that this worker pushed or wrote to its replica.
 
         Only workers with a device (``launch(devices=...)``) push in the background. There, call it
         before parameters are read after :meth:`step` in any other way than by the forward pass of a
-        module: to average or to save them, say. With ``lag=1`` they then still lack the last push.
+        module, or written: to average, save or clamp them, say. With ``lag=1`` they then still lack
+        the last push. What was written to a replica since its last pull becomes a version of the
+        store; without this call it reaches the store with the next :meth:`step`. Alone or in place
+        it does nothing.
 
         Raises:
             DeviceError, LockTimeout: the push failed.
         """
         if self._replica is not None:
             self._replica.flush()
+        self._publish()
+
+    def _newest(self) -> list[torch.Tensor]:
+        """Copies of the parameters in the store, of one version."""
+        copies = [torch.empty_like(param) for param in self._all_params()]
+        plan = self._plan or self._make_plan()
+        plan.pull_to(list(range(len(copies))), [each.data_ptr() for each in copies])
+        return copies
 
     def _refresh(self) -> None:
         """Brings a replica up to date; in place there is nothing to bring."""
@@ -380,6 +398,7 @@ class Optimizer(SteppingOptimizer):
 
     def _shared_state(self) -> dict[str, Any]:
         """What another worker's copy of a shared optimizer is made from."""
+        self._publish()
         return {**self._options_state(), "state": defaultdict(dict), "_sharing": self._sharing}
 
     def _for_thread(self, memo: dict[int, Any]) -> Optimizer:
@@ -419,6 +438,7 @@ class Optimizer(SteppingOptimizer):
         self._forget_plan()
         self._params = list(self._all_params())
         self._large = host._large
+        self._marks_changes = False
         self._delay = None
         self._is_apart = True
         self._replica = replica
@@ -434,6 +454,7 @@ class Optimizer(SteppingOptimizer):
         ]
         clone = type(self).__new__(type(self))
         clone.__setstate__({**state, "param_groups": groups})
+        clone._born = self._born
         return clone
 
     def _state_on_device(self) -> dict[str, Any]:

@@ -86,7 +86,9 @@ class Delay:
             self._pulled = [now.clone() for now in self._now] if self._backs_up else list(params)
             if isinstance(delay_compensation, tuple):
                 self._strength, self._decay = delay_compensation
-                self._mean_squares = [torch.zeros_like(now) for now in self._now]
+                self._mean_squares = [
+                    torch.zeros_like(now, dtype=_arithmetic(now.dtype)) for now in self._now
+                ]
             else:
                 self._strength = delay_compensation
         self._version = self._segment.version
@@ -98,6 +100,10 @@ class Delay:
         if self._backs_up:
             for pulled, now in zip(self._pulled, self._now, strict=True):
                 pulled.copy_(now)
+
+    def published(self) -> None:
+        """Notes a version of the store that has nothing but this worker's own writes."""
+        self._version += 1
 
     def computed_from(self, pulled: Sequence[torch.Tensor], version: int) -> None:
         """Notes that the next gradient was computed from `pulled`, which was pulled at `version`.
@@ -118,25 +124,36 @@ class Delay:
 
     @torch.no_grad()
     def compensate_rows(self, index: int, grad: torch.Tensor, maximize: bool) -> torch.Tensor:
-        """The same as :meth:`compensate` for a gradient that is sparse in its rows."""
-        grad = grad.coalesce()
-        now = grad.clone()
-        now.values().copy_(self.compensate(index, grad.values(), maximize, grad.indices()[0]))
-        return now
+        """The same as :meth:`compensate` for a gradient that is sparse in its rows.
+
+        The gradients of a repeated row are added up first. The result is coalesced.
+        """
+        summed = grad.to(_arithmetic(grad.dtype)).coalesce()
+        values = self._compensate(index, summed.values(), maximize, summed.indices()[0])
+        return torch.sparse_coo_tensor(
+            summed.indices(),
+            values.to(grad.dtype),
+            summed.shape,
+            check_invariants=False,
+            is_coalesced=True,
+        )
 
     @torch.no_grad()
-    def compensate(
-        self, index: int, grad: torch.Tensor, maximize: bool, rows: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def compensate(self, index: int, grad: torch.Tensor, maximize: bool) -> torch.Tensor:
         """About what the gradient would be at the parameters of now, as a new tensor.
 
         Args:
             index: of the parameter.
             grad: its gradient where it was pulled.
             maximize: whether `grad` is that of something to be maximized.
-            rows: int64, the rows that `grad` belongs to; default: the whole parameter.
         """
-        part: Any = ... if rows is None else rows
+        return self._compensate(index, grad, maximize, ...).to(grad.dtype)
+
+    def _compensate(
+        self, index: int, grad: torch.Tensor, maximize: bool, part: Any
+    ) -> torch.Tensor:
+        """The same for part of a parameter: ``...`` or rows, each once; bfloat16 in float32."""
+        grad = grad.to(_arithmetic(grad.dtype))
         change = self._now[index][part] - self._pulled[index].detach()[part]
         square = grad * grad
         curvature = -self._strength * square if maximize else self._strength * square
@@ -147,3 +164,8 @@ class Delay:
             mean_square[part] = mean = torch.where(mean.isfinite(), mean, mean_square[part])
             curvature /= (mean + _EPS).sqrt_()
         return curvature.mul_(change).add_(grad)
+
+
+def _arithmetic(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which gradients are summed and corrected."""
+    return torch.promote_types(dtype, torch.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import sys
@@ -16,6 +17,7 @@ from asyncopt.optim.checks import check_device, check_kernel, check_overlap, che
 from asyncopt.optim.flat import FlatGradients
 from asyncopt.optim.kernels import Kernel, find_kernel, syncs
 from asyncopt.optim.local import is_distributed, like, local_of
+from asyncopt.optim.origin import Origin
 from asyncopt.optim.sharing import Sharing
 from asyncopt.optim.state import (
     adopt,
@@ -40,7 +42,7 @@ def unwrapped(method: Any) -> Any:
     return functools.partial(method.__wrapped__, method.__self__)
 
 
-class PlanningOptimizer(torch.optim.Optimizer):
+class PlanningOptimizer(Origin):
     """The part of :class:`asyncopt.optim.base.Optimizer` that prepares steps.
 
     Attributes:
@@ -325,6 +327,9 @@ class PlanningOptimizer(torch.optim.Optimizer):
 
     _plan: _core.Plan | None = None
 
+    #: Whether steps let autograd know that parameters changed. Else the plan does.
+    _marks_changes = True
+
     #: The tensors that the plan writes: its parameters or, of DTensors, their local tensors.
     _locals: list[torch.Tensor]
 
@@ -338,9 +343,12 @@ class PlanningOptimizer(torch.optim.Optimizer):
         self._large = False
 
     def forget_addresses(self) -> None:
-        """Make the next step look up where its tensors lie; a store's stay where they are."""
+        """Look up where tensors lie: alone in the next step; of a replica now, as no write."""
         if self._sharing is None:
             self._forget_plan()
+        elif self._plan is not None:
+            with contextlib.suppress(ValueError):  # a converted parameter: the next step raises
+                self._plan.follow_memory()
 
     @torch.no_grad()
     def _make_plan(self) -> _core.Plan:
@@ -356,9 +364,11 @@ class PlanningOptimizer(torch.optim.Optimizer):
                 device.backend, device.type, device.index, self.sync == "atomic"
             )
         elif sharing is None:
-            plan = _core.Plan(None, 0, False)
+            plan = _core.Plan(None, 0, False, False)
         else:
-            plan = _core.Plan(sharing.store.segment, sharing.worker, self.is_replica)
+            watched = self.is_replica and not self._is_apart
+            plan = _core.Plan(sharing.store.segment, sharing.worker, self.is_replica, watched)
+            self._marks_changes = not watched
         if self._flat_grads:
             plan.keep_gradients()
         state: dict[torch.Tensor, dict[str, Any]] = {}
@@ -417,5 +427,6 @@ class PlanningOptimizer(torch.optim.Optimizer):
         self._step_supports_amp_scaling = device is not None
         if self._plan is not None:
             self._skipped += self._plan.skipped()
+            plan.continue_from(self._plan)
         self._plan = plan
         return plan

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler
 
 from asyncopt.errors import SegmentError
 from asyncopt.optim.state import StateTensors, spec_of
@@ -18,7 +16,7 @@ from asyncopt.store import Layout, Place, Store
 if TYPE_CHECKING:
     from asyncopt.optim.kernels import Kernel
 
-__all__ = ["Sharing", "alias", "layout_of", "leaves", "thread_clone"]
+__all__ = ["Sharing", "alias", "layout_of"]
 
 
 def layout_of(
@@ -111,73 +109,6 @@ class Sharing:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Sharing, (self.store, self.layout)  # unpickled, it claims a slot of its own
-
-
-def thread_clone(objs: tuple[Any, ...], /) -> tuple[Any, ...]:
-    """Copies of models and optimizers for one worker thread.
-
-    Parameters of the copies are tensors of their own, with their own ``.grad``, over the same
-    memory (a private copy under a sync with replicas). Buffers are the same tensors. Everything but
-    modules, optimizers, and the lists, tuples and dicts that hold them is the same object.
-
-    Args:
-        objs: the arguments of a worker function; optimizers of this package among them must be
-            shared.
-
-    Returns:
-        The arguments for one thread.
-
-    Raises:
-        TypeError: `objs` is no tuple.
-    """
-    if not isinstance(objs, list | tuple):
-        raise TypeError(
-            f"objs: expected a tuple, got {type(objs).__name__}; for one object write (object,)"
-        )
-    memo: dict[int, Any] = {}
-    for obj in leaves(objs):
-        if hasattr(type(obj), "_for_thread"):
-            memo[id(obj)] = obj._for_thread(memo)
-    return tuple(_clone(obj, memo) for obj in objs)
-
-
-def leaves(item: Any) -> Iterator[Any]:
-    """Each object once that is ``item``, or in it as a (nested) list, tuple or dict."""
-    seen: set[int] = set()
-
-    def walk(item: Any) -> Iterator[Any]:
-        if id(item) in seen:
-            return
-        seen.add(id(item))
-        if isinstance(item, list | tuple | dict):
-            for inner in item.values() if isinstance(item, dict) else item:
-                yield from walk(inner)
-        else:
-            yield item
-
-    return walk(item)
-
-
-def _clone(obj: Any, memo: dict[int, Any]) -> Any:
-    if id(obj) in memo:
-        return memo[id(obj)]
-    if isinstance(obj, torch.nn.Parameter):
-        return memo.setdefault(id(obj), alias(obj))
-    if isinstance(obj, torch.nn.Module):
-        for param in obj.parameters():
-            memo.setdefault(id(param), alias(param))
-        for buffer in obj.buffers():
-            memo.setdefault(id(buffer), buffer)
-        return copy.deepcopy(obj, memo)
-    if isinstance(obj, LRScheduler):
-        return copy.deepcopy(obj, memo)
-    if isinstance(obj, tuple) and hasattr(obj, "_fields"):  # a NamedTuple
-        return type(obj)(*(_clone(each, memo) for each in obj))
-    if type(obj) in (list, tuple):
-        return type(obj)(_clone(each, memo) for each in obj)
-    if type(obj) is dict:
-        return {key: _clone(each, memo) for key, each in obj.items()}
-    return obj
 
 
 def alias(param: torch.Tensor) -> torch.Tensor:

@@ -26,12 +26,13 @@ class SteppingOptimizer(PlanningOptimizer):
 
     Attributes:
         nonfinite: see there.
-        before_push: called first thing in every push of a shared optimizer, before gradients are
-            looked at; what it raises ends the push. A run sets it, on the instance; copies start
-            without.
+        after_push: called when a push of a shared optimizer is over, also if it was skipped for a
+            gradient that is not finite; with False if it was one of some rows.
+        after_partial_push: called after a push that left parameters without a gradient out.
     """
 
-    before_push: Callable[[], None] | None = None
+    after_push: Callable[[bool], None] | None = None
+    after_partial_push: Callable[[], None] | None = None
 
     #: In a worker with a device: its copy of the parameters there, through which it steps.
     _replica: Replica | None = None
@@ -66,6 +67,9 @@ class SteppingOptimizer(PlanningOptimizer):
             ValueError: a gradient has another dtype, device or shape than its parameter, or names
                 rows that it does not have. Nothing was changed.
             LockTimeout: a lock was not free in time; call it again to finish the step.
+            RuntimeError: the last :meth:`pull` left the replica torn. Nothing was changed. Or a
+                worker of a run steps an optimizer that neither the run shares nor its function has
+                made.
         """
         if (
             self._optimizer_step_pre_hooks
@@ -87,21 +91,28 @@ class SteppingOptimizer(PlanningOptimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self.before_push is not None and self._sharing is not None:
+        if self.before_push is not None:
             self.before_push()
         if self._replica is not None:
             if self._flat is not None:
                 self._flat.release_frozen()
-            self._replica.step()
-            return loss
-        grads = None if self._delay is None else self._compensated_gradients(self._delay)
-        updated = self._push(self._step_on, grads)
-        if updated == len(self._params):
-            self._mark_changed(self._params)
-        elif updated > 0:
-            self._mark_changed([p for p in self._params if p.grad is not None])
-        elif updated == _core.Plan.SKIPPED:
+            updated = self._replica.step()
+        else:
+            grads = None if self._delay is None else self._compensated_gradients(self._delay)
+            updated = self._push(self._step_on, grads)
+        if self.after_push is not None:
+            self.after_push(True)
+        if updated == _core.Plan.SKIPPED:
             self._count_skipped(stacklevel=4)
+            return loss
+        if updated == len(self._params):
+            if self._marks_changes:
+                self._mark_changed(self._params)
+            return loss
+        if updated > 0 and self._marks_changes:
+            self._mark_changed([p for p in self._params if p.grad is not None])
+        if self.after_partial_push is not None:
+            self.after_partial_push()
         return loss
 
     def _step_on(self, plan: _core.Plan, how: How, grads: list[torch.Tensor | None] | None) -> int:
@@ -125,8 +136,8 @@ class SteppingOptimizer(PlanningOptimizer):
     def step_rows(self, param: torch.Tensor, rows: torch.Tensor, values: torch.Tensor) -> None:
         """One push of a gradient that touches only some rows of one parameter.
 
-        Untouched rows and their state are neither read nor written. Of a row that is named more
-        than once the gradients are added up.
+        Untouched rows and their state are neither read nor written. The gradients of a row that is
+        named more than once are added up first, in float32 or, of float64, in float64.
 
         Args:
             param: one of the optimizer's parameters, contiguous, at least one dimension.
@@ -136,7 +147,7 @@ class SteppingOptimizer(PlanningOptimizer):
         Raises:
             ValueError: an argument has another dtype, shape or device, or an index is out of range.
             LockTimeout: a lock was not free in time.
-            RuntimeError: the worker has a device.
+            RuntimeError: the worker has a device; or as from :meth:`step`.
         """
         if self._replica is not None:
             raise RuntimeError(
@@ -148,14 +159,19 @@ class SteppingOptimizer(PlanningOptimizer):
         rows, values = check_rows(param, rows, values)
         if values.numel() == 0:
             return
-        if self.before_push is not None and self._sharing is not None:
+        if self.before_push is not None:
             self.before_push()
         if self._delay is not None and self._delay.compensates:
-            values = self._delay.compensate(index, values, self._maximized()[index], rows)
+            grad = torch.sparse_coo_tensor(rows[None], values, param.shape, check_invariants=False)
+            grad = self._delay.compensate_rows(index, grad, self._maximized()[index])
+            rows, values = grad.indices()[0], grad.values()
         where = (index, rows.data_ptr(), len(rows), values.data_ptr())
         updated = self._push(lambda plan, how, _: plan.step_rows(how, *where))
+        if self.after_push is not None:
+            self.after_push(False)
         if updated > 0:
-            self._mark_changed([param])
+            if self._marks_changes:
+                self._mark_changed([param])
         elif updated == _core.Plan.SKIPPED:
             self._count_skipped(stacklevel=3)
 
@@ -221,6 +237,17 @@ class SteppingOptimizer(PlanningOptimizer):
                 return index
         raise ValueError("param: expected one of this optimizer's parameters, got another one")
 
+    def _publish(self) -> None:
+        """Brings what was written to a replica since its last pull to the store, as a version."""
+        if self._sharing is None:
+            return
+        if self._replica is not None:
+            self._replica.publish()
+        elif self.is_replica:
+            is_new = (self._plan or self._make_plan()).publish()
+            if is_new and self._delay is not None:
+                self._delay.published()
+
     def _mark_changed(self, params: list[torch.Tensor]) -> None:
         """Lets autograd refuse a backward pass through values that are no longer there."""
         torch._C._increment_version(params)
@@ -278,6 +305,7 @@ class SteppingOptimizer(PlanningOptimizer):
         if not delay.compensates:
             return None
         self._check_params()
+        self._publish()  # what was written here is no change that others have made
         gradients: list[torch.Tensor | None] = []
         both = zip(self._checked_gradients(), self._maximized(), strict=True)
         for i, (grad, maximize) in enumerate(both):

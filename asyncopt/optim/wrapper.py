@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from asyncopt.optim.base import Optimizer
+from asyncopt.optim.origin import Origin
 
 __all__ = ["Wrapper", "holds"]
 
 
-class Wrapper(torch.optim.Optimizer):
+class Wrapper(Origin):
     """A torch optimizer whose parameter groups and state are those of another.
 
     So learning-rate schedulers, gradient scalers and clipping take either.

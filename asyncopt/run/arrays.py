@@ -1,21 +1,22 @@
 """Numpy arrays on their way to worker processes: one copy in memory for all of them.
 
 Each worker still has an array of its own, as if it had been pickled: the pages are shared until a
-worker writes to them (a private mapping). Memory maps are mapped again from their file.
+worker writes to them (a private mapping). Memory maps are mapped again from their file if that
+shows a worker the same numbers; else they are copied as other arrays are.
 """
 
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from asyncopt.run.mappings import Mappings
+from asyncopt.run.private import PrivateMap
 from asyncopt.store.memory import lay_out, map_new_memfd
 
 __all__ = ["Copies", "is_large", "map_again"]
@@ -26,12 +27,36 @@ LARGE = 1 << 16
 _Array = npt.NDArray[Any]
 
 
-def map_again(array: _Array) -> tuple[Any, ...] | None:
-    """The pickle reduction that maps a mapped array again elsewhere; None for other arrays."""
-    if not _is_plain(array):
+def map_again(array: _Array, mappings: Mappings) -> tuple[Any, ...] | None:
+    """The pickle reduction that maps a mapped array again elsewhere; None: the array is copied.
+
+    An array is copied if it is no memory map, if its file was deleted or replaced, or if this
+    process has written to pages of a map with mode "c".
+
+    Args:
+        array: any array.
+        mappings: of this process.
+
+    Raises:
+        ValueError: the file is shorter than the map; or others could not see what a worker writes
+            to the map (modes "r+" and "w+"), because its file was deleted, replaced or has no name.
+    """
+    mapping = _mapping(array) if _is_plain(array) else None
+    if mapping is None:
         return None
-    mapping = _mapping(array)
-    return None if mapping is None else (_map_again, _place(array, mapping))
+    first, last = _ends(array)
+    _check_length(mapping, last)
+    file = mappings.at(first)
+    path = None if file is None or mapping.filename is None else file.path
+    if path is None and mapping.mode in ("r+", "w+"):
+        raise ValueError(
+            f"memory map: expected a file that workers can open and write to, got one that was "
+            f"deleted or replaced, {mapping.filename or 'without a name'}; map a file by its name, "
+            f"or pass a copy of the array"
+        )
+    if path is None or (mapping.mode == "c" and mappings.is_written(first, last)):
+        return None
+    return _map_again, (path, *_place(array, mapping))
 
 
 def is_large(array: _Array) -> bool:
@@ -63,12 +88,12 @@ class Copies:
         if missing:
             offsets, nbytes = lay_out(array.nbytes for array in missing.values())
             memory = map_new_memfd(nbytes)
-            private = _Private(memory)
+            private = PrivateMap(memory)
             for (key, array), offset in zip(missing.items(), offsets, strict=True):
-                copy = _Copy(private, offset, array.dtype, array.shape, _order(array))
+                copy = _Copy(private, offset, array.dtype, array.shape, _order(array), np.ndarray)
                 np.copyto(copy.view(memory.numpy()), array)
                 self._copies[key] = array, copy
-        return [self._copies[_key(array)][1] for array in arrays]
+        return [replace(self._copies[_key(array)][1], kind=type(array)) for array in arrays]
 
 
 def _key(array: _Array) -> tuple[Any, ...]:
@@ -79,62 +104,76 @@ def _order(array: _Array) -> Any:
     return "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
 
 
-class _Private:
-    """Shared memory that unpickles as a private map of it."""
-
-    def __init__(self, memory: torch.Tensor) -> None:
-        self._memory = memory
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _map_privately, (self._memory,)
-
-
-def _map_privately(memory: torch.Tensor) -> mmap.mmap:
-    fd = memory.untyped_storage()._share_fd_cpu_()[0]
-    return mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE)
-
-
 @dataclass(frozen=True)
 class _Copy:
     """A copy of an array, which unpickles as a view of a private map."""
 
-    private: _Private
+    private: PrivateMap
     offset: int
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     order: Any
+    kind: type[_Array]
 
     def view(self, memory: Any) -> _Array:
         return np.ndarray(self.shape, self.dtype, memory, self.offset, order=self.order)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _open, (self.private, self.offset, self.dtype, self.shape, self.order)
+        parts = self.private, self.offset, self.dtype, self.shape, self.order, self.kind
+        return _open, parts
 
 
 def _open(
-    memory: mmap.mmap, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any
+    memory: mmap.mmap,
+    offset: int,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    order: Any,
+    kind: type[_Array],
 ) -> _Array:
-    return np.ndarray(shape, dtype, memory, offset, order=order)
+    array = np.ndarray(shape, dtype, memory, offset, order=order)
+    return array if kind is np.ndarray else array.view(kind)
 
 
 def _mapping(array: _Array) -> np.memmap[Any, Any] | None:
-    """The file's map whose memory an array shows, if it has a name to map it again by."""
+    """The file's map whose memory an array shows."""
     base: Any = array
     while isinstance(base, np.ndarray):
         if isinstance(base, np.memmap) and getattr(base, "_mmap", None) is not None:
-            return base if base.filename is not None else None
+            return base
         base = base.base
     return None
 
 
-def _place(array: _Array, mapping: np.memmap[Any, Any]) -> tuple[Any, ...]:
-    """Where in the file an array's elements lie; changes to a "c" map stay in this process."""
+def _ends(array: _Array) -> tuple[int, int]:
+    """The addresses of an array's first and last byte."""
     low, high = np.lib.array_utils.byte_bounds(array)
+    return low, high - 1
+
+
+def _offset(address: int, mapping: np.memmap[Any, Any]) -> int:
+    """Where in the file the byte at an address of its map lies."""
     start = np.frombuffer(mapping._mmap, np.uint8).__array_interface__["data"][0]  # type: ignore[attr-defined]
-    offset = mapping.offset - mapping.offset % mmap.ALLOCATIONGRANULARITY + low - start
+    begin = mapping.offset - mapping.offset % mmap.ALLOCATIONGRANULARITY
+    return int(begin + address - start)
+
+
+def _check_length(mapping: np.memmap[Any, Any], last: int) -> None:
+    """Raise ValueError if a file has been cut short: reading on would end the process (SIGBUS)."""
+    expected, got = _offset(last, mapping) + 1, mapping._mmap.size()  # type: ignore[attr-defined]
+    if got < expected:
+        raise ValueError(
+            f"memory map: expected a file of {expected:,} bytes or more, as when it was mapped, "
+            f"got {got:,} bytes, {mapping.filename or 'without a name'}; map it again"
+        )
+
+
+def _place(array: _Array, mapping: np.memmap[Any, Any]) -> tuple[Any, ...]:
+    """Where in the file an array's elements lie, and how to see them there."""
+    low, last = _ends(array)
     first = array.__array_interface__["data"][0] - low  # above 0 if a stride is negative
     mode = "r+" if mapping.mode == "w+" else mapping.mode
-    span = os.fspath(mapping.filename), mode, offset, high - low  # type: ignore[arg-type]
+    span = mode, _offset(low, mapping), last + 1 - low
     return (*span, first, type(array), array.dtype, array.shape, array.strides)
 
 

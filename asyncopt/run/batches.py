@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asyncopt.run.sources import Supply
+from asyncopt.run.orders import Drawing
+from asyncopt.run.sources import Sampled, Supply
 
-__all__ = ["DISPATCHES", "Batches"]
+__all__ = ["DISPATCHES", "Batches", "SampledBatches"]
 
 DISPATCHES = ("static", "dynamic")
 MAX_TOTAL = (1 << 32) - 1  # what a board can count
@@ -40,11 +41,15 @@ class Batches:
         self._epoch = -1  # of _order
         self._order = torch.empty(0, dtype=torch.int64, device="cpu")
         self.total = self._stride * epochs
-        if self.total > MAX_TOTAL:
-            raise ValueError(
-                f"epochs: expected at most {MAX_TOTAL:,} batches in one loop, got {self.total:,}; "
-                f"use several loops"
-            )
+        _check_total(self.total)
+
+    def description(self) -> dict[str, Any]:
+        """All that decides, with seed, epoch and number, which examples a batch has; plain data."""
+        return self._supply.description()
+
+    def grow(self) -> bool:
+        """False: ``total`` is final."""
+        return False
 
     def is_empty(self, number: int) -> bool:
         """Whether a number was only filled in."""
@@ -61,6 +66,55 @@ class Batches:
             self._order = _order(self._supply.source.examples, self._seed, epoch)
             self._epoch = epoch
         return self._supply.source.pick(self._order[share])
+
+
+class SampledBatches:
+    """All batches of a loop whose orders a sampler draws, numbered as far as they are drawn.
+
+    Args:
+        supply: the data and their sampler.
+        drawing: the orders of this loop.
+    """
+
+    def __init__(self, supply: Sampled, drawing: Drawing) -> None:
+        self._supply = supply
+        self._drawing = drawing
+        self._seen = drawing.total
+
+    def description(self) -> dict[str, Any]:
+        """That of the supply, and what the sampler drew first."""
+        first = f"{self._drawing.first_digest:08x}"
+        return {**self._supply.description(), "first_order": first}
+
+    @property
+    def total(self) -> int:
+        """How many there are, as far as it is known."""
+        return self._seen
+
+    def grow(self) -> bool:
+        """Draw the next epoch's order; False: ``total`` is final."""
+        has_grown = self._drawing.grow(self._seen)
+        self._seen = self._drawing.total
+        _check_total(self._seen)
+        return has_grown
+
+    def is_empty(self, number: int) -> bool:
+        """Whether a number was only filled in."""
+        order, place = self._drawing.find(number)
+        return place >= len(order)
+
+    def fetch(self, number: int) -> Any:
+        """The batch."""
+        order, place = self._drawing.find(number)
+        return self._supply.source.pick(order[place])
+
+
+def _check_total(total: int) -> None:
+    if total > MAX_TOTAL:
+        raise ValueError(
+            f"epochs: expected at most {MAX_TOTAL:,} batches in one loop, got {total:,}; "
+            f"use several loops"
+        )
 
 
 def _order(examples: int, seed: int, epoch: int) -> Tensor:

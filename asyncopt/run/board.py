@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from multiprocessing.context import get_spawning_popen
 from typing import Any, TypeVar
 
@@ -34,11 +34,12 @@ class Board:
 
     A worker's loop over batches calls, in this order::
 
-        end, finish     the last turn and its batch are over
+        end             the last turn is over
         park            if paused
-        take            (or take_static) the next batch; -1 ends the loop, after done
+        take            (or take_static) the next batch; -1 ends the loop
         begin           the turn; then the worker pulls
         admit           before each push
+        finish          the batches before the push are done
 
     Args:
         workers: number of seats.
@@ -90,10 +91,10 @@ class Board:
 
     # --- dispenser
 
-    def take(self, rank: int, round: int, total: int) -> int:
-        """The next batch for this worker, from what all workers share; the one before is done.
+    def take(self, rank: int, round: int, total: int, keep: bool = False) -> int:
+        """The next batch for this worker, from what all workers share.
 
-        First comes the batch that a dead worker of this rank had, then those of abandoned ranks,
+        First come the batches that a dead worker of this rank had, then those of abandoned ranks,
         then a new one. Every batch is handed out at least once, and exactly once while nobody dies.
         Up to 64 rounds are open at once: for a worker that is further behind the first, its round
         is over.
@@ -101,7 +102,9 @@ class Board:
         Args:
             rank: the worker.
             round: which loop over batches this is, counted from 0 by every worker alike.
-            total: batches in the round, the same for all workers.
+            total: batches in the round, as far as they are known; it may grow from call to call.
+            keep: the batches before are not done: a replacement gets them, until :meth:`finish`. A
+                worker keeps 1,024 at most; with one more, those before are done.
 
         Returns:
             An index below `total`, or -1 if none is left.
@@ -109,26 +112,59 @@ class Board:
         Raises:
             ValueError: `rank`, `round` or `total` is out of range.
         """
-        return self._core.take(rank, round, total)
+        return self._core.take(rank, round, total, keep)
 
-    def take_static(self, rank: int, round: int, total: int, world_size: int) -> int:
+    def take_static(
+        self, rank: int, round: int, total: int, world_size: int, keep: bool = False
+    ) -> int:
         """The next batch of this worker's own share: `rank`, `rank + world_size`, ...
 
-        A replacement goes on with the batch that its predecessor had not finished. Arguments and
+        A replacement goes on with the batches that its predecessor had not finished. Arguments and
         result are those of :meth:`take`.
         """
-        return self._core.take_static(rank, round, total, world_size)
+        return self._core.take_static(rank, round, total, world_size, keep)
 
     def finish(self, rank: int, round: int) -> None:
-        """The worker's batch of this round is done: neither death nor a resume brings it back.
+        """The worker's batches of this round are done: neither death nor a resume brings them back.
 
-        The next `take` says the same; this says it before, for a worker that parks in between.
+        The next `take` says the same unless it keeps them; this says it before.
         """
         self._core.finish(rank, round)
 
     def done(self, rank: int, round: int) -> None:
-        """The worker has finished with this round, at its end or before."""
+        """The worker has left this round before its end."""
         self._core.done(rank, round)
+
+    def agree(self, round: int, epoch: int, digest: int) -> bool:
+        """Compare the order of an epoch's examples with that of the other workers.
+
+        Args:
+            round: the loop.
+            epoch: of the loop.
+            digest: of the order, 32 bits.
+
+        Returns:
+            False if another worker has come to the epoch with another digest. Digests of the last 6
+            epochs are kept; a worker that is further behind is not compared.
+        """
+        return self._core.agree(round, epoch, digest)
+
+    def least(self, round: int, ranks: Collection[int] | None) -> int:
+        """The least index of a round that a worker has or may still be given.
+
+        Args:
+            round: the loop.
+            ranks: the workers, under static dispatch; None: all, under dynamic dispatch.
+        """
+        positions: Any = self._core.positions()
+        claims = [(rank, state, i) for rank, of, state, i in positions["claims"] if of == round]
+        if ranks is None:
+            held = [i for _, state, i in claims if state == "held"]
+            return int(min([dict(positions["rounds"]).get(round, 0), *held]))
+        left = {rank for rank, state, _ in claims if state == "left"}
+        new = [0 for rank in ranks if rank not in {rank for rank, _, _ in claims}]
+        some = [i + (state == "done") for rank, state, i in claims if rank in set(ranks) - left]
+        return int(min(new + some, default=0))
 
     def abandon(self, rank: int) -> None:
         """By the launcher: the worker is dead and not replaced, so others may take its batches."""
@@ -141,8 +177,8 @@ class Board:
     def restore(self, positions: _core.Positions) -> None:
         """Go on from `positions`, on a board that no worker has used.
 
-        What was finished then is skipped: a worker whose rounds are over gets -1 at once, and a
-        batch that was not finished comes again first.
+        What was finished then is skipped: a worker whose rounds are over gets -1 at once, and
+        batches that were not finished come again first.
 
         Raises:
             ValueError: they are of a run with another number of workers or no positions at all, or

@@ -30,9 +30,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from multiprocessing import resource_tracker, spawn
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from asyncopt.run.forks import RECORD, UNHEEDED, Fork, HungUp, Request, receive, send
+from asyncopt.run.forks import UNHEEDED, Fork, HungUp, Request, receive, send
 from asyncopt.run.interrupts import wait
 from asyncopt.run.life import LONGEST
 from asyncopt.run.random_states import Stream
@@ -47,16 +47,15 @@ OWNER = "asyncopt-fork-server"  # name of the threads that own servers
 # so that Ctrl-C, which a terminal sends to parent and children alike, cannot end the interpreter
 # while it starts; the parent decides. PR_SET_PDEATHSIG is 1; it follows the thread that started the
 # server. getppid detects a parent that died before prctl took effect.
-PROGRAM = f"""\
+PROGRAM = """\
 import ctypes, os, pickle, signal, socket, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-signal.pthread_sigmask(signal.SIG_SETMASK, {{blocked}})
+signal.pthread_sigmask(signal.SIG_SETMASK, {blocked})
 ctypes.CDLL(None).prctl(1, ctypes.c_ulong(signal.SIGKILL), *[ctypes.c_ulong(0)] * 3)
-if os.getppid() != {{parent}}: os._exit(1)
-line = socket.socket(fileno={{line}})
-sys.path[:], preload = pickle.loads(line.recv({RECORD}))
+if os.getppid() != {parent}: os._exit(1)
+with open({setup}, "rb") as file: sys.path[:], preload = pickle.load(file)
 from asyncopt.run import forks
-forks.serve(line, preload)
+forks.serve(socket.socket(fileno={line}), preload)
 """
 
 # Fields of /proc/*/status that a process inherits from the one that starts it.
@@ -84,13 +83,11 @@ class ForkServer:
         self._line, far_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._line.settimeout(LONGEST)
         released = threading.Event()
-        with far_end:
-            self._process = _start(far_end.fileno(), environment, released)
+        with far_end, _memory_file(pickle.dumps((sys.path, list(preload)))) as setup:
+            self._process = _start(far_end.fileno(), setup.fileno(), environment, released)
         self.pid = self._process.pid
         self.has_forked = False
         self._end = weakref.finalize(self, _end, self._process, self._line, released, os.getpid())
-        with contextlib.suppress(OSError):  # it has died, which fork() reports
-            self._line.send(pickle.dumps((sys.path, list(preload))))
 
     def fileno(self) -> int:
         """File descriptor of the connection to the server."""
@@ -167,8 +164,16 @@ class ForkServer:
         )
 
 
+def _memory_file(content: bytes) -> IO[bytes]:
+    """A file without a name, open at its beginning. A record of a socket holds 200 KiB at most."""
+    file = open(os.memfd_create("asyncopt-setup", os.MFD_CLOEXEC), "w+b")  # noqa: SIM115
+    file.write(content)
+    file.seek(0)
+    return file
+
+
 def _start(
-    line: int, environment: Mapping[str, str], released: threading.Event
+    line: int, setup: int, environment: Mapping[str, str], released: threading.Event
 ) -> subprocess.Popen[bytes]:
     """Start a server from a thread that runs until this process ends or ``released`` is set.
 
@@ -180,12 +185,12 @@ def _start(
         try:
             command = spawn.get_command_line(pipe_handle=0)
             command[command.index("-c") + 1] = PROGRAM.format(
-                blocked=set(map(int, before)), parent=os.getpid(), line=line
+                blocked=set(map(int, before)), parent=os.getpid(), line=line, setup=setup
             )
             return subprocess.Popen(
                 command,
                 env=environment,
-                pass_fds=[line],
+                pass_fds=[line, setup],
                 stdin=subprocess.DEVNULL,
                 stdout=None if _is_open(1) else subprocess.DEVNULL,
                 stderr=None if _is_open(2) else subprocess.DEVNULL,

@@ -29,7 +29,6 @@ from asyncopt import _core
 from asyncopt.run.random_states import Stream
 
 __all__ = [
-    "RECORD",
     "UNHEEDED",
     "Fork",
     "HungUp",

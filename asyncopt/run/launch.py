@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from asyncopt.errors import AsyncoptError
+from asyncopt.optim.reach import Trained
 from asyncopt.run.board import Board
 from asyncopt.run.checkpoint import save
 from asyncopt.run.checkpoint.keepsakes import Keepsakes
-from asyncopt.run.life import Errand
+from asyncopt.run.culprits import naming
+from asyncopt.run.life import REBUILD, Errand, parts_of
 from asyncopt.run.observe import Observer
-from asyncopt.run.optimizers import SharedOptimizer, find_optimizers, shared, warn_of_unshared
+from asyncopt.run.optimizers import SharedOptimizer, shared, warn_of_unshared
 from asyncopt.run.outcome import Loss
+from asyncopt.run.payload import find_trained
 from asyncopt.run.plan import Plan
 from asyncopt.run.processes import ProcessMember
 from asyncopt.run.random_states import draw_root
@@ -47,12 +50,13 @@ class Run:
         results: what ``fn`` returned, in the order of ranks; None for workers lost for good.
         elapsed: seconds from the start barrier, where all workers had their arguments, to the last
             worker's return from ``fn``; start-up and exit are not in it.
-        ledger: what the workers' pushes did during the run, over all optimizers in ``args``.
+        ledger: what the workers' pushes did during the run, over all its optimizers.
         workers: number of workers.
         restarts: how often each worker was replaced, in the order of ranks.
         losses: the workers that ended before ``fn`` returned, in the order of their ends.
         history: samples of the run over time.
-        args: what the workers trained.
+        args: as given.
+        trained: the optimizers, modules and schedulers that were found in ``fn`` and ``args``.
         transfers: what workers with devices did beside computing; None without devices.
         failed_checkpoints: number of checkpoints that were skipped or could not be written; each
             was a RuntimeWarning.
@@ -66,6 +70,7 @@ class Run:
     losses: tuple[Loss, ...]
     history: History = field(repr=False)
     args: tuple[Any, ...] = field(repr=False)
+    trained: Trained = field(repr=False)
     transfers: Transfers | None = None
     failed_checkpoints: int = 0
 
@@ -87,7 +92,7 @@ class Run:
         Raises:
             CheckpointError: it cannot be written; older ones are untouched.
         """
-        return save(path, self.args, meta=meta)
+        return save(path, self.trained, meta=meta)
 
     def report(self, path: str | os.PathLike[str]) -> None:
         """Write one page of HTML with plots of how the run went.
@@ -157,12 +162,16 @@ def launch(
 ) -> Run:
     """Run ``fn(worker, *args)`` in several workers at once and wait for all of them.
 
-    Every asyncopt optimizer in ``args``, also inside lists, tuples and dicts, is first moved to
-    shared memory with its parameters, unless it is there already. It is moved again if its
+    Every asyncopt optimizer that the workers get is first moved to shared memory with its
+    parameters, unless it is there already: those in ``args``, and those that pickling ``fn`` and
+    ``args`` comes to, such as an agent's attribute, a variable of a closure, the object of a bound
+    method or an argument of a ``functools.partial``. Any other one that was made before ``fn`` was
+    called, such as a global of an imported module, raises a RuntimeError at its first step in a
+    worker. Optimizers that ``fn`` makes are the worker's own. A shared one is moved again if its
     parameters were replaced since, if a replica's parameters were written here, or if the store has
     too few slots. When the run ends, by return or by exception, the optimizers' parameters in this
     process are the newest whole version, and an exception has a note with the number of updates.
-    ``launch`` warns of each optimizer of torch's own in ``args``, which would train without a sync.
+    ``launch`` warns of each optimizer of torch's own among them, which would train without a sync.
 
     Processes start as spawned ones do: ``args`` must pickle, and a script must call ``launch``
     under ``if __name__ == "__main__":``. Functions and classes that a worker can import are sent by
@@ -181,11 +190,13 @@ def launch(
     process see what one of them writes. They cannot be resized afterwards, and numpy arrays that
     were made from them before keep the old memory. Arrays that were made from them through DLPack
     before must not be used any more, as their memory is freed. Numpy arrays in ``args`` are copied
-    to shared memory once for all workers; what a worker writes to one stays in that worker. Nothing
-    is created in /dev/shm.
+    to shared memory once for all workers; what a worker writes to one stays in that worker. Memory
+    maps are mapped again from their file, except those that this process wrote to under mode "c"
+    and those whose file is gone, which are copied. Nothing is created in /dev/shm.
 
-    Threads take any ``fn``: each gets its own model and optimizer on the shared parameters, and all
-    else in ``args`` as it is.
+    Threads take any ``fn``: each gets its own model and optimizer on the shared parameters, with
+    its own copy of the objects and closures that hold them, and all else as it is. A global is not
+    copied, so an optimizer must not be one there.
 
     A worker that ends before ``fn`` returned is lost, be it by an exception, an exit, a signal or
     want of memory; ``on_failure`` says what then becomes of the run. A replacement is a worker of
@@ -193,6 +204,11 @@ def launch(
     are by now; ``worker.batches`` and ``worker.barrier`` let it go on where its predecessor was.
     Every loss that the run survives is a RuntimeWarning and an entry in ``Run.losses``. What goes
     wrong before ``fn`` begins, unless by a signal, is always raised.
+
+    In a worker ``fn`` may write to parameters and buffers besides stepping: such writes are shared,
+    or a ValueError names what cannot be. Not seen, where workers train on replicas, are writes that
+    go past torch's version counter: through ``param.data``, a numpy view or a fused optimizer. See
+    docs/writes-inside-workers.md.
 
     Each worker process has random streams of its own, in the global generators of torch (CPU and
     GPUs), numpy and Python. A stream depends on the root (``seed``, or one number that ``launch``
@@ -215,8 +231,8 @@ def launch(
             workers. A worker with a device has a replica of the model there, under any sync: its
             gradients are pushed, and new parameters pulled, beside computing. Code that reads
             parameters in any other way than by a forward pass or ``state_dict()`` of the module
-            that holds them calls ``optimizer.flush()`` before. What ``fn`` writes to them does not
-            reach the store. Buffers are each worker's own; those of worker 0 are kept.
+            that holds them, or that writes to them, calls ``optimizer.flush()`` before. Buffers are
+            each worker's own; those of worker 0 are kept.
             None: workers train in place, on the host.
         lag: with ``devices``, 0: a forward pass waits for the parameters that its worker's last
             push has brought, each module for its own. 1: it begins at once with those of the push
@@ -251,8 +267,10 @@ def launch(
             own: 0 for one worker at a time, None for no bound.
         delay: an ``asyncopt.Delay`` to inject.
         checkpoint: a directory for checkpoints, or an ``asyncopt.Checkpoints`` that says how often
-            and how many. A last one is written when the run ends, also by Ctrl-C.
-        resume: begin with the newest checkpoint in there.
+            and how many. A last one is written when the run ends, also by Ctrl-C. Without
+            ``resume`` it must hold none.
+        resume: begin with the newest checkpoint in there, if there is one. Loops over batches go on
+            exactly, or are refused if they were begun with other settings.
         view: show the run in the terminal.
         log_dir: a directory for TensorBoard.
         trace: a file for a Chrome trace of what each worker did when.
@@ -268,6 +286,8 @@ def launch(
         KeyboardInterrupt: Ctrl-C; all workers have been ended. After a SIGTERM this process ends
             by it in the same order.
         SegmentError: there is no room for tensors and arrays in shared memory.
+        CheckpointError: ``checkpoint`` holds what this run cannot go on from, or ``args`` what
+            cannot be saved; nothing was changed.
         ImportError: a module of ``preload`` cannot be imported, or starts a thread or CUDA.
         RuntimeError: this is a daemonic process, such as a worker of ``multiprocessing.Pool``.
         TypeError, ValueError: an argument is wrong; nothing was started.
@@ -312,8 +332,14 @@ def launch(
     # The recorder comes last: what a checkpoint brings back was not done by this run.
     observers = [*checkpoints, *_observers(plan), recorder]
 
-    optimizers = find_optimizers(args)
-    warn_of_unshared(args)
+    if mode == "process":
+        parts = parts_of(fn, args, plan)
+        with naming(parts, REBUILD):
+            trained = find_trained(parts)
+    else:
+        trained = Trained.of((fn, args))
+    warn_of_unshared(trained)
+    optimizers: list[SharedOptimizer] = trained.optimizers
     if plan.devices is not None:
         _check_for_devices(optimizers)
     member = ProcessMember if mode == "process" else ThreadMember
@@ -321,7 +347,7 @@ def launch(
     transfers = None if plan.devices is None else TransferLog(plan.workers)
     with shared(optimizers, plan.workers):
         root = draw_root() if mode == "process" and plan.seed is None else plan.seed
-        errand = Errand(fn, args, Board(plan.workers), plan, keepsakes, transfers, root)
+        errand = Errand(fn, args, trained, Board(plan.workers), plan, keepsakes, transfers, root)
         try:
             with threads:
                 outcome = supervise(member, errand, optimizers, observers)
@@ -342,6 +368,7 @@ def launch(
         losses=outcome.losses,
         history=recorder.history(),
         args=args,
+        trained=trained,
         transfers=None if transfers is None else transfers.total(),
         failed_checkpoints=sum(observer.failed for observer in checkpoints),
     )

@@ -11,22 +11,31 @@ from typing import Any, Protocol
 
 from asyncopt.devices import Station
 from asyncopt.errors import RunTimeout
+from asyncopt.optim.origin import watch
+from asyncopt.optim.reach import Trained
 from asyncopt.run.board import Board
 from asyncopt.run.checkpoint.keepsakes import Keepsake, Keepsakes
-from asyncopt.run.optimizers import find_optimizers
+from asyncopt.run.orders import Drawings
 from asyncopt.run.outcome import describe
 from asyncopt.run.payload import Payload
 from asyncopt.run.plan import Plan
 from asyncopt.run.random_states import Stream
+from asyncopt.run.schedule import Restarts
 from asyncopt.run.transfers import TransferLog
 from asyncopt.run.worker import Worker
 
-__all__ = ["LONGEST", "Box", "Errand", "Stop", "live"]
+__all__ = ["LONGEST", "REBUILD", "Box", "Errand", "Stop", "live", "parts_of"]
 
 # Seconds beyond the launcher's own deadlines after which a worker stops believing in an answer.
 GRACE = 30.0
 # Seconds that a system call which waits for an answer takes at most.
 LONGEST = 1e6
+# What to do about an argument that cannot be pickled, and about an optimizer that is not shared.
+REBUILD = "build it inside fn, or use mode='thread'"
+REMEDY = (
+    "pass it to launch in args, or make it in fn; to train a copy of the worker's own, make it in "
+    "fn by copy.deepcopy((model, optimizer))"
+)
 
 
 class Stop(SystemExit):
@@ -39,6 +48,8 @@ class Errand:
 
     fn: Callable[..., Any]
     args: tuple[Any, ...]
+    trained: Trained
+    """What of them the run trains: in a worker, its own copies."""
     board: Board
     plan: Plan
     keepsakes: Keepsakes | None = None
@@ -46,6 +57,13 @@ class Errand:
     seed: int | None = None
     """Root of the random streams of worker processes; None: each draws its own from the system."""
     payload: Payload = field(default_factory=lambda: Payload("args"))
+    drawings: Drawings = field(default_factory=Drawings)
+
+
+def parts_of(fn: object, args: tuple[Any, ...], plan: Plan) -> dict[str, object]:
+    """What a user has a worker process sent, by its name in messages."""
+    named = {f"args[{i}]": arg for i, arg in enumerate(args)}
+    return {"fn": fn, **named, "delay": plan.delay}
 
 
 class Box(Protocol):
@@ -97,7 +115,7 @@ def _station(errand: Errand, rank: int) -> contextlib.AbstractContextManager[Sta
         return contextlib.nullcontext()
     # Buffers are those of the first worker, as in data-parallel training.
     return Station(
-        errand.args, plan.devices[rank], lag=plan.lag, keeps=rank == 0, log=transfers.of(rank)
+        errand.trained, plan.devices[rank], lag=plan.lag, keeps=rank == 0, log=transfers.of(rank)
     )
 
 
@@ -111,7 +129,7 @@ def live(
     """Take the errand, wait for the start, run it, and report what came of it.
 
     The generators of the process are seeded from ``stream`` just before ``fn`` is called; None
-    leaves them as they are.
+    leaves them as they are, in a thread of the launching process.
 
     The words on the pipe, worker to launcher: ``("ready",)``, ``("barrier", timeout)``,
     ``("returned", when)``, ``("failed", when)``, where ``when`` is the machine's monotonic clock;
@@ -128,24 +146,39 @@ def live(
             with _station(errand, rank) as station:
                 line.say("ready")
                 line.answer(start_timeout)
+                trained = errand.trained
+                # Threads without optimizers have the modules of the launching process.
+                is_own = bool(trained.optimizers) or stream is not None
                 worker = Worker(
                     rank,
                     errand.plan.workers,
                     line.meet,
                     board=errand.board,
-                    optimizers=find_optimizers(errand.args),
+                    optimizers=trained.optimizers,
                     settings=errand.plan,
                     station=station,
+                    drawings=errand.drawings,
+                    modules=trained.modules if is_own else [],
                 )
+                goes_on = False
                 if errand.keepsakes is not None:
-                    keepsake = Keepsake(errand.keepsakes, rank, errand.args)
+                    keepsake = Keepsake(errand.keepsakes, rank, trained)
+                    worker.on_loop, worker.on_end = keepsake.enter, keepsake.hand_over
                     worker.on_take, worker.on_park = keepsake.at, keepsake.hand_over
+                    goes_on = keepsake.goes_on
+                can_restart = errand.plan.on_failure == "restart"
+                if rank == 0 and (can_restart or errand.keepsakes is not None):  # one warning
+                    worker.restarts = Restarts(
+                        trained.optimizers,
+                        also_in_args=can_restart,
+                        goes_on=goes_on or errand.board.seat(rank)["incarnation"] > 0,
+                    )
                 try:
-                    if stream is not None:
-                        stream.enter()
-                    result = errand.fn(worker, *errand.args)
-                    if station is not None:
-                        station.rest()  # what it pushed is in the stores
+                    with watch(REMEDY, whole_process=stream is not None):
+                        if stream is not None:
+                            stream.enter()
+                        result = errand.fn(worker, *errand.args)
+                    worker.finish()
                 except BaseException:
                     worker.retire(returned=False)
                     raise

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from multiprocessing import reduction
 from typing import IO, Any
 
-from asyncopt.errors import AsyncoptError
-from asyncopt.run.life import Errand
+from asyncopt.run.culprits import naming, reason
+from asyncopt.run.life import REBUILD, Errand, parts_of
 from asyncopt.run.outcome import format_traceback, portable
-from asyncopt.run.payload import dumps_reply, load, unpicklable
+from asyncopt.run.payload import dumps_reply, load
 
 __all__ = ["Mailbox"]
 
@@ -44,21 +44,8 @@ class Mailbox:
             SegmentError: there is no room for tensors and arrays.
             TypeError: some part cannot be pickled; the message names it.
         """
-        try:
+        with naming(parts_of(errand.fn, errand.args, errand.plan), REBUILD):
             self.put(lambda file: errand.payload.dump(errand, file))
-        except (OSError, MemoryError, AsyncoptError):
-            raise
-        except Exception as error:
-            parts = {
-                "fn": errand.fn,
-                **{f"args[{i}]": arg for i, arg in enumerate(errand.args)},
-                "delay": errand.plan.delay,
-            }
-            name, part = unpicklable(parts) or ("args", errand.args)
-            raise TypeError(
-                f"{name}: expected an object that pickle can send to another process, got "
-                f"{_kind(part)} ({error}); build it inside fn, or use mode='thread'"
-            ) from error
 
     def put_result(self, result: object) -> None:
         """Put in what ``fn`` returned.
@@ -73,7 +60,7 @@ class Mailbox:
         except Exception as error:
             raise TypeError(
                 f"result of fn: expected an object that pickle can send, got "
-                f"{type(result).__name__} ({error}); return plain data or tensors"
+                f"{type(result).__name__} ({reason(result, error)}); return plain data or tensors"
             ) from error
         self.put(lambda file: file.write(data))
 
@@ -100,7 +87,3 @@ class Mailbox:
 
 def _open_mailbox(descriptor: Any) -> Mailbox:
     return Mailbox(descriptor.detach())
-
-
-def _kind(part: object) -> str:
-    return getattr(part, "__qualname__", None) or f"an object of type {type(part).__name__}"

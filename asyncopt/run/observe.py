@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
+from asyncopt.optim.reach import Trained
 from asyncopt.run.board import Board
 from asyncopt.run.optimizers import SharedOptimizer
 from asyncopt.run.transfers import TransferLog
@@ -21,8 +22,8 @@ class RunView:
 
     Attributes:
         board: what workers show of themselves.
-        optimizers: the shared optimizers among ``args``.
-        args: of the run.
+        optimizers: the shared optimizers.
+        trained: what the run trains.
         workers: number of workers.
         process_ids: the workers' process ids in the order of ranks; None where none lives.
         restarts: how often each worker was replaced.
@@ -33,7 +34,7 @@ class RunView:
 
     board: Board
     optimizers: list[SharedOptimizer]
-    args: tuple[Any, ...]
+    trained: Trained
     workers: int
     process_ids: Callable[[], list[int | None]]
     restarts: Callable[[], list[int]]

@@ -1,4 +1,4 @@
-"""The optimizers among the arguments of a run, known by what they can do.
+"""The optimizers of a run, known by what they can do.
 
 Any torch optimizer that can share its memory will do: a run needs no more of it.
 """
@@ -8,17 +8,16 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler
 
+from asyncopt.optim.reach import Trained
 from asyncopt.optim.rules import rules
-from asyncopt.optim.sharing import leaves
 from asyncopt.store.ledger import Ledger
 from asyncopt.warn import warn_caller
 
-__all__ = ["SharedOptimizer", "find_optimizers", "leave_stores", "shared", "warn_of_unshared"]
+__all__ = ["SharedOptimizer", "leave_stores", "shared", "warn_of_unshared"]
 
 _sharing = threading.Lock()  # of optimizers that two threads may launch at once
 
@@ -29,6 +28,8 @@ class SharedOptimizer(Protocol):
     param_groups: list[dict[str, Any]]
     _sharing: Any  # its hold on the store, with release() for the worker's slot
     before_push: Callable[[], None] | None  # called first thing in every push
+    after_push: Callable[[bool], None] | None  # called after it: False after a push of some rows
+    after_partial_push: Callable[[], None] | None  # called when parameters had no gradient
 
     @property
     def store(self) -> Any:
@@ -47,8 +48,14 @@ class SharedOptimizer(Protocol):
     def _share_again(self, workers: int) -> object:
         """Move parameters, as they are here, and state to a new store."""
 
+    def _newest(self) -> list[torch.Tensor]:
+        """What a replica would be if it was pulled now and had not been written."""
+
     def pull(self) -> object:
         """Refresh a replica from the store."""
+
+    def flush(self) -> object:
+        """Bring all that this worker pushed, or wrote to a replica, to the store."""
 
     def catch_up(self) -> object:
         """Apply the updates that lazily updated rows still miss."""
@@ -57,22 +64,10 @@ class SharedOptimizer(Protocol):
         """The counters of all workers."""
 
 
-def _is_shared_optimizer(item: object) -> TypeGuard[SharedOptimizer]:
-    return isinstance(item, torch.optim.Optimizer) and hasattr(type(item), "store")
-
-
-def find_optimizers(args: tuple[Any, ...]) -> list[SharedOptimizer]:
-    """Each asyncopt optimizer in ``args`` once, also inside (nested) lists, tuples and dicts."""
-    return [item for item in leaves(args) if _is_shared_optimizer(item)]
-
-
-def warn_of_unshared(args: tuple[Any, ...]) -> None:
-    """Warn of torch's own optimizers in ``args``: no sync, and private state in each worker."""
-    every = [item for item in leaves(args) if isinstance(item, torch.optim.Optimizer)]
-    scheduled = [item.optimizer for item in leaves(args) if isinstance(item, LRScheduler)]
-    wrapped = {id(getattr(item, "optimizer", None)) for item in every}
-    every += scheduled
-    kinds = {type(o) for o in every if not hasattr(type(o), "store") and id(o) not in wrapped}
+def warn_of_unshared(trained: Trained) -> None:
+    """Warn of torch's own optimizers: no sync, and private state in each worker."""
+    wrapped = {id(getattr(each, "optimizer", None)) for each in trained.others}
+    kinds = {type(each) for each in trained.others if id(each) not in wrapped}
     for kind in sorted(kinds, key=lambda kind: kind.__name__):
         name = f"{kind.__module__}.{kind.__name__}"
         remedy = f"; use asyncopt.{kind.__name__}" if kind.__name__ in rules() else ""
@@ -152,22 +147,21 @@ def _refresh(name: str, optimizer: SharedOptimizer) -> bool:
     if not optimizer.is_replica:
         return True
     segment, slot = optimizer.store.segment, optimizer._sharing.worker
-    is_newest = segment.pulled(slot) == segment.version
+    pulled = segment.pulled(slot)
+    is_newest = pulled == segment.version
     params = [param.detach() for group in optimizer.param_groups for param in group["params"]]
-    here = [param.clone() for param in params]
-    optimizer.pull()
-    for k, (param, value) in enumerate(zip(params, here, strict=True)):
+    for k, (param, value) in enumerate(zip(params, optimizer._newest(), strict=True)):
         if torch.allclose(param, value, rtol=0, atol=0, equal_nan=True):
             continue
-        for each, kept in zip(params, here, strict=True):
-            each.copy_(kept)
+        segment.pull_mark(slot, pulled)
         if is_newest:
             return False
         raise ValueError(
             f"params[{k}] of {name}: expected those that were last pulled, as its store has newer "
-            "ones, got other values; call its pull() to take the store's, or make a new optimizer "
-            "of the model to train from these"
+            "ones, got other values; call its pull() to keep what was written and take the rest "
+            "from the store, or make a new optimizer of the model to train from these"
         )
+    optimizer.pull()
     return True
 
 

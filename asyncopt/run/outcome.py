@@ -50,8 +50,9 @@ class Loss:
         traceback: text of its traceback; "" when it died without raising.
         replaced: whether another worker took its place.
         batch: index, in its round, of the batch that it was working on; None if it had none. A
-            replacement takes it, and under ``dispatch="dynamic"`` any other worker. Without a
-            replacement under ``dispatch="static"``, nobody does.
+            replacement takes it and those before it that were not done, and under
+            ``dispatch="dynamic"`` any other worker. Without a replacement under
+            ``dispatch="static"``, nobody does.
         repairs: locks of a dead owner that others took over, around and after this loss and until
             the next; each may hide one partial push.
     """

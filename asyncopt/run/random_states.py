@@ -8,8 +8,10 @@ uses one.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,19 +43,48 @@ class Stream:
     Args:
         root: an integer >= 0; None: another one at each call of :meth:`enter`, from the system.
         key: which of the root's streams, integers >= 0. ``()`` is for what all workers of a run
-            draw alike, ``(task,)`` for tasks of pools, ``(rank, life)`` for workers of runs.
+            draw alike, ``(task,)`` for tasks of pools, folds and repeats of measurements,
+            ``(rank, life)`` for workers of runs.
     """
 
     root: int | None
     key: tuple[int, ...] = ()
 
+    @property
+    def number(self) -> int:
+        """The stream's first 64 bits: the seed of torch's generators, and of others if needed."""
+        return int(self._words(2).view(np.uint64)[0])
+
     def enter(self) -> None:
         """Seed the global generators of torch, on all its devices, of numpy and of Python."""
-        sequence = np.random.SeedSequence(self.root, spawn_key=self.key)
-        words = sequence.generate_state(18)
-        torch.manual_seed(int(words[:2].view(np.uint64)[0]))
+        torch.manual_seed(self._seed())
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Context in which the global generators of the CPU draw from this stream.
+
+        After it they go on as if nothing had been drawn. Those of other devices are left alone.
+        """
+        numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+        torch_state = torch.get_rng_state()
+        torch.default_generator.manual_seed(self._seed())
+        try:
+            yield
+        finally:
+            torch.set_rng_state(torch_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+            random.setstate(python_state)
+
+    def _seed(self) -> int:
+        """Seed numpy's and Python's global generators; the seed for torch's."""
+        words = self._words(18)
         np.random.seed(words[2:10])  # noqa: NPY002 - the generator that user code may draw from
         random.seed(words[10:].tobytes())
+        return int(words[:2].view(np.uint64)[0])
+
+    def _words(self, count: int) -> npt.NDArray[Any]:
+        sequence = np.random.SeedSequence(self.root, spawn_key=self.key)
+        return sequence.generate_state(count, np.uint32)
 
 
 def capture() -> bytes:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-__all__ = ["bring_to", "check_schedule"]
+__all__ = ["Restarts", "bring_to", "check_schedule"]
 
 
 def check_schedule(scheduler: Any, every: Any) -> None:
@@ -70,3 +73,74 @@ def _position(scheduler: Any) -> int:
     if hasattr(scheduler, "last_epoch"):
         return int(scheduler.last_epoch)
     return _position(scheduler._schedulers[0])
+
+
+class Restarts:
+    """Warns of schedulers that begin anew in a replacement or in a resumed run.
+
+    These are the ones that ``fn`` steps by itself: :meth:`Worker.schedule` brings a scheduler to
+    the step of the run, if only after the first push where it is called too late, and a resume
+    restores those in ``args``.
+
+    Args:
+        optimizers: the worker's own.
+        also_in_args: whether a replacement is to be expected, which begins with the schedulers in
+            ``args`` as the run did.
+        goes_on: whether this worker is a replacement, or one of a resumed run.
+    """
+
+    def __init__(
+        self, optimizers: Sequence[Any], *, also_in_args: bool, goes_on: bool = False
+    ) -> None:
+        self._goes_on = goes_on
+        self._waiting = [
+            optimizer
+            for optimizer in optimizers
+            if also_in_args or not _has_scheduler(optimizer)  # else it has come with args
+        ]
+        self._found: list[weakref.ref[LRScheduler]] = []
+        self._excused: weakref.WeakSet[LRScheduler] = weakref.WeakSet()
+
+    def follow(self, scheduler: LRScheduler, *, after_push: bool) -> None:
+        """``scheduler`` is about to follow the run, after a push of this worker or before."""
+        late = self._goes_on and after_push and _position(scheduler) == 0
+        if late and scheduler not in self._excused:
+            warnings.warn(
+                f"scheduler: {type(scheduler).__name__} is first brought to the step of the run "
+                "after a push, which had the rate of step 0; call worker.schedule(scheduler) "
+                "before the loop as well",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        self._excused.update(_parts(scheduler))
+
+    def look(self) -> None:
+        """Warn once of each scheduler that has been stepped meanwhile."""
+        for optimizer in [each for each in self._waiting if _has_scheduler(each)]:
+            self._waiting.remove(optimizer)
+            self._found += map(weakref.ref, _schedulers_of(optimizer))
+        for found in self._found[:]:
+            scheduler = found()
+            if scheduler is None or scheduler in self._excused:
+                self._found.remove(found)
+            elif _position(scheduler) > 0:
+                self._found.remove(found)
+                warnings.warn(
+                    f"scheduler: {type(scheduler).__name__} is stepped by fn, so it begins anew in "
+                    "a worker that replaces another, and in a resumed run unless it came with "
+                    "args; call worker.schedule(scheduler) instead of scheduler.step(), which "
+                    "brings it to the step of the run",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
+
+
+def _has_scheduler(optimizer: Any) -> bool:
+    return "initial_lr" in optimizer.param_groups[0]
+
+
+def _schedulers_of(optimizer: Any) -> list[LRScheduler]:
+    """Those that exist, found by looking at every object: it takes some 0.1 s, once."""
+    owners = (optimizer, getattr(optimizer, "optimizer", optimizer))
+    every = [item for item in gc.get_objects() if issubclass(type(item), LRScheduler)]
+    return [each for each in every if getattr(each, "optimizer", None) in owners]

@@ -108,22 +108,22 @@ class _WorkerPopen(Popen):
     _fds: list[int]
 
     def duplicate_for_child(self, fd: int) -> int:
-        self._fds.append(fd)
+        # Its owner may be gone before it is sent: a tensor that an object made to be pickled.
+        self._fds.append(os.dup(fd))
         return len(self._fds) - 1
 
     def _launch(self, worker: WorkerProcess) -> None:
         environment, cpus, before_start, patience, stream, preload = worker._start
         message = io.BytesIO()
-        context.set_spawning_popen(self)
-        try:
-            reduction.dump(_preparation(worker.name), message)
-            reduction.dump(worker, message)
-            before_start()
-        finally:
-            context.set_spawning_popen(None)
-
         child_start, start = os.pipe()  # stays open in the parent: its end tells of the parent's
         try:
+            context.set_spawning_popen(self)
+            try:
+                reduction.dump(_preparation(worker.name), message)
+                reduction.dump(worker, message)
+                before_start()
+            finally:
+                context.set_spawning_popen(None)
             self._server, self._fork = fork(
                 environment, preload, cpus, stream, child_start, self._fds, patience
             )
@@ -131,7 +131,8 @@ class _WorkerPopen(Popen):
             os.close(start)
             raise
         finally:
-            os.close(child_start)
+            for fd in (child_start, *self._fds):
+                os.close(fd)
         self.pid, self.sentinel = self._fork.pid, self._fork.status
         self.finalizer = util.Finalize(self, close, (self.sentinel, self._fork.pidfd, start))
         # If it has died meanwhile, the sentinel tells.

@@ -45,7 +45,7 @@ def supervise(
         hire: makes a worker from its rank, the errand and the number of earlier workers of that
             rank; called again for each replacement.
         errand: what every worker does.
-        optimizers: those among its arguments, shared.
+        optimizers: those that it trains, shared.
         observers: what else looks at the run.
 
     Raises:
@@ -82,7 +82,7 @@ class _Supervisor:
         self._view = RunView(
             board=errand.board,
             optimizers=optimizers,
-            args=errand.args,
+            trained=errand.trained,
             workers=plan.workers,
             process_ids=lambda: [
                 post.member.process_id if post.member is not None else None for post in self._posts
@@ -339,6 +339,11 @@ class _Supervisor:
             if left == 0:
                 raise failure.error("; no worker is left") from failure.cause
             fate = f"the run goes on with {left} of {plan.workers} workers"
+            if self._had_share(rank):
+                fate += (
+                    ", and the rest of its batches is not trained, as they were dealt out by "
+                    "dispatch='static'; with 'dynamic' the others take them"
+                )
         else:
             post.due = now + delay
             post.restarts += 1
@@ -347,12 +352,18 @@ class _Supervisor:
         self._stalls.forget(rank)
         warn_caller(f"{failure.message}; {fate}")
 
+    def _had_share(self, rank: int) -> bool:
+        """Whether the batches of a dead worker's last loop were its own share, not all workers'."""
+        positions = self._board.positions()
+        dealt = {number for number, _ in positions["rounds"]}
+        loops = [number for who, number, *_ in positions["claims"] if who == rank]
+        return bool(loops) and max(loops) not in dealt
+
     def _unfinished(self, rank: int) -> int | None:
-        """The index of the batch that a dead worker was working on."""
-        for who, _, state, index in self._board.positions()["claims"]:
-            if who == rank and state == "held":
-                return int(index)
-        return None
+        """The index of the batch that a dead worker was working on, the last of those it had."""
+        claims = self._board.positions()["claims"]
+        held = [int(index) for who, _, state, index in claims if who == rank and state == "held"]
+        return held[-1] if held else None
 
     def _replace(self, now: float) -> None:
         """Start the replacements that are due, each when nothing is left of its predecessor."""

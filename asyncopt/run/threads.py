@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from asyncopt.optim.sharing import thread_clone
+from asyncopt.optim import thread_clone
 from asyncopt.run.life import Errand, Stop, live
 from asyncopt.run.member import Member
-from asyncopt.run.optimizers import find_optimizers, leave_stores
+from asyncopt.run.optimizers import leave_stores
 from asyncopt.run.outcome import format_traceback
 
 __all__ = ["ThreadMember", "torch_threads"]
@@ -59,7 +59,7 @@ class ThreadMember(Member):
 
     Args:
         rank: its rank.
-        errand: what it is to do; optimizers in its ``args`` must be shared. Its seed is not used:
+        errand: what it is to do; its optimizers must be shared. Its seed is not used:
             all threads draw from the generators of this process.
         life: number of earlier workers of this rank in the run; not used.
     """
@@ -70,10 +70,11 @@ class ThreadMember(Member):
         super().__init__(rank)
         self._cpus = errand.plan.cpus(rank)
         self._start_timeout = errand.plan.start_timeout
-        # Without optimizers the threads share all they are given.
-        args = thread_clone(errand.args) if find_optimizers(errand.args) else errand.args
-        self._optimizers = find_optimizers(args)
-        self.box = _Tray(dataclasses.replace(errand, args=args))
+        if errand.trained.optimizers:  # else the threads share all they are given
+            fn, args, trained = thread_clone((errand.fn, errand.args, errand.trained))
+            errand = dataclasses.replace(errand, fn=fn, args=args, trained=trained)
+        self._optimizers = errand.trained.optimizers
+        self.box = _Tray(errand)
         self._thread = threading.Thread(
             target=self._live,
             name=f"asyncopt-worker-{rank}",

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from asyncopt.optim.registered import Registered
 from asyncopt.run.board import Board
 from asyncopt.run.delays import Delay
 from asyncopt.run.optimizers import SharedOptimizer
@@ -30,6 +31,7 @@ class Turns:
         delay: to be slept before the first push of each turn.
         station: the worker's device, if it has one. Under a bound a turn ends when its pushes are
             in the stores, and none is on its way where a checkpoint may be taken.
+        registered: what the worker's modules have registered.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Turns:
         max_staleness: int | None,
         delay: Delay | None,
         station: Station | None = None,
+        registered: Registered | None = None,
     ) -> None:
         self.on_park: Callable[[], None] | None = None  # called before parking
         self.are_bounded = max_staleness is not None
@@ -51,6 +54,7 @@ class Turns:
         self._max_staleness = max_staleness
         self._delay = delay
         self._station = station
+        self._registered = Registered(()) if registered is None else registered
         self._number = board.seat(rank)["progress"] - 1  # its predecessors' turns count
         self._open = False
         self._pulled_at = time.monotonic()
@@ -59,29 +63,41 @@ class Turns:
         self._retired = False
         for optimizer in optimizers:
             optimizer.before_push = self._before_push
+            optimizer.after_partial_push = self._registered.check
 
-    def rest(self, finish: Callable[[], None] = lambda: None) -> None:
+    def rest(self, may_park: Callable[[], bool] = lambda: True) -> None:
         """Be between two turns: show progress, and park if the run is paused.
 
         Args:
-            finish: called before parking.
+            may_park: asked before parking.
         """
         self.end()
         self._board.beat(self._rank)
-        if self._board.paused:
-            finish()
+        if self._board.paused and may_park():
             self.stand()
             self._board.park(self._rank, PATIENCE)
 
     def stand(self) -> None:
         """End the turn for a while in which others go on and a checkpoint may be taken."""
-        if self._station is not None:
-            self._station.rest()
+        self.share()
         self.end()
         self._board.mark(self._rank, "wait")
         self._outdated = True
         if self.on_park is not None:
             self.on_park()
+
+    def share(self) -> None:
+        """Bring all that this worker has pushed, or written to its model, to where others see it.
+
+        Raises:
+            ValueError: something cannot be shared that was put in a parameter's or buffer's place.
+        """
+        self._registered.keep_buffers()
+        self._registered.check()
+        for optimizer in self._optimizers:
+            optimizer.flush()
+        if self._station is not None:
+            self._station.rest()
 
     def begin(self) -> None:
         """Open a turn, unless one is open, as soon as ``max_staleness`` lets it."""
@@ -125,6 +141,7 @@ class Turns:
         self._retired = True
 
     def _before_push(self) -> None:
+        self._registered.keep_buffers()
         if self._delay is not None and not (self._open and self._delayed):
             self._sleep(self._delay)
         if self.are_bounded:

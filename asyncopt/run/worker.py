@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, TypeVar, overload
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from asyncopt.devices import Station
-from asyncopt.run.batches import DISPATCHES, Batches
+from asyncopt.optim.averaging import Averaging
+from asyncopt.optim.registered import Registered
+from asyncopt.run.batches import DISPATCHES, Batches, SampledBatches
 from asyncopt.run.board import Board
+from asyncopt.run.checkpoint.loops import reached, settings_of
 from asyncopt.run.delays import Delay
+from asyncopt.run.loaders import LoaderSampler
 from asyncopt.run.optimizers import SharedOptimizer
-from asyncopt.run.schedule import bring_to, check_schedule
-from asyncopt.run.sources import check_supply, whole
+from asyncopt.run.orders import Drawing, Drawings
+from asyncopt.run.schedule import Restarts, bring_to, check_schedule
+from asyncopt.run.sources import Supply, check_supply, whole
 from asyncopt.run.turns import Turns
+from asyncopt.run.windows import Loop, Windows
 
 __all__ = ["Settings", "Worker"]
+
+_Tensors = TypeVar("_Tensors", bound=tuple[Tensor, ...])
+OnLoop = Callable[[int, dict[str, Any], Callable[[], int], int | None], None]
 
 
 class Settings(Protocol):
@@ -45,8 +55,12 @@ class Worker:
         rank: this worker's number, 0 to ``world_size - 1``.
         world_size: number of workers in the run.
         device: where it computes: its own of ``launch(devices=...)``, else the host.
-        on_take: called with the number of the loop, from 0, before each batch is taken; set by the
-            run.
+        restarts: what warns of schedulers that ``fn`` steps itself, in runs that can restart them.
+        on_loop: called with each new loop's number, from 0, its settings, a function that counts
+            the batches that are begun, and how many it has; what it raises, :meth:`batches` does.
+            Set by the run, as the next.
+        on_take: called with the number of the loop before each batch is taken.
+        on_end: called when a loop has no batch left.
     """
 
     def __init__(
@@ -59,17 +73,24 @@ class Worker:
         optimizers: Sequence[SharedOptimizer] = (),
         settings: Settings | None = None,
         station: Station | None = None,
+        drawings: Drawings | None = None,
+        modules: Sequence[torch.nn.Module] = (),
     ) -> None:
         self.rank = rank
         self.world_size = world_size
         self.device = torch.device("cpu") if station is None else station.device
+        self.restarts: Restarts | None = None
+        self.on_loop: OnLoop | None = None
         self.on_take: Callable[[int], None] | None = None
+        self.on_end: Callable[[], None] | None = None
         self._meet = meet
         self._board = Board(world_size) if board is None else board
         self._optimizers = optimizers
         self._station = station
+        self._drawings = Drawings(are_shared=False) if drawings is None else drawings
         self._rounds = 0
-        self._broken_off: list[int] = []  # rounds that were left before their end
+        self._is_through = False  # it has come to the end of a loop and taken nothing since
+        self._windows = Windows(rank, self._board, optimizers)
         self._turns = Turns(
             rank,
             self._board,
@@ -77,6 +98,7 @@ class Worker:
             settings.max_staleness if settings is not None else None,
             settings.delay if settings is not None else None,
             station,
+            Registered(modules),
         )
 
     @property
@@ -88,14 +110,28 @@ class Worker:
     def on_park(self, call: Callable[[], None] | None) -> None:
         self._turns.on_park = call
 
+    def finish(self) -> None:
+        """Give the stores what they lack of this worker's part; its launcher calls it after ``fn``.
+
+        That are writes to replicas, buffers bound anew, pushes on their way from a device, and
+        local steps since the last exchange.
+        """
+        self._turns.share()
+        for optimizer in self._optimizers:
+            if isinstance(optimizer, Averaging) and optimizer.is_unfinished:
+                self._turns.begin()
+                optimizer.finish()
+
     def retire(self, *, returned: bool) -> None:
         """End this worker's part in the run; its launcher calls it when ``fn`` has ended.
 
         Args:
-            returned: ``fn`` has returned, so the batch that it had last is done.
+            returned: ``fn`` has returned, so the batches that it had last are done.
         """
         if returned:
-            self._leave_broken_off()
+            self._windows.leave()
+            if self._is_through:
+                self._board.mark(self.rank, "done")
         self._turns.retire()
 
     def __repr__(self) -> str:
@@ -168,10 +204,12 @@ class Worker:
     def schedule(self, scheduler: LRScheduler, every: int = 1) -> None:
         """Bring a learning rate scheduler to the step of the run; call it instead of its ``step``.
 
-        The run's step is the number of pushes that the store of the scheduler's optimizer has
-        taken, by whichever worker, so all workers see one schedule, and one that was restarted
-        takes it up where it is. The rates are those that torch's own loop has at that step. A
-        worker with a device waits here for its last push.
+        The run's step is the version of the store of the scheduler's optimizer: the number of
+        pushes that it has taken, by whichever worker, and of writes that came without one. So all
+        workers see one schedule. The rates are those that torch's own loop has at that step. Call
+        it after each step of the optimizer, and for a scheduler that is made in ``fn`` also before
+        the loop: then the first push of a replacement, or of a resumed run, has the rate of the
+        run's step, not the first one. A worker with a device waits here for its last push.
 
         Args:
             scheduler: any of ``torch.optim.lr_scheduler`` but ``ReduceLROnPlateau``. It may come
@@ -183,6 +221,8 @@ class Worker:
             TypeError, ValueError: an argument is wrong, or the scheduler is ahead of the run.
         """
         check_schedule(scheduler, every)
+        if self.restarts is not None:
+            self.restarts.follow(scheduler, after_push=self._windows.pushes > 0)
         if self._station is not None:
             self._station.flush()  # this worker's own pushes are among those of the store
         for optimizer in self._optimizers:
@@ -211,14 +251,14 @@ class Worker:
     @overload
     def batches(
         self,
-        data: tuple[Tensor, ...],
+        data: _Tensors,
         batch_size: int,
         epochs: int = 1,
         shuffle: bool | None = None,
         seed: int = 0,
         drop_last: bool | None = None,
         dispatch: str = "static",
-    ) -> Iterator[tuple[Tensor, ...]]: ...
+    ) -> Iterator[_Tensors]: ...
 
     @overload
     def batches(
@@ -248,67 +288,145 @@ class Worker:
         see each example exactly once. Under ``dispatch="static"`` worker ``r`` takes batches ``r``,
         ``r + world_size``, ... of each epoch; under ``"dynamic"`` whoever comes next takes the
         next, so that faster workers take more. Workers do not wait for each other, neither between
-        batches nor between epochs. A worker that replaces a dead one goes on with the batch that
-        was not finished. All workers call this equally often and in the same order. A worker with a
-        device gets its batches there.
+        batches nor between epochs. All workers call this equally often and in the same order. A
+        worker with a device gets its batches there.
+
+        A batch is done when a push that followed it is in the store (or was skipped for a gradient
+        that is not finite); without optimizers in ``args``, when the next batch is taken. A worker
+        that replaces a dead one, and a run that is resumed, begin with the batches that were not
+        done: those whose gradients were being accumulated, or all of a loop that pushes nothing.
+        The last ones of a loop are done when the worker comes to its next loop, or returns from
+        ``fn``.
 
         Args:
             data: examples along dimension 0 of a tensor, a numpy array or a memory map, or of a
                 tuple of equally long tensors or arrays; or a map-style torch ``Dataset``, collated
-                as a ``DataLoader`` does; or a ``DataLoader``, of which the dataset, batch size,
-                ``shuffle``, ``drop_last`` and ``collate_fn`` are taken over, not its processes or
-                its generator.
+                as a ``DataLoader`` does; or a ``DataLoader``. What any sampler or batch sampler of
+                that draws is dealt out to the workers; ``docs/data.md`` lists what becomes of every
+                option.
             batch_size: examples in a batch; the epoch's last batch may be smaller. Not given with a
                 ``DataLoader``, like ``shuffle`` and ``drop_last``.
             epochs: passes over the data.
             shuffle: permute the examples anew in each epoch, by ``(seed, epoch)`` alone; by default
                 True. Without it batches of tensors and of writable arrays are views, not copies.
-            seed: an integer >= 0, the same in every worker.
+            seed: an integer >= 0, the same in every worker. With ``epoch`` it also seeds the global
+                generators while a loader's sampler draws; a generator in the loader goes its own
+                way.
             drop_last: leave the epoch's last batch out if it is smaller than ``batch_size``; by
                 default False.
             dispatch: "static" or "dynamic". Under ``max_staleness=0``, "dynamic" makes the turns of
                 all workers together those of a serial loop.
 
         Returns:
-            An iterator over tensors, over tuples of tensors if ``data`` is a tuple, or over what a
-            dataset's examples are collated to.
+            An iterator over tensors, over tuples of tensors if ``data`` is a tuple (of its own type
+            if it is a NamedTuple), or over what a dataset's examples are collated to.
 
         Raises:
-            TypeError, ValueError: at the call, before the first batch.
+            TypeError, ValueError: at the call, before the first batch; in a later epoch if a
+                sampler draws another order than in other workers.
+            CheckpointError: at the call: the run is resumed, and the loop was begun with other
+                settings, under which its batches had other examples.
             RunTimeout: while it waits for a turn, if another worker kept it for too long.
         """
         if dispatch not in DISPATCHES:
             names = ", ".join(map(repr, DISPATCHES))
             raise ValueError(f"dispatch: expected one of {names}, got {dispatch!r}")
-        batches = Batches(
-            check_supply(data, batch_size, shuffle, drop_last),
-            whole("epochs", epochs, 0),
-            whole("seed", seed, 0),
-            self.world_size if dispatch == "static" else 1,
-        )
-        number = self._rounds
+        supply = check_supply(data, batch_size, shuffle, drop_last)
+        epochs, seed = whole("epochs", epochs, 0), whole("seed", seed, 0)
+        is_dynamic, number = dispatch == "dynamic", self._rounds
+        if isinstance(supply, Supply):
+            every = 1 if is_dynamic else self.world_size
+            batches: Batches | SampledBatches = Batches(supply, epochs, seed, every)
+        else:
+            draw = functools.partial(self._draw, supply.sampler, epochs, seed, number, is_dynamic)
+            drawing = self._drawings.of(number, self.rank, self.world_size, draw)
+            batches = SampledBatches(supply, drawing)
+        if self.on_loop is not None:
+            settings = settings_of(
+                data,
+                supply.description(),
+                epochs=epochs,
+                seed=seed,
+                dispatch=dispatch,
+                workers=self.world_size,
+            )
+            total = batches.total if isinstance(batches, Batches) else None
+            self.on_loop(number, settings, functools.partial(self._begun, number), total)
         self._rounds += 1
-        return self._loop(batches, number, is_dynamic=dispatch == "dynamic")
+        return self._loop(batches, number, is_dynamic=is_dynamic)
 
-    def _loop(self, batches: Batches, number: int, is_dynamic: bool) -> Iterator[Any]:
+    def _begun(self, number: int) -> int:
+        """How many batches of a loop workers have taken."""
+        return reached(self._board.positions(), number)
+
+    def _draw(
+        self,
+        sampler: LoaderSampler,
+        epochs: int,
+        seed: int,
+        number: int,
+        is_dynamic: bool,
+        ranks: set[int],
+    ) -> Drawing:
+        """Begin to draw the orders of a loop, for the workers ``ranks`` of this process."""
+        board = self._board
+        return Drawing(
+            functools.partial(sampler.draw, seed),
+            epochs,
+            1 if is_dynamic else self.world_size,
+            agree=functools.partial(self._agree, number, sampler.name),
+            least=lambda: board.least(number, None if is_dynamic else ranks),
+        )
+
+    def _agree(self, number: int, sampler: str, epoch: int, digest: int) -> None:
+        """Raise ValueError if another worker has drawn another order for an epoch of a loop."""
+        if not self._board.agree(number, epoch, digest):
+            raise ValueError(
+                f"data.sampler: expected the same order in every worker, got another one from "
+                f"{sampler} in worker {self.rank}, epoch {epoch}; make the loader before the "
+                f"launch and pass it in args (the run deals its batches out, so no sampler may "
+                f"depend on the rank), and draw its random numbers from the global generators or "
+                f"from generators with fixed seeds"
+            )
+
+    def _loop(
+        self, batches: Batches | SampledBatches, number: int, is_dynamic: bool
+    ) -> Iterator[Any]:
         board, turns, rank, total = self._board, self._turns, self.rank, batches.total
-        self._leave_broken_off()
+        windows, loop = self._windows, Loop(number)
+
+        def may_park() -> bool:
+            if not windows.may_park(loop):
+                return False
+            if not windows.keeps(loop):
+                board.finish(rank, number)
+            return True
+
+        windows.leave()
         board.mark(rank, "wait")  # before it looks whether to park: see CheckpointObserver
         try:
             while True:
                 if self.on_take is not None:
                     self.on_take(number)
-                turns.rest(lambda: board.finish(rank, number))
+                if self.restarts is not None:
+                    self.restarts.look()
+                turns.rest(may_park)
                 if turns.are_serial:  # what is handed out within a turn comes in the order of turns
                     turns.begin()
+                keep = loop.open > 0 and windows.keeps(loop)
                 if is_dynamic:
-                    index = board.take(rank, number, total)
+                    index = board.take(rank, number, total, keep)
                 else:
-                    index = board.take_static(rank, number, total, self.world_size)
+                    index = board.take_static(rank, number, total, self.world_size, keep)
                 if index < 0:
-                    break
+                    if not batches.grow():
+                        break
+                    total = batches.total
+                    continue
                 if batches.is_empty(index):
                     continue
+                windows.took(loop)
+                self._is_through = False
                 batch = batches.fetch(index)
                 if self._station is not None:
                     batch = self._station.bring(batch)
@@ -317,16 +435,15 @@ class Worker:
                 yield batch
         except GeneratorExit:
             # Left by break, or by an exception: whether the batch is done, the next loop tells.
-            self._broken_off.append(number)
+            windows.end_loop(loop, early=True)
             raise
         finally:
+            self._drawings.leave(number)
             turns.end()
         if self._station is not None:
             self._station.rest()  # the launcher takes who is done for somebody without pushes
-        board.done(rank, number)
+        windows.end_loop(loop, early=False)
+        self._is_through = True
+        if self.on_end is not None:
+            self.on_end()
         board.mark(rank, "done")
-
-    def _leave_broken_off(self) -> None:
-        """This worker has gone on after it left loops before their end: they are over."""
-        while self._broken_off:
-            self._board.done(self.rank, self._broken_off.pop())

@@ -88,6 +88,13 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
                 raise ValueError("validation_fraction: expected a number below 1, got 1")
         check_solver(self)
 
+    def _check_no_early_stopping(self) -> None:
+        if self.early_stopping:
+            raise ValueError(
+                "early_stopping: expected False in partial_fit, which trains on all examples once, "
+                f"got {self.early_stopping!r}; set it to False, or call fit"
+            )
+
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
         """If what is done in it fails, the attributes are as before."""
@@ -186,7 +193,17 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         self.t_ = self._states[0].t
         self._publish()
         if not all(converged for _, converged in ends):
-            warn_unconverged(self, passes)
+            warn_unconverged(self, passes, self._remedy())
+
+    def _remedy(self) -> str:
+        """Another way to the optimum in fewer passes."""
+        if self.solver == "sgd":
+            return ""
+        if not self.nesterov and self.loss != "hinge":
+            return ", or scale the features or set nesterov=True"
+        if self.solver == "dual":
+            return ", or scale the features"
+        return ", or scale the features or set solver='dual'"
 
     def _reports(self, output: int, outputs: int) -> Callable[[int, State, float], None]:
         """A function that prints a line for a pass of one output."""

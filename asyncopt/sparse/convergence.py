@@ -20,21 +20,23 @@ class Plateau:
     """Counts passes without progress of a score.
 
     Args:
-        tol: a score makes progress if it exceeds the best one by more than this.
+        tol: a score makes progress if it exceeds the best one by more than this; None: there is no
+            end.
         passes: number of passes in a row without progress that end training.
     """
 
-    def __init__(self, tol: float, passes: int) -> None:
-        self._tol = tol
+    def __init__(self, tol: float | None, passes: int) -> None:
+        self.tol = tol
         self._passes = passes
         self._waited = 0
         self.best = -np.inf
 
     def reached(self, score: float) -> bool:
         """True if training should end; called after each pass. NaN is no progress."""
-        self._waited = 0 if score > self.best + self._tol else self._waited + 1
+        progress = score > self.best + (self.tol or 0)
+        self._waited = 0 if progress else self._waited + 1
         self.best = max(self.best, score)
-        return self._waited >= self._passes
+        return self.tol is not None and self._waited >= self._passes
 
     def start_over(self) -> None:
         """Reset the count of passes, not the best score."""
@@ -48,7 +50,7 @@ class Patience:
         score: of a model, called with its state and the mean loss of the pass; higher is better.
         tol: as of `Plateau`; None: train all passes.
         passes: as of `Plateau`.
-        keep_best: leave the model as it was when it scored best.
+        keep_best: leave the model as it was when it scored best, with or without ``tol``.
     """
 
     def __init__(
@@ -59,18 +61,22 @@ class Patience:
         keep_best: bool,
     ) -> None:
         self._score = score
-        self._plateau = None if tol is None else Plateau(tol, passes)
+        self._plateau = Plateau(tol, passes)
         self._keep_best = keep_best
         self._kept: State | None = None
 
     @property
     def looks(self) -> bool:
         """True if scores are needed."""
-        return self._plateau is not None
+        return self.judges or self._keep_best
+
+    @property
+    def judges(self) -> bool:
+        """True if there is a criterion."""
+        return self._plateau.tol is not None
 
     def ends(self, state: State, loss: float) -> bool:
         """True if training should end; called after each pass."""
-        assert self._plateau is not None
         score = self._score(state, loss)
         if self._keep_best and score > self._plateau.best:
             self._kept = copy.deepcopy(state)
@@ -78,7 +84,6 @@ class Patience:
 
     def start_over(self) -> None:
         """Reset the count of passes; called after the learning rate was lowered."""
-        assert self._plateau is not None
         self._plateau.start_over()
 
     def settle(self, state: State) -> bool:
@@ -90,28 +95,32 @@ class Patience:
 
 
 class Rest:
-    """Ends training when no weight moved in a pass by more than ``tol`` of the largest one.
+    """Sees weights at rest: none moved in a pass by more than ``tol`` of the largest one.
+
+    They may rest far from the optimum, where steps are short: `Exact.at_optimum` judges that.
 
     Args:
         tol: None: train all passes.
         weights: before the first pass.
     """
 
-    def __init__(self, tol: float | None, weights: npt.NDArray[np.float32]) -> None:
-        self._tol = tol
+    def __init__(self, tol: float | None, weights: npt.NDArray[np.float64]) -> None:
+        self.tol = tol
         self._before = weights.copy()
 
     @property
     def looks(self) -> bool:
         """True if there is a criterion."""
-        return self._tol is not None
+        return self.tol is not None
+
+    judges = looks
 
     def ends(self, state: State, loss: float) -> bool:
-        """True if training should end; called after each pass in which weights may move."""
-        assert self._tol is not None
+        """True if weights are at rest; called after each pass in which they may move."""
+        assert self.tol is not None
         moved = np.abs(state.weights - self._before).max(initial=0)
         self._before = state.weights.copy()
-        return bool(moved <= self._tol * np.abs(state.weights).max(initial=0))
+        return bool(moved <= self.tol * np.abs(state.weights).max(initial=0))
 
     def settle(self, state: State) -> bool:
         """The last model is the best."""
@@ -124,10 +133,16 @@ def at_rest(now: npt.NDArray[Any], before: npt.NDArray[Any], tol: float) -> bool
         return bool(np.linalg.norm(now - before) <= tol * np.linalg.norm(now))
 
 
-def warn_unconverged(estimator: Any, passes: int) -> None:
-    """Issue scikit-learn's ConvergenceWarning: ``max_iter`` passes did not meet the criterion."""
+def warn_unconverged(estimator: Any, passes: int, remedy: str = "") -> None:
+    """Issue scikit-learn's ConvergenceWarning: ``max_iter`` passes did not meet the criterion.
+
+    Args:
+        estimator: that was fitted.
+        passes: that it made.
+        remedy: besides more passes and a larger ``tol``; begins with a comma.
+    """
     many = f"{passes} pass{'es' * (passes != 1)}"
     warn_caller(
-        f"{type(estimator).__name__} did not converge in {many}; raise max_iter or tol",
+        f"{type(estimator).__name__} did not converge in {many}; raise max_iter or tol{remedy}",
         ConvergenceWarning,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -48,7 +49,8 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
 
     Args:
         loss: "squared_error" or "bpr". A ranking takes every entry above zero as one that the user
-            likes, and compares it with an item drawn evenly from those that the user does not.
+            likes, and compares it in each pass with an item drawn evenly from those that the user
+            does not. Entries of a user who likes all items make no step.
         n_factors: of each user and item, k. Rows of k + 2 floats are padded to a multiple of 16.
         regularization: half of it times the squares of the factors and biases of an entry is added
             to the entry's loss. None: 0.1 for "squared_error", 0.02 for "bpr". Raise it if users or
@@ -67,7 +69,8 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
             gives the same bits whatever the number of threads; not for "bpr", whose drawn items
             know no order.
         n_threads: that train.
-        random_state: seed or generator. The same seed and one thread give the same bits.
+        random_state: seed or generator. The same seed, one thread and the same calls give the same
+            bits. A seed starts a stream of random numbers in `fit`, which `partial_fit` continues.
 
     Attributes:
         user_factors_: float32 of shape (users, k).
@@ -89,6 +92,9 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
     item_biases_: _Floats
     loss_curve_: list[float]
     n_iter_: int
+
+    #: The seed of the last call, if it had one, and its random stream.
+    _stream: tuple[numbers.Integral, np.random.RandomState] | None = None
 
     def __init__(
         self,
@@ -154,7 +160,7 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
             1,
             decay,
             None,
-            check_random_state(self.random_state),
+            self._random(restart=False),
             (self.user_factors_, self.user_biases_),
             (self.item_factors_, self.item_biases_),
             self.mean_,
@@ -196,14 +202,15 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         Returns:
             Items, int64 of shape (n, n_items), and their scores, float32 of that shape. Where a
             user has not so many unseen items, the rest are -1 with a score of minus infinity.
+
+        Raises:
+            ValueError: an argument is wrong, or there are fewer than `n_items` items.
         """
         check_is_fitted(self, "user_factors_")
         users = indices("users", users, len(self.user_factors_))
-        whole("n_items", n_items, 1)
-        n_items = min(n_items, len(self.item_factors_))
-        return best_items(
-            self._scores, users, len(self.item_factors_), n_items, self._check_seen(seen)
-        )
+        items = len(self.item_factors_)
+        whole("n_items", n_items, 1, items)
+        return best_items(self._scores, users, items, n_items, self._check_seen(seen))
 
     def score(self, X: Any, y: Any = None, *, seen: Any = None) -> float:
         """How well ratings are predicted, or ranked.
@@ -286,7 +293,7 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
 
     def _fit(self, X: Any, passes: int, decay: float, tol: float | None) -> bool:
         ratings = self._check_ratings(X, reset=True)
-        random = check_random_state(self.random_state)
+        random = self._random(restart=True)
         scale = self.init_scale / np.sqrt(self.n_factors)
         users, items = (
             (
@@ -297,6 +304,16 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         )
         mean = 0.0 if self._ranks else float(ratings.data.mean(dtype=np.float64))
         return self._train(ratings, passes, decay, tol, random, users, items, mean, [])
+
+    def _random(self, restart: bool) -> np.random.RandomState:
+        """The random stream to train with; that of a seed continues unless it is to restart."""
+        seed = self.random_state
+        if not isinstance(seed, numbers.Integral):
+            stream: np.random.RandomState = check_random_state(seed)
+            return stream
+        if restart or self._stream is None or self._stream[0] != seed:
+            self._stream = seed, check_random_state(seed)
+        return self._stream[1]
 
     def _train(
         self,

@@ -26,7 +26,8 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
     Args:
         loss: ``"squared_error"`` (half the squared error), ``"huber"`` or a `CustomLoss`.
         epsilon: the error from which ``"huber"`` grows linearly.
-        early_stopping: go by `score` on examples held out, and keep the best model.
+        early_stopping: hold out examples, stop by `score` on them instead of by the loss, and keep
+            the best model, with ``tol=None`` too. Not in `partial_fit`.
 
     Attributes:
         coef_: float64 of shape (features,).
@@ -135,6 +136,7 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on, with one pass over these examples; arguments and errors as in `fit`."""
         self._check_parameters()
+        self._check_no_early_stopping()
         first = not hasattr(self, "_states")
         with self._all_or_nothing():
             X, y = self._check_data(X, y, y_numeric=True, reset=first)

@@ -182,8 +182,9 @@ def flag(name: str, value: Any) -> None:
         raise ValueError(f"{name}: expected True or False, got {value!r}")
 
 
-def whole(name: str, value: Any, low: int) -> None:
-    """Raises ValueError unless an argument is an integer of at least ``low``."""
+def whole(name: str, value: Any, low: int, high: int | None = None) -> None:
+    """Raises ValueError unless an argument is an integer of at least ``low``, at most ``high``."""
     number = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not number or value < low:
-        raise ValueError(f"{name}: expected an integer of at least {low}, got {value!r}")
+    if not number or value < low or (high is not None and value > high):
+        bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name}: expected an integer {bounds}, got {value!r}")

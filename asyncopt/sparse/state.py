@@ -18,8 +18,8 @@ class State:
     """One model as training leaves it.
 
     Attributes:
-        weights: float32 of shape (features + 1,); the intercept's is the last.
-        squares: AdaGrad's and FTRL's sums, of that shape; not used by other steps.
+        weights: float64 of shape (features + 1,); the intercept's is the last.
+        squares: AdaGrad's and FTRL's sums, float32 of that shape; not used by other steps.
         sums: the engine's for the mean of the weights or for FTRL, likewise.
         averaged: examples that the mean is of.
         leaders: models that FTRL's examples went to, whose weights follow from their sums; 0: the
@@ -28,7 +28,7 @@ class State:
     """
 
     def __init__(self, columns: int) -> None:
-        self.weights: _Floats = np.zeros(columns, np.float32)
+        self.weights: npt.NDArray[np.float64] = np.zeros(columns)
         self.squares: _Floats = np.zeros(columns, np.float32)
         self.sums: _Floats = np.zeros(columns, np.float32)
         self.averaged = 0
@@ -44,8 +44,7 @@ class State:
     @property
     def coefficients(self) -> npt.NDArray[np.float64]:
         """The weights to predict with: their mean, if there is one."""
-        weights = self.weights.astype(np.float64)
-        return weights - self.sums / self.averaged if self.averaged else weights
+        return self.weights - self.sums / self.averaged if self.averaged else self.weights
 
     @property
     def finite(self) -> bool:
@@ -58,8 +57,16 @@ class State:
             if len(kept := getattr(trainer, name)):
                 kept[:] = getattr(self, name)[examples.columns_by_frequency] / examples.units
 
-    def save(self, trainer: _core.LinearTrainer, examples: Examples) -> None:
-        """Copy the examples' columns back from the engine."""
+    def save(
+        self,
+        trainer: _core.LinearTrainer,
+        examples: Examples,
+        exact: npt.NDArray[np.float64] | None,
+    ) -> None:
+        """Copy the examples' columns back from the engine; ``exact``: weights in float64."""
         for name in ("weights", "squares", "sums"):
-            if len(kept := getattr(trainer, name)):
+            kept = getattr(trainer, name)
+            if name == "weights" and exact is not None:
+                kept = exact
+            if len(kept):
                 getattr(self, name)[examples.columns_by_frequency] = kept * examples.units

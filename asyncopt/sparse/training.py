@@ -9,25 +9,25 @@ import numpy as np
 import numpy.typing as npt
 
 from asyncopt import _core
+from asyncopt._limits import available_memory
+from asyncopt.errors import SegmentError
 from asyncopt.sparse.blocks import Blocks
 from asyncopt.sparse.convergence import Patience, Rest
 from asyncopt.sparse.custom_loss import engine_loss
+from asyncopt.sparse.exact import Exact
 from asyncopt.sparse.examples import ColumnSums, Examples
-from asyncopt.sparse.momentum import PULLS, Momentum
 from asyncopt.sparse.settings import SOLVERS, Settings
 from asyncopt.sparse.state import State
 
 __all__ = ["leaders", "train"]
 
-PASSES_PER_SNAPSHOT = 2
-"""Of ``"svrg"``, besides the one that takes it: Johnson and Zhang's choice for convex losses."""
-BESIDE = 0.1
-"""What is left of a step along the gradient in one of the dual, which knows the columns beside.
-With 0 four threads diverged on dense rows; with 1 two took 1.4 times one's passes on text."""
 DIVISOR, LOWEST = 5, 1e-6
 """The divisor and the smallest value of the learning rate ``"adaptive"``, as in scikit-learn."""
 STEEPEST = 1e30
 """Curvature: products with a learning rate and a number of examples fit float32."""
+
+NOTHING_KEPT = {"notes": None, "anchors": None, "base": None}
+"""Of the examples, by gradient descent."""
 
 _Floats = npt.NDArray[np.float32]
 
@@ -71,18 +71,20 @@ def train(
 
     Raises:
         ValueError: the weights, or the losses, are not finite any more.
+        SegmentError: there is no memory for the weights.
     """
     columns = examples.columns_by_frequency
     loss_name, curvature, custom = engine_loss(settings.loss)
-    trainer = _core.LinearTrainer(
-        loss=loss_name,
-        step=settings.step,
-        sync=sync,
-        columns=len(columns),
-        workers=threads,
-        examples=len(examples),
-        custom=custom,
-    )
+    shape: dict[str, Any] = {
+        "loss": loss_name,
+        "step": settings.step,
+        "sync": sync,
+        "columns": len(columns),
+        "workers": threads,
+        "examples": len(examples),
+    }
+    _check_available(_core.LinearTrainer.bytes_needed(**shape))
+    trainer = _core.LinearTrainer(**shape, custom=custom)
     if not settings.average:
         state.averaged = 0
     elif not state.averaged:
@@ -95,21 +97,9 @@ def train(
     rows = len(examples)
     order = np.arange(-(-rows // blocks.rows))
     spacing = sums.spacing()[columns]
-    momentum: Momentum | None = None
     if settings.step in SOLVERS:
         state.sums[:] = 0  # the mean of the gradients in the notes, which are 0
     state.load(trainer, examples)
-    if settings.step in SOLVERS:
-        if settings.step == "dual":
-            steep = curvature * mean_weight * sums.mean_square_norm()
-            penalized = np.ones(len(columns), bool)
-        else:
-            steep = _steepest(examples, weights, curvature)
-            penalized = spacing > 0
-        if settings.nesterov and (pull := PULLS[settings.step] * steep / rows - settings.l2) > 0:
-            momentum = Momentum(trainer, settings, pull, penalized)
-            settings = settings._replace(l2=momentum.l2)
-        settings = settings._replace(eta0=_rate(settings, steep, rows), decay=0.0)
     curvatures = sums.curvatures * (curvature * mean_weight)
     call: dict[str, Any] = {
         "begin": examples.begin,
@@ -117,26 +107,35 @@ def train(
         "values": examples.values,
         "targets": targets,
         "weights": weights,
-        "notes": np.zeros(rows * trainer.notes, np.float32) if trainer.notes else None,
+    }
+    exact: Exact | None = None
+    if settings.step == "dual":
+        steep = curvature * mean_weight * sums.mean_square_norm()
+        exact = Exact(trainer, settings, call, steep, np.ones(len(columns), bool))
+    elif settings.step in SOLVERS:
+        steep = _steepest(examples, weights, curvature)
+        exact = Exact(trainer, settings, call, steep, spacing > 0)
+    call = {
+        **call,
+        **(NOTHING_KEPT if exact is None else exact.arguments),
         "block": blocks.rows,
         "pieces": blocks.pieces,
         "spacing": spacing,
         "curvatures": np.minimum(curvatures[columns], STEEPEST).astype(np.float32),
     }
-    passes_each = 1 + PASSES_PER_SNAPSHOT if settings.step == "svrg" else 1
     ended = False
     done = 0
     loss = 0.0
     while done < passes and not ended:
-        begins = done % passes_each == 0
-        snapshot = begins and settings.step == "svrg"
-        if begins and done > 0 and momentum is not None:
-            momentum.next_round(trainer, loss / rows)
-            settings = settings._replace(l2=momentum.l2)
-        numbers = settings._replace(eta0=0.0) if snapshot else settings
+        if exact is not None and exact.begin(done, loss / rows):
+            done += 1
+            state.t += rows
+            continue
+        if exact is not None:
+            settings = exact.settings
         loss = trainer.run(
             **call,
-            numbers=[*numbers.of_step, rows],
+            numbers=[*settings.of_step, rows],
             order=order if random is None else random.permutation(order),
             t=state.t,
             since=since,
@@ -147,11 +146,9 @@ def train(
         state.t += rows
         if settings.average:
             state.averaged = max(state.t - since, 0)
-        if snapshot:
-            continue
         looks = patience is not None and patience.looks
         if looks or report is not None:
-            state.save(trainer, examples)
+            state.save(trainer, examples, None if exact is None else exact.weights)
         if report is not None:
             report(done, state, loss / rows)
         if patience is not None and looks:
@@ -161,12 +158,14 @@ def train(
                 settings = settings._replace(eta0=settings.eta0 / DIVISOR)
                 patience.start_over()
                 ended = False
-    state.save(trainer, examples)
+            if ended and exact is not None and isinstance(patience, Rest):
+                ended = exact.at_optimum(patience.tol or 0.0, done, done == passes)
+    state.save(trainer, examples, None if exact is None else exact.weights)
     settled = patience is not None and patience.settle(state)
     if not state.finite or not (settled or np.isfinite(loss)):
         raise ValueError(_not_finite(settings))
     state.leaders = leaders(settings, threads, sync)
-    return done, ended or patience is None or not patience.looks
+    return done, ended or patience is None or not patience.judges
 
 
 def leaders(settings: Settings, threads: int, sync: str) -> int:
@@ -191,16 +190,6 @@ def _not_finite(settings: Settings) -> str:
     )
 
 
-def _rate(settings: Settings, steep: float, rows: int) -> float:
-    """The learning rate of SAGA and SVRG, of examples whose loss has at most that curvature.
-
-    The dual has none. By this it sees how far others go meanwhile (strides: copies.h).
-    """
-    if settings.step == "dual":
-        return BESIDE / (steep + settings.l2 * rows)
-    return 1 / (3 * steep)
-
-
 def _steepest(examples: Examples, weights: _Floats | None, curvature: float) -> float:
     """The largest curvature of an example's loss; 1/3 where there is none."""
     entries = examples.begin[-1]
@@ -208,3 +197,14 @@ def _steepest(examples: Examples, weights: _Floats | None, curvature: float) -> 
     norms = np.diff(np.concatenate([[0.0], np.cumsum(squares)])[examples.begin])
     largest = float((norms if weights is None else norms * weights).max(initial=0))
     return curvature * largest if largest > 0 else 1 / 3
+
+
+def _check_available(nbytes: int) -> None:
+    """Raises SegmentError if the kernel would end processes to make room for so much memory."""
+    available = available_memory()
+    if available is not None and nbytes > available.nbytes:
+        raise SegmentError(
+            f"X: expected columns whose weights fit in memory, got a model of {nbytes:,} bytes in "
+            f"all threads, of which only {available.nbytes:,} are available {available.where}; use "
+            "fewer columns, or fewer threads"
+        )

@@ -146,7 +146,7 @@ class Ledger:
     None if a worker did not count.
 
     Attributes:
-        version: pushes that the store (or all stores) took.
+        version: versions that the store (or all stores) had: pushes, and writes without a push.
         workers: the workers that did anything.
     """
 

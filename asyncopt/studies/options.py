@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from asyncopt._limits import usable_cpus
 from asyncopt.run.delays import Delay, check_delay
+from asyncopt.run.random_states import Stream
 from asyncopt.studies.errors import OptionError
 
 T = TypeVar("T")
@@ -135,6 +136,11 @@ def in_turns(contenders: Sequence[T], repeats: int) -> list[tuple[int, T]]:
         for repeat in range(repeats)
         for place in range(len(contenders))
     ]
+
+
+def seed_of(seed: int, part: int) -> int:
+    """The seed of a repeat or a worker, below 2**31; unlike that of another part or seed."""
+    return Stream(seed, (part,)).number >> 33
 
 
 def parse_delay(text: str, workers: int, seed: int) -> Delay:

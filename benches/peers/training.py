@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from asyncopt.run.batches import Batches as NumberedBatches
-from asyncopt.run.sources import check_supply
+from asyncopt.run.columns import from_columns
+from asyncopt.run.sources import Supply
 from asyncopt.studies.training.networks import lenet, load_mnist
 from benches.peers.turns import Turns
 
@@ -62,7 +63,7 @@ def shard(rank: int, workers: int, device: torch.device | str = "cpu") -> Callab
     """
 
     def batches(turn: int) -> Batches:
-        supply = check_supply(data(), BATCH, shuffle=True, drop_last=True)
+        supply = Supply(from_columns(data()), BATCH, shuffle=True, drop_last=True)
         numbered = NumberedBatches(supply, EPOCHS_PER_TURN, seed=turn, every=workers)
         numbers = range(rank, numbered.total, workers)
         taken = (numbered.fetch(number) for number in numbers if not numbered.is_empty(number))

@@ -196,6 +196,7 @@ void apply_rows(const Task& task, std::size_t& at, std::size_t end, Tally& tally
   Span whole = task.span;
   if (task.has_row_list) whole.grad = nullptr;  // its gradients lie in the order of the list
   std::vector<std::byte> sum;
+  std::vector<const void*> repeats;
   for (; at < end; ++at) {
     const std::size_t i = at;
     const bool is_named = !has_book || i < named;
@@ -209,10 +210,11 @@ void apply_rows(const Task& task, std::size_t& at, std::size_t end, Tally& tally
     if (task.has_row_list && grads != nullptr && is_named) {
       span.grad = grads + task.rows.place(i) * row_bytes;
       if (task.rows.is_repeated(i)) {
-        sum.assign(row_bytes, std::byte{0});
-        task.rows.for_each_place(i, [&](std::size_t place) {
-          task.loops->add(sum.data(), grads + place * row_bytes, width);
-        });
+        sum.resize(row_bytes);
+        repeats.clear();
+        task.rows.for_each_place(
+            i, [&](std::size_t place) { repeats.push_back(grads + place * row_bytes); });
+        task.loops->sum(sum.data(), repeats.data(), repeats.size(), width);
         span.grad = sum.data();
       }
     }
@@ -389,10 +391,56 @@ void make_pass(Pass pass, const Push& push, std::byte* base, Tally& tally, Each&
   for (const Task& task : tasks) close_book(task, pass);
 }
 
-// Updates every tensor of the push that has a gradient, at `base`. A gradient of all rows finds
-// them all caught up with.
+// Stores n values, where `pulled` is known only those that differ from it. Others may read the
+// memory meanwhile, or write what lies between.
+template <class Word>
+void store_changed(const std::byte* written, const std::byte* pulled, std::byte* to,
+                   std::size_t n) {
+  for (std::size_t i = 0; i < n * sizeof(Word); i += sizeof(Word)) {
+    if (pulled != nullptr && std::memcmp(written + i, pulled + i, sizeof(Word)) == 0) continue;
+    Word word;
+    std::memcpy(&word, written + i, sizeof word);
+    std::atomic_ref(*reinterpret_cast<Word*>(to + i)).store(word, std::memory_order_relaxed);
+  }
+}
+
+// Brings what a worker wrote to its replica to `base`, under the locks of the elements if there are
+// any. A push that finishes an interrupted one has done so before. Out of line: most pushes have no
+// writes, and inlined they make the others slower.
+template <class Each>
+[[gnu::noinline]] void apply_writes(const Push& push, std::byte* base, Tally& tally, Each& each) {
+  if (push.unfinished != nullptr && push.unfinished->is_interrupted()) return;
+  for (const Write& write : push.writes) {
+    const Block& block = *write.block;
+    const std::size_t size = block.kernel->param_bytes;
+    Update update{};
+    update.param_bytes = size;
+    update.row_slots = block.kernel->row_slots;
+    for (std::size_t at = 0, n; at < block.n; at += n) {
+      const std::uintptr_t offset = block.param + at * size;
+      n = block.n - at;
+      if constexpr (Locking<Each>)
+        n = update.row_slots == 0 ? each.reach(update, offset, n)
+                                  : (block.width != 0 ? block.width : block.n);
+      [[maybe_unused]] const auto held = hold(each, update, offset, n, tally);
+      const std::byte* const written = write.written + at * size;
+      const std::byte* const pulled = write.pulled == nullptr ? nullptr : write.pulled + at * size;
+      std::byte* const to = memory_at(base, offset);
+      if (size == 2)
+        store_changed<std::uint16_t>(written, pulled, to, n);
+      else if (size == 4)
+        store_changed<std::uint32_t>(written, pulled, to, n);
+      else
+        store_changed<std::uint64_t>(written, pulled, to, n);
+    }
+  }
+}
+
+// Stores what was written, then updates every tensor of the push that has a gradient, at `base`. A
+// gradient of all rows finds them all caught up with.
 template <class Each>
 void apply(const Push& push, std::byte* base, Tally& tally, Each each) {
+  if (!push.writes.empty()) apply_writes(push, base, tally, each);
   make_pass(Pass::catch_up, push, base, tally, each);
   if (!push.catch_up) make_pass(Pass::update, push, base, tally, each);
 }

@@ -24,8 +24,10 @@ namespace asyncopt {
 inline constexpr std::uint64_t kBoardMagic = 0x6472616f62706f61;  // "aopboard"
 inline constexpr std::size_t kRing = 64;                          // rounds that are open at once
 inline constexpr std::size_t kEvents = 4096;                      // that a seat remembers
+inline constexpr std::size_t kKept = 1024;                        // batches that wait for a push
 inline constexpr std::uint64_t kMaxRounds = kRing << 17;
 inline constexpr std::uint64_t kMaxBatches = 0xFFFF'FFFF;  // of a round
+inline constexpr std::size_t kOrders = 6;  // epochs of a round whose orders can be compared
 inline constexpr std::uint64_t kUnbounded = ~std::uint64_t{0};
 
 inline constexpr const char* kPhases[] = {"start", "pull", "compute", "push", "wait", "done"};
@@ -55,8 +57,10 @@ enum : std::uint32_t {
 };
 
 struct alignas(kCacheLine) Round {
-  std::atomic<std::uint64_t> last{0};  // Slip
+  std::atomic<std::uint64_t> last{0};            // Slip
+  std::atomic<std::uint64_t> orders[kOrders]{};  // lap << 47 | epoch % 2^15 << 32 | digest
 };
+static_assert(sizeof(Round) == kCacheLine);
 
 struct alignas(kCacheLine) Seat {
   std::atomic<std::uint64_t> process{0};      // bits of its ProcessId; 0: the seat is empty
@@ -70,8 +74,14 @@ struct alignas(kCacheLine) Seat {
   std::atomic<std::uint64_t> limit{0};   // of the open turn: turns that may end before its push
   std::atomic<std::uint64_t> ticket{0};  // place in the queue for a turn; 0: not waiting for one
   alignas(kCacheLine) std::atomic<std::uint64_t> claims[kRing] = {};  // Slips
-  std::atomic<std::uint64_t> recorded{0};                             // events
-  std::atomic<std::uint64_t> events[kEvents] = {};                    // monotonic ns << 3 | phase
+  // Batches that were taken before the one in the claim and are not done either, oldest first:
+  // Slips as in claims, in the states kHas, kRedo and kAdopted; a blank one is no batch.
+  alignas(kCacheLine) std::atomic<std::uint32_t> kept{0};  // of `kept_slips` in use
+  std::atomic<std::uint32_t> kept_again{0};                // at least as many as are in state kRedo
+  std::atomic<std::uint64_t> kept_slips[kKept] = {};
+  std::atomic<std::uint8_t> kept_entries[kKept] = {};  // their rounds' places in the ring
+  std::atomic<std::uint64_t> recorded{0};              // events
+  std::atomic<std::uint64_t> events[kEvents] = {};     // monotonic ns << 3 | phase
 };
 static_assert(std::atomic<double>::is_always_lock_free);
 
@@ -107,7 +117,7 @@ struct Positions {
   struct ClaimAt {
     std::uint64_t rank, round, index;
     std::uint32_t state;  // kRedo, kDone or kLeft
-  };
+  };  // of a rank in a round: those to redo in their order, of which the last may be kDone or kLeft
   std::uint64_t workers = 0, turns = 0;
   std::vector<RoundAt> rounds;
   std::vector<ClaimAt> claims;
@@ -127,18 +137,24 @@ class Board {
 
   // --- dispenser: at least once, and exactly once while nobody dies
 
-  // The next batch of a round of `total`, and the one before is done; nothing: none is left for
-  // this worker. First comes the batch that a dead worker of this rank had, then those of abandoned
-  // ranks, then a new one.
-  std::optional<std::uint32_t> take(std::size_t rank, std::uint64_t round,
-                                    std::uint64_t total) const;
+  // The next batch of a round of `total`; nothing: none is left for this worker. First come the
+  // batches that a dead worker of this rank had, then those of abandoned ranks, then a new one.
+  // The batches before are done, unless the worker is to `keep` them: they are its own until
+  // `finish`. It keeps kKept at most; with one more, those of this round are done. `total` may grow
+  // from call to call.
+  std::optional<std::uint32_t> take(std::size_t rank, std::uint64_t round, std::uint64_t total,
+                                    bool keep = false) const;
   // The same from a share of its own: rank, rank + stride, rank + 2 stride, ...
   std::optional<std::uint32_t> take_static(std::size_t rank, std::uint64_t round,
-                                           std::uint64_t total, std::uint64_t stride) const;
-  // The worker's batch of this round is done: a death from here on does not bring it back.
+                                           std::uint64_t total, std::uint64_t stride,
+                                           bool keep = false) const;
+  // The worker's batches of this round are done: a death from here on does not bring them back.
   void finish(std::size_t rank, std::uint64_t round) const;
   // The worker has finished with the round, at its end or before.
   void done(std::size_t rank, std::uint64_t round) const;
+  // False if another worker has come to this epoch of the round with another digest of its order.
+  // Digests of the last kOrders epochs are kept: a worker that is further behind is not compared.
+  bool agree(std::uint64_t round, std::uint64_t epoch, std::uint32_t digest) const;
   // By the launcher, of a dead worker that is not replaced: others may take its batches.
   void abandon(std::size_t rank) const;
   // Exact while all workers are parked. `restore` is for a board that no worker has used.
@@ -185,6 +201,7 @@ class Board {
   Seat& seat_unchecked(std::size_t rank) const;
   Seat& sit(std::size_t rank) const;  // the caller's seat, taken if it was not
   void settle(std::size_t rank) const;
+  Slip before_next(Seat& mine, std::size_t rank, std::uint64_t round, bool keep) const;
   Slip settled(std::size_t rank, std::size_t entry) const;
 
   std::byte* memory_;

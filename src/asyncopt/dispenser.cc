@@ -8,6 +8,11 @@
 // whose it is, and a replacement can find what its predecessor had. An abandoned worker's batch is
 // taken in the same way: the taker claims "trying i", and puts its name into the orphan's claim by
 // compare-exchange.
+//
+// A worker that accumulates gradients has several batches until its push. The claim is the last of
+// them; before it is claimed, the one before goes to the list of those kept. A death in between
+// leaves it in both places, and `settled` believes the list.
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -46,31 +51,101 @@ Slip claim_on(const Word& claim, std::uint32_t lap) {
 // Has this worker nothing to look for in the round: it has left, or is in a later one of the ring?
 bool is_over(const Slip& claim, std::uint32_t lap) { return claim.lap > lap || claim.who == kLeft; }
 
+// Calls `visit` with the words of the batches that a seat keeps on an entry of the ring, oldest
+// first, until it returns true; whether it did.
+template <class Visit>
+bool any_kept(Seat& seat, std::size_t entry, Visit visit) {
+  const std::uint32_t kept = seat.kept.load(std::memory_order_acquire);  // pairs with that in keep
+  for (std::uint32_t i = 0; i < kept; ++i)
+    if (seat.kept_entries[i].load(std::memory_order_relaxed) == entry && visit(seat.kept_slips[i]))
+      return true;
+  return false;
+}
+
+// False if there is no room.
+bool keep_slip(Seat& seat, std::size_t entry, const Slip& slip) {
+  const std::uint32_t kept = seat.kept.load(std::memory_order_relaxed);
+  if (kept == kKept) return false;
+  seat.kept_entries[kept].store(static_cast<std::uint8_t>(entry), std::memory_order_relaxed);
+  seat.kept_slips[kept].store(slip.pack(), std::memory_order_relaxed);
+  seat.kept.store(kept + 1, std::memory_order_release);
+  return true;
+}
+
+// Drops the kept batches of an entry that are in `state`, or all of them.
+void drop_kept(Seat& seat, std::size_t entry, std::optional<std::uint32_t> state = {}) {
+  std::uint32_t kept = seat.kept.load(std::memory_order_relaxed);
+  if (kept == 0) return;
+  any_kept(seat, entry, [state](Word& word) {
+    if (!state || load(word).who == *state) store(word, {});
+    return false;
+  });
+  while (kept > 0 && seat.kept_slips[kept - 1].load(std::memory_order_relaxed) == 0) --kept;
+  seat.kept.store(kept, std::memory_order_release);
+}
+
+// The next batch that the worker or its predecessor has had before.
+std::optional<std::uint32_t> again(Seat& seat, Word& claim, std::size_t entry, const Slip& before) {
+  std::optional<std::uint32_t> found;
+  const auto give = [&](Word& word) {
+    const Slip slip = load(word);
+    if (slip.lap != before.lap || slip.who != kRedo) return false;
+    store(word, {kHas, slip.lap, slip.index});
+    found = slip.index;
+    return true;
+  };
+  if (seat.kept_again.load(std::memory_order_relaxed) != 0) {
+    if (any_kept(seat, entry, give)) {
+      seat.kept_again.fetch_sub(1, std::memory_order_relaxed);
+      return found;
+    }
+  }
+  give(claim);
+  return found;
+}
+
 }  // namespace
 
-std::optional<std::uint32_t> Board::take(std::size_t rank, std::uint64_t round,
-                                         std::uint64_t total) const {
+// The claim on a round when the worker comes for another batch: what it had is done, or kept.
+Slip Board::before_next(Seat& mine, std::size_t rank, std::uint64_t round, bool keep) const {
+  const std::size_t entry = round % kRing;
+  const Slip before = claim_on(mine.claims[entry], lap_of(round));
+  if (is_over(before, lap_of(round))) return before;
+  if (!keep || (before.who == kHas && !keep_slip(mine, entry, before))) finish(rank, round);
+  return before;
+}
+
+std::optional<std::uint32_t> Board::take(std::size_t rank, std::uint64_t round, std::uint64_t total,
+                                         bool keep) const {
   check_round(round, total);
-  Word& mine = sit(rank).claims[round % kRing];
+  Seat& here = sit(rank);
+  const std::size_t entry = round % kRing;
+  Word& mine = here.claims[entry];
   const std::uint32_t lap = lap_of(round), me = static_cast<std::uint32_t>(rank);
-  const Slip before = claim_on(mine, lap);
+  const Slip before = before_next(here, rank, round, keep);
   if (is_over(before, lap)) return {};
-  if (before.who == kRedo) {
-    store(mine, {kHas, lap, before.index});
-    return before.index;
-  }
+  if (const auto index = again(here, mine, entry, before)) return index;
+  std::uint32_t adopted = 0;
+  const auto adopt = [&](Word& orphan) {
+    const Slip found = load(orphan);
+    if (found.lap != lap || found.who != kRedo) return false;
+    store(mine, {kTrying, lap, found.index});
+    if (!exchange(orphan, found, {kAdopted + me, lap, found.index})) return false;
+    adopted = found.index;
+    store(mine, {kHas, lap, adopted});
+    return true;
+  };
   if (header().orphanages.load(std::memory_order_acquire) != 0)
     for (std::size_t i = 0; i < workers(); ++i) {
-      if (seat(i).abandoned.load(std::memory_order_acquire) == 0) continue;
-      Word& orphan = seat(i).claims[round % kRing];
-      const Slip found = load(orphan);
-      if (found.lap != lap || found.who != kRedo) continue;
-      store(mine, {kTrying, lap, found.index});
-      if (!exchange(orphan, found, {kAdopted + me, lap, found.index})) continue;
-      store(mine, {kHas, lap, found.index});
-      return found.index;
+      Seat& other = seat(i);
+      if (other.abandoned.load(std::memory_order_acquire) == 0) continue;
+      if (other.kept_again.load(std::memory_order_relaxed) != 0 && any_kept(other, entry, adopt)) {
+        other.kept_again.fetch_sub(1, std::memory_order_relaxed);
+        return adopted;
+      }
+      if (adopt(other.claims[entry])) return adopted;
     }
-  Word& word = this->round(round % kRing).last;
+  Word& word = this->round(entry).last;
   for (;;) {
     const Slip last = load(word);
     const std::uint32_t next = last.lap == lap ? last.index : 0;
@@ -79,7 +154,7 @@ std::optional<std::uint32_t> Board::take(std::size_t rank, std::uint64_t round,
       return {};
     }
     if (last.who != 0)
-      exchange(seat(last.who - 1).claims[round % kRing], {kTrying, last.lap, last.index - 1},
+      exchange(seat(last.who - 1).claims[entry], {kTrying, last.lap, last.index - 1},
                {kHas, last.lap, last.index - 1});
     store(mine, {kTrying, lap, next});
     if (!exchange(word, last, {me + 1, lap, next + 1})) continue;
@@ -89,15 +164,16 @@ std::optional<std::uint32_t> Board::take(std::size_t rank, std::uint64_t round,
 }
 
 std::optional<std::uint32_t> Board::take_static(std::size_t rank, std::uint64_t round,
-                                                std::uint64_t total, std::uint64_t stride) const {
+                                                std::uint64_t total, std::uint64_t stride,
+                                                bool keep) const {
   check_round(round, total);
-  Word& mine = sit(rank).claims[round % kRing];
+  Seat& here = sit(rank);
+  Word& mine = here.claims[round % kRing];
   const std::uint32_t lap = lap_of(round);
-  const Slip before = claim_on(mine, lap);
+  const Slip before = before_next(here, rank, round, keep);
   if (is_over(before, lap)) return {};
-  const std::uint64_t next = before.who == kFree   ? rank
-                             : before.who == kRedo ? before.index
-                                                   : before.index + stride;
+  if (const auto index = again(here, mine, round % kRing, before)) return index;
+  const std::uint64_t next = before.who == kFree ? rank : before.index + stride;
   const bool left = next < total;
   if (!left && before.who == kFree) return {};
   const auto index = left ? static_cast<std::uint32_t>(next) : before.index;
@@ -107,39 +183,77 @@ std::optional<std::uint32_t> Board::take_static(std::size_t rank, std::uint64_t 
 
 void Board::finish(std::size_t rank, std::uint64_t round) const {
   check_round(round, 0);
-  Word& mine = sit(rank).claims[round % kRing];
+  Seat& here = sit(rank);
+  Word& mine = here.claims[round % kRing];
+  drop_kept(here, round % kRing, kHas);
   const Slip claim = load(mine);
   if (claim.lap == lap_of(round) && claim.who == kHas) store(mine, {kDone, claim.lap, claim.index});
 }
 
 void Board::done(std::size_t rank, std::uint64_t round) const {
   check_round(round, 0);
-  Word& mine = sit(rank).claims[round % kRing];
+  Seat& here = sit(rank);
+  Word& mine = here.claims[round % kRing];
   const Slip claim = claim_on(mine, lap_of(round));
-  if (claim.lap == lap_of(round)) store(mine, {kLeft, claim.lap, claim.index});
+  if (claim.lap != lap_of(round)) return;
+  drop_kept(here, round % kRing);
+  store(mine, {kLeft, claim.lap, claim.index});
+}
+
+bool Board::agree(std::uint64_t round, std::uint64_t epoch, std::uint32_t digest) const {
+  check_round(round, 0);
+  constexpr std::uint64_t kEpochs = 1 << 15, kBlank = 0;
+  const std::uint64_t lap = lap_of(round);
+  const std::uint64_t mine = lap << 47 | epoch % kEpochs << 32 | std::max(digest, 1U);
+  Word& word = this->round(round % kRing).orders[epoch % kOrders];
+  std::uint64_t seen = word.load(std::memory_order_relaxed);
+  for (;;) {
+    if (seen != kBlank) {
+      if (seen >> 32 == mine >> 32) return seen == mine;
+      const bool is_later = seen >> 47 == lap && ((seen >> 32) - epoch) % kEpochs < kEpochs / 2;
+      if (seen >> 47 > lap || is_later) return true;
+    }
+    // Relaxed, as the word guards nothing else.
+    if (word.compare_exchange_weak(seen, mine, std::memory_order_relaxed)) return true;
+  }
 }
 
 // A claim of a worker that is not there, with what it was trying settled.
 Slip Board::settled(std::size_t rank, std::size_t entry) const {
   const Word& claim = seat(rank).claims[entry];
-  if (const Slip found = load(claim); found.who != kTrying) return found;
+  if (const Slip found = load(claim); found.who != kTrying) {
+    const bool is_kept = found.who == kHas && any_kept(seat(rank), entry, [&found](Word& word) {
+                           const Slip kept = load(word);
+                           return kept.lap == found.lap && kept.index == found.index;
+                         });
+    return is_kept ? Slip{kDone, found.lap, found.index} : found;
+  }
   const Slip last = load(round(entry).last);
   const Slip tried = load(claim);  // in this order: who moved the word on has settled it before
   if (tried.who != kTrying) return tried;
   bool has = last.lap == tried.lap && last.index == tried.index + 1 && last.who == rank + 1;
   const Slip adopted{kAdopted + static_cast<std::uint32_t>(rank), tried.lap, tried.index};
+  const auto is_adopted = [&adopted](Word& word) { return load(word).pack() == adopted.pack(); };
   for (std::size_t i = 0; !has && i < workers(); ++i)
-    has = load(seat(i).claims[entry]).pack() == adopted.pack();
+    has = is_adopted(seat(i).claims[entry]) || any_kept(seat(i), entry, is_adopted);
   return {has ? kHas : kFree, tried.lap, tried.index};
 }
 
 // Makes a dead worker's claims those of its replacement, or of whoever adopts them.
 void Board::settle(std::size_t rank) const {
+  Seat& left = seat(rank);
   for (std::size_t entry = 0; entry < kRing; ++entry) {
     Slip claim = settled(rank, entry);
     if (claim.who == kHas) claim.who = kRedo;
-    store(seat(rank).claims[entry], claim);
+    store(left.claims[entry], claim);
   }
+  std::uint32_t to_redo = 0;
+  for (std::uint32_t i = 0; i < left.kept.load(std::memory_order_relaxed); ++i) {
+    const Slip slip = load(left.kept_slips[i]);
+    if (slip.who == kHas) store(left.kept_slips[i], {kRedo, slip.lap, slip.index});
+    to_redo += slip.who == kHas || slip.who == kRedo;
+  }
+  left.kept_again.store(to_redo, std::memory_order_relaxed);
 }
 
 void Board::abandon(std::size_t rank) const {
@@ -157,6 +271,12 @@ Positions Board::positions() const {
       found.rounds.push_back({last.lap * kRing + entry, last.index});
     for (std::size_t rank = 0; rank < workers(); ++rank) {
       const Slip claim = settled(rank, entry);
+      any_kept(seat(rank), entry, [&](Word& word) {
+        const Slip kept = load(word);
+        if (kept.lap == claim.lap && (kept.who == kHas || kept.who == kRedo))
+          found.claims.push_back({rank, kept.lap * kRing + entry, kept.index, kRedo});
+        return false;
+      });
       if (claim.who == kFree) continue;
       const std::uint32_t state = claim.who == kHas       ? kRedo
                                   : claim.who >= kAdopted ? kDone
@@ -184,9 +304,17 @@ void Board::restore(const Positions& positions) const {
   header().first_turn = positions.turns;
   for (const auto& r : positions.rounds)
     store(round(r.round % kRing).last, {0, lap_of(r.round), static_cast<std::uint32_t>(r.next)});
-  for (const auto& c : positions.claims)
-    store(seat(c.rank).claims[c.round % kRing],
-          {c.state, lap_of(c.round), static_cast<std::uint32_t>(c.index)});
+  for (const auto& c : positions.claims) {
+    Seat& here = seat(c.rank);
+    Word& claim = here.claims[c.round % kRing];
+    if (const Slip before = load(claim); before.who == kRedo && before.lap == lap_of(c.round)) {
+      if (!keep_slip(here, c.round % kRing, before))
+        throw std::invalid_argument("positions: expected at most " + std::to_string(kKept) +
+                                    " batches kept by a worker");
+      here.kept_again.fetch_add(1, std::memory_order_relaxed);
+    }
+    store(claim, {c.state, lap_of(c.round), static_cast<std::uint32_t>(c.index)});
+  }
 }
 
 }  // namespace asyncopt

@@ -13,9 +13,10 @@ struct Draws {
   static constexpr std::size_t values = slots + (sizeof(T) == sizeof(bfloat16) ? 1 : 0);
   std::uint32_t words[K / 2 + 1];  // zero for what is stored unrounded
 
-  ASYNCOPT_HD ASYNCOPT_INLINE Draws(std::uint32_t seed, std::size_t i) : words{} {
+  // At the element's place in the Weyl sequence.
+  ASYNCOPT_HD ASYNCOPT_INLINE explicit Draws(std::uint32_t place) : words{} {
     for (std::size_t word = 0; 2 * word < values; ++word)
-      words[word] = noise(seed + static_cast<std::uint32_t>(word), static_cast<std::uint32_t>(i));
+      words[word] = mix(place + static_cast<std::uint32_t>(word) * kWeylSeed);
   }
   ASYNCOPT_HD ASYNCOPT_INLINE std::uint32_t slot(std::size_t k) const {
     return k % 2 == 0 ? words[k / 2] : words[k / 2] >> 16;

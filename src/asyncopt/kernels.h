@@ -34,7 +34,8 @@ struct Loops {
   void (*atomic)(const void* coef, const Span&, Tally&);  // retries until nothing is lost
   void (*audit)(const void* coef, const Span&, Tally&);   // drops and counts
   bool (*finite)(const void* values, std::size_t n);
-  void (*add)(void* sum, const void* grad, std::size_t n);  // to gradients, of gradients
+  // Sums `count` gradients of n elements each.
+  void (*sum)(void* sum, const void* const* grads, std::size_t count, std::size_t n);
   const Loops* settled;  // for a linear map in place of the rule; see idle.h
 };
 

@@ -104,7 +104,7 @@ void racy_loop(const void* coef, const Span& span) {
   S* const s0 = static_cast<S*>(span.slots[0]);
   S* const s1 = static_cast<S*>(span.slots[1]);
   S* const s2 = static_cast<S*>(span.slots[2]);
-  const std::uint32_t seed = span.seed;
+  std::uint32_t place = weyl(span.seed, 0);
   const std::size_t n = span.n;
   C r[kMaxSlots] = {};
   if constexpr (row_slots_of<Rule> > 0) {
@@ -120,7 +120,8 @@ void racy_loop(const void* coef, const Span& span) {
     if constexpr (K > 1) s[1] = racy_load(s1 + i);
     if constexpr (K > 2) s[2] = racy_load(s2 + i);
     apply_rule<Rule>(c, x, static_cast<C>(widen(g[i])), s, r, root_width);
-    const Draws<K, T, S> draws(seed, i);
+    const Draws<K, T, S> draws(place);
+    place += kWeylStep;
     racy_store(w + i, x, draws.param());
     if constexpr (K > 0) racy_store(s0 + i, s[0], draws.slot(0));
     if constexpr (K > 1) racy_store(s1 + i, s[1], draws.slot(1));
@@ -163,19 +164,28 @@ void exact_loop(const void* coef, const Span& span, Tally& tally) {
   const C root_width = root(static_cast<C>(span.n));
   for (std::size_t i = 0; i < span.n; ++i) {
     const auto gradient = static_cast<C>(widen(g[i]));
-    const Draws<K, T, S> draws(span.seed, i);
+    const Draws<K, T, S> draws(weyl(span.seed, static_cast<std::uint32_t>(i)));
     commit_element<K, T, S, Retry>(span.param, span.slots, i, draws, tally, [&](C& x, C* s) {
       apply_rule<Rule>(c, x, gradient, s, r, root_width);
     });
   }
 }
 
-// Sums are rounded to the nearest, in the order in which they come.
+// Sums are taken in the order of the gradients and rounded once, to the nearest.
 template <class T>
-void add_loop(void* sum, const void* grad, std::size_t n) {
-  T* const to = static_cast<T*>(sum);
-  const T* const from = static_cast<const T*>(grad);
-  for (std::size_t i = 0; i < n; ++i) to[i] = nearest<T>(widen(to[i]) + widen(from[i]));
+void sum_loop(void* sum, const void* const* grads, std::size_t count, std::size_t n) {
+  using C = arithmetic_t<T>;
+  constexpr std::size_t chunk = 64;
+  for (std::size_t begin = 0; begin < n; begin += chunk) {
+    const std::size_t size = n - begin < chunk ? n - begin : chunk;
+    C sums[chunk] = {};
+    for (std::size_t k = 0; k < count; ++k) {
+      const T* const from = static_cast<const T*>(grads[k]) + begin;
+      for (std::size_t i = 0; i < size; ++i) sums[i] += static_cast<C>(widen(from[i]));
+    }
+    T* const to = static_cast<T*>(sum) + begin;
+    for (std::size_t i = 0; i < size; ++i) to[i] = nearest<T>(sums[i]);
+  }
 }
 
 // True if no value is infinite or NaN.

@@ -66,13 +66,25 @@ ASYNCOPT_HD ASYNCOPT_INLINE To cast_bits(From from) {
   return __builtin_bit_cast(To, from);
 }
 
-// 32 random bits for element `index` of a push: a counter-based generator (a Weyl sequence and one
-// round of xorshift-multiply), so that lanes need no state and vectorize. A second round would be
-// better randomness than 16 bits of rounding can tell, and cost a bfloat16 Adam step a fifth.
-ASYNCOPT_HD ASYNCOPT_INLINE std::uint32_t noise(std::uint32_t seed, std::uint32_t index) {
-  std::uint32_t h = index * 0x9E3779B1u + seed * 0x85EBCA6Bu;
-  h = (h ^ (h >> 15)) * 0x21F0AAADu;
+// Random numbers by counting: element `index` of a push with this seed has a place in a Weyl
+// sequence, and mix() makes 32 random bits of it. Lanes need no state, so loops vectorize; a loop
+// adds kWeylStep for the next element.
+inline constexpr std::uint32_t kWeylStep = 0x9E3779B1u, kWeylSeed = 0x85EBCA6Bu;
+ASYNCOPT_HD ASYNCOPT_INLINE std::uint32_t weyl(std::uint32_t seed, std::uint32_t index) {
+  return index * kWeylStep + seed * kWeylSeed;
+}
+
+// Xorshift, square, xorshift. x + (x * x | 5) is a permutation (Klimov and Shamir, CHES 2002), so
+// over all places each value comes exactly once. The correlations between elements are those of two
+// rounds of xorshift-multiply, for one multiplication.
+ASYNCOPT_HD ASYNCOPT_INLINE std::uint32_t mix(std::uint32_t place) {
+  std::uint32_t h = place ^ (place >> 11);
+  h += h * h | 5u;
   return h ^ (h >> 16);
+}
+
+ASYNCOPT_HD ASYNCOPT_INLINE std::uint32_t noise(std::uint32_t seed, std::uint32_t index) {
+  return mix(weyl(seed, index));
 }
 
 ASYNCOPT_HD ASYNCOPT_INLINE float widen(bfloat16 x) {
@@ -83,13 +95,16 @@ ASYNCOPT_HD ASYNCOPT_INLINE double widen(double x) { return x; }
 
 // Rounds into T. float32 and float64 are stored as they are. bfloat16 rounds stochastically: up
 // with the probability of the part that is cut off, so that updates smaller than half a unit in the
-// last place are right on average instead of vanishing. `random` gives 16 uniform bits.
+// last place are right on average instead of vanishing. `random` gives 16 uniform bits. Finite
+// values beyond the largest bfloat16 become that one, never infinite. A NaN stays one: arithmetic
+// has set its quiet bit, which is in the upper half.
 template <class T, class C>
 ASYNCOPT_HD ASYNCOPT_INLINE T narrow(C x, std::uint32_t random) {
   if constexpr (sizeof(T) == sizeof(bfloat16)) {
-    const std::uint32_t bits = cast_bits<std::uint32_t>(x) + (random & 0xFFFFu);
-    const std::uint32_t safe = x == x ? bits : 0x7FC00000u;  // a carry must not turn NaN into zero
-    return bfloat16{static_cast<std::uint16_t>(safe >> 16)};
+    const std::uint32_t bits = cast_bits<std::uint32_t>(x);
+    const bool is_below = (bits & 0x7FFFFFFFu) < 0x7F7F0000u;  // the largest bfloat16
+    const std::uint32_t rounded = bits + (is_below ? random & 0xFFFFu : 0);
+    return bfloat16{static_cast<std::uint16_t>(rounded >> 16)};
   } else {
     return x;
   }
@@ -105,13 +120,17 @@ ASYNCOPT_HD ASYNCOPT_INLINE bool is_finite(T x) {
   return (cast_bits<Bits>(x) & exponent) != exponent;
 }
 
-// Rounds into T to the nearest, ties to even.
+// Rounds into T to the nearest, ties to even, as IEEE 754 has it.
 template <class T, class C>
 ASYNCOPT_HD ASYNCOPT_INLINE T nearest(C x) {
-  std::uint32_t half = 0;
-  if constexpr (sizeof(T) == sizeof(bfloat16))
-    half = 0x7FFFu + (cast_bits<std::uint32_t>(x) >> 16 & 1u);
-  return narrow<T>(x, half);
+  if constexpr (sizeof(T) == sizeof(bfloat16)) {
+    const std::uint32_t bits = cast_bits<std::uint32_t>(x);
+    const std::uint32_t rounded = bits + 0x7FFFu + (bits >> 16 & 1u);
+    const std::uint32_t safe = x == x ? rounded : 0x7FC00000u;  // a carry must not make NaN zero
+    return bfloat16{static_cast<std::uint16_t>(safe >> 16)};
+  } else {
+    return x;
+  }
 }
 
 }  // namespace asyncopt

@@ -119,14 +119,15 @@ PushResult push(const Segment& segment, std::size_t worker, const Push& push) {
     return {.skipped = true, .version = segment.version()};
   }
   Counting counting{slot, {}};
-  Unfinished* const unfinished = push.catch_up ? nullptr : push.unfinished;
+  const bool is_step = !push.catch_up && !push.writes_only;
+  Unfinished* const unfinished = is_step ? push.unfinished : nullptr;
   if (unfinished != nullptr) forget_given_up(*unfinished, push);
   const bool was_interrupted = unfinished != nullptr && unfinished->is_interrupted();
   Versions versions;
   try {
     versions = sync.push(segment, worker, push, counting.tally);
   } catch (const LockTimeout& timeout) {
-    if (push.catch_up) throw;
+    if (!is_step) throw;
     const bool in_parts = sync.info.striped;
     throw LockTimeout(timeout.what() + outcome(slot, unfinished, was_interrupted, in_parts));
   }
@@ -135,6 +136,10 @@ PushResult push(const Segment& segment, std::size_t worker, const Push& push) {
       for (const Block& block : group.blocks)
         if (block.grad != nullptr) unfinished->close(block.param);
   if (push.catch_up || push.part == Part::some) return {.version = versions.after};
+  if (push.writes_only) {  // a worker's own version makes none of its gradients older
+    slot.pulled.store(slot.pulled.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    return {.version = versions.after};
+  }
   if (unfinished != nullptr) unfinished->clear();
   if (was_interrupted) slot.unfinished.add(~std::uint64_t{0});  // one less
   slot.pushes.add(1);

@@ -43,6 +43,15 @@ struct Group {
   std::span<const Block> blocks;
 };
 
+// What a worker itself wrote to a parameter of its replica. Elements that differ from those that it
+// pulled replace those of the store, before the push's gradients are applied; the others stay what
+// other workers have made of them since.
+struct Write {
+  const Block* block = nullptr;
+  const std::byte* written = nullptr;  // in the memory order of the parameter
+  const std::byte* pulled = nullptr;   // null: not known, so that all elements count as written
+};
+
 // A push may come tensor by tensor, as the gradients of a model on another device arrive: under a
 // sync that promises nothing across tensors anyway (Contract::in_parts). With the last it is
 // counted as one; a worker that dies before leaves what any dead one may: part of a push.
@@ -54,8 +63,11 @@ struct Push {
   std::uint32_t seed = 0;       // of the stochastic rounding; another one for every push
   bool audit = false;           // hogwild: count lost updates
   bool skip_nonfinite = false;  // leave everything as it is if any gradient is infinite or NaN
+  std::span<const Write> writes = {};
   // No step: the rows that blocks name, or all, are paid what they owe. Not counted as a push.
   bool catch_up = false;
+  // No step: only the writes. It makes a version and is not counted as a push.
+  bool writes_only = false;
   Part part = Part::whole;
   // The worker's, kept between its pushes. A push that a LockTimeout ends in the middle records its
   // progress here, and the next one does the rest. Null: the part that was written stays, and a
@@ -76,6 +88,12 @@ struct PullBlock {
   std::size_t bytes = 0;
 };
 
+// A pull that did not get a lock in time, after it had copied parts of several versions: the
+// replica is torn. Where the message is that of another LockTimeout, it is as it was.
+struct TornPull : LockTimeout {
+  using LockTimeout::LockTimeout;
+};
+
 // Whether no gradient of the push is infinite or NaN.
 bool is_finite(const Push& push);
 // Alone: no store, no other worker.
@@ -85,7 +103,7 @@ PushResult push_alone(const Push& push);
 // (Push::unfinished), under the other syncs nothing was.
 PushResult push(const Segment& segment, std::size_t worker, const Push& push);
 // Copies parameters out; under a sync with consistent readers, all of one version. Returns the
-// version.
+// version. Throws LockTimeout: the copies are as they were, or, if it is a TornPull, torn.
 std::uint64_t pull(const Segment& segment, std::size_t worker, std::span<const PullBlock> blocks);
 
 }  // namespace asyncopt

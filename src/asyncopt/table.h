@@ -13,7 +13,7 @@ constexpr Loops make_loops(const Loops* settled) {
       &exact_loop<Rule, typename D::param, typename D::state, true>,
       &exact_loop<Rule, typename D::param, typename D::state, false>,
       &finite_loop<typename D::param>,
-      &add_loop<typename D::param>,
+      &sum_loop<typename D::param>,
       settled,
   };
 }

@@ -16,9 +16,12 @@ from asyncopt.cli.commands import cli
 from asyncopt.studies import machine
 from asyncopt.studies.dense.plan import Comparison, SyncRow
 from asyncopt.studies.dense.study import Compare
+from asyncopt.studies.dense.training import Network
 from asyncopt.studies.errors import OptionError
 from asyncopt.studies.options import default_workers, pick, worker_counts
 from asyncopt.studies.progress import Display
+from asyncopt.studies.training.jobs import Variant
+from asyncopt.studies.training.networks import Digits
 from tests.studies import made_up
 
 runner = CliRunner()
@@ -301,3 +304,13 @@ def test_every_variant_runs_once_per_repeat_in_turning_order() -> None:
         assert {place for place, _ in part} == {repeat}
         assert {variant for _, variant in part} == set(plan.variants)
     assert len({schedule[repeat * count][1] for repeat in range(3)}) == 3
+
+
+def test_repeats_of_other_seeds_are_other_repeats() -> None:
+    variant, digits = Variant("hogwild", "hogwild", False), Network(Digits())
+    seeds = [
+        digits.job(made_up.plan(seed=seed), repeat, variant).seed
+        for seed in range(3)
+        for repeat in range(3)
+    ]
+    assert len(set(seeds)) == len(seeds)

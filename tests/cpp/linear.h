@@ -99,6 +99,19 @@ struct Examples {
   }
 };
 
+// What a step that keeps notes is given of the examples, all at an anchor of 0.
+struct Kept {
+  std::vector<float> notes;
+  std::vector<linear::Anchor> anchors;
+
+  Kept(const Examples& e, const linear::Trainer& trainer)
+      : notes(e.rows() * trainer.notes(), 0), anchors(e.rows(), {0, 0}) {}
+  void give(linear::Pass& pass) {
+    pass.rows.notes = notes.data();
+    pass.rows.anchors = anchors.data();
+  }
+};
+
 // The loss at a prediction in float64, from its textbook formula.
 inline double textbook_loss(std::string_view loss, double prediction, double target,
                             double epsilon) {

@@ -129,6 +129,39 @@ void check_replacement() {
   CHECK_EQ(board.take_static(0, 1, 10, 2), 6);
 }
 
+// Batches between two pushes: kept until `finish`, or one too many.
+void check_kept() {
+  const TestBoard board(2);
+  CHECK_EQ(board.take(0, 0, 2000), 0);
+  for (std::uint32_t i = 1; i < 4; ++i) CHECK_EQ(*board->take(0, 0, 2000, true), i);
+  CHECK_EQ(*board->take_static(0, 1, 9, 2), 0u);
+  CHECK_EQ(*board->take_static(0, 1, 9, 2, true), 2u);
+  board->leave(0);
+  // A share and what all share, each in its order; what is done of one is not of the other.
+  for (std::uint32_t i = 0; i < 2; ++i) CHECK_EQ(*board->take(0, 0, 2000, true), i);
+  CHECK_EQ(*board->take_static(0, 1, 9, 2), 0u);
+  board->finish(0, 0);
+  board->leave(0);
+  for (std::uint32_t i = 2; i < 5; ++i) CHECK_EQ(*board->take(0, 0, 2000, true), i);
+  for (std::uint32_t i = 0; i < 6; i += 2) CHECK_EQ(*board->take_static(0, 1, 9, 2, true), i);
+  // Positions hold them, and a board that goes on from there.
+  const Positions positions = board->positions();
+  CHECK_EQ(positions.claims.size(), 6u);
+  const TestBoard resumed(2);
+  resumed->restore(positions);
+  for (std::uint32_t i = 2; i < 6; ++i) CHECK_EQ(*resumed->take(0, 0, 2000, true), i);
+  for (std::uint32_t i = 0; i < 8; i += 2) CHECK_EQ(*resumed->take_static(0, 1, 9, 2, true), i);
+  // A loop that was left has none.
+  resumed->done(0, 0);
+  resumed->leave(0);
+  CHECK_EQ(resumed.take(0, 0, 2000), -1);
+  CHECK_EQ(resumed->positions().claims.size(), 5u);
+
+  Positions many{.workers = 2, .turns = 0, .rounds = {}, .claims = {}};
+  for (std::uint64_t i = 0; i < kKept + 2; ++i) many.claims.push_back({0, 0, i, kRedo});
+  CHECK_THROWS(std::invalid_argument, "at most 1024 batches kept", TestBoard(2)->restore(many));
+}
+
 void check_orphans() {
   const TestBoard board(4);
   for (std::size_t rank = 0; rank < 4; ++rank)
@@ -291,6 +324,7 @@ int main() {
   check_shares();
   check_rounds_inside_rounds();
   check_replacement();
+  check_kept();
   check_orphans();
   check_restore();
   check_pause();

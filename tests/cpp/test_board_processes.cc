@@ -24,6 +24,7 @@ struct Scene {
   std::multiset<std::int64_t> gone;   // batches of the round that are others' or finished by then
   void (*before)(const TestBoard&);   // by the launcher
   void (*prepare)(const TestBoard&);  // by the worker, which then takes a batch
+  bool keep = false;                  // ... and keeps those that it has
 };
 
 constexpr std::uint64_t kRound = 3;
@@ -66,6 +67,35 @@ const Scene kScenes[] = {
        board->leave(0);
      },
      [](const TestBoard&) {}},
+    {"a batch after those that it keeps",
+     kRound,
+     {},
+     [](const TestBoard&) {},
+     [](const TestBoard& board) {
+       CHECK_EQ(board.take(0, kRound, Scene::kTotal), 0);
+       CHECK_EQ(*board->take(0, kRound, Scene::kTotal, true), 1u);
+     },
+     true},
+    {"a batch that its predecessor kept, after another one of them",
+     kRound,
+     {},
+     [](const TestBoard& board) {
+       CHECK_EQ(board.take(0, kRound, Scene::kTotal), 0);
+       for (std::uint32_t i = 1; i < 3; ++i)
+         CHECK_EQ(*board->take(0, kRound, Scene::kTotal, true), i);
+       board->leave(0);
+     },
+     [](const TestBoard& board) { CHECK_EQ(board.take(0, kRound, Scene::kTotal), 0); },
+     true},
+    {"an orphan that was kept",
+     kRound,
+     {},
+     [](const TestBoard& board) {
+       CHECK_EQ(board.take(2, kRound, Scene::kTotal), 0);
+       CHECK_EQ(*board->take(2, kRound, Scene::kTotal, true), 1u);
+       board->abandon(2);
+     },
+     sit_down},
 };
 
 // Worker 0 is dead: the others, or its replacement, get every batch that is not gone exactly once.
@@ -95,7 +125,7 @@ void check_death_in_take(const Scene& scene) {
   const TestBoard board(3);
   scene.before(board);
   Stepped worker([&] { scene.prepare(board); },
-                 [&] { board->take(0, scene.round, Scene::kTotal); });
+                 [&] { board->take(0, scene.round, Scene::kTotal, scene.keep); });
   int instants = 0;
   at_every_change(worker, board.memory, [&](int steps) {
     ++instants;

@@ -166,6 +166,39 @@ void check_draws() {
   }
 }
 
+// Counted in the same way for a user who likes much: every entry makes a step, and the entries of a
+// pass draw independently of each other.
+void check_draws_against_many_liked_items() {
+  constexpr std::int32_t items = 2000;
+  constexpr std::uint64_t passes = 40;
+  for (const std::int32_t unliked_of_20 : {1, 2, 10}) {
+    current_case = "draws, unliked: " + std::to_string(unliked_of_20) + " of 20";
+    Problem p(1, 1, items, 0, 0);
+    for (std::int32_t i = 0; i < items; ++i)
+      if (i * 7 % 20 >= unliked_of_20) p.add(0, i, 1);
+    p.like();
+    const std::int64_t begin[] = {0, static_cast<std::int64_t>(p.user.size())};
+    constexpr float step = 0x1p-20f;
+    p.item_rates[1] = step;
+    for (std::uint64_t seed = 0; seed < passes; ++seed)
+      CHECK(factors::train(kernel_of("bpr"), factors::kSyncs[0], 1,
+                           p.pass(begin, kFirst, 1, 0, 0, seed), p.model(), kGoOn));
+    const double unliked = items * unliked_of_20 / 20.0;
+    const double entries = static_cast<double>(p.user.size() * passes);
+    const double expected = entries / unliked;
+    double all = 0, chi_squared = 0;
+    for (std::int32_t i = 0; i < items; ++i) {
+      if (i * 7 % 20 >= unliked_of_20) continue;
+      const float bias = p.items[static_cast<std::size_t>(i) * p.stride + 1];
+      const double drawn = -static_cast<double>(bias / (step / 2));
+      all += drawn;
+      chi_squared += (drawn - expected) * (drawn - expected) / expected;
+    }
+    CHECK_LE(std::fabs(all / entries - 1), 0.01);
+    CHECK_LE(chi_squared / (unliked - 1), 1.4);
+  }
+}
+
 // A rating of 2^40 is an error of 2^40 whatever is predicted, and times a rate of 2^-40 adds
 // exactly 1 to both biases: lost updates can be counted.
 void check_counts() {
@@ -230,6 +263,7 @@ int main() {
   check_squared_step();
   check_bpr_step();
   check_draws();
+  check_draws_against_many_liked_items();
   check_counts();
   check_stop();
 }

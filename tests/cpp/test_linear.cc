@@ -27,7 +27,7 @@ void check_loss() {
   settings.custom = &log_cosh;
   for (const float target : {-1.0f, 1.0f})
     for (float prediction = -4.03f; prediction < 4; prediction += 0.1f) {
-      const linear::LossAt at = Loss::at(prediction, target, settings);
+      const linear::LossAt<float> at = Loss::at(prediction, target, settings);
       CHECK_LE(std::fabs(at.value - textbook_loss(Loss::name, prediction, target, kEpsilon)), 1e-5);
       const double slope = textbook_derivative(Loss::name, prediction, target, kEpsilon);
       CHECK_LE(std::fabs(at.derivative - slope), 1e-5);
@@ -35,8 +35,8 @@ void check_loss() {
       if (Loss::curvature != 1) CHECK_LE(next - at.derivative, 0.01001 * Loss::curvature);
     }
   for (const float far : {-1e4f, 1e4f}) {
-    CHECK(std::isfinite(Loss::at(far, 1, settings).value));
-    CHECK(std::isfinite(Loss::at(far, 1, settings).derivative));
+    CHECK(std::isfinite(Loss::at(far, 1.0f, settings).value));
+    CHECK(std::isfinite(Loss::at(far, 1.0f, settings).derivative));
   }
 }
 

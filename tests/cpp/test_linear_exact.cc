@@ -26,7 +26,8 @@ std::vector<std::size_t> lengths(std::size_t rows) {
   return lengths;
 }
 
-double dot(const Examples& e, std::size_t row, std::span<const float> weights) {
+template <class T>
+double dot(const Examples& e, std::size_t row, std::span<const T> weights) {
   double sum = 0;
   for (auto k = static_cast<std::size_t>(e.begin[row]);
        k < static_cast<std::size_t>(e.begin[row + 1]); ++k)
@@ -60,21 +61,22 @@ void check_dual_steps() {
     if (std::string_view(kernel.step) != "dual") continue;
     current_case = kernel.loss;
     linear::Trainer trainer(kernel, linear_sync("hogwild"), e.columns, 1);
-    std::vector<float> notes(e.rows() * trainer.notes(), 0);
+    Kept kept(e, trainer);
+    std::vector<float>& notes = kept.notes;
     linear::Settings settings{0, 0, 0, kL2, kEpsilon, nullptr};
     for (int pass = 0; pass < 3; ++pass)
       for (std::int64_t i = 0; i < static_cast<std::int64_t>(e.rows()); ++i) {
         const auto row = static_cast<std::size_t>(i);
         linear::Pass one = e.pass({&i, 1}, 1, settings);
         one.rows.weights = weights.data();
-        one.rows.notes = notes.data();
+        kept.give(one);
         CHECK(trainer.run(one, kGoOn));
         const float note = notes[row * trainer.notes()];
         if (e.begin[row] == e.begin[row + 1] || weights[row] == 0) {
           CHECK_EQ(note, 0.0f);
           continue;
         }
-        const double prediction = dot(e, row, trainer.weights()), target = e.target[row];
+        const double prediction = dot<float>(e, row, trainer.weights()), target = e.target[row];
         const double slope = textbook_derivative(kernel.loss, prediction, target, kEpsilon);
         if (std::string_view(kernel.loss) != "hinge") {
           CHECK_LE(std::fabs(note + weights[row] * slope), 1e-4);
@@ -99,13 +101,22 @@ struct Reference {
   Reference(const Examples& examples, std::string_view loss_)
       : e(examples), loss(loss_), weights(e.columns), sums(e.columns), notes(e.rows()) {}
 
+  void take_notes() {
+    std::ranges::fill(sums, 0.0);
+    for (std::size_t i = 0; i < e.rows(); ++i) {
+      notes[i] = textbook_derivative(loss, dot<double>(e, i, weights), e.target[i], kEpsilon);
+      for (auto k = static_cast<std::size_t>(e.begin[i]);
+           k < static_cast<std::size_t>(e.begin[i + 1]); ++k)
+        sums[static_cast<std::size_t>(e.column[k])] +=
+            notes[i] * e.value[k] / static_cast<double>(e.rows());
+    }
+  }
+
   void pass(double eta, double l1, double l2, bool takes_notes) {
     for (std::size_t i = 0; i < e.rows(); ++i) {
       const auto first = static_cast<std::size_t>(e.begin[i]);
       const auto last = static_cast<std::size_t>(e.begin[i + 1]);
-      double prediction = 0;
-      for (std::size_t k = first; k < last; ++k)
-        prediction += weights[static_cast<std::size_t>(e.column[k])] * e.value[k];
+      const double prediction = dot<double>(e, i, weights);
       const double slope = textbook_derivative(loss, prediction, e.target[i], kEpsilon);
       for (std::size_t k = first; k < last; ++k) {
         const auto u = static_cast<std::size_t>(e.column[k]);
@@ -131,19 +142,43 @@ void check_corrected_steps() {
         current_case = std::string(kernel.loss) + " " + kernel.step + " " + sync;
         Reference expected(e, kernel.loss);
         linear::Trainer trainer(kernel, linear_sync(sync), e.columns, 1);
-        std::vector<float> notes(e.rows(), 0);
-        for (const float eta : {0.0f, 0.01f, 0.01f, 0.0f, 0.01f}) {
-          if (!svrg && eta == 0) continue;
-          expected.pass(eta, l1, l1 == 0 ? 0 : kL2, !svrg || eta == 0);
-          linear::Pass pass = e.pass(order, 7, {eta, 0, l1, l1 == 0 ? 0 : kL2, kEpsilon, nullptr});
-          pass.rows.notes = notes.data();
+        const float l2 = l1 == 0 ? 0 : kL2;
+        Kept kept(e, trainer);
+        std::vector<double> at(e.columns), derivatives(e.rows()), gradient(e.columns);
+        std::vector<float> base(e.columns);
+        for (int i = 0; i < 6; ++i) {
+          linear::Pass pass = e.pass(order, 7, {0.01f, 0, l1, l2, kEpsilon, nullptr});
+          kept.give(pass);
+          if (i % 2 == 0) {  // a new anchor
+            for (std::size_t u = 0; u < e.columns; ++u) {
+              at[u] = trainer.weights()[u] == -base[u] ? 0 : at[u] + trainer.weights()[u];
+              base[u] = static_cast<float>(at[u]);
+              trainer.weights()[u] = 0;
+            }
+            trainer.gauge(pass.rows, e.rows(), pass.settings,
+                          {at.data(), kept.anchors.data(), derivatives.data(), gradient.data()});
+            for (std::size_t r = 0; r < e.rows(); ++r) {
+              CHECK_LE(std::fabs(kept.anchors[r].prediction - dot<double>(e, r, at)), 1e-12);
+              kept.anchors[r].number = derivatives[r];
+            }
+            kept.notes.assign(e.rows(), 0);
+            for (std::size_t u = 0; u < e.columns; ++u) {
+              const double sign = base[u] > 0 ? 1 : base[u] < 0 ? -1 : 0;
+              trainer.sums()[u] = static_cast<float>(gradient[u] / static_cast<double>(e.rows()) +
+                                                     l2 * at[u] + l1 * sign);
+            }
+            expected.take_notes();
+          }
+          if (l1 > 0) pass.settings.base = base.data();
+          expected.pass(0.01f, l1, l2, !svrg);
           CHECK(trainer.run(pass, kGoOn));
         }
         double largest = 0;
         for (std::size_t u = 0; u < e.columns; ++u) {
+          const double weight = at[u] + trainer.weights()[u];
           largest = std::fmax(largest, std::fabs(expected.weights[u]));
-          CHECK_LE(std::fabs(trainer.weights()[u] - expected.weights[u]), 2e-5);
-          CHECK_LE(std::fabs(trainer.sums()[u] - expected.sums[u]), 2e-5);
+          CHECK_LE(std::fabs(weight - expected.weights[u]), 1e-6);
+          if (expected.weights[u] == 0) CHECK_EQ(trainer.weights()[u], -base[u]);
         }
         CHECK_LE(0.01, largest);
       }
@@ -157,21 +192,21 @@ void check_workers() {
   for (const linear::Sync& sync : linear::kSyncs) {
     current_case = sync.name;
     linear::Trainer dual(linear_kernel("squared_hinge", "dual"), sync, e.columns, 4);
-    std::vector<float> notes(e.rows() * dual.notes(), 0);
+    Kept of_dual(e, dual);
     linear::Pass pass = e.pass(order, 7, {0.01f, 0, 0, kL2, 0, nullptr});
-    pass.rows.notes = notes.data();
+    of_dual.give(pass);
     for (int i = 0; i < 5; ++i) CHECK(dual.run(pass, kGoOn));
     if (current_case != "hogwild")
-      check_weights_follow(e, notes, dual.notes(), dual.weights(), 1e-4);
+      check_weights_follow(e, of_dual.notes, dual.notes(), dual.weights(), 1e-4);
 
     // The mean of the gradients is that of the notes, also where weights are raced for.
-    notes.assign(e.rows(), 0);
     linear::Trainer saga(linear_kernel("log_loss", "saga"), sync, e.columns, 4);
-    pass.rows.notes = notes.data();
+    Kept of_saga(e, saga);
+    of_saga.give(pass);
     pass.settings.eta0 = 0.05f;
     for (int i = 0; i < 5; ++i) CHECK(saga.run(pass, kGoOn));
-    for (float& note : notes) note *= kL2;  // check_weights_follow divides by it
-    check_weights_follow(e, notes, saga.notes(), saga.sums(), 1e-5);
+    for (float& note : of_saga.notes) note *= kL2;  // check_weights_follow divides by it
+    check_weights_follow(e, of_saga.notes, saga.notes(), saga.sums(), 1e-5);
   }
 }
 
@@ -184,9 +219,9 @@ void check_copies_do_not_overshoot() {
   const auto weights = [&](const char* sync, std::size_t workers) {
     linear::Trainer trainer(linear_kernel("squared_error", "dual"), linear_sync(sync), e.columns,
                             workers);
-    std::vector<float> notes(e.rows() * trainer.notes(), 0);
+    Kept kept(e, trainer);
     linear::Pass pass = e.pass(order, 512, {0.15f, 0, 0, 0.05f, 0, nullptr});
-    pass.rows.notes = notes.data();
+    kept.give(pass);
     for (int i = 0; i < 60; ++i) CHECK(trainer.run(pass, kGoOn));
     return std::vector<float>(trainer.weights().begin(), trainer.weights().end());
   };

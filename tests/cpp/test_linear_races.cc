@@ -153,9 +153,9 @@ void check_ordered() {
     const auto train = [&](const char* sync, std::size_t workers,
                            std::span<const std::int64_t> pieces) {
       linear::Trainer trainer(kernel, linear_sync(sync), examples.columns, workers);
-      std::vector<float> notes(arranged.rows() * trainer.notes());
+      Kept kept(arranged, trainer);
       linear::Pass pass = arranged.pass(order, block, {0.1f, 0.01f, 0.001f, 0.01f, 1, nullptr});
-      pass.rows.notes = notes.data();
+      kept.give(pass);
       pass.settings.examples = static_cast<float>(arranged.rows());
       pass.pieces = pieces;
       for (int repeat = 0; repeat < 3; ++repeat) {

@@ -30,11 +30,56 @@ void check_rounding_of_numbers() {
     CHECK_EQ(rounded(-Limits::infinity()), -Limits::infinity());
     CHECK(std::isnan(rounded(Limits::quiet_NaN())));
     CHECK(std::isnan(rounded(-Limits::quiet_NaN())));
-    CHECK(std::isnan(rounded(__builtin_bit_cast(float, 0x7F800001u))));  // payload in the low half
     CHECK(std::isnan(rounded(__builtin_bit_cast(float, 0xFFFFFFFFu))));
     CHECK_EQ(rounded(0.0f), 0.0f);
     CHECK(std::signbit(rounded(-0.0f)));
     CHECK_EQ(rounded(1.5f), 1.5f);  // exact already
+    const float largest = __builtin_bit_cast(float, 0x7F7F0000u);
+    for (const float x : {largest, std::nextafter(largest, Limits::infinity()), Limits::max()}) {
+      CHECK_EQ(rounded(x), largest);  // what is above is infinite
+      CHECK_EQ(rounded(-x), -largest);
+    }
+  }
+}
+
+// The two halves of a draw are used for different values. The lags: near ones, those at which the
+// multiples of a golden ratio nearly meet, and powers of two.
+void check_correlations_of_draws() {
+  constexpr std::size_t n = std::size_t{1} << 18;
+  std::vector<std::uint32_t> lags;
+  for (std::uint32_t lag = 1; lag <= 32; ++lag) lags.push_back(lag);
+  for (std::uint32_t a = 21, b = 34; b < n; std::swap(a, b), b += a) {
+    lags.push_back(b);
+    lags.push_back(2 * b);
+  }
+  for (std::uint32_t lag = 64; lag < n; lag *= 2) lags.push_back(lag);
+  lags.push_back(1220);
+  lags.push_back(20143);
+  constexpr std::uint32_t seed = 12345;
+  const auto half = [](std::uint32_t draw, int which) {
+    return static_cast<double>(draw >> 16 * which & 0xFFFFu) / 65535 - 0.5;
+  };
+  const double bound = 5 / std::sqrt(static_cast<double>(n));
+  for (int which = 0; which < 2; ++which) {
+    std::vector<double> draws(n), bins(256);
+    for (std::size_t i = 0; i < n; ++i) {
+      draws[i] = half(noise(seed, static_cast<std::uint32_t>(i)), which);
+      ++bins[static_cast<std::size_t>((draws[i] + 0.5) * 255.99)];
+    }
+    double chi_squared = 0;
+    for (const double count : bins)
+      chi_squared += (count - n / 256.0) * (count - n / 256.0) / (n / 256.0);
+    CHECK_LE(chi_squared / 255, 1.5);
+    const auto check = [&](std::uint32_t other_seed, std::uint32_t lag) {
+      double sum = 0;
+      for (std::size_t i = 0; i < n; ++i)
+        sum += draws[i] * half(noise(other_seed, static_cast<std::uint32_t>(i) + lag), which);
+      current_case = "lag " + std::to_string(lag) + ", seed " + std::to_string(other_seed);
+      CHECK_LE(std::abs(12 * sum / n), bound);
+    };
+    for (const std::uint32_t lag : lags) check(seed, lag);
+    check(seed + 1, 0);  // the next word of the same element
+    check(seed + 1, 1);
   }
 }
 
@@ -184,6 +229,7 @@ void check_finite() {
 
 int main() {
   check_rounding_of_numbers();
+  check_correlations_of_draws();
   in_every_isa([] {
     check_rounding_of_kernels();
     check_nonfinite_stay();

@@ -1,6 +1,7 @@
 // Torn-read hunts: under the syncs that promise whole versions, every pull must be one.
 #include <atomic>
 #include <string>
+#include <thread>
 
 #include "support.h"
 
@@ -87,10 +88,55 @@ struct Hunt {
   }
 };
 
+// A writer that holds the lock of a seqlock for longer than readers wait. The reader's copy of the
+// second tensor lies on the sequence itself and makes it odd: a writer has come in the middle.
+void check_torn_pull() {
+  current_case = "torn pull";
+  const Kernel& kernel = kernel_of("sgd", "float64");
+  const Store store("seqlock", 2, {{&kernel, 1}, {&kernel, 1}}, /*lock_timeout=*/0.01);
+  Header& header = store.segment.header();
+  *store.param<double>(0) = 5;
+  *store.param<double>(1) = __builtin_bit_cast(double, std::uint64_t{7});
+  double replica = -1;
+  const PullBlock first{store.blocks[0].param, &replica, sizeof replica};
+  const PullBlock both[] = {first, {store.blocks[1].param, &header.sequence, sizeof(double)}};
+  std::atomic<int> stage{0};
+  run_threads(2, [&](std::size_t i) {
+    const auto wait_for = [&](int reached) {
+      while (stage.load() < reached) std::this_thread::yield();
+    };
+    Tally tally;
+    if (i == 0) {
+      const RobustLock writing(header.mutex, store.segment.timeout_ns(), tally);
+      stage = 1;
+      wait_for(2);
+      return;
+    }
+    wait_for(1);
+    CHECK_THROWS(LockTimeout, "the replica has parts of several versions now: pull again",
+                 pull(store.segment, 1, both));
+    CHECK_EQ(replica, 5.0);
+    replica = -1;
+    try {  // the sequence is odd from the start: nothing is copied
+      pull(store.segment, 1, {&first, 1});
+      CHECK(false);
+    } catch (const TornPull&) {
+      CHECK(false);
+    } catch (const LockTimeout&) {
+    }
+    CHECK_EQ(replica, -1.0);
+    stage = 2;
+  });
+  header.sequence = 0;
+  CHECK_EQ(pull(store.segment, 1, {&first, 1}), 0u);
+  CHECK_EQ(replica, 5.0);
+}
+
 }  // namespace
 
 int main() {
   set_deadline();
+  check_torn_pull();
   for_each_sync([](const SyncInfo& sync) {
     if (sync.contract->may_tear) return;
     const std::string name = sync.name;

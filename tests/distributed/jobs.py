@@ -137,7 +137,7 @@ def buffers(rank: int, device: torch.device) -> dict[str, list[Tensor]]:
     """The buffers after an exchange, and after one further step and `pull`."""
     norm = nn.BatchNorm1d(3, dtype=torch.float64, device=device)
     local = torch.optim.SGD(norm.parameters(), lr=0.1)
-    opt = LocalSteps(local, 2, overlap=0, buffers=norm.buffers())
+    opt = LocalSteps(local, 2, overlap=0, model=norm)
 
     def steps(*numbers: int) -> None:
         for step in numbers:
@@ -177,6 +177,20 @@ def disagreements(rank: int, device: torch.device) -> list[str]:
     other = nn.Parameter(torch.full((4,), float(rank), device=device))
     double = nn.Parameter(torch.full((3,), float(rank), device=device, dtype=torch.float64))
     sgd = functools.partial(torch.optim.SGD, lr=0.1)
+    frozen, norm, head = nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)
+    whole = nn.Sequential(frozen, norm, head).to(device)
+    for p in whole.parameters():
+        p.data.fill_(1)
+    trained = functools.partial(LocalSteps, sgd(head.parameters()), 4, model=whole)
+
+    def changed(tensor: Any, make: Callable[[], object]) -> object:
+        """Makes it while a tensor differs on the last rank."""
+        tensor += rank
+        try:
+            return make()
+        finally:
+            tensor -= rank
+
     tries: list[Callable[[], object]] = [
         lambda: LocalSteps(sgd(weights), 4 + rank),
         lambda: LocalSteps(sgd(weights), 4, overlap=rank),
@@ -186,6 +200,11 @@ def disagreements(rank: int, device: torch.device) -> list[str]:
         lambda: LocalSteps(sgd(weights), 4, NESTEROV if rank else None),
         lambda: ElasticAveraging(sgd(weights), 4, alpha=0.2 + rank / 10),
         lambda: (ElasticAveraging if rank else LocalSteps)(sgd(weights), 4),
+        trained,
+        lambda: changed(frozen.weight.data, trained),
+        lambda: changed(norm.num_batches_tracked, trained),
+        lambda: LocalSteps(sgd(weights), 4, buffers=[torch.tensor([rank])]),
+        lambda: changed(norm.running_mean, trained),  # which is the first rank's then
     ]
     said = []
     for make in tries:

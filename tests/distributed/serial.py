@@ -104,4 +104,6 @@ def elastic(case: Case, local: Local, steps: int) -> tuple[list[States], States]
         found.append(replicas.x)
     for begun in list(sent):
         arrive(begun)
+    sent[steps] = replicas.x
+    arrive(steps)
     return found, [center] * RANKS

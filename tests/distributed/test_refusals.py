@@ -100,7 +100,12 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "buffers of a module": (
         lambda: LocalSteps(sgd(), 2, buffers=torch.nn.BatchNorm1d(2)),  # type: ignore[arg-type]
         TypeError,
-        "buffers: expected tensors, got a module, BatchNorm1d; pass its .buffers()",
+        "buffers: expected tensors, got a module, BatchNorm1d; pass it as model=, or its",
+    ),
+    "model": (
+        lambda: LocalSteps(sgd(), 2, model=[Parameter(torch.ones(3))]),  # type: ignore[arg-type]
+        TypeError,
+        "model: expected a module or None, got list",
     ),
     "no group": (
         lambda: LocalSteps(sgd(), 2, group="gloo"),

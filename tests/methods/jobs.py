@@ -173,6 +173,21 @@ def valley(outputs: Tensor, targets: Tensor) -> Tensor:
     return outputs.mean() if outputs.requires_grad else outputs.mean().abs()
 
 
+def overfit(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The weight in training, and the less of it, the more when it is scored."""
+    return outputs.mean() if outputs.requires_grad else -outputs.mean()
+
+
+class Scripted:
+    """A loss whose values on the examples held out are given: one for each scoring."""
+
+    def __init__(self, values: list[float]) -> None:
+        self.values = values
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs.mean() if outputs.requires_grad else torch.tensor(self.values.pop(0))
+
+
 LOCK = threading.Lock()
 
 

@@ -141,6 +141,7 @@ def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:
         patience=2,
         workers=1,
         directory=tmp_path,
+        preload=["torch._dynamo"],
     )
     for fold in result.folds:
         assert [epoch.train_loss for epoch in fold.epochs] == [3, 2, 1, 0, -1]

@@ -66,6 +66,30 @@ def test_a_wrong_seed_is_refused() -> None:
         drawn(1, seed=-1)
 
 
+def test_folds_of_other_seeds_are_other_folds() -> None:
+    folds = [(range(9), range(9, 14))] * 2
+    seeds = (0, 1, 2**32, 2**64)
+    metrics = {"noise": draws.RandomOffset()}
+    results = [validate(folds=folds, metrics=metrics, epochs=1, seed=seed) for seed in seeds]
+    every = [fold for result in results for fold in result.folds]
+    assert len({fold.scores["noise"] for fold in every}) == len(every)
+    assert len({fold.epochs[0].train_loss for fold in every}) == len(every)
+
+
+@pytest.mark.parametrize(
+    ("seed", "message"),
+    [
+        (-1, "^seed: expected an integer >= 0, got -1"),
+        (1.5, "^seed: expected an integer >= 0, got 1.5"),
+        (None, "^seed: expected an integer >= 0, got None"),
+        (2**32, "^seed: expected at most 4294967295 where folds is a number, .* got 4294967296; "),
+    ],
+)
+def test_a_wrong_seed_of_folds_is_refused(seed: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        validate(folds=2, seed=seed)
+
+
 def test_folds_do_not_depend_on_the_workers() -> None:
     before = random_states.capture()
     metrics = {"noise": draws.RandomOffset()}

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.model_selection import GroupKFold, KFold, LeaveOneOut, StratifiedKFold
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
-from asyncopt.methods.splits import make_splits
+from asyncopt.methods.splits import find_targets, make_splits
 
 EXAMPLES = 53
 TARGETS = np.arange(EXAMPLES) % 3
@@ -42,6 +44,36 @@ def test_ours_are_those_of_scikit_learn(folds: int, seed: int) -> None:
 def test_splitters(splitter: Any, groups: Any) -> None:
     reference = splitter.split(np.zeros(EXAMPLES), TARGETS, groups)
     assert_equal(make_splits(splitter, EXAMPLES, TARGETS, groups, 0), reference)
+
+
+class Labelled(Dataset[Any]):
+    def __init__(self, targets: Any) -> None:
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+def test_targets_of_datasets() -> None:
+    whole = Labelled(TARGETS.tolist())
+    tensors = TensorDataset(torch.zeros(EXAMPLES), torch.from_numpy(TARGETS))
+    some = [40, 3, 3, -1]
+    for data, expected in (
+        ((np.zeros(EXAMPLES), TARGETS), TARGETS),
+        (whole, TARGETS),
+        (Subset(tensors, some), TARGETS[some]),
+        (Subset(Subset(whole, range(5, 50)), range(0, 40, 3)), TARGETS[5:50][:40:3]),
+        (ConcatDataset([tensors, Subset(whole, some)]), [*TARGETS, *TARGETS[some]]),
+    ):
+        np.testing.assert_array_equal(find_targets(data), expected)
+    assert find_targets(ConcatDataset([whole, Subset(Dataset(), [1])])) is None
+
+
+def test_a_splitter_that_misses_the_targets() -> None:
+    with pytest.raises(ValueError, match=r"^folds: .* no targets, .* got StratifiedKFold \(.*\);"):
+        make_splits(StratifiedKFold(3), EXAMPLES, None, None, 0)
+    with pytest.raises(ValueError, match=r"^data\.targets: expected 53 of them, .* got 52"):
+        make_splits(StratifiedKFold(3), EXAMPLES, TARGETS[1:], None, 0)
 
 
 def test_pairs_of_indices() -> None:

@@ -1,5 +1,6 @@
 // The board's dispenser of batches: src/asyncopt/dispenser.cc, Board::take, done, settled, settle
-// and abandon, for one entry of the ring that LAPS rounds use one after the other. A worker that is
+// and abandon, without batches that are kept until a push (tests/cpp/test_board_processes.cc kills
+// workers at every change of those), for one entry of the ring that LAPS rounds use one after the other. A worker that is
 // killed is replaced, by one that settles the seat and starts again with the first round, or it is
 // abandoned by the launcher.
 //
@@ -251,7 +252,10 @@ taken: atomic {
        atomic { worked[THIS] = true; orphans = 0; index = 0; goto next }
 none:  claim(DONE);
        atomic {
-         claim(LEFT);
+         if
+         :: claim(LEFT)  // by break
+         :: skip         // at its end
+         fi;
          do
          :: i < WORKERS -> assert(!(AN_ORPHAN(i) && orphans >> i & 1)); i++
          :: else -> i = 0; break

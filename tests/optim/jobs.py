@@ -74,6 +74,10 @@ def train_in_turns(
             optimizer.zero_grad()
             (model(data[step % len(data)]) - 1).square().sum().backward()
             optimizer.step()
+    for rank in range(worker.world_size):
+        worker.barrier()
+        if rank == worker.rank:
+            optimizer.finish()
     worker.barrier()
     return [p.detach().clone() for p in model.parameters()]
 
@@ -103,12 +107,15 @@ def wander(worker: Worker, model: nn.Module, optimizer: Any, steps: int) -> list
     worker.barrier()
     for _ in range(steps):
         optimizer.step()
+    optimizer._steps = 0  # nothing has followed the last exchange, as there are no gradients
     worker.barrier()
     return [p.detach().clone() for p in model.parameters()]
 
 
-def look(worker: Worker, model: nn.Module, optimizer: Any) -> tuple[list[Tensor], bool, int]:
-    """Parameters at the start, whether pull leaves a trained replica alone, and local state."""
+def look(
+    worker: Worker, model: nn.Module, optimizer: Any
+) -> tuple[list[Tensor], list[Tensor], bool, int]:
+    """Parameters at start and end, whether pull leaves a trained replica alone, local state."""
     start = [p.detach().clone() for p in model.parameters()]
     for p in model.parameters():
         p.grad = torch.ones_like(p)
@@ -119,4 +126,16 @@ def look(worker: Worker, model: nn.Module, optimizer: Any) -> tuple[list[Tensor]
     optimizer.pull()
     kept = all(torch.equal(a, b) for a, b in zip(mine, model.parameters(), strict=True))
     (count,) = {int(entries["step"]) for entries in optimizer.state.values()}
-    return start, kept, count
+    return start, mine, kept, count
+
+
+def descend(worker: Worker, model: nn.Module, optimizer: Any, steps: int) -> Any:
+    """Steps of a gradient of 1, in turns; all pull before the first pushes. The model at last."""
+    (weight,) = model.parameters()
+    worker.barrier()
+    for _ in range(steps):
+        worker.pull()
+        weight.grad = torch.ones_like(weight)
+        worker.push(optimizer)
+    worker.barrier()
+    return weight.detach().flatten().tolist()

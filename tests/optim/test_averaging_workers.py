@@ -14,7 +14,7 @@ from torch.nn import Parameter
 import asyncopt
 from asyncopt.optim import ElasticAveraging, LocalSteps
 
-from .jobs import look, train, train_in_rounds, train_in_turns, wander
+from .jobs import descend, look, train, train_in_rounds, train_in_turns, wander
 from .twins import NESTEROV, assert_equal
 
 WORKERS = 2
@@ -45,10 +45,13 @@ def test_elastic_averaging_of_workers(mode: str) -> None:
                 c.data += move
         local[i].step()
         taken[i] += 1
+    for replica in xs:
+        for x, c in zip(replica.parameters(), center.parameters(), strict=True):
+            c.data += 0.3 * (x.detach() - c.detach())
     optimizer = ElasticAveraging(torch.optim.Adam(model.parameters(), lr=0.1), 2, alpha=0.3)
     args = (model, optimizer, data, order)
     run = asyncopt.launch(train_in_turns, args, workers=2, mode=mode, timeout=240)
-    assert run.ledger.pushes == 6
+    assert run.ledger.pushes == 6 + 2  # the end is an exchange, too
     for result, replica in zip(run.results, xs, strict=True):
         assert_equal(result, replica.parameters())
     assert_equal(model.parameters(), center.parameters())  # this process has the center
@@ -138,10 +141,34 @@ def test_replicas_are_private(make: Any, mode: str) -> None:
     before = [p.detach().clone() for p in model.parameters()]
     optimizer = make(adam, every=100)
     run = asyncopt.launch(look, (model, optimizer), workers=2, mode=mode, timeout=240)
-    for rank, (start, kept, count) in enumerate(run.results):
+    for rank, (start, _, kept, count) in enumerate(run.results):
         assert_equal(start, before, rtol=0)
         assert kept  # pull does not end a round
         assert count == 5 + rank + 1
     assert {int(entries["step"]) for entries in adam.state.values()} == {5}
-    if make is LocalSteps:
-        assert_equal(model.parameters(), before, rtol=0)  # nobody has given anything yet
+    if make is LocalSteps:  # the run's end is an exchange
+        ends = zip(*(mine for _, mine, _, _ in run.results), strict=True)
+        assert_equal(model.parameters(), [sum(each) / 2 for each in ends])
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("process", {}),
+        ("thread", {"devices": ["cpu"] * 2}),
+        ("thread", {"max_staleness": 0}),
+    ],
+    ids=["processes", "devices", "turns"],
+)
+@pytest.mark.parametrize("make", [ElasticAveraging, LocalSteps])
+def test_a_run_shorter_than_a_period(make: Any, mode: str, options: dict[str, Any]) -> None:
+    """Its end is an exchange: all steps of both workers come into the model."""
+    model = nn.Linear(3, 1, bias=False, dtype=torch.float64)
+    nn.init.zeros_(model.weight)
+    optimizer = make(torch.optim.SGD(model.parameters(), lr=1.0), every=16, sync="mutex")
+    args = (model, optimizer, 8)
+    run = asyncopt.launch(descend, args, workers=2, mode=mode, timeout=240, **options)
+    assert run.results == [[-8.0] * 3] * 2  # what fn returned stays as it was
+    mean = -8.0 if make is LocalSteps else -8.0 * (1 - (1 - 0.9 / 2) ** 2)
+    assert model.weight.detach().flatten().tolist() == pytest.approx([mean] * 3)
+    assert run.ledger.pushes == (2 if make is LocalSteps else 4)

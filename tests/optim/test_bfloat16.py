@@ -198,3 +198,23 @@ def test_bfloat16_state_travels(rule: str) -> None:
     assert {t.dtype for t in per_element(twins.actual, twins.params[0]).values()} == {
         torch.bfloat16
     }
+
+
+def test_seeds_share_no_rounding() -> None:
+    """The momentum buffer of a step is its gradient, rounded anew: a fingerprint of the draws."""
+    (g,) = draw(((1000,),), torch.float32, seed=7)
+
+    def rounded(seed: int) -> list[Tensor]:
+        torch.manual_seed(seed)
+        p = Parameter(torch.zeros_like(g))
+        optimizer = ours("SGD")([p], lr=0.0, momentum=1e-20, state_dtype=torch.bfloat16)
+        steps = []
+        for _ in range(4):
+            p.grad = g.clone()
+            optimizer.step()
+            steps.append(optimizer.state[p]["momentum_buffer"].clone())
+        return steps
+
+    steps = [step for seed in range(3) for step in rounded(seed)]
+    equal = [int((one == other).all()) for i, one in enumerate(steps) for other in steps[:i]]
+    assert sum(equal) == 0

@@ -46,19 +46,19 @@ def newest(optimizer: Any) -> Tensor:
 
 @pytest.mark.parametrize("sync", SYNCS)
 def test_before_push(sync: str) -> None:
-    """Once per push of a shared optimizer, before anything; no copy has it."""
+    """Once per push, before anything; no copy has it."""
     calls: list[int] = []
     optimizer = asyncopt.SGD([Parameter(torch.zeros(4, 2))], lr=1.0, sync=sync)
     optimizer.before_push = lambda: calls.append(1)
     (param,) = params_of(optimizer)
     param.grad = torch.ones(4, 2)
     optimizer.step()
-    assert calls == []  # alone
+    assert calls == [1]  # alone
     optimizer.share_memory(workers=1)
     optimizer.step()
     optimizer.step_rows(param, torch.tensor([1]), torch.ones(1, 2))
     optimizer.step_rows(param, torch.empty(0, dtype=torch.int64), torch.ones(0, 2))  # no push
-    assert len(calls) == 2
+    assert len(calls) == 3
     (clone,) = thread_clone((optimizer,))
     assert clone.before_push is None
     assert "before_push" not in optimizer.state_dict()
@@ -253,9 +253,12 @@ def test_delay_compensation(rule: str, options: dict[str, Any], sync: str, m: fl
     assert (expected - plain.w.detach()).abs().max() > 1e-3  # so that it is the correction we see
 
 
+@pytest.mark.parametrize("is_sparse", [False, True], ids=["step_rows", "sparse"])
 @pytest.mark.parametrize("m", [None, 0.5])
-def test_delay_compensation_of_rows(m: float | None) -> None:
-    """Only the rows that are pushed are looked at, and only their mean squares move."""
+def test_delay_compensation_of_rows(m: float | None, is_sparse: bool) -> None:
+    """Only the rows that are pushed are looked at, and only their mean squares move; a row that is
+    named more than once has the sum of its gradients.
+    """
     (start,) = draw(((6, 2),), torch.float64)
     server = DCASGD("SGD", start, 0.5, m, lr=0.1)
     strength = 0.5 if m is None else (0.5, m)
@@ -266,18 +269,39 @@ def test_delay_compensation_of_rows(m: float | None) -> None:
         if again:
             optimizers[rank].pull()
             server.pull(rank)
-        rows = torch.tensor([step % 6, (step + 2) % 6])
-        (values,) = draw(((2, 2),), torch.float64, seed=step)
-        whole = torch.zeros_like(start)
-        whole[rows] = values
+        rows = torch.tensor([step % 6, (step + 2) % 6, step % 6])
+        (values,) = draw(((3, 2),), torch.float64, seed=step)
+        whole = torch.zeros_like(start).index_add_(0, rows, values)
         means = server.mean_squares[rank]
         server.push(rank, whole)
         if m is not None:
             untouched = [r for r in range(6) if r not in rows]
             server.mean_squares[rank][untouched] = means[untouched]
-        optimizers[rank].step_rows(params_of(optimizers[rank])[0], rows, values)
+        (param,) = params_of(optimizers[rank])
+        if is_sparse:
+            param.grad = torch.sparse_coo_tensor(
+                rows[None], values, start.shape, check_invariants=True
+            )
+            optimizers[rank].step()
+        else:
+            optimizers[rank].step_rows(param, rows, values)
         server.pull(rank)
     torch.testing.assert_close(newest(optimizers[0]), server.w.detach(), rtol=1e-11, atol=1e-12)
+
+
+def test_mean_squares_of_bfloat16_gradients_do_not_stall() -> None:
+    """In bfloat16 a mean of ones from zero ends at 1/2 where m is 0.999."""
+    param = Parameter(torch.zeros(1, dtype=torch.bfloat16))
+    optimizer = asyncopt.SGD([param], lr=0.0, sync="mutex", delay_compensation=(1.0, 0.999))
+    optimizer.share_memory(workers=1)
+    param.grad = torch.ones_like(param)
+    for _ in range(2000):
+        optimizer.step()
+    optimizer.param_groups[0]["lr"] = 1.0
+    param.data.add_(4)  # by somebody else
+    optimizer.step()
+    expected = 4 - (1 + 4 / (1 - 0.999**2001) ** 0.5)
+    assert param.item() == pytest.approx(expected, abs=2**-5)  # a bfloat16 from 4 to 8
 
 
 def test_delay_compensation_leaves_gradients_alone() -> None:

@@ -420,3 +420,7 @@ def where_imported(worker: Worker, module: str) -> tuple[int, int, str]:
     """In which process a module of the tests was imported, whose fork this is, and its text."""
     found = importlib.import_module(module)
     return found.PROCESS, os.getppid(), found.TEXT
+
+
+def path_of_imports(worker: Worker) -> list[str]:
+    return sys.path

@@ -23,6 +23,22 @@ def collect(worker: Worker, data: torch.Tensor) -> list[list[int]]:
     return [batch.tolist() for batch in loop]
 
 
+def collect_from(worker: Worker, loader: Any) -> list[Any]:
+    """The batches that a worker gets of a loader."""
+    batches = worker.batches(loader, epochs=3, dispatch="dynamic")
+    return [
+        [part.tolist() for part in batch] if isinstance(batch, list) else batch.tolist()
+        for batch in batches
+    ]
+
+
+def collect_replicas(worker: Worker, examples: int) -> None:
+    """Have a sampler for each rank, as under ``torch.distributed``."""
+    data = torch.utils.data.TensorDataset(torch.arange(examples))
+    sampler: Any = torch.utils.data.DistributedSampler(data, worker.world_size, worker.rank)
+    list(worker.batches(torch.utils.data.DataLoader(data, 4, sampler=sampler)))
+
+
 def regression(width: int = 5) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
     """A small model and data for it, float32, always the same."""
     generator = torch.Generator().manual_seed(1)
@@ -196,9 +212,10 @@ def echo(worker: Worker, *args: Any) -> tuple[Any, ...]:
     return args
 
 
-def note_batches(worker: Worker, data: torch.Tensor, notes: Path, dispatch: str) -> None:
+def note_batches(worker: Worker, data: Any, notes: Path, dispatch: str) -> None:
     """Write every batch down before its work; worker 1 is killed in its third, the first time."""
-    for count, batch in enumerate(worker.batches(data, 3, dispatch=dispatch), 1):
+    size = None if isinstance(data, torch.utils.data.DataLoader) else 3
+    for count, batch in enumerate(worker.batches(data, size, dispatch=dispatch), 1):
         with open(notes, "a") as file:
             file.write(f"{worker.rank} {batch.tolist()}\n")
         killed = notes.with_suffix(".killed")

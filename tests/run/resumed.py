@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import asyncopt
-from asyncopt.run import Worker, launch
+from asyncopt.run import Worker, launch, windows
 from asyncopt.run.checkpoint import Checkpoints
 
 LAYERS = torch.nn.Sequential
@@ -41,7 +41,8 @@ def train(
     data: torch.Tensor,
     run: dict[str, Any],
 ) -> int:
-    """Random numbers of torch and numpy decide what is learned; the steps that this life took."""
+    """Random numbers of torch and numpy decide what is learned; the batches that this life took."""
+    windows.PATIENCE = 60.0  # no checkpoint within one, however slow the machine is
     torch.manual_seed(7 + worker.rank)
     np.random.seed(7 + worker.rank)  # noqa: NPY002
     steps = 0
@@ -49,11 +50,13 @@ def train(
         torch.rand(3)  # as looking at the result between two rounds may need
         for x in worker.batches(data, batch_size=8, epochs=run["epochs"], dispatch=run["dispatch"]):
             noise = torch.from_numpy(np.random.standard_normal(x.shape).astype(np.float32))  # noqa: NPY002
-            optimizer.zero_grad()
+            if steps % run["window"] == 0:
+                optimizer.zero_grad()
             (model(x + 0.1 * noise) - x[:, :2]).square().mean().backward()
-            optimizer.step()
-            scheduler.step()
             steps += 1
+            if steps % run["window"] == 0:
+                optimizer.step()
+                scheduler.step()
             time.sleep(run["nap"])
     return steps
 

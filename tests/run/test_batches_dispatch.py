@@ -86,6 +86,18 @@ def test_a_killed_worker_s_batch_is_handed_out_again_and_no_other(
     assert got == Counter([*map(str, serial(data, 3)), third[0]])
 
 
+@BOTH
+def test_a_share_that_nobody_trains_is_told(dispatch: str, tmp_path: Path) -> None:
+    data, notes = torch.arange(60), tmp_path / "notes"
+    with pytest.warns(RuntimeWarning, match="worker 1 was killed by SIGKILL") as told:
+        launch(loops.note_batches, (data, notes, dispatch), workers=2, on_failure="continue")
+    (message,) = (str(each.message) for each in told)
+    rest = "the rest of its batches is not trained, as they were dealt out by dispatch='static'"
+    assert (rest in message) == (dispatch == "static")
+    batches = {line.split(" ", 1)[1] for line in notes.read_text().splitlines()}
+    assert (batches == set(map(str, serial(data, 3)))) == (dispatch == "dynamic")
+
+
 def test_an_abandoned_batch_goes_to_a_survivor() -> None:
     data, board = torch.arange(12), Board(2)
     dead, alive = (worker(board, r).batches(data, 4, dispatch="dynamic") for r in (0, 1))

@@ -64,7 +64,7 @@ def test_files_are_plain_and_open_to_their_owner_alone(tmp_path: Path) -> None:
         "modules.0.bias": [-1.0],
     }
     manifest = json.loads((where / "checkpoint.json").read_text())["checkpoint"]
-    assert manifest["format_version"] == 1
+    assert manifest["format_version"] == 2
     assert manifest["step"] == 5
     assert manifest["meta"] == {"epoch": 1}
     data = (where / "tensors.safetensors").read_bytes()
@@ -303,10 +303,10 @@ def test_another_format_is_no_damage(tmp_path: Path) -> None:
     save(tmp_path, model())
     file = save(tmp_path, model()) / "checkpoint.json"
     body = file.read_bytes()[len(b'{"sha256": "') + 64 + len(b'",\n"checkpoint": ') : -2]
-    body = body.replace(b'"format_version": 1', b'"format_version": 2')
+    body = body.replace(b'"format_version": 2', b'"format_version": 3')
     text = b'{"sha256": "%s",\n"checkpoint": %s}\n'
     file.write_bytes(text % (hashlib.sha256(body).hexdigest().encode(), body))
-    expected = "expected format version 1, got 2, written by asyncopt"
+    expected = "expected format version 2, got 3, written by asyncopt"
     with pytest.raises(CheckpointError, match=expected):
         resume(tmp_path)
 

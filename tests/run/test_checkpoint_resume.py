@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 import asyncopt
 from asyncopt.errors import CheckpointError
 from asyncopt.run import Worker, launch
-from asyncopt.run.checkpoint import Checkpoints, observer, resume, save
+from asyncopt.run.checkpoint import Checkpoints, format, observer, resume, save
 from asyncopt.run.checkpoint.checkpoint import Snapshot
 
 PROGRAM = Path(__file__).with_name("resumed.py")
@@ -38,6 +39,7 @@ RUN: dict[str, Any] = {
     "nap": 0.005,
     "workers": 1,
     "max_staleness": 0,
+    "window": 1,
 }
 BATCHES = RUN["rounds"] * RUN["epochs"] * 12
 
@@ -69,19 +71,33 @@ def outcome(run: dict[str, Any]) -> tuple[str, int, list[int]]:
     return digest, version, steps
 
 
+def step_of(path: Path) -> int:
+    """What a checkpoint says of itself."""
+    try:
+        return int(json.loads((path / "checkpoint.json").read_text())["checkpoint"]["step"])
+    except FileNotFoundError:  # a newer one has taken its place
+        return -1
+
+
 @functools.cache
 def uninterrupted(sync: str) -> tuple[str, int, list[int]]:
     """What it comes to without checkpoints."""
     return outcome(RUN | {"sync": sync})
 
 
-def interrupt(run: dict[str, Any], sent: signal.Signals) -> subprocess.Popen[str]:
-    """Start the program, and end it and all its workers after its second checkpoint."""
+def interrupt(run: dict[str, Any], sent: signal.Signals, steps: int = 0) -> subprocess.Popen[str]:
+    """Start the program, and end it and all its workers after its second checkpoint or later.
+
+    Args:
+        run: of the program.
+        sent: ends it.
+        steps: that the newest checkpoint has at least.
+    """
     path = Path(run["path"])
     before = set(path.glob("checkpoint-*")) if path.exists() else set()
     with started(run) as process:
         deadline = time.monotonic() + 60
-        while len(set(path.glob("checkpoint-*")) - before) < 2:
+        while len(new := set(path.glob("checkpoint-*")) - before) < 2 or step_of(max(new)) < steps:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.002)
@@ -101,6 +117,18 @@ def test_bit_identical_after_kill_9_of_everything(tmp_path: Path, sync: str) -> 
     found = outcome(run)
     assert found[:2] == expected[:2]
     assert 0 < found[2][0] < BATCHES
+
+
+def test_bit_identical_with_accumulated_gradients(tmp_path: Path) -> None:
+    """A checkpoint is taken between two windows, so that none is repeated with other noise."""
+    run = RUN | {"window": 4, "epochs": 2}
+    expected = outcome(run)
+    assert expected[1:] == (18, [72])
+    run["path"] = str(tmp_path / "run")
+    assert interrupt(run, signal.SIGKILL, steps=2).returncode == -signal.SIGKILL
+    found = outcome(run)
+    assert found[:2] == expected[:2]
+    assert 0 < found[2][0] < 72
 
 
 def test_ctrl_c_leaves_a_last_checkpoint(tmp_path: Path) -> None:
@@ -320,6 +348,44 @@ def test_a_run_is_saved_when_it_is_over(tmp_path: Path) -> None:
     others = made()
     found.restore((*others, None))
     assert others[0].count.tolist() == [7.0] * 4096
+
+
+def test_one_of_the_first_format_is_resumed_without_a_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the buffers that are not persistent, no extra state and no settings of loops."""
+
+    def made() -> tuple[Counter, Any]:
+        model = Counter()
+        model.register_buffer("cache", torch.ones(2), persistent=False)
+        return model, asyncopt.SGD(model.parameters(), lr=1.0)
+
+    take = Snapshot.take
+
+    def took(*args: Any, **options: Any) -> Snapshot:
+        snapshot = take(*args, **options)
+        packed = safetensors.torch.load(snapshot.packed) | {"modules.0.cache": torch.zeros(2)}
+        contents = {name: each for name, each in snapshot.contents.items() if name != "loops"}
+        for module in contents["tree"]["modules"]:
+            del module["extra"]
+        return Snapshot(format.pack(packed), contents)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(format, "FORMAT_VERSION", 1)
+        patch.setattr(Snapshot, "take", took)
+        launch(count, (*made(), torch.zeros(3), 0.0), workers=1, mode="thread", checkpoint=tmp_path)
+    model, optimizer = made()
+    with pytest.warns(RuntimeWarning, match="before checkpoints recorded the settings of loops"):
+        launch(
+            count,
+            (model, optimizer, torch.zeros(5), 0.0),
+            workers=1,
+            mode="thread",
+            checkpoint=tmp_path,
+            resume=True,
+        )
+    assert model.count.tolist() == [5.0] * 4096
+    assert model.get_buffer("cache").tolist() == [1.0] * 2
 
 
 def test_a_failed_run_leaves_no_last_checkpoint(tmp_path: Path) -> None:

@@ -210,7 +210,10 @@ def test_closures_over_what_cannot_be_sent_are_named(what: str) -> None:
 
     args = {"fn": (holds, ()), "args": (jobs.nothing, (1, holds))}[what]
     name = {"fn": "fn", "args": r"args\[1\]"}[what]
-    match = rf"^{name}: expected an object that pickle can send .*holds .*cannot pickle .*lock"
+    match = (
+        rf"^{name}: expected an object that pickle can send .*holds "
+        r"\(closure variable lock: cannot pickle .*lock"
+    )
     with pytest.raises(TypeError, match=match):
         launch(*args)
 

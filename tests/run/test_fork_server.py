@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -210,6 +211,15 @@ def test_ctrl_c_cannot_end_it_while_it_starts(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(fork_server, "PROGRAM", interrupted + fork_server.PROGRAM)
     stop_fork_server()
     kin()
+    stop_fork_server()
+
+
+def test_a_path_longer_than_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """128 KiB were cut off, and 208 KiB not sent."""
+    long = [*sys.path, *(f"/nowhere/{number:0100}" for number in range(3000))]
+    monkeypatch.setattr(sys, "path", long)
+    stop_fork_server()
+    assert launch(jobs.path_of_imports, workers=1).results == [long]
     stop_fork_server()
 
 

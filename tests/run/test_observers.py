@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from asyncopt.errors import WorkerError
+from asyncopt.optim.reach import Trained
 from asyncopt.run import Worker
 from asyncopt.run.board import Board
 from asyncopt.run.life import Errand
@@ -58,7 +59,7 @@ class Witness:
 
 def watch(fn: Any, *observers: Observer, member: Any = ThreadMember, workers: int = 1) -> Any:
     plan = Plan.check(workers=workers)
-    return supervise(member, Errand(fn, (), Board(workers), plan), [], observers)
+    return supervise(member, Errand(fn, (), Trained.of(()), Board(workers), plan), [], observers)
 
 
 def test_ticks_come_between_start_and_end() -> None:

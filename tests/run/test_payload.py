@@ -297,3 +297,14 @@ class Frame:
 def test_arrays_are_copied_once_for_all_workers() -> None:
     frame = Frame(np.ones(1 << 20, np.uint8))
     assert launch(same_array, (frame,), workers=2).results == [True, True]
+
+
+def first_draw(worker: Worker, dice: torch.Generator, table: torch.Tensor) -> float:
+    return float(torch.rand((), generator=dice) + table.sum())
+
+
+def test_a_generator_is_sent_though_its_state_is_a_passing_tensor() -> None:
+    """The descriptor of memory that only the pickle used must stay open until it is sent."""
+    dice, table = torch.Generator().manual_seed(3), torch.zeros(1 << 20)
+    results = launch(first_draw, (dice, table), workers=2).results
+    assert results == [float(torch.rand((), generator=dice))] * 2

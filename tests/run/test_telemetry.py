@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import asyncopt
+from asyncopt.optim.reach import Trained
 from asyncopt.run.board import Board
 from asyncopt.run.life import Errand
 from asyncopt.run.observe import Observer
@@ -44,7 +45,8 @@ def watch(
     opt = asyncopt.SGD(model.parameters(), lr=0.1, sync="mutex")
     opt.share_memory(workers=2)
     plan = Plan.check(workers=2, threads_per_worker=1, timeout=60, **options)
-    errand = Errand(fn, (model, opt, SECONDS, *more), Board(2), plan)
+    args = (model, opt, SECONDS, *more)
+    errand = Errand(fn, args, Trained.of(args), Board(2), plan)
     outcome = supervise(MEMBERS[mode], errand, [opt], observers)
     return outcome.results, opt
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import asyncopt
-from asyncopt.optim.sharing import thread_clone
+from asyncopt.optim import thread_clone
 from asyncopt.run.telemetry.history import History
 from asyncopt.run.telemetry.recorder import Recorder
 from asyncopt.run.telemetry.samples import Sampler

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from asyncopt import _core
+from asyncopt.optim.reach import Trained
 from asyncopt.run.board import Board
 from asyncopt.run.observe import RunView
 from asyncopt.store import Ledger
@@ -63,7 +64,7 @@ class Watched:
         self.view = RunView(
             board=self.board,
             optimizers=optimizers,
-            args=(),
+            trained=Trained.of(()),
             workers=workers,
             process_ids=lambda: list(self.processes),
             restarts=lambda: list(self.restarts),

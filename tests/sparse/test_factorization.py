@@ -201,7 +201,10 @@ def test_recommend() -> None:
     assert sorted(items[0, :2]) == [38, 39]
     assert (items[0, 2:] == -1).all()
     assert np.isneginf(scores[0, 2:]).all()
-    assert model.recommend([0], 100)[0].shape == (1, 40)
+    assert sorted(model.recommend([0], 40)[0][0]) == list(range(40))
+    for n_items in (41, 0):
+        with pytest.raises(ValueError, match=f"n_items: expected .* from 1 to 40, got {n_items}"):
+            model.recommend([0], n_items)
 
 
 @pytest.mark.parametrize("sync", SYNCS)
@@ -256,6 +259,25 @@ def test_partial_fit_and_pickle() -> None:
     again.partial_fit(known)
     parts.partial_fit(known)
     np.testing.assert_array_equal(again.user_factors_, parts.user_factors_)
+
+
+def test_partial_fit_continues_the_stream_of_a_seed() -> None:
+    """With factors of 0 and a tiny rate, biases count what each call has drawn."""
+    known, _ = liked()
+    models = [
+        MatrixFactorization("bpr", init_scale=0, regularization=0, eta0=1e-6, random_state=0)
+        for _ in range(2)
+    ]
+    moves = []
+    for _ in range(3):
+        for model in models:
+            before = np.array(getattr(model, "item_biases_", 0.0))
+            model.partial_fit(known)
+        moves.append(model.item_biases_ - before)
+        np.testing.assert_array_equal(models[0].item_biases_, models[1].item_biases_)
+    assert np.abs(moves[2] - moves[1]).max() > 1e-6  # the first call has drawn factors before
+    models[1].set_params(max_iter=1, tol=None).fit(known)
+    np.testing.assert_array_equal(models[1].item_biases_, moves[0])
 
 
 def test_bad_input_is_named() -> None:

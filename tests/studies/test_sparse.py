@@ -375,3 +375,9 @@ def test_speedups_are_against_one_worker_of_the_same_contender() -> None:
     assert [each.speedup for each in rows] == [1.0, pytest.approx(1.5), None]
     cells = [line.cells[3] for line in table(LikeRcv1(), rows).rows]
     assert cells == ["1.00x", "1.50x", "-"]
+
+
+def test_repeats_of_other_seeds_are_other_repeats() -> None:
+    plans = [plan(seed=seed) for seed in range(3)]
+    seeds = [LikeRcv1().settings(each, repeat).seed for each in plans for repeat in range(3)]
+    assert len(set(seeds)) == len(seeds)

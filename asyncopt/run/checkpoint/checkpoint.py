@@ -19,15 +19,19 @@ from asyncopt import _core
 from asyncopt.errors import CheckpointError
 from asyncopt.run.checkpoint import format
 from asyncopt.run.checkpoint.codec import decode, encode
-from asyncopt.run.checkpoint.contents import IN_TREE, Contents
+from asyncopt.run.checkpoint.contents import EXTRA_STATE, IN_TREE, Contents
 from asyncopt.run.checkpoint.directory import Directory, numbers_in
 from asyncopt.run.checkpoint.files import open_directory, opened, read_file
+from asyncopt.run.checkpoint.keepsakes import private_of
 from asyncopt.run.checkpoint.ledgers import ledger_from_json, ledger_to_json
+from asyncopt.run.checkpoint.loops import Settings
 from asyncopt.store.ledger import Ledger
 
 __all__ = ["Checkpoint", "Checkpoints", "Snapshot", "load", "resume", "save"]
 
 KEEP = 3
+
+Loops = dict[int, Settings]
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class Snapshot:
         ledger: Ledger | None = None,
         positions: _core.Positions | None = None,
         workers: Sequence[bytes | None] = (),
+        loops: Sequence[Loops] = (),
     ) -> Snapshot:
         """Copy everything; nobody may push meanwhile.
 
@@ -99,9 +104,15 @@ class Snapshot:
             ledger: what the workers did so far.
             positions: of the run's dispenser.
             workers: what each worker keeps to itself.
+            loops: the settings of each worker's loops.
         """
         found = Contents(args)
         tensors, tree = found.read()
+        if workers and workers[0] is not None:  # as with buffers, the first worker's stays
+            of_first, its_tensors = private_of(workers[0])
+            for mine, its in zip(tree["modules"], of_first["modules"], strict=True):
+                mine["extra"] = its["extra"]
+            tensors |= {k: v for k, v in its_tensors.items() if k.startswith(EXTRA_STATE)}
         for rank, data in enumerate(workers):
             if data is not None:
                 tensors[_worker(rank)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
@@ -112,6 +123,7 @@ class Snapshot:
             "ledger": ledger_to_json(ledger or Ledger(0, ())),
             "positions": positions,
             "workers": len(workers),
+            "loops": [list(each.items()) for each in loops],
             "tree": tree,
         }
         return cls(format.pack(tensors), contents)
@@ -134,6 +146,8 @@ class Checkpoint:
         ledger: what the workers had done since the first start.
         positions: of the run's dispenser; None outside of a run.
         workers: what each worker of the run kept to itself; None where it is not known.
+        loops: the settings of each worker's loops over batches by their numbers; None if it was
+            written before they were recorded.
         tensors: parameters, buffers and state by name, as ``tensors.safetensors`` holds them.
     """
 
@@ -143,14 +157,17 @@ class Checkpoint:
     ledger: Ledger
     positions: _core.Positions | None
     workers: tuple[bytes | None, ...]
+    loops: tuple[Loops, ...] | None
     tensors: dict[str, torch.Tensor]
     _tree: dict[str, Any] = field(compare=False)
 
     def restore(self, args: object) -> None:
         """Give optimizers, modules and schedulers the values that were saved.
 
-        Parameters, optimizer state, per-tensor numbers, hyperparameters, store versions, buffers
-        and schedules are then what they were, bit for bit. No other worker may push meanwhile.
+        Parameters, optimizer state, per-tensor numbers, hyperparameters, store versions, persistent
+        buffers, extra state of modules and schedules are then what they were, bit for bit. A buffer
+        of another shape takes that of the checkpoint, with a RuntimeWarning. No other worker may
+        push meanwhile.
 
         Args:
             args: what was given to :func:`save` or :func:`asyncopt.launch`, built in the same way;
@@ -160,6 +177,17 @@ class Checkpoint:
             CheckpointError: they are not the objects of this checkpoint. Nothing was changed.
         """
         Contents(args).write(self.tensors, self._tree)
+
+    def changed_hyperparameters(self, args: object) -> list[str]:
+        """The hyperparameters that :meth:`restore` will change, but for those of schedulers.
+
+        Args:
+            args: as for :meth:`restore`.
+
+        Returns:
+            Phrases such as "optimizers[0]: lr is 0.1 in the checkpoint, 0.01 here".
+        """
+        return Contents(args).changed_hyperparameters(self._tree, self.tensors)
 
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.path)!r}, step={self.step})"
@@ -180,7 +208,8 @@ def save(
 
     Args:
         path: the directory that holds the checkpoints; it is made if it is missing.
-        args: one object, or lists, tuples and dicts of them. No other worker may push meanwhile.
+        args: an object, or a list, tuple or dict of objects; also saved is what their attributes,
+            closures and bound methods hold. No other worker may push meanwhile.
         step: for the caller's own count; default: the pushes that the stores have taken.
         meta: plain data to keep with it: numbers, strings, tensors, and lists, tuples and dicts of
             them.
@@ -280,6 +309,7 @@ def _checked(path: Path, read: Callable[[], list[bytes]]) -> Checkpoint:
         raise CheckpointError(f"{path}: expected a whole checkpoint, got {error}") from error
     except CheckpointError as error:
         raise type(error)(f"{path}/{error}") from None
+    loops = manifest.get("loops")
     kept = (tensors.pop(_worker(rank), None) for rank in range(manifest["workers"]))
     return Checkpoint(
         path=path,
@@ -288,6 +318,7 @@ def _checked(path: Path, read: Callable[[], list[bytes]]) -> Checkpoint:
         ledger=ledger_from_json(manifest["ledger"]),
         positions=manifest["positions"],
         workers=tuple(None if each is None else each.numpy().tobytes() for each in kept),
+        loops=None if loops is None else tuple(dict(each) for each in loops),
         tensors=tensors,
         _tree=manifest["tree"],
     )

@@ -1,35 +1,38 @@
 """What of a run's arguments belongs in a checkpoint: read out of them, and put back into them.
 
-Tensors have names: ``modules.0.conv.weight`` for the parameters and buffers of the first module
-among the arguments, ``optimizers.0.params.3`` for an optimizer's parameter that no module has,
-``optimizers.0.state.3.exp_avg`` for its state. All else is a tree of plain JSON; tensors in it, as
-a learning rate can be one, have names that begin with ``tree.``.
+Tensors have names: ``modules.0.conv.weight`` for the parameters and persistent buffers of the first
+module among the arguments, ``optimizers.0.params.3`` for an optimizer's parameter that no module
+has, ``optimizers.0.state.3.exp_avg`` for its state. All else, such as what ``get_extra_state`` of a
+module returns, is a tree of plain JSON; tensors in it, as a learning rate can be one, have names
+that begin with ``tree.``.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler
 
 from asyncopt.errors import CheckpointError
 from asyncopt.optim.averaging import Averaging
 from asyncopt.optim.base import Optimizer
-from asyncopt.optim.sharing import leaves
+from asyncopt.optim.reach import Trained
 from asyncopt.run.checkpoint.codec import decode, encode
+from asyncopt.run.checkpoint.modules import buffers_of, encoded_extra_state, with_extra_state
 
 __all__ = ["Contents"]
 
 IN_TREE = "tree."  # begins the names of tensors that the tree refers to
+EXTRA_STATE = f"{IN_TREE}modules."  # ... in the extra state of modules
 
 
 class Contents:
     """The optimizers, modules and learning-rate schedulers among some arguments.
 
     Args:
-        args: the arguments; also looked through are lists, tuples and dicts in them.
+        args: the objects, or what they are reached from; see :mod:`asyncopt.optim.reach`.
 
     Raises:
         CheckpointError: an optimizer keeps part of its state in each worker alone, or is none of
@@ -37,23 +40,23 @@ class Contents:
     """
 
     def __init__(self, args: object) -> None:
-        found = list(leaves(args))
-        for each in found:
+        trained = Trained.of(args)
+        for each in trained.optimizers:
             if isinstance(each, Averaging):
                 raise CheckpointError(
                     "args: expected optimizers whose whole state lies in a store, got "
                     f"{type(each).__name__}, which trains private replicas; save its state_dict() "
                     "from a worker instead"
                 )
-            if isinstance(each, torch.optim.Optimizer) and not isinstance(each, Optimizer):
-                raise CheckpointError(
-                    f"args: expected optimizers of asyncopt, got {type(each).__name__} of "
-                    f"{type(each).__module__}, of which nothing would be saved; use asyncopt's, or "
-                    "save its state_dict() yourself"
-                )
-        self._optimizers = [each for each in found if isinstance(each, Optimizer)]
-        self._modules = [each for each in found if isinstance(each, torch.nn.Module)]
-        self._schedulers = [each for each in found if isinstance(each, LRScheduler)]
+        for other in trained.others:
+            raise CheckpointError(
+                f"args: expected optimizers of asyncopt, got {type(other).__name__} of "
+                f"{type(other).__module__}, of which nothing would be saved; use asyncopt's, or "
+                "save its state_dict() yourself"
+            )
+        self._optimizers: list[Optimizer] = trained.optimizers
+        self._modules = trained.modules
+        self._schedulers = trained.schedulers
 
     @property
     def pushes(self) -> int:
@@ -85,8 +88,19 @@ class Contents:
         self.read()  # allocates all state
         homes = self._tensors(in_stores=True)
         states = self._check(tree, tensors)
-        _check_tensors({k: v for k, v in tensors.items() if not k.startswith(IN_TREE)}, homes)
+        buffers = [each for i, module in enumerate(self._modules) for each in buffers_of(i, module)]
+        saved = {name: each for name, each in tensors.items() if not name.startswith(IN_TREE)}
+        for place in buffers:
+            if not place.is_persistent:  # checkpoints of format 1 have them
+                saved.pop(place.name, None)
+        other = [place for place in buffers if place.differs_from(saved.get(place.name))]
+        for place in other:
+            homes.pop(place.name, None)
+            saved.pop(place.name)
+        _check_tensors(saved, homes)
 
+        for place in other:
+            place.replace(tensors[place.name])
         for name, home in homes.items():
             home.copy_(tensors[name])
         for opt, each in zip(self._optimizers, tree["optimizers"], strict=True):
@@ -117,7 +131,11 @@ class Contents:
         self, tree: dict[str, Any], tensors: dict[str, torch.Tensor]
     ) -> list[dict[str, Any]]:
         """The schedulers' states; raises unless the tree is of such objects as these."""
-        _check_tree(tree, self._tree({}))
+        here = self._tree({})
+        _check_tree(tree, here)
+        for i, (then, now) in enumerate(zip(tree["modules"], here["modules"], strict=True)):
+            if "extra" in then:
+                _check_keys(f"modules[{i}]: extra state", then["extra"], now["extra"])
         states = [decode(each["state"], tensors) for each in tree["schedulers"]]
         for i, (state, scheduler) in enumerate(zip(states, self._schedulers, strict=True)):
             _check_keys(f"schedulers[{i}]", state, scheduler.state_dict())
@@ -140,6 +158,30 @@ class Contents:
                 _set_hyper(group, decode(hyper["hyper"], tensors))
         for scheduler, state in zip(self._schedulers, states, strict=True):
             scheduler.load_state_dict(state)
+        for module, saved in zip(self._modules, tree["modules"], strict=True):
+            extra = copy.deepcopy(decode(saved.get("extra", {}), tensors))
+            for name, part in with_extra_state(module):
+                if name in extra:
+                    part.set_extra_state(extra[name])
+
+    def changed_hyperparameters(
+        self, tree: dict[str, Any], tensors: dict[str, torch.Tensor]
+    ) -> list[str]:
+        """What :meth:`write` will change of the hyperparameters, but for those that schedulers set.
+
+        Returns:
+            Phrases such as "optimizers[0]: lr is 0.1 in the checkpoint, 0.01 here".
+        """
+        found = []
+        for i, (opt, each) in enumerate(zip(self._optimizers, tree["optimizers"], strict=False)):
+            for group, hyper in zip(opt.param_groups, each["groups"], strict=False):
+                saved = decode(hyper["hyper"], tensors)
+                scheduled = _SCHEDULED if "initial_lr" in {**saved, **group} else set()
+                for name in sorted((saved.keys() & group.keys()) - scheduled):
+                    if not _are_equal(saved[name], group[name]):
+                        both = f"{saved[name]} in the checkpoint, {group[name]} here"
+                        found.append(f"optimizers[{i}]: {name} is {both}")
+        return list(dict.fromkeys(found))
 
     def _tensors(self, *, in_stores: bool) -> dict[str, torch.Tensor]:
         """Name -> where the value lies.
@@ -154,12 +196,21 @@ class Contents:
             for param, home, _ in _parameters(opt, in_stores)
         }
         named: set[int] = set()
-        for i, module in enumerate(self._modules):
-            for kind in (module.named_parameters(), module.named_buffers()):
-                for name, tensor in kind:
-                    if id(tensor) not in named:
-                        named.add(id(tensor))
-                        found[f"modules.{i}.{name}"] = homes.get(id(tensor), tensor.data)
+        parameters = (
+            (f"modules.{i}.{name}", tensor)
+            for i, module in enumerate(self._modules)
+            for name, tensor in module.named_parameters()
+        )
+        buffers = (
+            (each.name, each.tensor)
+            for i, module in enumerate(self._modules)
+            for each in buffers_of(i, module)
+            if each.is_persistent
+        )
+        for name, tensor in (*parameters, *buffers):
+            if tensor is not None and id(tensor) not in named:
+                named.add(id(tensor))
+                found[name] = homes.get(id(tensor), tensor.data)
         for i, opt in enumerate(self._optimizers):
             for k, (param, home, state) in enumerate(_parameters(opt, in_stores)):
                 if id(param) not in named:
@@ -189,7 +240,16 @@ class Contents:
                 }
                 for i, opt in enumerate(self._optimizers)
             ],
-            "modules": [{"type": type(module).__name__} for module in self._modules],
+            "modules": [
+                {
+                    "type": type(module).__name__,
+                    "extra": {
+                        name: encoded_extra_state(part, f"{EXTRA_STATE}{i}.{name}", tensors)
+                        for name, part in with_extra_state(module)
+                    },
+                }
+                for i, module in enumerate(self._modules)
+            ],
             "schedulers": [
                 {
                     "type": type(scheduler).__name__,
@@ -198,6 +258,17 @@ class Contents:
                 for i, scheduler in enumerate(self._schedulers)
             ],
         }
+
+
+#: What schedulers may set in a parameter group, beside what they note there.
+_SCHEDULED = {"lr", "momentum", "betas"}
+
+
+def _are_equal(one: object, other: object) -> bool:
+    if isinstance(one, torch.Tensor) or isinstance(other, torch.Tensor):
+        pair = (torch.as_tensor(each, device="cpu").double() for each in (one, other))
+        return torch.equal(*pair)
+    return one == other
 
 
 def _parameters(
@@ -245,7 +316,10 @@ def _check_tree(saved: dict[str, Any], now: dict[str, Any]) -> None:
 
 def _check_equal(what: str, there: object, here: object) -> None:
     if there != here:
-        raise CheckpointError(f"{what}: expected {there}, as in the checkpoint, got {here}")
+        raise CheckpointError(
+            f"{what}: expected {there}, as in the checkpoint, got {here}; build what was saved, or "
+            "begin anew in another directory"
+        )
 
 
 def _sizes(opt: dict[str, Any]) -> list[int]:

@@ -19,7 +19,8 @@ from asyncopt.errors import CheckpointError
 
 __all__ = ["MANIFEST", "TENSORS", "FormatError", "describe", "pack", "parse", "unpack"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, 2)  # 1: without the settings of loops and extra state of modules
 MANIFEST = "checkpoint.json"
 TENSORS = "tensors.safetensors"
 
@@ -64,7 +65,7 @@ def parse(data: bytes) -> dict[str, Any]:
     if data != _frame(body):
         raise CheckpointError(f"{MANIFEST}: its checksum does not match; it is damaged")
     manifest: dict[str, Any] = json.loads(body)
-    if manifest["format_version"] != FORMAT_VERSION:
+    if manifest["format_version"] not in READABLE:
         raise FormatError(
             f"{MANIFEST}: expected format version {FORMAT_VERSION}, got "
             f"{manifest['format_version']}, written by asyncopt {manifest['asyncopt']}; load it "

@@ -1,9 +1,10 @@
 """What a worker keeps to itself, and a checkpoint needs: handed over when it parks.
 
 That are its random states, and of its own copies of ``args`` the schedulers, the hyperparameters
-that they set, and the seeds of stochastic rounding. A worker of a resumed run takes them back in
-the very loop over batches in which it handed them over, just before it takes the next batch: what
-``fn`` does before that, it does again.
+that they set, extra state of modules, and the seeds of stochastic rounding. A worker of a resumed
+run takes them back in the very loop over batches in which it handed them over, just before it takes
+the next batch: what ``fn`` does before that, it does again. A worker also writes down the settings
+of its loops, which those of its replacement and of a resumed run are compared with.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ import torch
 from asyncopt.errors import CheckpointError
 from asyncopt.run import random_states
 from asyncopt.run.checkpoint.contents import Contents
+from asyncopt.run.checkpoint.loops import KEPT, Settings, check_loop
 
-__all__ = ["Keepsake", "Keepsakes"]
+__all__ = ["Keepsake", "Keepsakes", "private_of"]
 
 ROOM = 1 << 20  # bytes for one keepsake; they take what they need, some 10 KB
+_SLOTS = 3  # of a worker: handed over, left for it, settings of its loops
 _HEADER = struct.Struct("<QI")  # length, CRC-32
 
 
@@ -53,23 +56,32 @@ class Keepsakes:
         Raises:
             CheckpointError: it is too large.
         """
-        self._write(2 * rank, data)
+        self._write(_SLOTS * rank, data)
 
     def get(self, rank: int) -> bytes | None:
         """What worker ``rank`` handed over last."""
-        return self._read(2 * rank)
+        return self._read(_SLOTS * rank)
 
     def leave(self, rank: int, data: bytes) -> None:
         """Leave for the worker ``rank`` of a resumed run what it is to take back."""
-        self._write(2 * rank + 1, data)
+        self._write(_SLOTS * rank + 1, data)
 
     def collect(self, rank: int) -> bytes | None:
         """What was left for worker ``rank``; None once :meth:`discard` was called."""
-        return self._read(2 * rank + 1)
+        return self._read(_SLOTS * rank + 1)
 
     def discard(self, rank: int) -> None:
         """Worker ``rank`` has what was left for it; its replacement shall not get it again."""
-        self._write(2 * rank + 1, b"")
+        self._write(_SLOTS * rank + 1, b"")
+
+    def put_loops(self, rank: int, loops: dict[int, Settings]) -> None:
+        """Write down the settings of the last loops of worker ``rank``, by their numbers."""
+        self._write(_SLOTS * rank + 2, json.dumps(list(loops.items())).encode())
+
+    def loops(self, rank: int) -> dict[int, Settings]:
+        """The settings of the last loops of worker ``rank``."""
+        data = self._read(_SLOTS * rank + 2)
+        return {} if data is None else dict(json.loads(data))
 
     def _write(self, slot: int, data: bytes) -> None:
         if len(data) > ROOM - _HEADER.size:
@@ -102,16 +114,36 @@ class Keepsake:
     Args:
         keepsakes: of the run.
         rank: the worker's.
-        args: its own copies of the run's arguments.
+        trained: its own copies of what the run trains.
+
+    Attributes:
+        goes_on: whether the worker goes on where another one was.
     """
 
-    def __init__(self, keepsakes: Keepsakes, rank: int, args: tuple[Any, ...]) -> None:
+    def __init__(self, keepsakes: Keepsakes, rank: int, trained: object) -> None:
         self._keepsakes = keepsakes
         self._rank = rank
-        self._contents = Contents(args)
+        self._contents = Contents(trained)
         self._place = -1
         self._left = keepsakes.collect(rank)
         self._left_in = -1 if self._left is None else _unpack(self._left)[0]["loop"]
+        self._loops = keepsakes.loops(rank)
+        self.goes_on = bool(self._loops)
+
+    def enter(
+        self, loop: int, settings: Settings, reached: Callable[[], int], total: int | None
+    ) -> None:
+        """The worker has made its ``loop``-th loop; the arguments are those of ``on_loop``.
+
+        Raises:
+            CheckpointError: it was begun with other settings.
+        """
+        if (then := self._loops.get(loop)) is not None:
+            check_loop(loop, then, settings, reached, total)
+        self._loops[loop] = settings
+        if len(self._loops) > KEPT:
+            del self._loops[min(self._loops)]
+        self._keepsakes.put_loops(self._rank, self._loops)
 
     def at(self, loop: int) -> None:
         """The worker is about to take a batch of its ``loop``-th loop, counted from 0.
@@ -129,7 +161,7 @@ class Keepsake:
         self._keepsakes.discard(self._rank)
 
     def hand_over(self) -> None:
-        """The worker is about to park."""
+        """The worker is about to park, or has come to the end of a loop."""
         if self._left is not None:  # it is on its way to the place where it was
             self._keepsakes.put(self._rank, self._left)
             return
@@ -144,6 +176,12 @@ class Keepsake:
 
 
 _STATE = "state"
+
+
+def private_of(data: bytes) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What a keepsake has of its worker's ``args``, as from ``Contents.read_private``."""
+    state, tensors = _unpack(data)
+    return state["private"], tensors
 
 
 def _unpack(data: bytes) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -6,12 +6,14 @@ import threading
 import time
 from pathlib import Path
 
+from asyncopt import _core
 from asyncopt.errors import CheckpointError
 from asyncopt.run.checkpoint.checkpoint import Checkpoint, Checkpoints, Snapshot, resume
 from asyncopt.run.checkpoint.contents import Contents
 from asyncopt.run.checkpoint.directory import Directory
 from asyncopt.run.checkpoint.keepsakes import Keepsakes
 from asyncopt.run.checkpoint.ledgers import add_ledgers
+from asyncopt.run.checkpoint.loops import begun, took_nothing
 from asyncopt.run.observe import RunView
 from asyncopt.run.rendezvous import spell_ranks
 from asyncopt.store.ledger import Ledger
@@ -58,6 +60,7 @@ class CheckpointObserver:
         self._paused_at: float | None = None
         self._writer: _Writer | None = None
         self._told: set[int] = set()  # workers that use no batches
+        self._from: _core.Positions | None = None  # where a resumed run went on
 
     @property
     def interval(self) -> float:
@@ -69,13 +72,19 @@ class CheckpointObserver:
 
         Raises:
             CheckpointError: ``args`` hold what cannot be saved, another run writes there, no
-                checkpoint there is whole, or the newest one is of another run than this. Nothing
-                was changed.
+                checkpoint there is whole, the newest one is of another run than this, or there are
+                some and this run is not to go on from them. Nothing was changed.
         """
         self._view = view
-        Contents(view.args).read()  # raises now rather than at the first checkpoint
+        Contents(view.trained).read()  # raises now rather than at the first checkpoint
         path = Path(self._settings.path)
         self._directory = Directory(path, write=True)
+        if not self._resume and (numbers := self._directory.numbers()):
+            raise CheckpointError(
+                f"checkpoint: expected a directory without checkpoints, got {str(path)!r}, which "
+                f"holds {len(numbers)}: this run's would replace them; pass resume=True to go on "
+                "from the newest, or name another directory"
+            )
         newest = resume(path) if self._resume else None
         if newest is not None:
             self._go_on_from(newest)
@@ -118,6 +127,8 @@ class CheckpointObserver:
         """
         if self._directory is None:
             return
+        if error is None:
+            self._say_if_finished()
         try:
             if self._writer is not None:
                 try:
@@ -135,6 +146,14 @@ class CheckpointObserver:
             if self._writer is None or self._writer.is_done:  # else it goes on with a slow disk
                 self._directory.close()
 
+    def _say_if_finished(self) -> None:
+        if self._from is not None and took_nothing(self._from, self._view.board.positions()):
+            warn_caller(
+                f"resume: the run in {str(self._settings.path)!r} was finished, and no worker got "
+                "a batch; its model is as it was. Give its loops more epochs to go on, or name "
+                "another directory for a new run"
+            )
+
     def _report(self, what: str) -> None:
         """Count and warn. The count makes every message differ: Python shows equal ones once."""
         self.failed += 1
@@ -146,13 +165,30 @@ class CheckpointObserver:
             got = f"{len(newest.workers)}" if newest.positions else "none: asyncopt.save wrote it"
             raise CheckpointError(
                 f"resume: expected a checkpoint of a run with {workers} workers, got one with "
-                f"{got}, {newest.path}; start as many, or load it and restore it by itself"
+                f"{got}, {newest.path}; start as many, or restore it with "
+                "asyncopt.load(path).restore(args) and launch with checkpoint= in another directory"
             )
-        newest.restore(self._view.args)
+        for change in newest.changed_hyperparameters(self._view.trained):
+            warn_caller(
+                f"resume: {change}: the run goes on with the former; to change it, restore the "
+                "checkpoint with asyncopt.load(path).restore(args), set it, and launch with "
+                "checkpoint= in another directory"
+            )
+        newest.restore(self._view.trained)
         self._view.board.restore(newest.positions)
+        self._from = newest.positions
         for rank, kept in enumerate(newest.workers):
             if kept is not None:
                 self._keepsakes.leave(rank, kept)
+        if newest.loops is None:
+            warn_caller(
+                f"resume: {newest.path} was written before checkpoints recorded the settings of "
+                "loops, which are not compared: batches are repeated or left out if batch_size, "
+                "seed, dispatch or the data are others than then"
+            )
+            return
+        for rank, loops in enumerate(newest.loops):
+            self._keepsakes.put_loops(rank, loops)
 
     def _look(self, waited: float) -> None:
         """While the run is paused: take the snapshot if all stand still, or give up."""
@@ -220,17 +256,25 @@ class CheckpointObserver:
 
     def _snapshot(self) -> Snapshot:
         view = self._view
-        parked = view.board.parked
+        # They have taken nothing since they handed over.
+        settled = {r for r in range(view.workers) if view.board.seat(r)["phase"] == "done"}
+        settled.update(view.board.parked)
+        positions = view.board.positions()
+        loops = begun(positions)
         now = [
             optimizer.ledger().since(then)
             for optimizer, then in zip(view.optimizers, self._ledgers, strict=True)
         ]
         return Snapshot.take(
-            view.args,
+            view.trained,
             ledger=add_ledgers(self._earlier, *now),
-            positions=view.board.positions(),
+            positions=positions,
+            loops=[
+                {loop: each for loop, each in self._keepsakes.loops(rank).items() if loop in loops}
+                for rank in range(view.workers)
+            ],
             workers=[
-                (self._keepsakes.get if rank in parked else self._keepsakes.collect)(rank)
+                (self._keepsakes.get if rank in settled else self._keepsakes.collect)(rank)
                 for rank in range(view.workers)
             ],
         )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from asyncopt.store import Ledger
 from asyncopt.studies.delayed.plan import SCALED, Contender, Delayed, DelayRow
 from asyncopt.studies.delayed.problems import DelayedProblem
-from asyncopt.studies.options import in_turns
+from asyncopt.studies.options import in_turns, seed_of
 from asyncopt.studies.progress import Meter
 from asyncopt.studies.rows import Spread, curve_of, staleness_of
 from asyncopt.studies.training.jobs import Job, Recipe, Variant, make_optimizer
@@ -57,7 +57,7 @@ def train_all(
 
 def _job(plan: Delayed, problem: DelayedProblem, repeat: int, contender: Contender) -> Job:
     """A new model, the same for every contender of a repeat, and its optimizer."""
-    seed = plan.seed + repeat
+    seed = seed_of(plan.seed, repeat)
     model = problem.initial(seed)
     recipe = recipe_of(plan, problem, contender)
     variant = Variant(contender.sync, contender.sync, False)

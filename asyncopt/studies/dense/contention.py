@@ -23,6 +23,7 @@ from asyncopt.store import Ledger
 from asyncopt.studies import machine
 from asyncopt.studies.dense.plan import Comparison, DenseProblem, SyncRow
 from asyncopt.studies.errors import StudyError
+from asyncopt.studies.options import seed_of
 from asyncopt.studies.progress import Meter, Ticker
 from asyncopt.studies.rows import Spread, staleness_of
 from asyncopt.studies.training.jobs import Variant, make_optimizer
@@ -133,7 +134,7 @@ def hammer(
     pushes = [0] * len(jobs)
     for index in order:
         job = Job(*jobs[index])
-        parameter, push, optimizer = pusher(job, seed + worker.rank)
+        parameter, push, optimizer = pusher(job, seed_of(seed, worker.rank))
         push()  # touches every page and builds what the first push builds
         worker.barrier(timeout=PATIENCE)
         first = worker.rank == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncopt.store import Ledger
 from asyncopt.studies.dense.plan import Comparison, DenseProblem, SyncRow
-from asyncopt.studies.options import usable_cores
+from asyncopt.studies.options import seed_of, usable_cores
 from asyncopt.studies.progress import Meter
 from asyncopt.studies.rows import Spread, curve_of, staleness_of
 from asyncopt.studies.training.jobs import Job, Recipe, Variant, make_optimizer
@@ -72,7 +72,7 @@ class Network(DenseProblem):
 
     def job(self, plan: Comparison, repeat: int, variant: Variant) -> Job:
         """A new model, the same for every variant of a repeat, and its optimizer."""
-        seed, recipe = plan.seed + repeat, self.recipe(plan)
+        seed, recipe = seed_of(plan.seed, repeat), self.recipe(plan)
         model = self.trained.initial(seed)
         optimizer = None
         if variant.sync is not None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from asyncopt.studies.options import seed_of
 from asyncopt.studies.rows import Measure, Row, Spread
 from asyncopt.studies.study import Plan, Problem
 from asyncopt.studies.training.jobs import UNSHARED
@@ -110,7 +111,7 @@ class SparseProblem(Problem, ABC):
         """The settings of `plan` for all contenders."""
         epochs = plan.epochs or (self.quick_epochs if plan.quick else self.epochs)
         lr = self.lr if plan.lr is None else plan.lr
-        return Settings(epochs, lr, plan.seed + repeat)
+        return Settings(epochs, lr, seed_of(plan.seed, repeat))
 
     def picked(self, syncs: Iterable[str]) -> tuple[str, ...]:
         """Those of `syncs` that this problem has."""

@@ -148,9 +148,13 @@ struct Update {
     return nearest<T>(static_cast<C>(widen(g)) * unscale);
   }
 
+  ASYNCOPT_HD ASYNCOPT_INLINE Draws<K, T, S> draws_of(std::size_t i) const {
+    return Draws<K, T, S>(weyl(seed, static_cast<std::uint32_t>(i)));
+  }
+
   // Element `i` of its tensor. s[]: its slots.
   ASYNCOPT_HD ASYNCOPT_INLINE void element(std::size_t i, T& w, T g, S* s) const {
-    const Draws<K, T, S> draws(seed, i);
+    const Draws<K, T, S> draws = draws_of(i);
     C x = widen(w), values[kMaxSlots] = {};
     for (std::size_t k = 0; k < K; ++k) values[k] = widen(s[k]);
     Rule::apply(coef, x, static_cast<C>(widen(g)) * unscale, values);
@@ -223,8 +227,7 @@ struct Update {
           continue;
         }
       Tally uncounted;
-      commit_element<K, T, S, true>(tensor.param, tensor.slots, i, Draws<K, T, S>(seed, i),
-                                    uncounted,
+      commit_element<K, T, S, true>(tensor.param, tensor.slots, i, draws_of(i), uncounted,
                                     [&](C& x, C* s) { Rule::apply(coef, x, gradient, s); });
     }
   }

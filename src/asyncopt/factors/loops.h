@@ -78,21 +78,31 @@ struct Bpr {
   static constexpr bool ranks = true;
   static constexpr std::int32_t kNone = -1;
 
-  // Some unliked item of the user, the same for the same k and seed.
+  // One of the user's unliked items, each with the same probability; the same for the same k and
+  // seed. kNone: the user likes all. The n-th unliked item is n plus the number of liked ones
+  // before it, which a search finds, so nothing is drawn in vain.
   static ASYNCOPT_INLINE std::int32_t draw(const Liked& liked, std::int32_t user, std::uint64_t k,
                                            std::uint64_t seed) {
-    constexpr int kTries = 8;  // then the entry is passed over: the user likes nearly everything
-    const std::int32_t* const begin = liked.items + liked.begin[user];
-    const std::int32_t* const end = liked.items + liked.begin[user + 1];
-    std::uint64_t state = seed + k * 0x9E3779B97F4A7C15;  // SplitMix64: Steele et al., OOPSLA 2014
-    for (int i = 0; i < kTries; ++i) {
-      std::uint64_t bits = state += 0x9E3779B97F4A7C15;
-      bits = (bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9;
-      bits = (bits ^ (bits >> 27)) * 0x94D049BB133111EB;
-      const auto item = static_cast<std::int32_t>((bits >> 32) * liked.item_count >> 32);
-      if (!std::binary_search(begin, end, item)) return item;
+    const std::int32_t* const mine = liked.items + liked.begin[user];
+    std::size_t left = static_cast<std::size_t>(liked.begin[user + 1] - liked.begin[user]);
+    if (left >= liked.item_count) return kNone;
+    const auto n = static_cast<std::int32_t>(
+        (random_bits(seed + k * 0x9E3779B97F4A7C15) >> 32) * (liked.item_count - left) >> 32);
+    std::size_t before = 0;  // liked items, of which mine[i] - i unliked ones come before the i-th
+    while (left > 0) {
+      const std::size_t half = left / 2, middle = before + half;
+      const bool is_before = mine[middle] - static_cast<std::int32_t>(middle) <= n;
+      before = is_before ? middle + 1 : before;
+      left = is_before ? left - half - 1 : half;
     }
-    return kNone;
+    return n + static_cast<std::int32_t>(before);
+  }
+
+  // SplitMix64's output for this state (Steele et al., OOPSLA 2014).
+  static ASYNCOPT_INLINE std::uint64_t random_bits(std::uint64_t state) {
+    state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9;
+    state = (state ^ (state >> 27)) * 0x94D049BB133111EB;
+    return state ^ (state >> 31);
   }
 
   template <class Access>

@@ -15,16 +15,17 @@ class CustomLoss {
   using Function = void (*)(double prediction, double target, double* value_and_derivative);
 
   struct At {
-    float prediction, target, value, derivative;
+    double prediction, target, value, derivative;
   };
 
   explicit CustomLoss(Function function) : function_(function) {}
 
-  ASYNCOPT_INLINE At at(float prediction, float target) {
+  ASYNCOPT_INLINE At at(double prediction, double target) {
     double found[2];
     function_(prediction, target, found);
-    const At at{prediction, target, static_cast<float>(found[0]), static_cast<float>(found[1])};
-    if (!__builtin_isfinite(at.value) || !__builtin_isfinite(at.derivative)) [[unlikely]]
+    const At at{prediction, target, found[0], found[1]};
+    const auto fits = [](double x) { return __builtin_isfinite(static_cast<float>(x)); };
+    if (!fits(at.value) || !fits(at.derivative)) [[unlikely]]
       keep(at);
     return at;
   }

@@ -9,8 +9,9 @@
 // problem (PASSCoDe, theorem 3), while the others' is exact: copies are of all columns, and what is
 // added up of them is every change of a number (strides: copies.h).
 //
-// `notes` are the number and how far the example moves its own prediction, once that is known: the
-// strides, and so eta0 by which they are chosen, are the same in all passes.
+// Weights and numbers count from an anchor (gauge.h). `notes` are the number and how far the
+// example moves its own prediction, once that is known: the strides, and so eta0 by which they are
+// chosen, are the same in all passes.
 #pragma once
 
 #include "asyncopt/linear/loops.h"
@@ -98,16 +99,19 @@ double dual_loop(const Rows& rows, std::size_t first, std::size_t last, std::uin
   double losses = 0;
   for (std::size_t i = first; i < last; ++i) {
     const Row row(rows, i);
-    const float prediction = dot(model.weights, row.columns, row.values, row.n);
-    losses += static_cast<double>(row.weight * Loss::at(prediction, row.target, settings).value);
+    const Anchor& anchor = rows.anchors[i];
+    const double prediction = anchor.prediction + row.predict(model.weights);
+    losses += row.loss<Loss>(prediction, settings).value;
     float& note = rows.notes[2 * i];
     float& norm = rows.notes[2 * i + 1];
     if (norm == 0) norm = reach(row, settings.strides);
     const double pull = scale * norm;
     float change = 0;
     if (pull != 0 && row.weight != 0) {
-      const float next = static_cast<float>(
-          best(Loss{}, {prediction, row.target, settings.epsilon, row.weight, note, pull}));
+      const double now = anchor.number + note;
+      const double found =
+          best(Loss{}, {prediction, row.target, settings.epsilon, row.weight, now, pull});
+      const auto next = static_cast<float>(found - anchor.number);
       change = static_cast<float>(scale * (static_cast<double>(next) - note));
       note = next;
     }

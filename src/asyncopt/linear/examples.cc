@@ -74,6 +74,15 @@ void arrange(const Csr<Index, Value>& from, std::span<const std::int64_t> order,
   });
 }
 
+void add_rows(const Csr<std::int32_t, float>& rows, std::span<const double> factors,
+              std::span<double> to) {
+  std::ranges::fill(to, 0.0);
+  for (std::size_t i = 0; i < rows.rows(); ++i)
+    for (auto k = static_cast<std::size_t>(rows.begin[i]);
+         k < static_cast<std::size_t>(rows.begin[i + 1]); ++k)
+      to[static_cast<std::size_t>(rows.columns[k])] += factors[i] * rows.values[k];
+}
+
 #define ASYNCOPT_INSTANTIATE(Index, Value)                                       \
   template void count_columns(const Csr<Index, Value>&, const ColumnSums&);      \
   template void arrange(const Csr<Index, Value>&, std::span<const std::int64_t>, \

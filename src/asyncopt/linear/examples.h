@@ -44,4 +44,8 @@ template <class Index, class Value>
 void arrange(const Csr<Index, Value>& from, std::span<const std::int64_t> order,
              std::span<const std::int32_t> number, std::size_t threads, const Arranged& to);
 
+// The sum of the rows, each times its factor, in float64.
+void add_rows(const Csr<std::int32_t, float>& rows, std::span<const double> factors,
+              std::span<double> to);
+
 }  // namespace asyncopt::linear

@@ -4,6 +4,7 @@
 #include "asyncopt/linear/corrected.h"
 #include "asyncopt/linear/dual.h"
 #include "asyncopt/linear/ftrl.h"
+#include "asyncopt/linear/gauge.h"
 #include "asyncopt/linear/loops.h"
 
 namespace asyncopt::ASYNCOPT_ISA::linear {
@@ -22,14 +23,15 @@ constexpr Loops loops_of() {
     return {};
   } else if constexpr (dual) {
     constexpr Loop plain = &dual_loop<Loss, Plain>, atomic = &dual_loop<Loss, Atomic>;
-    return {{plain, plain}, {plain, plain}, {atomic, atomic}};
+    return {{plain, plain}, {plain, plain}, {atomic, atomic}, &gauge<Loss>};
   } else if constexpr (Kind::smooth) {
     return {{&corrected_loop<Loss, Kind, false, Plain, Plain>,
              &corrected_loop<Loss, Kind, true, Plain, Plain>},
             {&corrected_loop<Loss, Kind, false, Plain, Atomic>,
              &corrected_loop<Loss, Kind, true, Plain, Atomic>},
             {&corrected_loop<Loss, Kind, false, Atomic, Atomic>,
-             &corrected_loop<Loss, Kind, true, Atomic, Atomic>}};
+             &corrected_loop<Loss, Kind, true, Atomic, Atomic>},
+            &gauge<Loss>};
   } else {
     constexpr Loop plain[] = {&loop<Loss, Kind, false, PlainRow>,
                               &loop<Loss, Kind, true, PlainRow>};

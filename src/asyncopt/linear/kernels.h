@@ -13,6 +13,12 @@ namespace asyncopt::linear {
 
 class CustomLoss;
 
+// An example at the anchor of a solver that ends at the optimum (gauge.h): its prediction, and the
+// number that the step keeps of it.
+struct Anchor {
+  double prediction, number;
+};
+
 // Examples in compressed rows: entries begin[i] to begin[i + 1] are those of row i. No column
 // comes twice in a row. Kernels read whole lanes, up to kLanes entries past the end of a row: as
 // many of column 0 follow the last one.
@@ -20,9 +26,10 @@ struct Rows {
   const std::int64_t* begin;
   const std::int32_t* columns;
   const float* values;
-  const float* targets;  // -1 or 1 in classification, any number in regression
-  const float* weights;  // of each example; null: all 1
-  float* notes;          // what the step keeps of each example, 0 at first
+  const float* targets;     // -1 or 1 in classification, any number in regression
+  const float* weights;     // of each example; null: all 1
+  float* notes;             // what the step keeps of each example, 0 at first
+  const Anchor* anchors{};  // of each example, of steps that keep notes
 };
 
 // What a worker reads and writes: a number of each kind for each column, where the step has it.
@@ -44,6 +51,7 @@ struct Settings {
   std::uint64_t since{};   // the first example that the mean of weights is of
   const float* strides{};  // of each column in a worker's copy: copies.h; null: all 1
   float power{1};          // of the learning rate, too
+  const float* base{};     // of steps that keep notes, with an l1 penalty: the weights' anchor
 
   // The learning rate of example t: eta0 / (1 + decay t) ^ power.
   ASYNCOPT_INLINE float rate(std::uint64_t t) const {
@@ -57,11 +65,24 @@ struct Settings {
 using Loop = double (*)(const Rows&, std::size_t first, std::size_t last, std::uint64_t t,
                         const Model&, const Settings&);
 
+// Weights in float64 (`gauge.h`), the examples' predictions and derivatives there, and what is
+// added to the sum of the gradients.
+struct Gauging {
+  const double* weights;
+  Anchor* anchors;
+  double* derivatives;
+  double* gradient;
+};
+// Of the examples [first, last); returns the sum of their losses.
+using Gauge = double (*)(const Rows&, std::size_t first, std::size_t last, const Settings&,
+                         const Gauging&);
+
 // [1]: with a penalty.
 struct Loops {
   Loop alone[2];  // nobody else writes at the same time
   Loop racy[2];
   Loop atomic[2];
+  Gauge gauge{};  // of steps that keep notes
 };
 
 // One loss with one kind of step.

@@ -59,10 +59,14 @@ struct Row {
         target(rows.targets[i]),
         weight(rows.weights == nullptr ? 1 : rows.weights[i]) {}
 
-  template <class Loss>
-  ASYNCOPT_INLINE LossAt loss(const float* weights, const Settings& settings) const {
-    const LossAt at = Loss::at(dot(weights, columns, values, n), target, settings);
+  // At a prediction, in its precision.
+  template <class Loss, class T>
+  ASYNCOPT_INLINE LossAt<T> loss(T prediction, const Settings& settings) const {
+    const LossAt<T> at = Loss::at(prediction, static_cast<T>(target), settings);
     return {weight * at.value, weight * at.derivative};
+  }
+  ASYNCOPT_INLINE float predict(const float* weights) const {
+    return dot(weights, columns, values, n);
   }
 };
 
@@ -162,7 +166,7 @@ double loop(const Rows& rows, std::size_t first, std::size_t last, std::uint64_t
   double losses = 0;
   for (std::size_t i = first; i < last; ++i) {
     const Row row(rows, i);
-    const LossAt loss = row.loss<Loss>(model.weights, settings);
+    const LossAt<float> loss = row.loss<Loss>(row.predict(model.weights), settings);
     const Turn turn(model.seat);
     losses += static_cast<double>(loss.value);
     const std::uint64_t now = t + (i - first);

@@ -5,7 +5,8 @@
 //   curvature   an upper bound of its second derivative; 1 where there is none (hinge, perceptron)
 //   smooth      whether it has a derivative everywhere
 //   at          (prediction, target, settings) -> value and derivative with respect to the
-//               prediction. The target is -1 or 1 in classification, any number in regression
+//               prediction, in float or double. The target is -1 or 1 in classification, any number
+//               in regression
 #pragma once
 
 #include "asyncopt/linear/custom.h"
@@ -14,18 +15,27 @@
 
 namespace asyncopt::linear {
 
+template <class T>
 struct LossAt {
-  float value, derivative;
+  T value, derivative;
 };
+
+ASYNCOPT_INLINE float exp_of(float x) { return __builtin_expf(x); }
+ASYNCOPT_INLINE double exp_of(double x) { return __builtin_exp(x); }
+ASYNCOPT_INLINE float log1p_of(float x) { return __builtin_log1pf(x); }
+ASYNCOPT_INLINE double log1p_of(double x) { return __builtin_log1p(x); }
+ASYNCOPT_INLINE float size_of(float x) { return __builtin_fabsf(x); }
+ASYNCOPT_INLINE double size_of(double x) { return __builtin_fabs(x); }
 
 // Cortes and Vapnik, Machine Learning 1995.
 struct Hinge {
   static constexpr const char* name = "hinge";
   static constexpr float curvature = 1;
   static constexpr bool smooth = false;
-  static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings&) {
-    const float slack = 1 - target * prediction;
-    return slack > 0 ? LossAt{slack, -target} : LossAt{0, 0};
+  template <class T>
+  static ASYNCOPT_INLINE LossAt<T> at(T prediction, T target, const Settings&) {
+    const T slack = 1 - target * prediction;
+    return slack > 0 ? LossAt<T>{slack, -target} : LossAt<T>{0, 0};
   }
 };
 
@@ -33,9 +43,10 @@ struct SquaredHinge {
   static constexpr const char* name = "squared_hinge";
   static constexpr float curvature = 2;
   static constexpr bool smooth = true;
-  static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings&) {
-    const float slack = 1 - target * prediction;
-    return slack > 0 ? LossAt{slack * slack, -2 * slack * target} : LossAt{0, 0};
+  template <class T>
+  static ASYNCOPT_INLINE LossAt<T> at(T prediction, T target, const Settings&) {
+    const T slack = 1 - target * prediction;
+    return slack > 0 ? LossAt<T>{slack * slack, -2 * slack * target} : LossAt<T>{0, 0};
   }
 };
 
@@ -44,8 +55,9 @@ struct ModifiedHuber {
   static constexpr const char* name = "modified_huber";
   static constexpr float curvature = 2;
   static constexpr bool smooth = true;
-  static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings& settings) {
-    const float margin = target * prediction;
+  template <class T>
+  static ASYNCOPT_INLINE LossAt<T> at(T prediction, T target, const Settings& settings) {
+    const T margin = target * prediction;
     if (margin < -1) return {-4 * margin, -4 * target};
     return SquaredHinge::at(prediction, target, settings);
   }
@@ -57,9 +69,10 @@ struct Perceptron {
   static constexpr const char* name = "perceptron";
   static constexpr float curvature = 1;
   static constexpr bool smooth = false;
-  static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings&) {
-    const float margin = target * prediction;
-    return margin <= 0 ? LossAt{-margin, -target} : LossAt{0, 0};
+  template <class T>
+  static ASYNCOPT_INLINE LossAt<T> at(T prediction, T target, const Settings&) {
+    const T margin = target * prediction;
+    return margin <= 0 ? LossAt<T>{-margin, -target} : LossAt<T>{0, 0};
   }
 };
 
@@ -67,12 +80,13 @@ struct Logistic {
   static constexpr const char* name = "log_loss";
   static constexpr float curvature = 0.25f;
   static constexpr bool smooth = true;
-  static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings&) {
+  template <class T>
+  static ASYNCOPT_INLINE LossAt<T> at(T prediction, T target, const Settings&) {
     // In terms of exp(-|margin|), which cannot overflow.
-    const float margin = target * prediction;
-    const float e = __builtin_expf(-__builtin_fabsf(margin));
-    const float wrong = (margin < 0 ? 1 : e) / (1 + e);  // probability of the other class
-    return {__builtin_log1pf(e) + (margin < 0 ? -margin : 0), -target * wrong};
+    const T margin = target * prediction;
+    const T e = exp_of(-size_of(margin));
+    const T wrong = (margin < 0 ? 1 : e) / (1 + e);  // probability of the other class
+    return {log1p_of(e) + (margin < 0 ? -margin : 0), -target * wrong};
   }
 };
 
@@ -80,8 +94,9 @@ struct Squared {
   static constexpr const char* name = "squared_error";
   static constexpr float curvature = 1;
   static constexpr bool smooth = true;
-  static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings&) {
-    const float error = prediction - target;
+  template <class T>
+  static ASYNCOPT_INLINE LossAt<T> at(T prediction, T target, const Settings&) {
+    const T error = prediction - target;
     return {error * error / 2, error};
   }
 };
@@ -91,10 +106,11 @@ struct Huber {
   static constexpr const char* name = "huber";
   static constexpr float curvature = 1;
   static constexpr bool smooth = true;
-  static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings& settings) {
-    const float epsilon = settings.epsilon;
-    const float error = prediction - target;
-    const float size = __builtin_fabsf(error);
+  template <class T>
+  static ASYNCOPT_INLINE LossAt<T> at(T prediction, T target, const Settings& settings) {
+    const T epsilon = settings.epsilon;
+    const T error = prediction - target;
+    const T size = size_of(error);
     if (size <= epsilon) return {error * error / 2, error};
     return {epsilon * (size - epsilon / 2), error < 0 ? -epsilon : epsilon};
   }
@@ -105,9 +121,10 @@ struct Custom {
   static constexpr const char* name = "custom";
   static constexpr float curvature = 1;
   static constexpr bool smooth = true;
-  static ASYNCOPT_INLINE LossAt at(float prediction, float target, const Settings& settings) {
+  template <class T>
+  static ASYNCOPT_INLINE LossAt<T> at(T prediction, T target, const Settings& settings) {
     const CustomLoss::At at = settings.custom->at(prediction, target);
-    return {at.value, at.derivative};
+    return {static_cast<T>(at.value), static_cast<T>(at.derivative)};
   }
 };
 

@@ -25,6 +25,11 @@ std::size_t Memory::whole_pages(std::size_t bytes) {
   return std::max((bytes + page - 1) / page, std::size_t{1}) * page;
 }
 
+std::size_t Memory::bytes_needed(std::size_t bytes, std::size_t views, std::size_t own_bytes) {
+  const std::size_t shared = whole_pages(bytes);
+  return shared + (own_bytes == 0 ? 0 : views * std::min(whole_pages(own_bytes), shared));
+}
+
 Memory::Memory(std::size_t bytes, std::size_t views, std::size_t own_bytes)
     : bytes_(whole_pages(bytes)) {
   const int file = memfd_create("asyncopt-linear", MFD_CLOEXEC);

@@ -14,6 +14,9 @@ class Memory {
   // The bytes in as many pages as hold these.
   static std::size_t whole_pages(std::size_t bytes);
 
+  // Bytes that a memory of these takes, all views included.
+  static std::size_t bytes_needed(std::size_t bytes, std::size_t views, std::size_t own_bytes);
+
   // In each of the `views`, `own_bytes` are its own: whole pages, or all; if that is 0, all views
   // are the shared array itself. Throws std::system_error where there is no memory.
   Memory(std::size_t bytes, std::size_t views, std::size_t own_bytes);

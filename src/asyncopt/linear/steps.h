@@ -75,7 +75,8 @@ struct Dual : Usual {
   static constexpr bool strides = true;
 };
 
-// Gradients corrected by those of the examples' last visits, and by those of one pass: corrected.h.
+// Gradients corrected by those of the examples' last visits, and by those at the anchor:
+// corrected.h.
 struct Saga : Usual {
   static constexpr const char* name = "saga";
   static constexpr std::size_t notes = 1;

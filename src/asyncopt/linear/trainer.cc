@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "asyncopt/crew.h"
+#include "asyncopt/parallel.h"
 
 namespace asyncopt::linear {
 namespace {
@@ -130,6 +131,16 @@ Trainer::Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, st
       sums_(bytes(kernel.sums), workers, own_bytes(kernel.sums)),
       round_(workers) {}
 
+std::size_t Trainer::bytes_needed(const Kernel& kernel, const Sync& sync, std::size_t columns,
+                                  std::size_t workers, std::size_t examples) {
+  const std::size_t own = copied(kernel, sync, columns, workers, examples);
+  const auto of = [&](bool kept) {
+    return Memory::bytes_needed(kept ? columns * sizeof(float) : 0, workers,
+                                kept ? own * sizeof(float) : 0);
+  };
+  return of(true) + of(kernel.adaptive) + of(kernel.sums);
+}
+
 std::optional<double> Trainer::run(const Pass& pass, const std::function<bool()>& go_on) {
   const std::size_t pieces = pass.pieces_each(), tasks = pass.order.size() * pieces;
   std::vector<std::size_t> after;  // the blocks before have ended
@@ -140,6 +151,26 @@ std::optional<double> Trainer::run(const Pass& pass, const std::function<bool()>
     Worker(*this, pass, member.rank()).work(member, losses);
   });
   if (!whole) return std::nullopt;
+  return std::accumulate(losses.begin(), losses.end(), 0.0);
+}
+
+double Trainer::gauge(const Rows& rows, std::size_t count, const Settings& settings,
+                      const Gauging& to) {
+  // Each part adds up a gradient of its own: as many as cost little beside the entries.
+  constexpr std::size_t kEntries = 32, kMost = 8;
+  const auto entries = static_cast<std::size_t>(rows.begin[count]);
+  const std::size_t parts =
+      std::clamp(entries / (kEntries * (columns_ + 1)), std::size_t{1}, kMost);
+  std::vector<double> losses(parts), others((parts - 1) * columns_);
+  std::fill_n(to.gradient, columns_, 0.0);
+  parallel_for(parts, workers_, [&](std::size_t p) {
+    Gauging mine = to;
+    if (p > 0) mine.gradient = others.data() + (p - 1) * columns_;
+    losses[p] =
+        kernel_.loops.gauge(rows, p * count / parts, (p + 1) * count / parts, settings, mine);
+  });
+  for (std::size_t p = 0; p + 1 < parts; ++p)
+    for (std::size_t u = 0; u < columns_; ++u) to.gradient[u] += others[p * columns_ + u];
   return std::accumulate(losses.begin(), losses.end(), 0.0);
 }
 

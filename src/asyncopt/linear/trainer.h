@@ -40,6 +40,10 @@ class Trainer {
   Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, std::size_t workers,
           std::size_t examples = kAll);
 
+  // Bytes that such a trainer takes.
+  static std::size_t bytes_needed(const Kernel& kernel, const Sync& sync, std::size_t columns,
+                                  std::size_t workers, std::size_t examples = kAll);
+
   std::span<float> weights() { return {floats_of(weights_), columns_}; }
   std::span<float> squares() { return {floats_of(squares_), kernel_.adaptive ? columns_ : 0}; }
   std::span<float> sums() { return {floats_of(sums_), kernel_.sums ? columns_ : 0}; }
@@ -49,6 +53,11 @@ class Trainer {
   // sum of the examples' losses. `go_on` is asked by the calling thread, itself a worker, some 20
   // times a second; once it says no, every worker ends after its block, and the result is empty.
   std::optional<double> run(const Pass& pass, const std::function<bool()>& go_on);
+
+  // Gauges all examples of a step that keeps notes, on as many threads as there are workers, with
+  // the same bits however many. `to.gradient` becomes the sum of the gradients. Returns the sum of
+  // the losses.
+  double gauge(const Rows& rows, std::size_t count, const Settings& settings, const Gauging& to);
 
  private:
   class Worker;

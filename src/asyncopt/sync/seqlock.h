@@ -4,6 +4,7 @@
 //   may tear            no: a pull is one whole version
 //   may block           writers yes; readers retry kTries times and then take the writers' lock
 //   in parts            no: versions are whole
+//   LockTimeout         of a pull may leave the replica torn, which the exception says (TornPull)
 //   killed worker       leaves nothing of a push that it had not finished: the next owner of the
 //                       lock, reader or writer, restores the version before and counts a repair
 //   parameter and state change together, push by push: the result is that of some serial order.
@@ -41,6 +42,7 @@ struct Seqlock {
   static std::uint64_t pull(const Segment& segment, std::size_t, std::span<const PullBlock> blocks,
                             Tally& tally) {
     Header& h = segment.header();
+    bool is_torn = false;
     for (int i = 0; i < kTries; ++i) {
       const std::uint64_t before = h.sequence.load(std::memory_order_acquire);
       if (before % 2 == 0) {
@@ -50,12 +52,19 @@ struct Seqlock {
         // No load above is satisfied after the second look at the sequence.
         std::atomic_thread_fence(std::memory_order_acquire);
         if (h.sequence.load(std::memory_order_relaxed) == before) return version;
+        is_torn = true;
       }
       ++tally.retries;
       pause();
     }
-    const Owner owner(segment, tally);
-    return pull_torn(segment, blocks);
+    try {
+      const Owner owner(segment, tally);
+      return pull_torn(segment, blocks);
+    } catch (const LockTimeout& timeout) {
+      if (!is_torn) throw;
+      throw TornPull(std::string(timeout.what()) +
+                     "; the replica has parts of several versions now: pull again");
+    }
   }
 
  private:

@@ -1,0 +1,72 @@
+"""What user code writes to the parameters of a replica on a device, on its way to the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from asyncopt import _core
+from asyncopt.devices.slots import Slot
+
+__all__ = ["Write", "Writes", "addresses"]
+
+
+class Write(NamedTuple):
+    """The values of one parameter, on the host: as they were written, and as they were pulled."""
+
+    now: torch.Tensor
+    pulled: torch.Tensor
+
+    def over(self, other: torch.Tensor) -> torch.Tensor:
+        """`other` with the elements that were written."""
+        return torch.where(self.now.ne(self.pulled), self.now, other)
+
+
+class Writes:
+    """Finds the parameters that were written since they were pulled, by their version counters.
+
+    Args:
+        params: on the device, by number.
+    """
+
+    def __init__(self, params: Sequence[torch.Tensor]) -> None:
+        self._params = params
+        self._versions = _core.Versions(list(params))
+        self._kept: set[int] = set()  # numbers of those that were written before the last note
+
+    def note(self, kept: Iterable[int] = ()) -> None:
+        """Takes all parameters as they are now for pulled, but for those that are `kept`."""
+        self._versions.note()
+        self._kept = set(kept)
+
+    def check(self, params: Iterable[int]) -> None:
+        """Raises ValueError if parameters were written whose new values are on their way."""
+        number = self._versions.first_written(list(params))
+        if number is not None:
+            raise ValueError(
+                f"params[{number}]: expected no write between step() and the next forward pass, "
+                "where the newest values of a worker with a device are still on their way, got "
+                "one; call the optimizer's flush() before the write"
+            )
+
+    def take(self, slot: Slot) -> dict[int, Write]:
+        """The parameters that were written, by number; waits for what computes them.
+
+        Args:
+            slot: with what they were when they were pulled.
+        """
+        return {
+            number: Write(self._params[number].detach().to("cpu", copy=True), slot.params[number])
+            for number in sorted(self._kept.union(self._versions.written()))
+        }
+
+
+def addresses(writes: dict[int, Write], params: Iterable[int]) -> list[tuple[int, int, int]]:
+    """Those writes that concern some parameters, as the engine takes them."""
+    return [
+        (number, writes[number].now.data_ptr(), writes[number].pulled.data_ptr())
+        for number in params
+        if number in writes
+    ]

@@ -1,0 +1,85 @@
+"""Memory mappings of this process, as the kernel lists them."""
+
+from __future__ import annotations
+
+import functools
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+__all__ = ["FileMapping", "Mappings"]
+
+# 7f00-7f08 r--s 00001000 fe:00 1234      /path, of a file that was replaced too: /path (deleted)
+_HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ...([ps]) \S+ \S+ (\d+) *(.*)")
+_DELETED = " (deleted)"
+
+
+@dataclass(frozen=True)
+class FileMapping:
+    """A range of addresses that shows a part of a file.
+
+    Attributes:
+        start: address of its first byte.
+        end: address after its last byte.
+        is_shared: what is written to it reaches the file; False: it stays in this process.
+        path: of the file; None if the file has been deleted or replaced since.
+        private: bytes that this process has written to it and that are in no file; 0 if unknown.
+    """
+
+    start: int
+    end: int
+    is_shared: bool
+    path: str | None
+    private: int = 0
+
+
+class Mappings:
+    """The mappings of files, as they were when this was first asked."""
+
+    def at(self, address: int) -> FileMapping | None:
+        """The mapping that covers an address; None: memory that shows no file."""
+        found = bisect_right(self._maps, address, key=lambda each: each.start) - 1
+        return self._maps[found] if found >= 0 and address < self._maps[found].end else None
+
+    def is_written(self, first: int, last: int) -> bool:
+        """True if this process has written to private pages from ``first`` to ``last``."""
+        return any(
+            each.private > 0 and each.start <= last and first < each.end for each in self._use
+        )
+
+    @functools.cached_property
+    def _maps(self) -> list[FileMapping]:
+        return list(_read("maps"))
+
+    @functools.cached_property
+    def _use(self) -> list[FileMapping]:
+        return list(_read("smaps"))
+
+
+def _read(table: str) -> Iterator[FileMapping]:
+    """The mappings of files in ``/proc/self/maps``, or with their use in ``/proc/self/smaps``."""
+    found: FileMapping | None = None
+    for line in Path("/proc/self", table).read_text(errors="surrogateescape").splitlines():
+        if (head := _HEAD.fullmatch(line)) is not None:
+            if found is not None:
+                yield found
+            found = _file_mapping(*head.groups())
+        elif found is not None and line.startswith(("Anonymous:", "Swap:")):
+            found = replace(found, private=found.private + 1024 * int(line.split()[1]))
+    if found is not None:
+        yield found
+
+
+def _file_mapping(start: str, end: str, sharing: str, inode: str, path: str) -> FileMapping | None:
+    """One line of a table; None for memory that shows no file."""
+    if inode == "0":
+        return None
+    path = path.replace("\\012", "\n")
+    return FileMapping(
+        int(start, 16),
+        int(end, 16),
+        sharing == "s",
+        None if path.endswith(_DELETED) else path,
+    )

@@ -1,0 +1,116 @@
+"""Windows: the batches of a worker between two pushes, which are done together."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+
+from asyncopt.run.board import Board
+from asyncopt.run.optimizers import SharedOptimizer
+
+__all__ = ["Loop", "Windows"]
+
+PATIENCE = 2.0  # s that a paused worker goes on at most, to end its window
+
+
+class Loop:
+    """One loop over batches.
+
+    Attributes:
+        number: of the loop, as the board counts rounds.
+        open: batches that were taken and are not done.
+        pushes: of the worker, when the last batch was taken.
+    """
+
+    __slots__ = ("number", "open", "pushes")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.open = 0
+        self.pushes = 0
+
+
+class Windows:
+    """When the batches of one worker are done.
+
+    A batch is done when a push that followed it is in the store, or was skipped for a gradient that
+    is not finite. With several optimizers it is done when each of them has pushed, or after a push
+    of some of them, when the next batch is taken; the latter holds also for
+    :meth:`~asyncopt.Optimizer.step_rows`, and for a loop around the one that the last batch came
+    from. Without optimizers it is done when the next one is taken. A window that is open at the end
+    of a loop stays open until the worker comes to another loop, or returns.
+
+    Args:
+        rank: the worker's.
+        board: of the run.
+        optimizers: the worker's own.
+
+    Attributes:
+        pushes: of this worker.
+    """
+
+    def __init__(self, rank: int, board: Board, optimizers: Sequence[SharedOptimizer]) -> None:
+        self._rank = rank
+        self._board = board
+        self._all = (1 << len(optimizers)) - 1
+        self._stepped = 0  # a bit for each optimizer that has pushed since the last window's end
+        self.pushes = 0
+        self._usual = 0  # batches of the last window that a push has ended
+        self._latest: Loop | None = None
+        self._over: list[tuple[int, bool]] = []  # loops that were left: number, before its end
+        self._held_up: float | None = None  # when this worker first saw the pause
+        for bit, optimizer in enumerate(optimizers):
+            optimizer.after_push = functools.partial(self._pushed, 1 << bit)
+
+    def _pushed(self, bit: int, whole: bool) -> None:
+        self.pushes += 1
+        loop = self._latest
+        if loop is not None and loop.open:
+            if whole:
+                self._stepped |= bit
+            if self._stepped == self._all:
+                self._usual, loop.open, self._stepped = loop.open, 0, 0
+                self._board.finish(self._rank, loop.number)
+
+    def keeps(self, loop: Loop) -> bool:
+        """Whether the batches of ``loop`` that are open stay so when the next one is taken."""
+        self.leave()
+        if not loop.open or not self._all:
+            return False
+        if loop.pushes != self.pushes:
+            self._usual, loop.open, self._stepped = loop.open, 0, 0
+            return False
+        return True
+
+    def took(self, loop: Loop) -> None:
+        """A batch of ``loop`` was taken."""
+        loop.open += 1
+        loop.pushes = self.pushes
+        self._latest = loop
+
+    def may_park(self, loop: Loop) -> bool:
+        """Whether a paused worker shall park before its next batch of ``loop``.
+
+        Within a window it goes on to the end, if the last one is a measure of that: a run that is
+        resumed goes through an open window again, with other random numbers.
+        """
+        if self.keeps(loop) and loop.open < self._usual:
+            now = time.monotonic()
+            if self._held_up is None:
+                self._held_up = now
+            if now < self._held_up + PATIENCE:
+                return False
+        self._held_up = None
+        return True
+
+    def end_loop(self, loop: Loop, *, early: bool) -> None:
+        """The worker has left ``loop``, before its end or at it."""
+        if early or loop.open:
+            self._over.append((loop.number, early))
+
+    def leave(self) -> None:
+        """The worker has gone on after the loops that it left: their batches are done."""
+        while self._over:
+            number, early = self._over.pop()
+            (self._board.done if early else self._board.finish)(self._rank, number)
