@@ -94,6 +94,6 @@ if not TYPE_CHECKING:  # else every misspelt name would pass the type checkers
 
     def __getattr__(name: str) -> Any:
         """Parts that not everybody needs, some with further dependencies, at their first use."""
-        if name in ("distributed", "simulate", "sparse"):
+        if name in ("distributed", "simulate", "sparse", "studies"):
             return importlib.import_module(f"asyncopt.{name}")
         raise AttributeError(f"module 'asyncopt' has no attribute {name!r}")

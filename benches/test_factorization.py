@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from asyncopt.cli.sparse.factors import Ranking
-from asyncopt.cli.sparse.peers.factors import ImplicitBpr
-from asyncopt.cli.sparse.plan import Plan
-from asyncopt.cli.sparse.subject import Settings
+from asyncopt.studies.sparse.factors import Ranking
+from asyncopt.studies.sparse.peers import ImplicitBpr
+from asyncopt.studies.sparse.problem import Settings, SparseComparison
 from benches.conftest import Say
 from benches.interleave import ROUNDS, Pair, interleave, record, replay
 
@@ -31,9 +30,11 @@ PASSES = 100
 
 def test_bpr(benchmark: Any, quick: bool, say: Say) -> None:
     pytest.importorskip("implicit", reason="pip install implicit")
-    subject, implicit = Ranking(), ImplicitBpr(Ranking.factors, Ranking.regularization)
-    data = subject.load(Plan((subject.name,), (), (), 1, None, None, seed=0, quick=quick))
-    settings = Settings(10 if quick else PASSES, subject.lr, seed=0)
+    problem, implicit = Ranking(), ImplicitBpr(Ranking.factors, Ranking.regularization)
+    data = problem.load(
+        SparseComparison((problem.name,), (), (), 1, None, None, seed=0, quick=quick)
+    )
+    settings = Settings(10 if quick else PASSES, problem.lr, seed=0)
     samples = settings.epochs * data.known.nnz
     prepared = implicit.prepare(data)
     areas: dict[str, float] = {}
@@ -41,9 +42,9 @@ def test_bpr(benchmark: Any, quick: bool, say: Say) -> None:
     def ours(name: str, threads: int) -> Callable[[], float]:
         def fit() -> float:
             begin = time.perf_counter()
-            model = subject.fit(data, "hogwild", threads, settings)
+            model = problem.fit(data, "hogwild", threads, settings)
             seconds = time.perf_counter() - begin
-            areas[name] = subject.score(data, model)["test_area"]
+            areas[name] = problem.score(data, model)["test_area"]
             return float(seconds / samples)
 
         return fit
@@ -53,7 +54,7 @@ def test_bpr(benchmark: Any, quick: bool, say: Say) -> None:
             begin = time.perf_counter()
             model = implicit.fit(prepared, settings, threads)
             seconds = time.perf_counter() - begin
-            areas[name] = subject.score(data, implicit.judged(model, data))["test_area"]
+            areas[name] = problem.score(data, implicit.judged(model, data))["test_area"]
             return float(seconds / samples)
 
         return fit

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 import asyncopt
-from asyncopt.cli.doctor.forecast import Forecast
-from asyncopt.cli.doctor.modes import forecasts
-from asyncopt.cli.doctor.rates import measure
-from asyncopt.cli.doctor.task import Task
-from asyncopt.cli.plan import usable_cores
+from asyncopt.studies.diagnosis.forecast import Forecast
+from asyncopt.studies.diagnosis.modes import forecasts
+from asyncopt.studies.diagnosis.plan import Training
+from asyncopt.studies.diagnosis.rates import measure
+from asyncopt.studies.options import usable_cores
 from benches.conftest import Say
 from benches.interleave import ROUNDS, Pair, interleave, record, replay
 
@@ -34,18 +34,18 @@ WORKERS = 2
 LEAST = 0.6  # seconds of one training
 
 
-def forecast(task: Task, mode: str) -> Forecast:
+def forecast(task: Training, mode: str) -> Forecast:
     """From rates of now."""
     rates = measure((task.rule, "SGD"), usable_cores())
     return next(each for each in forecasts(task, rates) if each.mode.startswith(mode))
 
 
-def predict(task: Task, mode: str) -> float:
+def predict(task: Training, mode: str) -> float:
     """Seconds per batch of all workers together."""
     return 1 / forecast(task, mode).rate
 
 
-def optimizer(task: Task, mode: str) -> torch.optim.Optimizer:
+def optimizer(task: Training, mode: str) -> torch.optim.Optimizer:
     """Over one parameter, not shared yet."""
     parameter = torch.nn.Parameter(torch.zeros(task.parameters))
     make = getattr(asyncopt, task.rule)
@@ -72,7 +72,7 @@ def work(
     return begin, time.perf_counter()
 
 
-def train(task: Task, mode: str, expected: float) -> float:
+def train(task: Training, mode: str, expected: float) -> float:
     """The same, measured; `expected` decides how many batches that takes."""
     batches = max(8, round(LEAST / expected / task.workers))
     opt: Any = optimizer(task, mode)
@@ -88,7 +88,7 @@ def train(task: Task, mode: str, expected: float) -> float:
 def test_modes(benchmark: Any, parameters: int, compute: float, quick: bool, say: Say) -> None:
     if quick and parameters > MILLION:
         pytest.skip("--quick: the small model")
-    task = Task(parameters, compute, WORKERS, rule="Adam")
+    task = Training(parameters, compute, WORKERS, rule="Adam")
     samplers: dict[str, Callable[[], float]] = {}
     for mode in MODES:
         samplers[f"measured, {mode}"] = partial(train, task, mode, predict(task, mode))

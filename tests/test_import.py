@@ -21,8 +21,10 @@ def test_parts_are_imported_when_they_are_first_used() -> None:
     program = """if True:
         import sys
         import asyncopt
-        parts = "asyncopt.distributed", "asyncopt.simulate", "asyncopt.sparse"
+        parts = "asyncopt.distributed", "asyncopt.simulate", "asyncopt.sparse", "asyncopt.studies"
         assert not {*parts, "sklearn", "numba"} & {*sys.modules}
+        asyncopt.studies.compare
+        assert not {"matplotlib", "pandas", "rich", "typer"} & {*sys.modules}
         asyncopt.sparse.LinearClassifier, asyncopt.distributed.LocalSteps
         assert "numba" not in sys.modules
         asyncopt.sparse.atomic.add, asyncopt.simulate

@@ -1,4 +1,4 @@
-"""The ``asyncopt`` command: compares syncs, shows what staleness does, looks at the machine.
+"""The ``asyncopt`` command: options and exit codes of the studies.
 
-Needs the extra ``asyncopt[cli]``; nothing else in the package imports this one.
+It needs the extra ``asyncopt[cli]``; no other part of the package imports this one.
 """

@@ -14,9 +14,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from asyncopt.methods.summary import fold_sheet
-from asyncopt.report.page import Picture, facts_html, figure_html, page_html
+from asyncopt.report.page import Picture, facts_html, figure_html, page_html, table_html
 from asyncopt.report.style import GREY, PALETTE, STYLE, WIDE, svg
-from asyncopt.report.table import sheet_html
 
 if TYPE_CHECKING:
     from asyncopt.methods.folds import CrossValidation
@@ -47,7 +46,7 @@ def page(result: CrossValidation) -> str:
         "seconds": f"{result.seconds:.1f}",
         "cores busy": "unknown" if math.isnan(result.cpu.mean) else f"{result.cpu.mean:.0%}",
     }
-    table = sheet_html(fold_sheet(result))
+    table = table_html(fold_sheet(result))
     picture = Picture("Folds and cores", drawing, CAPTION)
     return page_html("Cross-validation", [facts_html(facts), table, figure_html(picture)])
 

@@ -1,1 +1,1 @@
-"""Pages, tables and plots as text, for runs and for comparisons; knows of neither."""
+"""Pages, tables and plots of runs and studies; imports neither of them."""

@@ -1,12 +1,12 @@
-"""How all plots look: colours, sizes, axes and legends; and how a figure becomes SVG text."""
+"""Style of all plots: colours, sizes, axes and legends; figures as SVG text."""
 
 from __future__ import annotations
 
 import functools
 import io
 import re
-from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, Protocol
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -15,12 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-# Okabe and Ito's colours, which people with any colour vision tell apart; their yellow is too
+# Okabe and Ito's colours, distinct with any colour vision; their yellow is too
 # light on white. Markers differ as well, for print in grey.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4F9A", "#5B5B1B")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 GREY = "#6b7280"
 INK = "#1f2937"
+BLUES = ("#8cc0e4", "#2f7fbf", "#0b3c78", "#000000", "#4b2a7a", "#8a5aa8")  # more workers: darker
+DASHED = (0, (4, 3))  # what others are compared with
 WIDE = 11.5  # inches: the page's full width at 96 pixels per inch
 STYLE: Any = {
     "font.size": 10,
@@ -71,7 +73,7 @@ def svg(figure: Figure, name: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    # Labelled for readers of the page who do not see it; the caption below says what it shows.
+    # A label for screen readers; the caption below describes the plot.
     return text.replace("<svg ", f'<svg role="img" aria-label="plot {name}" ', 1)
 
 
@@ -107,3 +109,76 @@ def legend(
         return
     options: dict[str, Any] = {"loc": place, "ncols": max(1, min(columns, len(labels)))}
     figure.legend(handles, labels, **options)
+
+
+class LineStyles:
+    """Colour, marker and dash of each contender, the same in every plot of a report.
+
+    Args:
+        names: of the contenders, in order. ``NAME+audit`` has the colour of ``NAME``, dotted.
+        reference: the name that is drawn dashed and grey.
+    """
+
+    def __init__(self, names: Sequence[str], reference: str = "") -> None:
+        self._names = list(dict.fromkeys(name.removesuffix("+audit") for name in names))
+        self._reference = reference
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        """Keyword arguments for matplotlib's line functions."""
+        if name == self._reference:
+            return {"color": GREY, "linestyle": DASHED, "label": name}
+        place = self._names.index(name.removesuffix("+audit"))
+        audited = name.endswith("+audit")
+        colour = PALETTE[place % len(PALETTE)]
+        return {
+            "color": colour,
+            # With more contenders than colours, those of one colour differ in their markers.
+            "marker": MARKERS[(place + place // len(PALETTE)) % len(MARKERS)],
+            "markersize": 5,
+            "markerfacecolor": "white" if audited else colour,
+            "linestyle": (0, (1, 1.5)) if audited else "-",
+            "label": name,
+        }
+
+
+def shade(count: int, counts: Sequence[int]) -> str:
+    """The colour of a worker count among `counts`."""
+    return BLUES[min(counts.index(count), len(BLUES) - 1)]
+
+
+def log2_ticks(axis: Axes, counts: Sequence[int], label: str) -> None:
+    """A horizontal axis of workers or cores: logarithmic, one tick per count."""
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(counts, [str(count) for count in counts])
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xlabel(label)
+
+
+class Quartiles(Protocol):
+    """The median of repeats and the quartiles beside it."""
+
+    @property
+    def q1(self) -> float: ...  # noqa: D102
+
+    @property
+    def median(self) -> float: ...  # noqa: D102
+
+    @property
+    def q3(self) -> float: ...  # noqa: D102
+
+
+def quartile_bars(
+    axis: Axes, places: Sequence[float], spreads: Sequence[Quartiles], style: dict[str, Any]
+) -> None:
+    """A line through the medians, each with a bar from the lower quartile to the upper one."""
+    axis.errorbar(
+        places,
+        [spread.median for spread in spreads],
+        yerr=[
+            [spread.median - spread.q1 for spread in spreads],
+            [spread.q3 - spread.median for spread in spreads],
+        ],
+        capsize=2.5,
+        elinewidth=1,
+        **style,
+    )

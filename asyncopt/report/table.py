@@ -1,14 +1,16 @@
-"""Tables of text, which a terminal and an HTML page both draw."""
+"""Tables of text, drawn on the terminal and on HTML pages."""
 
 from __future__ import annotations
 
-import html
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
+
+R = TypeVar("R")
 
 
-class Line(NamedTuple):
-    """Cells of one line; `aside`: not a contender; `last`: the end of a group."""
+class TableRow(NamedTuple):
+    """Cells of one row; `aside`: not a contender; `last`: the end of a group."""
 
     cells: list[str]
     aside: bool
@@ -16,34 +18,46 @@ class Line(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """Headings with their meanings, and lines under them. The first `left` columns are words."""
+class Table:
+    """Headings with their meanings, and rows. The first `left` columns are words."""
 
     headings: list[tuple[str, str]]
-    lines: list[Line]
+    rows: list[TableRow]
     left: int
 
 
-def sheet_html(sheet: Sheet) -> str:
-    """A sheet as an HTML table."""
-    heads = "".join(
-        f'<th scope="col" title="{html.escape(meaning)}"{_word(place, sheet)}>'
-        f"{html.escape(heading)}</th>"
-        for place, (heading, meaning) in enumerate(sheet.headings)
-    )
-    lines = []
-    for line in sheet.lines:
-        names = " ".join(name for name, on in (("aside", line.aside), ("last", line.last)) if on)
-        cells = "".join(
-            f"<td{_word(place, sheet)}>{html.escape(text)}</td>"
-            for place, text in enumerate(line.cells)
-        )
-        lines.append(f'<tr class="{names}">{cells}</tr>')
-    return (
-        f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
+class Column(NamedTuple, Generic[R]):
+    """A heading, its meaning, and the text of its cell for a row."""
+
+    heading: str
+    meaning: str
+    cell: Callable[[R], str]
 
 
-def _word(place: int, sheet: Sheet) -> str:
-    return ' class="word"' if place < sheet.left else ""
+def table_of(
+    columns: Sequence[Column[R]],
+    rows: Sequence[R],
+    *,
+    left: int,
+    group: Callable[[R], object],
+    aside: Callable[[R], bool] = lambda row: False,
+) -> Table:
+    """A table with one row per element of `rows`.
+
+    Args:
+        columns: cells of each row.
+        rows: in the order of the table.
+        left: number of columns that are words.
+        group: what rows of one group, which follow each other, have in common.
+        aside: whether a row is no contender.
+    """
+    groups = [group(row) for row in rows]
+    ends = [own != after for own, after in zip(groups, [*groups[1:], object()], strict=True)]
+    return Table(
+        headings=[(column.heading, column.meaning) for column in columns],
+        rows=[
+            TableRow([column.cell(row) for column in columns], aside(row), end)
+            for row, end in zip(rows, ends, strict=True)
+        ],
+        left=left,
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 NOTHING = "-"
 
 
@@ -37,3 +39,25 @@ def size_text(size: int | None) -> str:
             break
         value /= 1024
     return f"{value:.3g} {unit}" if value < 1000 else f"{value:.0f} {unit}"
+
+
+def workers_text(count: int) -> str:
+    """``1 worker``, ``2 workers``."""
+    return f"{count} worker{'s' if count > 1 else ''}"
+
+
+def three_digits(value: float) -> str:
+    """``0.123``, ``1.2e-05``."""
+    return f"{value:.3g}"
+
+
+def four_digits(value: float) -> str:
+    """``0.9120``: for values that differ by less than a percent."""
+    return f"{value:#.4g}".rstrip(".")
+
+
+def times_text(ratio: float) -> str:
+    """``1.02x``, ``3.1e+05x``; ``diverged`` where it is not a number."""
+    if not math.isfinite(ratio):
+        return "diverged"
+    return f"{ratio:.2f}x" if ratio < 100 else f"{ratio:.3g}x"

@@ -22,11 +22,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import asyncopt
-from asyncopt.cli.problems import mnist
 from asyncopt.methods import cross_validate
 from asyncopt.methods.scoring import accuracy
 from asyncopt.methods.splits import Splits, make_splits
 from asyncopt.methods.training import Recipe, Trained, train_fold
+from asyncopt.studies.training.networks import lenet, load_mnist
 from benches.peers.training import use_core
 from benches.peers.turns import Turns
 
@@ -60,7 +60,7 @@ class Turn:
 
 def data(case: Case) -> tuple[Tensor, Tensor]:
     """Images, float32 (n, 1, 28, 28), and labels, int64 (n,): 4,000 real ones, then the padding."""
-    x, y = mnist.load(SEED).train
+    x, y = load_mnist(SEED).train
     padding = case.padding // (x[0].numel() * 4)
     if not padding:
         return x.clone(), y.clone()
@@ -72,7 +72,7 @@ def data(case: Case) -> tuple[Tensor, Tensor]:
 
 def pairs(case: Case) -> Any:
     """What `folds` takes: a k-fold, or where memory is measured a little of one."""
-    real = len(mnist.load(SEED).train[0])
+    real = len(load_mnist(SEED).train[0])
     splits = make_splits(FOLDS, real, None, None, SEED)
     folds = [splits[fold] for fold in range(FOLDS)]
     if case.padding:
@@ -89,7 +89,7 @@ def recipe(case: Case) -> Recipe:
 
 def options(case: Case) -> dict[str, Any]:
     return {
-        "make_model": mnist.lenet,
+        "make_model": lenet,
         "optimizer": functools.partial(asyncopt.SGD, lr=LR, momentum=MOMENTUM),
         "loss": cross_entropy,
         "metrics": {"accuracy": accuracy},
@@ -210,7 +210,7 @@ def with_skorch(case: Case) -> Turn:
     begin = time.monotonic()
     torch.manual_seed(SEED)
     network = skorch.NeuralNetClassifier(
-        mnist.lenet,
+        lenet,
         criterion=torch.nn.CrossEntropyLoss,
         optimizer=torch.optim.SGD,
         optimizer__fused=True,

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asyncopt.cli.problems import mnist
 from asyncopt.run.batches import Batches as NumberedBatches
 from asyncopt.run.columns import from_columns
 from asyncopt.run.sources import Supply
+from asyncopt.studies.training.networks import lenet, load_mnist
 from benches.peers.turns import Turns
 
 BATCH = 64
@@ -48,12 +48,12 @@ class Score:
 def model() -> nn.Module:
     """The network, initialized alike in every contender."""
     torch.manual_seed(SEED)
-    return mnist.lenet()
+    return lenet()
 
 
 def data() -> tuple[Tensor, Tensor]:
     """Training images, float32 (4000, 1, 28, 28), and labels, int64 (4000,)."""
-    return mnist.load(SEED).train
+    return load_mnist(SEED).train
 
 
 def shard(rank: int, workers: int, device: torch.device | str = "cpu") -> Callable[[int], Batches]:
@@ -125,7 +125,7 @@ def score(network: nn.Module) -> Score:
     # DDP's own forward may wait for the other process.
     if isinstance(network, nn.parallel.DistributedDataParallel):
         network = network.module
-    split = mnist.load(SEED)
+    split = load_mnist(SEED)
     device = next(network.parameters()).device
     images, labels, test_images, test_labels = (t.to(device) for t in (*split.train, *split.test))
     with torch.inference_mode():

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from asyncopt.cli.problems.mnist import lenet
+from asyncopt.studies.training.networks import lenet
 
 CLASSES = 10
 

@@ -21,14 +21,15 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts, LRScheduler
 
 import asyncopt
-from asyncopt.cli.problems import cifar10, mnist
 from asyncopt.methods import CrossValidation, cross_validate
+from asyncopt.studies.training.networks import load_mnist
+from examples.cross_validation import cifar10
 from examples.cross_validation.models import MODELS
 
 RESTARTS = 2  # of the warm-restart schedule
 
 DATA: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
-    "mnist": lambda: mnist.load(0).train,
+    "mnist": lambda: load_mnist(0).train,
     "cifar10": lambda: cifar10.load().train,
 }
 

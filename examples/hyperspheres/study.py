@@ -23,10 +23,10 @@ from rich.console import Console
 from torch import nn
 
 import asyncopt
-from asyncopt.cli.results import Spread
-from asyncopt.cli.sheets import Column, print_sheet, seconds_text, sheet_of
-from asyncopt.report.table import Sheet
+from asyncopt.report.table import Column, Table, table_of
+from asyncopt.report.terminal import print_table
 from asyncopt.report.text import NOTHING
+from asyncopt.studies.rows import Spread, plain
 from examples.hyperspheres import data
 from examples.hyperspheres.loss import contrastive_loss
 from examples.hyperspheres.models import Reducer
@@ -67,7 +67,7 @@ class Row(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """By name, with the quartiles and values of what was measured."""
         measured = {
-            name: spread.as_json() for name, spread in self._asdict().items() if name != "case"
+            name: plain(spread) for name, spread in self._asdict().items() if name != "case"
         }
         return {**self.case._asdict(), **measured}
 
@@ -150,9 +150,7 @@ COLUMNS: list[Column[Row]] = [
     Column("dimensions", "of the points", lambda row: str(row.case.dimensions)),
     Column("batch", "points in a batch of a worker", lambda row: str(row.case.batch_size)),
     Column("workers", "that train at once", lambda row: str(row.case.workers)),
-    Column(
-        "s/epoch", "median ± half the interquartile range", lambda row: seconds_text(row.seconds)
-    ),
+    Column("s/epoch", "median ± half the interquartile range", lambda row: str(row.seconds)),
     Column(
         "speed-up",
         "against the fewest workers, median",
@@ -168,9 +166,9 @@ COLUMNS: list[Column[Row]] = [
 ]
 
 
-def sheet(rows: list[Row]) -> Sheet:
-    """A line for each row."""
-    return sheet_of(
+def table(rows: list[Row]) -> Table:
+    """One table row per row."""
+    return table_of(
         COLUMNS,
         rows,
         left=0,
@@ -246,7 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
     title = f"{data.CLASSES} spheres of {data.INTRINSIC} dimensions, {options.epochs} epochs, "
     title += f"{options.sync}, {options.schedule}, {', '.join(options.devices or [options.mode])}"
     console = Console()
-    print_sheet(console, title, sheet(rows))
+    print_table(console, title, table(rows))
     for dimensions, precision in raw.items():
         console.print(
             f"  Without a reduction: average precision {precision:.4f} in {dimensions} dimensions.",

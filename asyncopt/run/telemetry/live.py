@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from asyncopt.report.table import Sheet
+from asyncopt.report import table as tables
 from asyncopt.run.telemetry.extras import needed
 from asyncopt.run.telemetry.history import History, Intervals
 from asyncopt.run.telemetry.tables import sentence, workers_sheet
@@ -77,20 +77,20 @@ class _Screen:
     def start(self) -> None:
         self._live.start()
 
-    def draw(self, title: str, contents: Sheet) -> None:
+    def draw(self, title: str, contents: tables.Table) -> None:
         self._live.update(_drawn(title, contents), refresh=True)
 
     def stop(self) -> None:
         self._live.stop()
 
 
-def _drawn(title: str, contents: Sheet) -> Table:
+def _drawn(title: str, contents: tables.Table) -> Table:
     from rich import box
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for place, (heading, _) in enumerate(contents.headings):
         table.add_column(heading, justify="left" if place < contents.left else "right")
-    for line in contents.lines:
+    for line in contents.rows:
         table.add_row(*line.cells, style="dim" if line.aside else None)
     return table

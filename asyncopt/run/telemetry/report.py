@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from asyncopt._version import __version__
-from asyncopt.report.page import Picture, facts_html, figure_html, page_html
-from asyncopt.report.table import Line, Sheet, sheet_html
+from asyncopt.report.page import Picture, facts_html, figure_html, page_html, table_html
+from asyncopt.report.table import Table, TableRow
 from asyncopt.report.text import NOTHING, rate_text, share_text
 from asyncopt.run.telemetry.extras import needed
 from asyncopt.run.telemetry.history import History
@@ -46,10 +46,10 @@ def report_html(run: Run) -> str:
     """The page."""
     parts = [facts_html(_facts(run))]
     if run.losses:
-        parts += ["<h2>Workers lost</h2>", sheet_html(_losses_sheet(run))]
+        parts += ["<h2>Workers lost</h2>", table_html(_losses_sheet(run))]
     if len(run.history.seconds):
         workers = workers_sheet(run.history.whole())
-        parts += ["<h2>Workers</h2>", sheet_html(workers), "<h2>Over time</h2>"]
+        parts += ["<h2>Workers</h2>", table_html(workers), "<h2>Over time</h2>"]
         parts += [figure_html(picture) for picture in _pictures(run.history)]
     else:
         parts.append("<p>The run was too short to be looked at.</p>")
@@ -84,7 +84,7 @@ def _facts(run: Run) -> dict[str, str]:
     return {name: text for name, text in facts.items() if optional.get(name, 1)}
 
 
-def _losses_sheet(run: Run) -> Sheet:
+def _losses_sheet(run: Run) -> Table:
     headings = [
         ("worker", "its rank"),
         ("cause", "what happened to it"),
@@ -94,7 +94,7 @@ def _losses_sheet(run: Run) -> Sheet:
         ("replaced", "whether another worker took its place"),
     ]
     lines = [
-        Line(
+        TableRow(
             [
                 str(loss.rank),
                 loss.cause,
@@ -108,7 +108,7 @@ def _losses_sheet(run: Run) -> Sheet:
         )
         for loss in run.losses
     ]
-    return Sheet(headings, lines, left=2)
+    return Table(headings, lines, left=2)
 
 
 def _pictures(history: History) -> Iterator[Picture]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from asyncopt.report.table import Line, Sheet
+from asyncopt.report.table import Table, TableRow
 from asyncopt.report.text import NOTHING, rate_text, share_text
 from asyncopt.run.telemetry.history import History
 from asyncopt.run.telemetry.samples import Floats
@@ -31,7 +31,7 @@ def sentence(change: History) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def workers_sheet(change: History, phases: Sequence[str] | None = None) -> Sheet:
+def workers_sheet(change: History, phases: Sequence[str] | None = None) -> Table:
     """A line for each worker about the last interval of `change`, and what it is doing now."""
     headings = [
         ("worker", "its rank"),
@@ -45,7 +45,7 @@ def workers_sheet(change: History, phases: Sequence[str] | None = None) -> Sheet
         ("CPU", "processor time over time"),
     ]
     lines = [
-        Line(
+        TableRow(
             [
                 str(rank),
                 phase,
@@ -66,7 +66,7 @@ def workers_sheet(change: History, phases: Sequence[str] | None = None) -> Sheet
         headings.pop(1)
         for line in lines:
             line.cells.pop(1)
-    return Sheet(headings, lines, left=1 if phases is None else 2)
+    return Table(headings, lines, left=1 if phases is None else 2)
 
 
 def staleness_text(histogram: Histogram) -> str:

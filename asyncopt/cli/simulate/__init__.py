@@ -1,1 +1,0 @@
-"""``asyncopt simulate``: what more cores than this machine has would do, by costs measured here."""

@@ -1,1 +1,0 @@
-"""Other libraries on the same problems; the only place that imports them."""

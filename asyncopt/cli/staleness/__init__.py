@@ -1,1 +1,0 @@
-"""``asyncopt staleness``: what stale gradients do to training."""

@@ -1,1 +1,0 @@
-"""What runs in the workers of a measurement, and what their parent learns of it."""

@@ -1,0 +1,52 @@
+"""Tables on the terminal, drawn by rich."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from rich import box
+from rich.console import Console, JustifyMethod
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from asyncopt.report.table import Table
+
+BREAKS = {"workers": "work-\ners", "accuracy": "accu-\nracy"}  # for 80 characters
+ROOMY = 100  # characters: a terminal this wide has room for more space between columns
+
+
+def print_table(console: Console, title: str, table: Table) -> None:
+    """Draw `table` under its title."""
+    drawn = RichTable(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1 if console.width >= ROOMY else 0),
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    for place, (heading, _) in enumerate(table.headings):
+        justify: JustifyMethod = "left" if place < table.left else "right"
+        narrow = BREAKS.get(heading) or re.sub(r" |(?<=-)|(?=/s)|(?=/push)", "\n", heading)
+        drawn.add_column(
+            narrow,
+            justify=justify,
+            vertical="bottom",
+            overflow="fold",
+            no_wrap=place < table.left,
+        )
+    # Blank lines between groups help where groups are long, and double the table where not.
+    apart = len(table.rows) >= 5 * sum(row.last for row in table.rows)
+    for row in table.rows:
+        style = "dim" if row.aside else None
+        drawn.add_row(*row.cells, style=style, end_section=row.last and apart)
+    console.print(drawn)
+
+
+def print_sentences(console: Console, sentences: Iterable[str]) -> None:
+    """Print each sentence as an indented paragraph."""
+    for sentence in sentences:
+        console.print(Padding(Text(sentence), (0, 0, 0, 2)), highlight=False)

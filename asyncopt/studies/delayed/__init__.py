@@ -1,0 +1,1 @@
+"""Effects of stale gradients on training, under injected delays."""

@@ -1,0 +1,1 @@
+"""Syncs compared on dense problems: networks, and a contention microbenchmark."""

@@ -1,0 +1,1 @@
+"""Predictions for more cores than this machine has, from costs measured here."""

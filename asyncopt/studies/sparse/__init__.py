@@ -1,0 +1,1 @@
+"""Ways to share a sparse model compared on the problems of the Hogwild! paper."""

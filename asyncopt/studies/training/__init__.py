@@ -1,0 +1,1 @@
+"""Networks that workers train together, and what their training is put through."""
