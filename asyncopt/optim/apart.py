@@ -24,7 +24,7 @@ class Replica(Protocol):
         """Pushes the parameters' gradients, perhaps in the background; returns their number."""
 
     def publish(self) -> None:
-        """Brings what was written to the parameters since they were pulled to the store."""
+        """Writes changes of the parameters since they were pulled to the store."""
 
     def pull(self) -> None:
         """Refreshes parameters and state from the store."""

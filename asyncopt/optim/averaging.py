@@ -29,9 +29,9 @@ class Averaging(Wrapper):
 
     It is an argument of :func:`asyncopt.launch` like any optimizer of this package: in each worker
     the model becomes a private replica that starts from the center, and after the run the model in
-    this process holds the center. The end of a worker's part is an exchange, too; a worker that
-    fails or is killed loses the steps since its last one, and a worker that takes its place starts
-    from the center. Until it is shared it is nothing but `optimizer`. Parameter groups and state
+    this process holds the center. A worker whose ``fn`` returns exchanges once more; a worker that
+    fails or is killed loses the steps since its last exchange, and its replacement starts from the
+    center. Until it is shared it behaves as `optimizer` alone. Parameter groups and state
     are those of `optimizer`, so that learning-rate schedulers take either.
 
     Args:
@@ -73,7 +73,7 @@ class Averaging(Wrapper):
         self.__setstate__(
             {"optimizer": optimizer, "every": every, "center": made, "_weight": 1.0, "_steps": 0}
         )
-        self._be_born()
+        self._take_serial()
 
     # --- As a torch optimizer ------------------------------------------------------------------
 
@@ -222,10 +222,10 @@ class Averaging(Wrapper):
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Gives the center the steps since the last exchange; the parameters here stay.
+        """Adds the steps since the last exchange to the center; the parameters here do not change.
 
-        :func:`asyncopt.launch` calls it in each worker where ``fn`` has returned. Workers that were
-        started in another way call it last.
+        :func:`asyncopt.launch` calls it in each worker when ``fn`` has returned. Workers that were
+        started in another way call it after their last step.
 
         Raises:
             LockTimeout: a lock was not free in time; call it again.
@@ -235,7 +235,7 @@ class Averaging(Wrapper):
             self._steps = 0
 
     def _give(self) -> Any:
-        """One push to the center of what follows from this worker's parameters."""
+        """Push this worker's part of an exchange to the center."""
         raise NotImplementedError
 
     def _await_push(self) -> None:
@@ -286,7 +286,7 @@ class Averaging(Wrapper):
         """Makes parameters and state, which came in shared memory, private; takes the center."""
         self._steps = 0
         if isinstance(self.optimizer, Optimizer):
-            self.optimizer._belong_to_worker()
+            self.optimizer._allow_in_workers()
         for param in self._params():
             param.data = param.data.clone()
         for param, entries in list(self.state.items()):
@@ -305,7 +305,7 @@ class Averaging(Wrapper):
                 "center": self.center._for_thread(memo),
             }
         )
-        clone._born = self._born
+        clone._serial = self._serial
         return clone
 
 
@@ -313,7 +313,7 @@ class ElasticAveraging(Averaging):
     """Replicas and a center that pull at each other: asynchronous EASGD.
 
     Before the step of every `every`-th gradient, a worker's parameters x and the center c move by
-    alpha * (x - c) towards each other, and c does so once more when ``fn`` has returned. The
+    alpha * (x - c) towards each other; when ``fn`` has returned, c moves once more. The
     gradient is the one computed at x before. With momentum in `optimizer` it is EAMSGD.
 
     Source: Zhang, Choromanska and LeCun, arXiv 1412.6651, algorithms 1 and 2.
@@ -355,7 +355,7 @@ class ElasticAveraging(Averaging):
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether this worker has taken a step: the last one follows the last exchange."""
+        """Whether this worker has taken a step: exchanges precede steps, so the last one is new."""
         return self._steps > 0
 
     @torch.no_grad()
@@ -382,9 +382,9 @@ class LocalSteps(Averaging):
     """Local steps with periodic averaging: local SGD, without waiting for each other.
 
     After every `every` steps, and when ``fn`` has returned, a worker adds 1 / workers of its
-    progress since the last time to the center; it goes on from the center as it is then. If all
-    workers do so at the same time, that is the mean of their parameters. To make them, meet around
-    a further pull after each exchange::
+    progress since its last exchange to the center, and continues from the center. If all workers
+    do so at the same time, the center is the mean of their parameters. To synchronize them, meet
+    around a further pull after each exchange::
 
         optimizer.step()
         if (i + 1) % every == 0:
@@ -393,17 +393,18 @@ class LocalSteps(Averaging):
             worker.barrier()
 
     An outer optimizer takes the progress, negated, as its gradient, as in DiLoCo. It steps once for
-    each exchange of each worker, not once a round. So SGD with a learning rate lr and a momentum m
-    for each round of w workers becomes SGD with the momentum m ** (1 / w) and the learning rate
-    lr * (1 - m ** (1 / w)) / (1 - m). The center then moves as far in a round of steady progress,
-    lr / (1 - m) of it, and remembers as many rounds. DiLoCo's settings, for w workers::
+    each exchange of each worker, not once a round. Settings for one step per round of w workers,
+    SGD with a learning rate lr and a momentum m, become SGD with the momentum m ** (1 / w) and the
+    learning rate lr * (1 - m ** (1 / w)) / (1 - m). Under constant progress per round, the center
+    then moves by the same lr / (1 - m) of it, and momentum decays over as many rounds. DiLoCo's
+    settings, for w workers::
 
         m = 0.9 ** (1 / w)
         lr = 0.7 * (1 - m) / (1 - 0.9)  # 0.359, 0.182, 0.092 for 2, 4, 8 workers
         outer = functools.partial(asyncopt.SGD, lr=lr, momentum=m, nesterov=True)
 
-    With lr and m as they are, the center moves as far, but remembers 1 / w as many rounds. The
-    ledger's staleness counts exchanges; a run's ``max_staleness`` counts turns, which are steps.
+    With lr and m unchanged, the center moves as far, but momentum decays in 1 / w as many rounds.
+    The ledger's staleness counts exchanges; a run's ``max_staleness`` counts turns, that is steps.
 
     Sources: Stich, "Local SGD converges fast and communicates little", arXiv 1805.09767; Douillard
     et al., DiLoCo, arXiv 2311.08105; without waiting: Liu et al., arXiv 2401.09135.
@@ -465,7 +466,7 @@ class LocalSteps(Averaging):
 
     @torch.no_grad()
     def finish(self) -> None:
-        """As :meth:`Averaging.finish`; steps that follow all the same are a new period."""
+        """As :meth:`Averaging.finish`; later steps begin a new period."""
         super().finish()
         self._start = [param.to("cpu", copy=True) for param in self._params()]
 

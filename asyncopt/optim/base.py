@@ -104,11 +104,11 @@ class Optimizer(SteppingOptimizer):
         self._sharing: Sharing | None = None
         self._delay: Delay | None = None
         self._skipped = 0
-        # Of the stochastic rounding; every push takes the next. Hashed, so that the second push of
-        # a user's seed 0 is not the first one of seed 1.
+        # Seed of the stochastic rounding, counted up by every push. Hashed, so that the second push
+        # under a user's seed 0 differs from the first one under seed 1.
         self._seed = hash((torch.initial_seed(),)) & 0x3FFFFFFF
         self._copies = 0
-        self._be_born()
+        self._take_serial()
         self._forget_plan()
         super().__init__(params, **hyper)
         device = self._find_device(list(self._all_params()))
@@ -281,7 +281,8 @@ class Optimizer(SteppingOptimizer):
         The staleness of the next push counts from here. A replica's parameters and state are
         refreshed from one version of the store (its :meth:`step` refreshes the parameters alone);
         elements that were written here since the last pull stay as they are, and reach the store
-        with the next step. In place nothing is copied. Alone, it does nothing.
+        with the next step. In place nothing is copied. Before the optimizer is shared, it does
+        nothing.
 
         Raises:
             LockTimeout: a writer held the lock for too long. If the message says that the replica
@@ -300,14 +301,14 @@ class Optimizer(SteppingOptimizer):
             self._delay.pulled()
 
     def flush(self) -> None:
-        """Returns when the store has all that this worker pushed or wrote to its replica.
+        """Waits until the store has all that this worker pushed or wrote to its replica.
 
         Only workers with a device (``launch(devices=...)``) push in the background. There, call it
-        before parameters are read after :meth:`step` in any other way than by the forward pass of a
-        module, or written: to average, save or clamp them, say. With ``lag=1`` they then still lack
-        the last push. What was written to a replica since its last pull becomes a version of the
-        store; without this call it reaches the store with the next :meth:`step`. Alone or in place
-        it does nothing.
+        after :meth:`step` before parameters are written, or read in any other way than by the
+        forward pass of a module: for example to average, save or clamp them. With ``lag=1`` they
+        then still lack the last push. Writes to a replica since its last pull become a version of
+        the store; without this call they reach the store with the next :meth:`step`. In place, or
+        before the optimizer is shared, it does nothing.
 
         Raises:
             DeviceError, LockTimeout: the push failed.
@@ -454,7 +455,7 @@ class Optimizer(SteppingOptimizer):
         ]
         clone = type(self).__new__(type(self))
         clone.__setstate__({**state, "param_groups": groups})
-        clone._born = self._born
+        clone._serial = self._serial
         return clone
 
     def _state_on_device(self) -> dict[str, Any]:

@@ -23,10 +23,9 @@ def thread_clone(objs: tuple[Any, ...], /) -> tuple[Any, ...]:
     """Copies of models and optimizers for one worker thread.
 
     Parameters of the copies are tensors of their own, with their own ``.grad``, over the same
-    memory (a private copy under a sync with replicas). Buffers are the same tensors. What holds a
-    model or an optimizer - a list, tuple or dict, an object's attribute, a closure, a bound method,
-    a ``functools.partial`` - is copied with it, by ``copy.copy``. Everything else is the same
-    object.
+    memory (a private copy under a sync with replicas). Buffers are the same tensors. Objects that
+    hold a model or an optimizer are copied as well, by ``copy.copy``: lists, tuples, dicts, objects
+    with attributes, closures, bound methods and ``functools.partial``s. All else is the same.
 
     Args:
         objs: the arguments of a worker function; optimizers of this package among them must be
@@ -56,7 +55,7 @@ def _is_private(item: object) -> bool:
 
 
 def _holders(root: object, memo: dict[int, Any]) -> set[int]:
-    """Ids of the objects from which one is reached that each thread has for itself."""
+    """Ids of the objects that hold, directly or not, an object that each thread copies."""
     holders: defaultdict[int, list[int]] = defaultdict(list)
     found = []
     for item in reached(root):
@@ -166,7 +165,7 @@ def _shallow(obj: Any) -> Any:
     if clone is obj:
         raise TypeError(
             "args: expected objects that copy.copy can copy where they hold a model or an "
-            f"optimizer, of which each thread has its own, got {type(obj).__name__} ({problem}); "
+            f"optimizer, because each thread has its own, got {type(obj).__name__} ({problem}); "
             "pass the model and the optimizer themselves"
         ) from (problem if isinstance(problem, Exception) else None)
     return clone

@@ -102,7 +102,7 @@ class Delay:
                 pulled.copy_(now)
 
     def published(self) -> None:
-        """Notes a version of the store that has nothing but this worker's own writes."""
+        """Counts a version of the store that consists of this worker's own writes."""
         self._version += 1
 
     def computed_from(self, pulled: Sequence[torch.Tensor], version: int) -> None:
@@ -152,7 +152,7 @@ class Delay:
     def _compensate(
         self, index: int, grad: torch.Tensor, maximize: bool, part: Any
     ) -> torch.Tensor:
-        """The same for part of a parameter: ``...`` or rows, each once; bfloat16 in float32."""
+        """Compensate ``...`` or some rows, each listed once, in at least float32."""
         grad = grad.to(_arithmetic(grad.dtype))
         change = self._now[index][part] - self._pulled[index].detach()[part]
         square = grad * grad

@@ -1,9 +1,9 @@
-"""Where optimizers come from, and which of them a worker may step.
+"""Refusal of optimizers whose updates would be lost in a worker.
 
-A worker steps optimizers of its run, which are in stores, and those that its function makes for
-itself. All others are private copies whose updates would be lost without a word: those that were
-there before the function was called, such as the globals of a module that the worker imports, and
-those that come out of a pickle. They are refused at their first step.
+A worker may step the optimizers of its run, which are in stores, and those that its function makes.
+All others are private copies whose updates would be lost silently: optimizers that existed before
+the function was called, such as the globals of a module that the worker imports, and unpickled
+ones. They are refused at their first step.
 """
 
 from __future__ import annotations
@@ -21,75 +21,74 @@ import torch
 
 __all__ = ["Origin", "check", "watch", "watching"]
 
-_births = itertools.count(1)
+_serials = itertools.count(1)
 _counting = threading.Lock()
 _watched = 0  # workers in this process
 
 
-class _Scene(threading.local):
-    """What is known of the worker that the thread belongs to.
+class _Worker(threading.local):
+    """The worker that the calling thread belongs to.
 
     Attributes:
-        entered: number of the birth at which its function was called; 0 outside of workers.
-        remedy: what to do instead of stepping a copy.
+        entered: serial number that was taken when its function was called; 0 outside of workers.
+        remedy: advice for the message of :func:`check`.
     """
 
     entered: int = 0
     remedy: str = ""
 
 
-_scene = _Scene()
+_worker = _Worker()
 
 
 class Origin(torch.optim.Optimizer):
-    """An optimizer that has a number from its birth on.
+    """An optimizer with a serial number, which tells whether a worker's function made it.
 
-    Those that were unpickled have 0, as they were made elsewhere. A deep copy is made where it is
-    copied.
+    Unpickled optimizers have 0, because they were made elsewhere. A deep copy gets a new number.
 
     Attributes:
-        before_push: called first thing in every push, before gradients are looked at; what it
-            raises ends the push. A run sets it on the optimizers that it shares. All others have
-            :func:`check` while a worker is watched, and copies start without.
+        before_push: called at the start of every push, before gradients are read; an exception that
+            it raises ends the push. A run sets it on the optimizers that it shares. All others have
+            :func:`check` while a worker is watched; copies start without.
     """
 
     before_push: Callable[[], None] | None = None
 
-    _born: float = 0
+    _serial: float = 0
     _sharing: Any
 
-    def _be_born(self) -> None:
-        """Number an optimizer that is made here and now; an import makes none for a worker."""
-        self._born = 0 if _watched and _is_imported() else next(_births)
+    def _take_serial(self) -> None:
+        """Give a new optimizer its number; 0 if an import in a worker makes it."""
+        self._serial = 0 if _watched and _is_imported() else next(_serials)
 
-    def _belong_to_worker(self) -> None:
-        """Let every worker step it, as it is meant to be private."""
-        self._born = math.inf
+    def _allow_in_workers(self) -> None:
+        """Let every worker step it: it is private on purpose."""
+        self._serial = math.inf
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         clone = type(self).__new__(type(self))
         memo[id(self)] = clone
         clone.__setstate__(copy.deepcopy(self.__getstate__(), memo))
-        clone._be_born()
+        clone._take_serial()
         return clone
 
 
 @contextlib.contextmanager
 def watch(remedy: str, *, whole_process: bool) -> Iterator[None]:
-    """Context in which a worker's function runs.
+    """Context in which a worker's function runs, and steps of its optimizers are checked.
 
     Args:
-        remedy: what the message of :func:`check` advises.
+        remedy: advice for the message of :func:`check`.
         whole_process: the worker is this process, with all its threads, not the calling thread.
     """
-    scene: Any = _Scene if whole_process else _scene
-    scene.entered, scene.remedy = next(_births), remedy
+    worker: Any = _Worker if whole_process else _worker
+    worker.entered, worker.remedy = next(_serials), remedy
     _watch(1)
     try:
         yield
     finally:
         _watch(-1)
-        scene.entered, scene.remedy = 0, ""
+        worker.entered, worker.remedy = 0, ""
 
 
 def _watch(more: int) -> None:
@@ -101,22 +100,22 @@ def _watch(more: int) -> None:
 
 
 def watching() -> bool:
-    """Whether this process has workers that are watched."""
+    """True while a worker's function runs in this process."""
     return _watched > 0
 
 
 def check(optimizer: Origin) -> None:
     """Raise RuntimeError in a worker that neither shares the optimizer nor has made it.
 
-    A store that this very process (or thread) has made is no worker's.
+    Slot 0 of a store belongs to the process or thread that made the store, and to no worker.
     """
-    entered, sharing = _scene.entered, optimizer._sharing
-    if entered < optimizer._born or entered == 0 or (sharing is not None and sharing.worker != 0):
+    entered, sharing = _worker.entered, optimizer._sharing
+    if entered < optimizer._serial or entered == 0 or (sharing is not None and sharing.worker != 0):
         return
     raise RuntimeError(
         f"step: expected an optimizer that the run shares, or one that fn has made, got "
-        f"{type(optimizer).__name__} that was made before fn was called, or that an import or a "
-        f"pickle brought: its updates would be neither shared, counted nor saved; {_scene.remedy}"
+        f"{type(optimizer).__name__} that was made before fn was called, by an import, or "
+        f"by unpickling: its updates would be neither shared, counted nor saved; {_worker.remedy}"
     )
 
 

@@ -327,7 +327,7 @@ class PlanningOptimizer(Origin):
 
     _plan: _core.Plan | None = None
 
-    #: Whether steps let autograd know that parameters changed. Else the plan does.
+    #: True if steps increment torch's version counters of parameters; False if the plan does.
     _marks_changes = True
 
     #: The tensors that the plan writes: its parameters or, of DTensors, their local tensors.
@@ -343,7 +343,10 @@ class PlanningOptimizer(Origin):
         self._large = False
 
     def forget_addresses(self) -> None:
-        """Look up where tensors lie: alone in the next step; of a replica now, as no write."""
+        """Look up the addresses of tensors again, without counting the change as a write.
+
+        An unshared optimizer does so in its next step, a replica at once.
+        """
         if self._sharing is None:
             self._forget_plan()
         elif self._plan is not None:

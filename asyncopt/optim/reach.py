@@ -1,4 +1,4 @@
-"""Objects that are reached from others: through containers, attributes, closures and methods."""
+"""Search through containers, attributes, closures and methods for what a run trains."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from asyncopt.optim.wrapper import Wrapper
 
 __all__ = ["BARE", "Trained", "attributes", "is_trained", "parts", "reached"]
 
-#: Types of objects that hold no others, or none that belong to them.
+#: Types of objects that are not searched: they hold no others, or only shared ones.
 _ATOMS = frozenset(
     {int, float, complex, bool, str, bytes, bytearray, type(None), type, types.ModuleType}
     | {types.BuiltinFunctionType, range, slice, torch.dtype, torch.device, torch.Tensor}
 )
-#: Types of objects without attributes, which are in data by the million.
+#: Types of objects without attributes. Data may hold millions of them, so the check is skipped.
 BARE = frozenset({list, tuple, dict, set, frozenset, deque, types.CellType, types.MethodType})
 
-#: Types of objects whose parts are nobody else's.
+#: Types of objects that are copied as a whole, so their parts are not searched.
 _WHOLE = (Optimizer, Wrapper, torch.Tensor, type, types.ModuleType)
 
 _TRAINED = (torch.optim.Optimizer, nn.Module, LRScheduler, Dataset, DataLoader)
@@ -37,14 +37,14 @@ _TRAINED = (torch.optim.Optimizer, nn.Module, LRScheduler, Dataset, DataLoader)
 
 @dataclass(frozen=True)
 class Trained:
-    """What training changes among some objects: what a run shares, saves and moves to devices.
+    """Objects that training changes: a run shares them, saves them and moves them to devices.
 
     Attributes:
-        optimizers: those of this package that can be in a store, but for the parts of other ones.
-        others: all other optimizers, but for the parts of the ones above.
-        modules: without those that an earlier one contains, and without those of datasets, such as
-            transforms, unless an optimizer trains them.
-        schedulers: of learning rates.
+        optimizers: optimizers of this package that can be in a store, without parts of others.
+        others: all other optimizers, without parts of those above.
+        modules: outermost modules, without modules of datasets, such as transforms, unless an
+            optimizer trains them.
+        schedulers: learning-rate schedulers.
     """
 
     optimizers: list[Any]
@@ -54,7 +54,7 @@ class Trained:
 
     @classmethod
     def among(cls, found: list[Any]) -> Trained:
-        """Sort objects out, each of which is there once."""
+        """Sort objects by kind; each must be listed once."""
         inner = {
             id(part)
             for each in found
@@ -71,7 +71,7 @@ class Trained:
 
     @classmethod
     def of(cls, objects: object) -> Trained:
-        """Find it in one object, or in a list or tuple of them."""
+        """Find what is trained in one object, or in a list or tuple of objects."""
         if isinstance(objects, Trained):
             return objects
         return cls.among([each for each in reached(objects) if is_trained(each)])
@@ -128,8 +128,8 @@ def reached(root: object) -> Iterator[Any]:
 def parts(item: object) -> list[Any]:
     """The objects that an object holds; no code of its class is called.
 
-    An optimizer of this package holds none: it is copied as a whole. Nor do classes and modules of
-    Python, and a function does not hold its globals.
+    Optimizers of this package, tensors, classes and Python modules count as holding none, and
+    functions as not holding their globals.
     """
     found: list[Any] = []
     if isinstance(item, (list, tuple, set, frozenset, deque)):

@@ -1,8 +1,8 @@
-"""What a worker's modules have registered, and what becomes of a tensor that takes its place.
+"""Detection of buffers and parameters that a worker's modules have replaced.
 
-Workers share a model by its tensors. A forward pass that binds a buffer anew
-(``self.count = self.count + 1``) instead of writing to it leaves the shared tensor as it was, and
-so does ``module.weight = nn.Parameter(...)``.
+Workers share a model by its tensors. A forward pass that rebinds a buffer
+(``self.count = self.count + 1``) instead of writing to it does not change the shared tensor, and
+neither does ``module.weight = nn.Parameter(...)``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ __all__ = ["Registered"]
 
 
 class _Place(NamedTuple):
-    """One name in a module's own dict of buffers, parameters or modules, and what belongs there.
+    """One entry of a module's own dict of buffers, parameters or modules.
 
     Attributes:
         path: the name within the outermost module.
         kind: "buffer", "parameter" or "module".
+        entries: the dict.
+        name: the key.
+        item: the value that was shared.
         is_saved: whether a state dict has it.
     """
 
@@ -34,7 +37,7 @@ class _Place(NamedTuple):
 
 
 class _Places:
-    """Places whose entries are compared without a loop in Python, at 35 ns each."""
+    """Entries that are compared without a loop in Python, at 35 ns each."""
 
     def __init__(self, places: Iterable[_Place]) -> None:
         self._places = list(places)
@@ -46,14 +49,14 @@ class _Places:
         return iter(self._places)
 
     def are_kept(self) -> bool:
-        """Whether everything is where it belongs."""
+        """True if no entry was replaced."""
         return all(map(operator.is_, map(dict.get, self._entries, self._names), self._items))
 
 
 class Registered:
-    """The buffers and parameters of modules, as they are when it is made.
+    """The buffers and parameters of modules, as they are when this object is made.
 
-    What is added to a module afterwards is the worker's own.
+    Tensors that are added to a module later are private to the worker.
 
     Args:
         modules: the outermost ones.
@@ -66,10 +69,10 @@ class Registered:
         self._others = _Places(place for place in places if place.kind != "buffer")
 
     def keep_buffers(self) -> None:
-        """Copies buffers that were bound anew into the shared tensors, which are then back.
+        """Copies rebound buffers into the shared tensors, and registers these again.
 
         Raises:
-            ValueError: one has another shape, dtype or device, or is gone, and state dicts have it.
+            ValueError: a persistent buffer has another shape, dtype or device, or is gone.
         """
         if self._buffers.are_kept():
             return
@@ -79,7 +82,7 @@ class Registered:
                 _keep(place, found)
 
     def check(self) -> None:
-        """Checks that modules still have what they had, perhaps elsewhere or by other names.
+        """Checks that modules still have all shared tensors, perhaps under other names.
 
         Raises:
             ValueError: a parameter, or a module with parameters or buffers, was replaced.
@@ -92,7 +95,7 @@ class Registered:
             if place.kind != "module" and place.is_saved and id(place.item) not in here:
                 raise ValueError(
                     f"{place.path}: expected the {place.kind} that launch shared, got another one "
-                    "or none in its place, which neither workers nor optimizers share; write into "
+                    "or none in its place, which neither workers nor optimizers share; write to "
                     "it with torch.no_grad() and .copy_(), or replace it before launch"
                 )
 
@@ -116,9 +119,9 @@ def _places(outermost: torch.nn.Module) -> Iterator[_Place]:
 
 @torch.no_grad()
 def _keep(place: _Place, found: torch.Tensor | None) -> None:
-    """Makes a shared buffer what was bound in its place.
+    """Copies a rebound buffer to the shared one, and registers that again.
 
-    A cache that state dicts do not have may change its shape; it is the worker's own from then on.
+    A non-persistent buffer may change its shape; it is private to the worker from then on.
     """
     shared = place.item
     kind = None if found is None else (found.shape, found.dtype, found.device)

@@ -26,9 +26,9 @@ class SteppingOptimizer(PlanningOptimizer):
 
     Attributes:
         nonfinite: see there.
-        after_push: called when a push of a shared optimizer is over, also if it was skipped for a
-            gradient that is not finite; with False if it was one of some rows.
-        after_partial_push: called after a push that left parameters without a gradient out.
+        after_push: called after each push of a shared optimizer, also if it was skipped for a
+            gradient that is not finite; with False after a push of some rows, else with True.
+        after_partial_push: called after a push in which some parameters had no gradient.
     """
 
     after_push: Callable[[bool], None] | None = None
@@ -67,9 +67,9 @@ class SteppingOptimizer(PlanningOptimizer):
             ValueError: a gradient has another dtype, device or shape than its parameter, or names
                 rows that it does not have. Nothing was changed.
             LockTimeout: a lock was not free in time; call it again to finish the step.
-            RuntimeError: the last :meth:`pull` left the replica torn. Nothing was changed. Or a
-                worker of a run steps an optimizer that neither the run shares nor its function has
-                made.
+            RuntimeError: the last :meth:`pull` left the replica torn; or a worker steps an
+                optimizer that its run does not share and its function did not make. Nothing was
+                changed.
         """
         if (
             self._optimizer_step_pre_hooks
@@ -137,7 +137,7 @@ class SteppingOptimizer(PlanningOptimizer):
         """One push of a gradient that touches only some rows of one parameter.
 
         Untouched rows and their state are neither read nor written. The gradients of a row that is
-        named more than once are added up first, in float32 or, of float64, in float64.
+        named more than once are added up first, in float32, or in float64 if they are float64.
 
         Args:
             param: one of the optimizer's parameters, contiguous, at least one dimension.
@@ -238,7 +238,7 @@ class SteppingOptimizer(PlanningOptimizer):
         raise ValueError("param: expected one of this optimizer's parameters, got another one")
 
     def _publish(self) -> None:
-        """Brings what was written to a replica since its last pull to the store, as a version."""
+        """Writes changes of a replica since its last pull to the store, as one version."""
         if self._sharing is None:
             return
         if self._replica is not None:
@@ -305,7 +305,7 @@ class SteppingOptimizer(PlanningOptimizer):
         if not delay.compensates:
             return None
         self._check_params()
-        self._publish()  # what was written here is no change that others have made
+        self._publish()  # else the correction takes own writes for updates of other workers
         gradients: list[torch.Tensor | None] = []
         both = zip(self._checked_gradients(), self._maximized(), strict=True)
         for i, (grad, maximize) in enumerate(both):

@@ -158,7 +158,7 @@ def test_torchs_optimizers_in_objects_are_warned_about() -> None:
 
 ORIGIN = (
     r"step: expected an optimizer that the run shares, or one that fn has made, got (SGD|Local"
-    r"Steps) that was made before fn was called, or that an import or a pickle brought: .*; "
+    r"Steps) that was made before fn was called, by an import, or by unpickling: .*; "
 )
 REMEDY = r"pass it to launch in args, or make it in fn; .* copy\.deepcopy\(\(model, optimizer\)\)$"
 
