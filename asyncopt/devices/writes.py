@@ -1,4 +1,4 @@
-"""What user code writes to the parameters of a replica on a device, on its way to the store."""
+"""Writes of user code to the parameters of a replica on a device."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Writes:
         self._kept: set[int] = set()  # numbers of those that were written before the last note
 
     def note(self, kept: Iterable[int] = ()) -> None:
-        """Takes all parameters as they are now for pulled, but for those that are `kept`."""
+        """Counts all parameters as pulled from now on, except the numbers in `kept`."""
         self._versions.note()
         self._kept = set(kept)
 
@@ -64,7 +64,7 @@ class Writes:
 
 
 def addresses(writes: dict[int, Write], params: Iterable[int]) -> list[tuple[int, int, int]]:
-    """Those writes that concern some parameters, as the engine takes them."""
+    """The writes to some parameters, in the form that the engine takes."""
     return [
         (number, writes[number].now.data_ptr(), writes[number].pulled.data_ptr())
         for number in params

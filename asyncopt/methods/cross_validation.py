@@ -73,9 +73,9 @@ def cross_validate(
     fold's result depends on its number and the arguments alone: it is the same, bit for bit, with
     any number of workers of as many threads, and after a worker died and the fold was run again.
 
-    Each fold has a process of its own and copies of all arguments: what a fold changes in a loss, a
-    metric, a dataset, a generator, a tensor or a global variable, neither other folds nor this
-    process see. Tensors and arrays are in memory once until a fold writes to them, which copies
+    Each fold has its own process and its own copies of all arguments. Neither other folds nor this
+    process see what a fold changes in a loss, a metric, a dataset, a generator, a tensor or a
+    global variable. Tensors and arrays are in memory once until a fold writes to them, which copies
     them page by page. Only what lies outside of processes is shared: files, memory maps that are
     open for writing, tensors on GPUs. A process starts in some 20 ms, and imports the modules that
     it needs (of a script, all that stands above ``if __name__ == "__main__":``), unless they are in
@@ -103,8 +103,8 @@ def cross_validate(
         scheduler: called with the optimizer, makes a learning-rate schedule.
         optimizer: called with the model's parameters.
         loss: called with the model's output and the targets, of a batch in training and of all
-            examples held out when a fold is scored; a scalar. So weighted means, or those with an
-            ``ignore_index``, are over all examples held out.
+            examples held out when a fold is scored; a scalar. Weighted means, and means with an
+            ``ignore_index``, are therefore over all examples held out.
         metrics: more scores by name, each called with the outputs and targets of all examples held
             out. By default the accuracy, where targets are class numbers. Outputs are computed in
             batches of 256 examples and joined along dimension 0, also inside tuples, lists and
@@ -199,7 +199,7 @@ def cross_validate(
             if ending.error is not None:
                 raise ending.error
             fold, state = _fold(todo[place], ending, splits, begin)
-            _tell_of_nan(fold)
+            _warn_of_nan(fold)
             if files is not None:
                 files.save(fold, state)
             done[fold.number] = fold
@@ -239,7 +239,7 @@ def _fold(
     return fold, trained.state or {}
 
 
-def _tell_of_nan(fold: Fold) -> None:
+def _warn_of_nan(fold: Fold) -> None:
     if not math.isnan(fold.scores["loss"]):
         return
     scored = [epoch.number for epoch in fold.epochs if epoch.scores is not None]

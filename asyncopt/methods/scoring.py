@@ -33,7 +33,7 @@ def score(
 ) -> dict[str, float]:
     """Loss and metrics, each by one call with the outputs and targets of all examples.
 
-    So losses that are no mean over examples, such as weighted ones, are those of all examples, too.
+    Losses that are no mean over examples, such as weighted ones, are therefore correct as well.
 
     Args:
         model: it is put in evaluation mode.

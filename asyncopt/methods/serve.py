@@ -16,7 +16,7 @@ from asyncopt.run.random_states import Stream
 
 __all__ = ["Service"]
 
-# What to do about an optimizer that is not shared.
+# The remedy in messages about an optimizer that is not shared.
 REMEDY = "make it in fn, or call its share_memory(workers=...) before the tasks"
 
 

@@ -81,9 +81,9 @@ def map_tasks(
     slot for each worker; any other one that ``fn`` has not made raises a RuntimeError at its first
     step.
 
-    Each worker unpickles ``fn``, the tasks and the data once. What a task changes in an object (a
-    counter, a cache, a generator, an array), later tasks of the same worker see; which tasks these
-    are depends on the number of workers. So make objects with state inside ``fn``, or copy them
+    Each worker unpickles ``fn``, the tasks and the data once. Later tasks of the same worker see
+    what a task changes in an object (a counter, a cache, a generator, an array); the number of
+    workers decides which tasks these are. Make objects with state inside ``fn``, or copy them
     there. (Each fold of :func:`cross_validate` has copies of its own.)
 
     The global generators of torch, numpy and Python are seeded before each task. The seed depends
@@ -154,7 +154,7 @@ def run_tasks(
     tick: Callable[[], None] = lambda: None,
     isolated: bool = False,
 ) -> None:
-    """`map_tasks` with each task's ending told as it comes; see `Pool` and `Parcel`."""
+    """`map_tasks` that reports the end of each task at once; see `Pool` and `Parcel`."""
     retries = whole("retries", retries, 0)
     refuse_daemons()
     if plan.seed is None:

@@ -93,7 +93,7 @@ def _numbers(which: Tensor | slice, tensor: Tensor) -> Tensor:
 
 
 def _ragged(ends: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
-    """The same for some rows: where each one ends among them, and the places of their elements.
+    """Ends of selected ragged rows, and the indices of their elements.
 
     Args:
         ends: where each row ends in all elements, after a first 0; shape (rows + 1,).
@@ -145,7 +145,7 @@ def _tensor(array: npt.NDArray[Any]) -> Tensor:
 
 @dataclass(frozen=True)
 class Single:
-    """A source of one thing: its batches are no tuples."""
+    """A source of a single tensor or array: its batches are tensors, not tuples."""
 
     source: Tensors | Arrays
 

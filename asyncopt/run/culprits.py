@@ -1,4 +1,4 @@
-"""Where in an object the part is that pickle refuses, for messages."""
+"""Path to the part of an object that cannot be pickled, for messages."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _first_at_fault(part: object) -> tuple[str, object] | None:
 
 
 def _parts(part: object) -> Iterator[tuple[str, object]]:
-    """Names and values of what pickle reaches from an object."""
+    """Names and values of the parts of an object that are pickled with it."""
     if isinstance(part, types.FunctionType):
         found = inspect.getclosurevars(part)
         yield from ((f"closure variable {name}", value) for name, value in found.nonlocals.items())
@@ -92,7 +92,7 @@ def _is_plain(part: object) -> bool:
 
 
 def _reduced(part: object) -> Iterator[tuple[str, object]]:
-    """What the object's own ``__reduce_ex__`` hands to pickle."""
+    """Names and values of the parts that ``__reduce_ex__`` of an object returns."""
     reduced: Any = part.__reduce_ex__(4)
     if isinstance(reduced, str):
         return

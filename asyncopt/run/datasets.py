@@ -26,7 +26,7 @@ class Examples:
         """A collated batch.
 
         Args:
-            which: numbers, a slice, or what else a sampler says the dataset is to be asked for.
+            which: numbers, a slice, or a list of other keys that a sampler draws.
         """
         if isinstance(which, slice):
             wanted = list(range(self.examples)[which])
@@ -60,14 +60,14 @@ class _Listed:
 
 @dataclass(frozen=True)
 class Unbatched:
-    """The dataset of a loader with ``batch_size=None``: each batch is what it has for one key."""
+    """The dataset of a loader with ``batch_size=None``: each batch is the item of one key."""
 
     dataset: Any
     examples: int
     convert: Callable[[Any], Any]
 
     def pick(self, which: Any) -> Any:
-        """What the dataset has for a key."""
+        """The converted item of a key."""
         return self.convert(self.dataset[which])
 
 
@@ -80,8 +80,7 @@ def from_dataset(
         name: of the dataset in messages.
         dataset: map-style.
         collate: makes a batch of a list of examples.
-        has_sampler: whether a sampler says what the dataset is asked for, so that it may have no
-            length.
+        has_sampler: whether a sampler draws the keys; the dataset then needs no length.
 
     Raises:
         TypeError: it has no length, or no examples that can be picked by number.

@@ -206,8 +206,8 @@ def launch(
     wrong before ``fn`` begins, unless by a signal, is always raised.
 
     In a worker ``fn`` may write to parameters and buffers besides stepping: such writes are shared,
-    or a ValueError names what cannot be. Not seen, where workers train on replicas, are writes that
-    go past torch's version counter: through ``param.data``, a numpy view or a fused optimizer. See
+    or a ValueError names the tensor that cannot be shared. On replicas, writes that bypass torch's
+    version counter are not detected: through ``param.data``, a numpy view or a fused optimizer. See
     docs/writes-inside-workers.md.
 
     Each worker process has random streams of its own, in the global generators of torch (CPU and
@@ -269,8 +269,8 @@ def launch(
         checkpoint: a directory for checkpoints, or an ``asyncopt.Checkpoints`` that says how often
             and how many. A last one is written when the run ends, also by Ctrl-C. Without
             ``resume`` it must hold none.
-        resume: begin with the newest checkpoint in there, if there is one. Loops over batches go on
-            exactly, or are refused if they were begun with other settings.
+        resume: begin with the newest checkpoint in ``checkpoint``, if there is one. Loops over
+            batches continue exactly, or are refused if they were begun with other settings.
         view: show the run in the terminal.
         log_dir: a directory for TensorBoard.
         trace: a file for a Chrome trace of what each worker did when.
@@ -286,8 +286,8 @@ def launch(
         KeyboardInterrupt: Ctrl-C; all workers have been ended. After a SIGTERM this process ends
             by it in the same order.
         SegmentError: there is no room for tensors and arrays in shared memory.
-        CheckpointError: ``checkpoint`` holds what this run cannot go on from, or ``args`` what
-            cannot be saved; nothing was changed.
+        CheckpointError: this run cannot continue from the checkpoints in ``checkpoint``, or
+            something in ``args`` cannot be saved; nothing was changed.
         ImportError: a module of ``preload`` cannot be imported, or starts a thread or CUDA.
         RuntimeError: this is a daemonic process, such as a worker of ``multiprocessing.Pool``.
         TypeError, ValueError: an argument is wrong; nothing was started.

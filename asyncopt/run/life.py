@@ -30,7 +30,7 @@ __all__ = ["LONGEST", "REBUILD", "Box", "Errand", "Stop", "live", "parts_of"]
 GRACE = 30.0
 # Seconds that a system call which waits for an answer takes at most.
 LONGEST = 1e6
-# What to do about an argument that cannot be pickled, and about an optimizer that is not shared.
+# Remedies in messages: for an argument that cannot be pickled, for an unshared optimizer.
 REBUILD = "build it inside fn, or use mode='thread'"
 REMEDY = (
     "pass it to launch in args, or make it in fn; to train a copy of the worker's own, make it in "
@@ -49,7 +49,7 @@ class Errand:
     fn: Callable[..., Any]
     args: tuple[Any, ...]
     trained: Trained
-    """What of them the run trains: in a worker, its own copies."""
+    """Optimizers, modules and schedulers in ``fn`` and ``args``; in a worker, its own copies."""
     board: Board
     plan: Plan
     keepsakes: Keepsakes | None = None
@@ -61,7 +61,7 @@ class Errand:
 
 
 def parts_of(fn: object, args: tuple[Any, ...], plan: Plan) -> dict[str, object]:
-    """What a user has a worker process sent, by its name in messages."""
+    """The objects of the caller that are sent to a worker process, by their names in messages."""
     named = {f"args[{i}]": arg for i, arg in enumerate(args)}
     return {"fn": fn, **named, "delay": plan.delay}
 

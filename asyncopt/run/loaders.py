@@ -15,9 +15,9 @@ from asyncopt.run.random_states import Stream
 
 __all__ = ["LoaderSampler", "check_loader", "plain_cut", "source_of"]
 
-# What a loader's batches come from: where a subclass has its own, they are not those of its parts.
+# Methods that make a loader's batches. A subclass that overrides one is refused.
 _ITERATION = ("__iter__", "_get_iterator", "_index_sampler", "_auto_collation")
-# Examples in one epoch, at least, that a sampler may draw; more are taken for a stream without end.
+# Examples that any sampler may draw in one epoch; many more count as an endless stream.
 _MANY = 10_000_000
 
 
@@ -60,7 +60,7 @@ def check_loader(loader: DataLoader[Any], **options: Any) -> None:
 
 
 def source_of(loader: DataLoader[Any]) -> Source:
-    """What a loader reads, collated, and pinned if it says so and there is an accelerator."""
+    """The source of a loader's batches, pinned if the loader asks for it and torch can."""
     dataset, collate = loader.dataset, loader.collate_fn
     if loader.batch_sampler is None:
         source: Source = Unbatched(dataset, length(dataset) or 0, collate)
@@ -104,13 +104,13 @@ def plain_cut(loader: DataLoader[Any]) -> tuple[int, bool, bool] | None:
 
 
 class LoaderSampler:
-    """What decides the order of a loader's examples: its batch sampler, else its sampler.
+    """Draws the order of a loader's examples from its batch sampler, else from its sampler.
 
-    The orders are those of ``iter(loader)``, one after the other. Where nothing in the loader has a
-    generator of its own, they are decided by the seed and the epoch.
+    The orders are those of successive calls of ``iter(loader)``. If nothing in the loader has its
+    own generator, they depend on the seed and the epoch alone.
 
     Args:
-        loader: the loader. Its samplers and its generator are used as they are, so they advance.
+        loader: the loader. Its samplers and its generator are not copied, so they advance.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
@@ -127,26 +127,25 @@ class LoaderSampler:
         self.name = type(self._index if inner is None else inner).__name__
 
     def draw(self, seed: int, epoch: int) -> list[Any]:
-        """The order of an epoch, to be called for epochs 0, 1, 2, ... in turn.
+        """Draw the order of an epoch; call it for epochs 0, 1, 2, ... in turn.
 
-        Samplers with ``set_epoch``, such as ``DistributedSampler``, are told the epoch, counted
-        from the one that they had at first.
+        Samplers with ``set_epoch``, such as ``DistributedSampler``, get the epoch, counted from
+        their first one.
 
         Args:
             seed: of the global generators of torch, numpy and Python meanwhile, with the epoch.
             epoch: its number.
 
         Returns:
-            What the dataset is to be asked for, batch by batch: lists, or with ``batch_size=None``
-            one thing each.
+            Keys of the dataset for each batch: a list, or one key with ``batch_size=None``.
 
         Raises:
-            ValueError: there is no end to it.
+            ValueError: the sampler draws without end.
         """
         for set_epoch, first in self._with_epoch if epoch else ():
             set_epoch(first + epoch)
         batches, examples = [], 0
-        with Stream(seed, (epoch,)).lent():
+        with Stream(seed, (epoch,)).temporarily():
             drawn = iter(self._index)
             # iter(loader) draws this number for the seeds of its processes.
             torch.empty((), dtype=torch.int64).random_(generator=self._generator)

@@ -27,7 +27,7 @@ class Order:
     """The batches of one epoch, as a sampler drew them.
 
     Args:
-        batches: lists of what a dataset is to be asked for, or one such thing each.
+        batches: for each, a list of keys of the dataset, or one key.
 
     Attributes:
         digest: 32 bits that depend on all of it.
@@ -50,14 +50,14 @@ class Order:
         return len(self._batches) - (self._numbers is not None)
 
     def __getitem__(self, place: int) -> Any:
-        """What ``Source.pick`` is to be given for a batch."""
+        """The argument of ``Source.pick`` for a batch."""
         if self._numbers is None:
             return self._batches[place]
         return self._numbers[self._batches[place] : self._batches[place + 1]]
 
 
 class Drawing:
-    """The orders of one loop's epochs, drawn when the first worker of this process comes to them.
+    """The orders of one loop's epochs, drawn when the first worker of this process needs them.
 
     Args:
         draw: called with the epochs 0, 1, 2, ... in turn, for their batches.
@@ -148,7 +148,7 @@ class Drawings:
     def of(
         self, number: int, rank: int, world_size: int, make: Callable[[set[int]], Drawing]
     ) -> Drawing:
-        """The drawing of a loop, made when the first worker of this process comes to it.
+        """The drawing of a loop, made when the first worker of this process needs it.
 
         Args:
             number: of the loop.

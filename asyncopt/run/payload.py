@@ -110,9 +110,9 @@ def load(file: IO[bytes]) -> Any:
 
 
 def find_trained(parts: Mapping[str, object]) -> Trained:
-    """What training changes among all that pickling ``parts`` for a process would come to.
+    """Optimizers, modules and schedulers that pickling ``parts`` for a process would reach.
 
-    Nothing is sent, and neither tensors nor arrays are read or moved.
+    Nothing is sent, and tensors and arrays are neither read nor moved.
     """
     scout = _Scout()
     with _dumping, _no_child():
@@ -217,7 +217,11 @@ class _Pickler(DefinitionPickler):
 
 
 def _path(storage: torch.UntypedStorage, file: FileMapping | None) -> str:
-    """Where workers find the file that a storage shares with them."""
+    """Path of the file that a storage shares with workers.
+
+    Raises:
+        ValueError: the file was deleted, replaced or truncated.
+    """
     path = None if file is None else file.path
     if path is None or os.path.getsize(path) < storage.nbytes():
         raise ValueError(
@@ -229,7 +233,7 @@ def _path(storage: torch.UntypedStorage, file: FileMapping | None) -> str:
 
 
 class _Scout(_Pickler):
-    """Pickler that writes nothing, and notes what training changes.
+    """Pickler that writes nothing, and lists what training changes.
 
     Attributes:
         found: optimizers, modules and schedulers, in the order in which pickle comes to them.
@@ -260,7 +264,7 @@ class _Nowhere:
 
 
 class _NoChild:
-    """A process that is not spawned: descriptors for it stay here."""
+    """Stand-in for a process that is being spawned; descriptors are not duplicated for it."""
 
     DupFd = int
 

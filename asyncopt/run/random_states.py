@@ -60,7 +60,7 @@ class Stream:
         torch.manual_seed(self._seed())
 
     @contextlib.contextmanager
-    def lent(self) -> Iterator[None]:
+    def temporarily(self) -> Iterator[None]:
         """Context in which the global generators of the CPU draw from this stream.
 
         After it they go on as if nothing had been drawn. Those of other devices are left alone.

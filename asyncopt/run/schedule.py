@@ -76,16 +76,15 @@ def _position(scheduler: Any) -> int:
 
 
 class Restarts:
-    """Warns of schedulers that begin anew in a replacement or in a resumed run.
+    """Warnings about schedulers that start again in a replacement or in a resumed run.
 
-    These are the ones that ``fn`` steps by itself: :meth:`Worker.schedule` brings a scheduler to
-    the step of the run, if only after the first push where it is called too late, and a resume
-    restores those in ``args``.
+    These are schedulers that ``fn`` steps itself. :meth:`Worker.schedule` brings a scheduler to the
+    step of the run, and a resume restores those in ``args``.
 
     Args:
         optimizers: the worker's own.
-        also_in_args: whether a replacement is to be expected, which begins with the schedulers in
-            ``args`` as the run did.
+        also_in_args: warn of schedulers in ``args`` as well, because workers can be replaced and a
+            replacement begins with ``args`` as the run did.
         goes_on: whether this worker is a replacement, or one of a resumed run.
     """
 
@@ -102,7 +101,10 @@ class Restarts:
         self._excused: weakref.WeakSet[LRScheduler] = weakref.WeakSet()
 
     def follow(self, scheduler: LRScheduler, *, after_push: bool) -> None:
-        """``scheduler`` is about to follow the run, after a push of this worker or before."""
+        """Excuse a scheduler from warnings: ``Worker.schedule`` steps it.
+
+        Warns if that begins in a replacement or a resumed run only after a push.
+        """
         late = self._goes_on and after_push and _position(scheduler) == 0
         if late and scheduler not in self._excused:
             warnings.warn(
@@ -140,7 +142,7 @@ def _has_scheduler(optimizer: Any) -> bool:
 
 
 def _schedulers_of(optimizer: Any) -> list[LRScheduler]:
-    """Those that exist, found by looking at every object: it takes some 0.1 s, once."""
+    """The schedulers of an optimizer, found among all objects: about 0.1 s, once."""
     owners = (optimizer, getattr(optimizer, "optimizer", optimizer))
     every = [item for item in gc.get_objects() if issubclass(type(item), LRScheduler)]
     return [each for each in every if getattr(each, "optimizer", None) in owners]

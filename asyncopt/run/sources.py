@@ -1,7 +1,7 @@
-"""Where batches come from, and how each epoch is cut into them, whoever said so.
+"""Sources of batches, and how each epoch is cut into them.
 
-A source holds examples and gives any of them as one batch; none copies its data. The caller says
-how to cut, or a ``DataLoader``.
+A source holds examples and gives any of them as one batch; none copies its data. The caller or a
+``DataLoader`` decides how to cut.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def check_supply(
     Raises:
         TypeError: ``data`` is of no kind that can be read by number.
         ValueError: data without examples along their first dimension or with unequal numbers of
-            them; ``batch_size`` out of range; options that a ``DataLoader`` brings already, or some
-            of its that a run cannot keep.
+            them; ``batch_size`` out of range; options that a ``DataLoader`` sets already, or
+            options of the loader that a run cannot keep.
     """
     if isinstance(data, DataLoader):
         check_loader(data, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last)

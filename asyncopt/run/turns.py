@@ -69,7 +69,7 @@ class Turns:
         """Be between two turns: show progress, and park if the run is paused.
 
         Args:
-            may_park: asked before parking.
+            may_park: called before parking; False puts it off.
         """
         self.end()
         self._board.beat(self._rank)
@@ -87,10 +87,10 @@ class Turns:
             self.on_park()
 
     def share(self) -> None:
-        """Bring all that this worker has pushed, or written to its model, to where others see it.
+        """Make all pushes and writes of this worker visible to the others.
 
         Raises:
-            ValueError: something cannot be shared that was put in a parameter's or buffer's place.
+            ValueError: a parameter or buffer was replaced by one that cannot be shared.
         """
         self._registered.keep_buffers()
         self._registered.check()

@@ -32,7 +32,7 @@ class Loop:
 
 
 class Windows:
-    """When the batches of one worker are done.
+    """Decides when the batches of one worker are done.
 
     A batch is done when a push that followed it is in the store, or was skipped for a gradient that
     is not finite. With several optimizers it is done when each of them has pushed, or after a push
@@ -59,7 +59,7 @@ class Windows:
         self._usual = 0  # batches of the last window that a push has ended
         self._latest: Loop | None = None
         self._over: list[tuple[int, bool]] = []  # loops that were left: number, before its end
-        self._held_up: float | None = None  # when this worker first saw the pause
+        self._delayed: float | None = None  # since when this worker puts off a pause
         for bit, optimizer in enumerate(optimizers):
             optimizer.after_push = functools.partial(self._pushed, 1 << bit)
 
@@ -90,18 +90,18 @@ class Windows:
         self._latest = loop
 
     def may_park(self, loop: Loop) -> bool:
-        """Whether a paused worker shall park before its next batch of ``loop``.
+        """Whether a paused worker may park before its next batch of ``loop``.
 
-        Within a window it goes on to the end, if the last one is a measure of that: a run that is
-        resumed goes through an open window again, with other random numbers.
+        Within a window it may not, for at most ``PATIENCE``, until the window has as many batches
+        as the last one: a resumed run repeats an open window with other random numbers.
         """
         if self.keeps(loop) and loop.open < self._usual:
             now = time.monotonic()
-            if self._held_up is None:
-                self._held_up = now
-            if now < self._held_up + PATIENCE:
+            if self._delayed is None:
+                self._delayed = now
+            if now < self._delayed + PATIENCE:
                 return False
-        self._held_up = None
+        self._delayed = None
         return True
 
     def end_loop(self, loop: Loop, *, early: bool) -> None:

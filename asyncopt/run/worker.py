@@ -55,7 +55,7 @@ class Worker:
         rank: this worker's number, 0 to ``world_size - 1``.
         world_size: number of workers in the run.
         device: where it computes: its own of ``launch(devices=...)``, else the host.
-        restarts: what warns of schedulers that ``fn`` steps itself, in runs that can restart them.
+        restarts: warns of schedulers that ``fn`` steps itself, in runs that can restart them.
         on_loop: called with each new loop's number, from 0, its settings, a function that counts
             the batches that are begun, and how many it has; what it raises, :meth:`batches` does.
             Set by the run, as the next.
@@ -111,10 +111,10 @@ class Worker:
         self._turns.on_park = call
 
     def finish(self) -> None:
-        """Give the stores what they lack of this worker's part; its launcher calls it after ``fn``.
+        """Write the worker's remaining changes to the stores; its launcher calls it after ``fn``.
 
-        That are writes to replicas, buffers bound anew, pushes on their way from a device, and
-        local steps since the last exchange.
+        These are writes to replicas, rebound buffers, background pushes from a device, and local
+        steps since the last exchange.
         """
         self._turns.share()
         for optimizer in self._optimizers:
@@ -126,7 +126,7 @@ class Worker:
         """End this worker's part in the run; its launcher calls it when ``fn`` has ended.
 
         Args:
-            returned: ``fn`` has returned, so the batches that it had last are done.
+            returned: ``fn`` has returned, so its last batches are done.
         """
         if returned:
             self._windows.leave()
@@ -205,11 +205,11 @@ class Worker:
         """Bring a learning rate scheduler to the step of the run; call it instead of its ``step``.
 
         The run's step is the version of the store of the scheduler's optimizer: the number of
-        pushes that it has taken, by whichever worker, and of writes that came without one. So all
-        workers see one schedule. The rates are those that torch's own loop has at that step. Call
-        it after each step of the optimizer, and for a scheduler that is made in ``fn`` also before
-        the loop: then the first push of a replacement, or of a resumed run, has the rate of the
-        run's step, not the first one. A worker with a device waits here for its last push.
+        pushes of all workers, and of writes without a push. All workers therefore follow one
+        schedule, with the rates of torch's own loop at that step. Call it after each step of the
+        optimizer, and for a scheduler that ``fn`` makes also before the loop: the first push of a
+        replacement or of a resumed run then uses the rate of the run's step instead of the first
+        rate. A worker with a device waits here for its last push.
 
         Args:
             scheduler: any of ``torch.optim.lr_scheduler`` but ``ReduceLROnPlateau``. It may come
@@ -301,17 +301,16 @@ class Worker:
         Args:
             data: examples along dimension 0 of a tensor, a numpy array or a memory map, or of a
                 tuple of equally long tensors or arrays; or a map-style torch ``Dataset``, collated
-                as a ``DataLoader`` does; or a ``DataLoader``. What any sampler or batch sampler of
-                that draws is dealt out to the workers; ``docs/data.md`` lists what becomes of every
-                option.
+                as a ``DataLoader`` does; or a ``DataLoader``: the run deals out the batches that
+                its sampler or batch sampler draws. ``docs/data.md`` lists how each option is
+                treated.
             batch_size: examples in a batch; the epoch's last batch may be smaller. Not given with a
                 ``DataLoader``, like ``shuffle`` and ``drop_last``.
             epochs: passes over the data.
             shuffle: permute the examples anew in each epoch, by ``(seed, epoch)`` alone; by default
                 True. Without it batches of tensors and of writable arrays are views, not copies.
-            seed: an integer >= 0, the same in every worker. With ``epoch`` it also seeds the global
-                generators while a loader's sampler draws; a generator in the loader goes its own
-                way.
+            seed: an integer >= 0, the same in every worker. With the epoch it also seeds the global
+                generators while a loader's sampler draws; a generator in the loader is not seeded.
             drop_last: leave the epoch's last batch out if it is smaller than ``batch_size``; by
                 default False.
             dispatch: "static" or "dynamic". Under ``max_staleness=0``, "dynamic" makes the turns of
@@ -434,7 +433,7 @@ class Worker:
                 turns.pull()
                 yield batch
         except GeneratorExit:
-            # Left by break, or by an exception: whether the batch is done, the next loop tells.
+            # Left by break, or by an exception: the next loop decides whether the batch is done.
             windows.end_loop(loop, early=True)
             raise
         finally:

@@ -95,7 +95,7 @@ class Patience:
 
 
 class Rest:
-    """Sees weights at rest: none moved in a pass by more than ``tol`` of the largest one.
+    """Detects weights at rest: none moved in a pass by more than ``tol`` of the largest one.
 
     They may rest far from the optimum, where steps are short: `Exact.at_optimum` judges that.
 

@@ -89,7 +89,7 @@ class Exact:
         return self._anchor.weights
 
     def begin(self, done: int, loss: float) -> bool:
-        """Prepare a pass; returns whether it is one that only looks, and is done.
+        """Prepare a pass; True if it was an SVRG snapshot, which is then complete.
 
         Args:
             done: passes up to now.

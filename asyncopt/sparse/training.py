@@ -27,7 +27,7 @@ STEEPEST = 1e30
 """Curvature: products with a learning rate and a number of examples fit float32."""
 
 NOTHING_KEPT = {"notes": None, "anchors": None, "base": None}
-"""Of the examples, by gradient descent."""
+"""Arguments of the engine for gradient descent, which keeps no numbers of examples."""
 
 _Floats = npt.NDArray[np.float32]
 

@@ -151,7 +151,7 @@ def by_torch(loader: DataLoader[Any], epochs: int, seed: int = 0) -> list[list[A
     for epoch in range(epochs):
         if epoch and isinstance(loader.sampler, DistributedSampler):
             loader.sampler.set_epoch(epoch)
-        with Stream(seed, (epoch,)).lent():
+        with Stream(seed, (epoch,)).temporarily():
             result.append(got(loader))
     return result
 
@@ -200,9 +200,9 @@ def test_a_sampler_told_its_epoch_goes_on_from_there() -> None:
 
 def test_the_global_generators_go_on_as_if_nothing_had_been_drawn() -> None:
     for name in ("own", "weighted", "subset"):
-        with Stream(1).lent():
+        with Stream(1).temporarily():
             expected = torch.rand(()), np.random.rand(), random.random()  # noqa: NPY002
-        with Stream(1).lent():
+        with Stream(1).temporarily():
             list(worker(Board(1)).batches(LOADERS[name](), epochs=2))
             assert expected == (torch.rand(()), np.random.rand(), random.random())  # noqa: NPY002
 

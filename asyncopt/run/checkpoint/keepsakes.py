@@ -1,6 +1,6 @@
 """What a worker keeps to itself, and a checkpoint needs: handed over when it parks.
 
-That are its random states, and of its own copies of ``args`` the schedulers, the hyperparameters
+These are its random states, and of its own copies of ``args`` the schedulers, the hyperparameters
 that they set, extra state of modules, and the seeds of stochastic rounding. A worker of a resumed
 run takes them back in the very loop over batches in which it handed them over, just before it takes
 the next batch: what ``fn`` does before that, it does again. A worker also writes down the settings
@@ -179,7 +179,7 @@ _STATE = "state"
 
 
 def private_of(data: bytes) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """What a keepsake has of its worker's ``args``, as from ``Contents.read_private``."""
+    """The private state of a worker in its keepsake, as from ``Contents.read_private``."""
     state, tensors = _unpack(data)
     return state["private"], tensors
 

@@ -1,7 +1,7 @@
 """Settings of loops over batches: recorded by a run, and compared when it is resumed.
 
-A position in a loop is the number of a batch. It means the same examples only under the same
-settings, so a loop that was begun goes on with these or not at all.
+A position in a loop is the number of a batch. A number refers to the same examples only under the
+same settings, so a loop continues with the settings that it was begun with, or is refused.
 """
 
 from __future__ import annotations

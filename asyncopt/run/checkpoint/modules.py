@@ -1,4 +1,4 @@
-"""What modules have beside parameters: buffers and extra state."""
+"""Buffers and extra state of modules in checkpoints."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Buffer:
         return self.attribute not in self.module._non_persistent_buffers_set
 
     def differs_from(self, saved: torch.Tensor | None) -> bool:
-        """Whether the saved one has another shape, and is to replace this one."""
+        """Whether the saved buffer has another shape but the same dtype."""
         here = self.tensor
         if here is None or saved is None:
             return False
         return here.dtype == saved.dtype and here.shape != saved.shape
 
     def replace(self, saved: torch.Tensor) -> None:
-        """Take over the saved one, whatever its shape."""
+        """Replace the buffer by the saved one, with a warning."""
         here = self.tensor
         assert here is not None
         warn_caller(
