@@ -187,9 +187,7 @@ class Pusher:
                 push.copies[number].finish()
                 if in_parts and is_finite:
                     is_finite = self._plan.is_finite(_some(push.grads, self._chunks[number].params))
-        if (
-            is_corrected and push.writes
-        ):  # else the correction takes them for other workers' updates
+        if is_corrected and push.writes:  # else taken for updates of other workers
             self._publish(push)
         if host._delay is not None:
             host._delay.computed_from(slot.params, slot.version)
