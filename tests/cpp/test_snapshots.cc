@@ -1,5 +1,6 @@
 // Torn-read hunts: under the syncs that promise whole versions, every pull must be one.
 #include <atomic>
+#include <chrono>
 #include <string>
 #include <thread>
 
@@ -15,6 +16,8 @@ namespace {
 struct Hunt {
   static constexpr std::size_t kWriters = 2, kReaders = 2;
   static constexpr double kSeconds = 0.25;  // at least: many turns of the scheduler
+  // Later versions come slowly, so that t (t + 1) / 2 stays exact however long readers are held up.
+  static constexpr std::uint64_t kExact = 100'000'000;
 
   const std::size_t n;
   const std::size_t idle;  // worker slots before those at work
@@ -38,6 +41,7 @@ struct Hunt {
       const PushResult result = push(store.segment, worker, {.groups = {&group, 1}});
       CHECK(last < result.version);
       last = result.version;
+      if (last > kExact) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   }
 

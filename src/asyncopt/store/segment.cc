@@ -98,8 +98,8 @@ Segment Segment::attach(void* memory, std::uint64_t bytes) {
         "all processes");
   if (h->pid_namespace != pid_namespace())
     throw SegmentError(
-        "store: expected a segment of this PID namespace, got one of another (a container?), whose "
-        "lock owners cannot be identified; start all workers in one PID namespace");
+        "store: expected a segment of this PID namespace, got one of another PID namespace (a "
+        "container?), whose lock owners cannot be identified; start all workers in one");
   return Segment(memory);
 }
 
