@@ -51,6 +51,10 @@ class Batches:
         """False: ``total`` is final."""
         return False
 
+    def final_total(self) -> int:
+        """The batches of all epochs."""
+        return self.total
+
     def is_empty(self, number: int) -> bool:
         """Whether a number was only filled in."""
         return number % self._stride >= self._per_epoch
@@ -97,6 +101,12 @@ class SampledBatches:
         self._seen = self._drawing.total
         _check_total(self._seen)
         return has_grown
+
+    def final_total(self) -> int:
+        """The batches of all epochs, whose orders are drawn for that."""
+        while self.grow():
+            pass
+        return self._seen
 
     def is_empty(self, number: int) -> bool:
         """Whether a number was only filled in."""

@@ -111,11 +111,17 @@ class LoaderSampler:
 
     Args:
         loader: the loader. Its samplers and its generator are not copied, so they advance.
+
+    Attributes:
+        batch_size: the loader's; None if a batch sampler, or the dataset, cuts the batches.
+        drop_last: the loader's.
+        name: name of the sampler, for messages.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self._index: Any = loader._index_sampler
         self._generator = loader.generator
+        self.batch_size, self.drop_last = loader.batch_size, loader.drop_last
         declared = length(loader.dataset) or 0, length(self._index) or 0
         self._most = 10 * max(_MANY // 10, *declared)
         inner: Any = getattr(self._index, "sampler", None)

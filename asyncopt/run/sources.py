@@ -47,11 +47,13 @@ class Sampled:
     sampler: LoaderSampler
 
     def description(self) -> dict[str, Any]:
-        """As that of :class:`Supply`; what the sampler draws is in the digests of its orders."""
+        """As that of :class:`Supply`; the orders that the sampler draws have digests besides."""
         return {
             "source": type(self.source).__name__,
             "examples": self.source.examples,
+            "batch_size": self.sampler.batch_size,
             "order": self.sampler.name,
+            "drop_last": self.sampler.drop_last,
         }
 
 

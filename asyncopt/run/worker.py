@@ -29,7 +29,7 @@ from asyncopt.run.windows import Loop, Windows
 __all__ = ["Settings", "Worker"]
 
 _Tensors = TypeVar("_Tensors", bound=tuple[Tensor, ...])
-OnLoop = Callable[[int, dict[str, Any], Callable[[], int], int | None], None]
+OnLoop = Callable[[int, dict[str, Any], Callable[[], int], Callable[[], int]], None]
 
 
 class Settings(Protocol):
@@ -57,8 +57,8 @@ class Worker:
         device: where it computes: its own of ``launch(devices=...)``, else the host.
         restarts: warns of schedulers that ``fn`` steps itself, in runs that can restart them.
         on_loop: called with each new loop's number, from 0, its settings, a function that counts
-            the batches that are begun, and how many it has; what it raises, :meth:`batches` does.
-            Set by the run, as the next.
+            the batches that are begun, and one that counts all of them; what it raises,
+            :meth:`batches` does. Set by the run, as the next.
         on_take: called with the number of the loop before each batch is taken.
         on_end: called when a loop has no batch left.
     """
@@ -343,14 +343,14 @@ class Worker:
         if self.on_loop is not None:
             settings = settings_of(
                 data,
-                supply.description(),
+                batches.description(),
                 epochs=epochs,
                 seed=seed,
                 dispatch=dispatch,
                 workers=self.world_size,
             )
-            total = batches.total if isinstance(batches, Batches) else None
-            self.on_loop(number, settings, functools.partial(self._begun, number), total)
+            begun = functools.partial(self._begun, number)
+            self.on_loop(number, settings, begun, batches.final_total)
         self._rounds += 1
         return self._loop(batches, number, is_dynamic=is_dynamic)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch.optim import lr_scheduler
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, TensorDataset
 
 import asyncopt
 from asyncopt.errors import CheckpointError, WorkerError
@@ -238,6 +238,28 @@ def drop_last(path: Path) -> str:
     return "refused"
 
 
+def sampler(path: Path) -> str:
+    """More epochs of the same loader go on."""
+
+    def loader(batch_size: int = 4, drop_last: bool = False, seed: int = 0) -> DataLoader[Any]:
+        drawn = RandomSampler(examples(), generator=torch.Generator().manual_seed(seed))
+        return DataLoader(Rows(), batch_size, sampler=drawn, drop_last=drop_last)
+
+    loop = {"batch_size": None, "epochs": 3}
+    Trial(path, data=loader(), loop=loop)
+    for changed, words in (
+        ({"batch_size": 8}, "batch_size: expected 4, with which the loop was begun, got 8; "),
+        ({"drop_last": True}, "drop_last: expected False, with which the loop was begun, got True"),
+        ({"seed": 1}, "order: expected the first order that RandomSampler drew when the loop was"),
+    ):
+        assert words in refusal(path, data=loader(**changed), loop=loop)
+    fewer = {**loop, "epochs": 2}
+    assert "epochs: expected at least 3 of 3" in refusal(path, data=loader(), loop=fewer)
+    found = Trial(path, data=loader(), loop={**loop, "epochs": 4})
+    assert found.sizes == [4] * 6
+    return "refused"
+
+
 def dispatch(path: Path) -> str:
     Trial(path)
     assert "dispatch: expected 'static', with which the loop was begun, got 'dynamic'" in refusal(
@@ -403,6 +425,7 @@ CHANGES: dict[str, Callable[[Path], str]] = {
     "`seed` of `worker.batches`": seed,
     "`shuffle`": shuffle,
     "`drop_last`": drop_last,
+    "sampler, generator or cut of a `DataLoader`": sampler,
     "`dispatch`": dispatch,
     "`workers`": workers,
     "rule": rule,

@@ -131,7 +131,7 @@ class Keepsake:
         self.goes_on = bool(self._loops)
 
     def enter(
-        self, loop: int, settings: Settings, reached: Callable[[], int], total: int | None
+        self, loop: int, settings: Settings, reached: Callable[[], int], total: Callable[[], int]
     ) -> None:
         """The worker has made its ``loop``-th loop; the arguments are those of ``on_loop``.
 

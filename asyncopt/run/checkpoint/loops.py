@@ -34,7 +34,7 @@ def settings_of(
 
     Args:
         data: as given to ``Worker.batches``.
-        cut: how a source is cut into batches, ``Supply.description()``.
+        cut: how a source is cut into batches, ``description()`` of the loop's batches.
         epochs: passes over the data.
         seed: of the order of the examples.
         dispatch: how batches are dealt out.
@@ -101,7 +101,11 @@ def _close(one: Any, other: Any, size: Any, other_size: Any) -> bool:
 
 
 def check_loop(
-    number: int, then: Settings, now: Settings, reached: Callable[[], int], total: int | None
+    number: int,
+    then: Settings,
+    now: Settings,
+    reached: Callable[[], int],
+    total: Callable[[], int],
 ) -> None:
     """Raise unless a loop that was begun with the settings ``then`` can go on with ``now``.
 
@@ -112,13 +116,13 @@ def check_loop(
         then: from :func:`settings_of`, as it was begun.
         now: the same of now.
         reached: how many batches have been begun.
-        total: batches of the loop now; None if that is not known.
+        total: counts the batches of the loop as it is now.
 
     Raises:
         CheckpointError: batch i has other examples than it had.
     """
     where = f"worker.batches, loop {number}"
-    for name in sorted((then.keys() | now.keys()) - {"epochs", "sample"}):
+    for name in sorted((then.keys() | now.keys()) - {"epochs", "sample", "first_order"}):
         if then.get(name) != now.get(name):
             raise CheckpointError(
                 f"{where}: {name}: expected {then.get(name)!r}, with which the loop was begun, got "
@@ -130,8 +134,14 @@ def check_loop(
             f"begun, got as many others; give each data set, such as a fold, a directory of its "
             f"own, or {_REMEDY}"
         )
-    if total is not None and now["epochs"] < then["epochs"] and reached() > total:
-        least = math.ceil(reached() * now["epochs"] / total) if total else then["epochs"]
+    if then["epochs"] and now["epochs"] and then.get("first_order") != now.get("first_order"):
+        raise CheckpointError(
+            f"{where}: order: expected the first order that {now['order']} drew when the loop was "
+            f"begun, of digest {then.get('first_order')}, got one of {now.get('first_order')}; "
+            f"give generators and weights the values that they had, or {_REMEDY}"
+        )
+    if now["epochs"] < then["epochs"] and (taken := reached()) > (end := total()):
+        least = math.ceil(taken * now["epochs"] / end) if end else then["epochs"]
         raise CheckpointError(
             f"{where}: epochs: expected at least {least} of {then['epochs']}, which are begun, got "
             f"{now['epochs']}; {_REMEDY}"
