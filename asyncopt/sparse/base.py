@@ -201,7 +201,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
             return ""
         if not self.nesterov and self.loss != "hinge":
             return ", or scale the features or set nesterov=True"
-        if self.solver == "dual":
+        if self.solver == "dual" or self.penalty != "l2":  # the dual takes no other
             return ", or scale the features"
         return ", or scale the features or set solver='dual'"
 

@@ -188,3 +188,14 @@ def test_warm_start_with_momentum(solver: str) -> None:
     model = classifier(1e-3, solver=solver, nesterov=True, **how).fit(X, y)
     model.fit(sparse.csr_array(again), -y)
     assert off(model.coef_[0], optimum(again, -y, 1e-3)) < 1e-6
+
+
+@pytest.mark.parametrize(("penalty", "has_dual"), [("l2", True), ("l1", False), (None, False)])
+def test_a_warning_names_only_solvers_that_take_the_penalty(
+    penalty: str | None, has_dual: bool
+) -> None:
+    X, y = examples()
+    model = classifier(1e-3, solver="saga", nesterov=True, penalty=penalty, max_iter=1)
+    with pytest.warns(ConvergenceWarning) as found:
+        model.fit(X, y)
+    assert ("solver='dual'" in str(found[0].message)) is has_dual
