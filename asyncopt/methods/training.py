@@ -145,6 +145,11 @@ class _Training:
                 "schedule_by: expected 'epoch' with ReduceLROnPlateau, which goes by the loss of "
                 "the examples held out, got 'batch'"
             )
+        if isinstance(self._scheduler, ReduceLROnPlateau) and self._scheduler.mode != "min":
+            raise ValueError(
+                "scheduler: expected ReduceLROnPlateau with mode='min', as it is stepped by the "
+                f"loss of the examples held out, got mode={self._scheduler.mode!r}"
+            )
 
     def epoch(self, number: int) -> float:
         """Train on all examples once, in the order of epoch ``number``; the batches' mean loss."""

@@ -16,7 +16,7 @@ from asyncopt.optim.checks import check_hyper
 from asyncopt.optim.delay import Delay, check_delay_options
 from asyncopt.optim.planning import unwrapped
 from asyncopt.optim.sharing import Sharing, alias, layout_of
-from asyncopt.optim.state import BOOK, cloned, loaded, packed, with_torchs_step, without_book
+from asyncopt.optim.state import JOURNAL, cloned, loaded, packed, with_torchs_step, without_journal
 from asyncopt.optim.stepping import SteppingOptimizer
 from asyncopt.store import Ledger, Store
 
@@ -67,7 +67,7 @@ class Optimizer(SteppingOptimizer):
             Like `staleness_lr`, it acts once the optimizer is shared: alone there is no delay.
         sparse_updates: what a sparse gradient does to rows that it does not name. ``"touched"``:
             nothing, as torch.optim.SparseAdam. ``"dense"``: what a gradient of zeros would do, as
-            if it were dense; they are paid what they owe when they are next named, or by
+            if it were dense; these updates are applied when a row is next named, or by
             :meth:`catch_up`. Not under a sync with replicas.
         **hyper: the namesake's hyperparameters.
 
@@ -182,7 +182,7 @@ class Optimizer(SteppingOptimizer):
         self._check_options()  # they may have been changed since
         self._make_plan()  # allocates and checks all state
         kernels = [self._kernel(p, group) for group in self.param_groups for p in group["params"]]
-        layout = layout_of(self._params, kernels, self._keeps_books)
+        layout = layout_of(self._params, kernels, self._is_lazy)
         store = Store(layout, sync=self.sync, workers=workers + 1, lock_timeout=lock_timeout)
         sharing = Sharing(store, layout)
         for param, place, kernel in zip(self._params, layout.places, kernels, strict=True):
@@ -192,8 +192,8 @@ class Optimizer(SteppingOptimizer):
                 slot.copy_(self.state[param][name])
             for k, name in enumerate(kernel.scalars):
                 shared.scalars[k] = self.state[param][name]
-            if shared.book is not None:
-                shared.book.copy_(self.state[param][BOOK])
+            if shared.journal is not None:
+                shared.journal.copy_(self.state[param][JOURNAL])
         self._sharing = sharing
         self._join_store()
         return self
@@ -350,8 +350,8 @@ class Optimizer(SteppingOptimizer):
     def _saved_state(self, saved: dict[str, Any]) -> dict[Any, Any]:
         """The state in a state dict in the form of torch's optimizers, which hooks receive."""
         state: dict[Any, Any] = with_torchs_step(saved) if self._is_on_device else saved["state"]
-        if self._keeps_books:
-            state = {index: without_book(each) for index, each in state.items()}
+        if self._is_lazy:
+            state = {index: without_journal(each) for index, each in state.items()}
         if self._sharing is not None:
             state = {index: cloned(each) for index, each in state.items()}
         return state

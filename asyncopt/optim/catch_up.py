@@ -1,4 +1,4 @@
-"""Rows that owe what the gradients that did not name them would have done to them."""
+"""Lazy dense updates of rows: their options, and the hook that catches up with looked-up rows."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def check_sparse_updates(sparse_updates: str, sync: str, delay_compensation: obj
         )
     if delay_compensation is not None:
         raise ValueError(
-            "delay_compensation: expected None with sparse_updates='dense', as it would take what "
-            f"rows are paid for what others pushed, got {delay_compensation!r}"
+            "delay_compensation: expected None with sparse_updates='dense', as it would take "
+            f"replayed updates of rows for pushes of others, got {delay_compensation!r}"
         )
 
 
@@ -50,23 +50,23 @@ def checked_rows(param: torch.Tensor, rows: Any) -> torch.Tensor:
     return checked
 
 
-class _Pays(Protocol):
-    def pay(self, param: torch.Tensor, rows: torch.Tensor) -> bool: ...
+class _CatchesUp(Protocol):
+    def replay(self, param: torch.Tensor, rows: torch.Tensor) -> bool: ...
 
 
 class CatchUp:
     """A forward pre-hook of an embedding: its optimizer catches up with the rows of the input.
 
-    Autograd is not told that the weight changed: the backward pass of an earlier lookup, which may
-    have saved it, reads no rows but its own, and these owe nothing before the next step.
+    The version counter of the weight does not change: the backward pass of an earlier lookup, which
+    may have saved the weight, reads only its own rows, and these miss no push before the next step.
 
     Args:
         optimizer: the optimizer that trains the embedding. A copy of the module has one of its own.
     """
 
-    def __init__(self, optimizer: _Pays) -> None:
+    def __init__(self, optimizer: _CatchesUp) -> None:
         self.optimizer = optimizer
 
     def __call__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Called with the arguments of the module's forward pass."""
-        self.optimizer.pay(module.weight, args[0] if args else kwargs["input"])
+        self.optimizer.replay(module.weight, args[0] if args else kwargs["input"])

@@ -109,8 +109,8 @@ class PlanningOptimizer(Origin):
         return bool(syncs()[self.sync]["replica"])
 
     @property
-    def _keeps_books(self) -> bool:
-        """Whether rows that a gradient does not name owe what it would have done to them."""
+    def _is_lazy(self) -> bool:
+        """True if updates of rows that a gradient does not name are applied later."""
         return self.sparse_updates == "dense"
 
     # --- Parameters and state ------------------------------------------------------------------
@@ -387,7 +387,7 @@ class PlanningOptimizer(Origin):
                 if sharing is not None and place is not None and not self._has_private_state:
                     own = sharing.state(place)
                 else:
-                    how = (local, kernel, self._keeps_books)
+                    how = (local, kernel, self._is_lazy)
                     own = reusable(found, *how) or new_state_tensors(*how)
                 entries = adopt(
                     found,
@@ -400,9 +400,9 @@ class PlanningOptimizer(Origin):
                 if entries:
                     state[param] = entries
                 names = tuple(own.entries(kernel))
-                book = None
-                if own.book is not None:
-                    book = place.book if place else own.book.data_ptr()
+                journal = None
+                if own.journal is not None:
+                    journal = place.journal if place else own.journal.data_ptr()
                 plan.add_tensor(
                     kernel.index,
                     param,
@@ -413,7 +413,7 @@ class PlanningOptimizer(Origin):
                     place.param if place else local.data_ptr(),
                     list(place.slots) if place else [slot.data_ptr() for slot in own.slots],
                     place.scalars if place else own.scalars.data_ptr(),
-                    book,
+                    journal,
                 )
                 locals_.append(local)
                 i += 1

@@ -64,8 +64,8 @@ class Sharing:
                 for offset, shape in zip(place.slots, spec.slot_shapes, strict=True)
             ),
             self.store.view(place.scalars, torch.float64, (spec.scalars,), (1,)),
-            self.store.view(place.book, torch.uint8, (spec.book_bytes,), (1,))
-            if spec.book_bytes
+            self.store.view(place.journal, torch.uint8, (spec.journal_bytes,), (1,))
+            if spec.journal_bytes
             else None,
         )
 

@@ -18,7 +18,7 @@ from asyncopt.optim.local import check_placement, has_storage, is_distributed, l
 from asyncopt.store import TensorSpec
 
 __all__ = [
-    "BOOK",
+    "JOURNAL",
     "StateTensors",
     "adopt",
     "check_number",
@@ -31,19 +31,19 @@ __all__ = [
     "reusable",
     "spec_of",
     "with_torchs_step",
-    "without_book",
+    "without_journal",
 ]
 
-#: Name of the state entry that says what the rows of a table owe, where somebody wants to know.
-BOOK = "owed"
+#: Name of the state entry that holds the journal of a table's missed row updates.
+JOURNAL = "owed"
 
 #: Bytes from which finding the addresses of rows of 4-KiB pages costs more than the rows: a sparse
 #: step is a fifth faster with large pages, a dense one as fast.
 _LARGE = 8 << 20
 
 
-def spec_of(param: torch.Tensor, kernel: Kernel, with_book: bool) -> TensorSpec:
-    """A parameter and the state that its kernel keeps for it, with a book if it has rows."""
+def spec_of(param: torch.Tensor, kernel: Kernel, with_journal: bool) -> TensorSpec:
+    """A parameter and the state that its kernel keeps for it, with a journal if it has rows."""
     has_rows = param.ndim > 0 and param.numel() > 0 and param.is_contiguous()
     return TensorSpec(
         tuple(param.shape),
@@ -53,7 +53,7 @@ def spec_of(param: torch.Tensor, kernel: Kernel, with_book: bool) -> TensorSpec:
         len(kernel.slots),
         len(kernel.scalars),
         kernel.row_slots,
-        _core.journal_bytes(kernel.index, len(param)) if with_book and has_rows else 0,
+        _core.journal_bytes(kernel.index, len(param)) if with_journal and has_rows else 0,
     )
 
 
@@ -65,23 +65,24 @@ class StateTensors:
         slots: tensors of the parameter's shape and memory order; those of a row-wise rule that
             hold one value per row have the size 1 in all other dimensions.
         scalars: float64, the per-tensor numbers side by side.
-        book: uint8, what the rows of the parameter owe, as the engine keeps it; or None.
+        journal: uint8, the pushes that rows of the parameter missed, as the engine keeps them; or
+            None.
     """
 
     slots: tuple[torch.Tensor, ...]
     scalars: torch.Tensor
-    book: torch.Tensor | None
+    journal: torch.Tensor | None
 
     def entries(self, kernel: Kernel) -> dict[str, torch.Tensor]:
         """As `optimizer.state` holds them."""
         names = (*kernel.slots, *kernel.scalars)
         every = dict(zip(names, (*self.slots, *self.scalars), strict=True))
-        return every if self.book is None else {**every, BOOK: self.book}
+        return every if self.journal is None else {**every, JOURNAL: self.journal}
 
 
-def new_state_tensors(param: torch.Tensor, kernel: Kernel, with_book: bool) -> StateTensors:
+def new_state_tensors(param: torch.Tensor, kernel: Kernel, with_journal: bool) -> StateTensors:
     """Private, uninitialized state."""
-    spec = spec_of(param, kernel, with_book)
+    spec = spec_of(param, kernel, with_journal)
     slots = tuple(
         torch.empty_strided(*shape, dtype=kernel.state_dtype, device=param.device)
         for shape in spec.slot_shapes
@@ -89,7 +90,7 @@ def new_state_tensors(param: torch.Tensor, kernel: Kernel, with_book: bool) -> S
     for slot in slots:
         if slot.nbytes >= _LARGE and slot.device.type == "cpu":
             _core.prefer_huge_pages(slot.data_ptr(), slot.nbytes)
-    return StateTensors(slots, _new_scalars(param, kernel), _new_book(spec))
+    return StateTensors(slots, _new_scalars(param, kernel), _new_journal(spec))
 
 
 def _new_scalars(param: torch.Tensor, kernel: Kernel) -> torch.Tensor:
@@ -113,10 +114,10 @@ def _reusable_scalars(
     return numbers[0].as_strided((len(numbers),), (1,)) if numbers else None  # type: ignore[union-attr]
 
 
-def _new_book(spec: TensorSpec) -> torch.Tensor | None:
-    if not spec.book_bytes:
+def _new_journal(spec: TensorSpec) -> torch.Tensor | None:
+    if not spec.journal_bytes:
         return None
-    return torch.empty(spec.book_bytes, dtype=torch.uint8, device="cpu")
+    return torch.empty(spec.journal_bytes, dtype=torch.uint8, device="cpu")
 
 
 def check_state(name: str, found: Any, param: torch.Tensor, kernel: Kernel) -> None:
@@ -245,22 +246,22 @@ def adopt(
         elif old.data_ptr() != scalar.data_ptr():
             scalar.copy_(old.reshape(()))
         entries[name] = scalar
-    entries.pop(BOOK, None)
-    if own.book is not None:
-        old = found.get(BOOK)
-        if old is None or old.nbytes != own.book.nbytes:
+    entries.pop(JOURNAL, None)
+    if own.journal is not None:
+        old = found.get(JOURNAL)
+        if old is None or old.nbytes != own.journal.nbytes:
             is_new = not any(name in found for name in (*kernel.slots, *kernel.scalars))
-            _core.open_journal(own.book.data_ptr(), own.book.nbytes, is_new)
-        elif old.data_ptr() != own.book.data_ptr():
-            own.book.copy_(old)
-        entries[BOOK] = own.book
+            _core.open_journal(own.journal.data_ptr(), own.journal.nbytes, is_new)
+        elif old.data_ptr() != own.journal.data_ptr():
+            own.journal.copy_(old)
+        entries[JOURNAL] = own.journal
     return entries
 
 
 def loaded(state: dict[Any, Any], kernels: Iterable[Kernel]) -> dict[Any, Any]:
-    """The state in a state dict, without books, and with numbers as tensors on the CPU.
+    """The state in a state dict, without journals, and with numbers as tensors on the CPU.
 
-    A book of pending row updates is valid only in its own optimizer. torch would make tensors of
+    A journal of pending row updates is valid only in its own optimizer. torch would make tensors of
     the numbers on the default device.
     """
     numbers = {name for kernel in kernels for name in kernel.scalars}
@@ -269,7 +270,7 @@ def loaded(state: dict[Any, Any], kernels: Iterable[Kernel]) -> dict[Any, Any]:
             name: torch.tensor(float(value), dtype=torch.float64, device="cpu")
             if name in numbers and isinstance(value, int | float)
             else value
-            for name, value in without_book(entries).items()
+            for name, value in without_journal(entries).items()
         }
         if isinstance(entries, dict)
         else entries
@@ -307,11 +308,11 @@ def with_torchs_step(state_dict: dict[str, Any]) -> dict[int, dict[str, Any]]:
     return state
 
 
-def without_book(entries: Any) -> Any:
+def without_journal(entries: Any) -> Any:
     """The entries that torch's optimizers also have; a value that is no dict, unchanged."""
     if not isinstance(entries, dict):
         return entries
-    return {name: value for name, value in entries.items() if name != BOOK}
+    return {name: value for name, value in entries.items() if name != JOURNAL}
 
 
 def cloned(entries: Any) -> Any:
@@ -322,11 +323,11 @@ def cloned(entries: Any) -> Any:
 
 
 def reusable(
-    found: dict[str, Any], param: torch.Tensor, kernel: Kernel, with_book: bool
+    found: dict[str, Any], param: torch.Tensor, kernel: Kernel, with_journal: bool
 ) -> StateTensors | None:
-    """The slots and the book in `found` themselves, if the engine can write them as they are."""
+    """The slots and the journal in `found` themselves, if the engine can write them as they are."""
     slots = [local_of(found.get(name)) for name in kernel.slots]
-    spec = spec_of(param, kernel, with_book)
+    spec = spec_of(param, kernel, with_journal)
     for slot, shape in zip(slots, spec.slot_shapes, strict=True):
         if not (
             isinstance(slot, torch.Tensor)
@@ -336,10 +337,10 @@ def reusable(
             and not slot.is_neg()
         ):
             return None
-    book = found.get(BOOK)
-    if book is None or book.nbytes != spec.book_bytes:
-        book = _new_book(spec)
+    journal = found.get(JOURNAL)
+    if journal is None or journal.nbytes != spec.journal_bytes:
+        journal = _new_journal(spec)
     scalars = _reusable_scalars(found, param, kernel)
     if scalars is None:
         scalars = _new_scalars(param, kernel)
-    return StateTensors(tuple(slots), scalars, book)
+    return StateTensors(tuple(slots), scalars, journal)

@@ -176,12 +176,12 @@ class SteppingOptimizer(PlanningOptimizer):
             self._count_skipped(stacklevel=3)
 
     def catch_up(self, param: torch.Tensor | None = None, rows: torch.Tensor | None = None) -> None:
-        """Pays rows what they owe under ``sparse_updates="dense"``; else it does nothing.
+        """Applies the updates that rows missed under ``sparse_updates="dense"``; else does nothing.
 
         Call it before rows are read or replaced that the last gradient did not name: in a forward
         pass, in evaluation, when the model is saved or loaded, after a run. :meth:`step` does so
         for the rows that its gradient names, :meth:`state_dict` and :meth:`load_state_dict` for
-        all. What other workers push meanwhile is owed again.
+        all. Pushes of other workers meanwhile are missed again.
 
         Args:
             param: one of the optimizer's parameters; default: all of them.
@@ -191,19 +191,19 @@ class SteppingOptimizer(PlanningOptimizer):
             ValueError: an argument has another dtype or device, or an index is out of range.
             LockTimeout: a lock was not free in time.
         """
-        if self.pay(param, rows):
+        if self.replay(param, rows):
             self._mark_changed(self._params if param is None else [param])
 
-    def pay(self, param: torch.Tensor | None, rows: torch.Tensor | None) -> bool:
-        """:meth:`catch_up` without letting autograd know; returns whether anything may be paid."""
+    def replay(self, param: torch.Tensor | None, rows: torch.Tensor | None) -> bool:
+        """:meth:`catch_up` without a new version of the parameter; False if no row can miss one."""
         index = None if param is None else self._index_of(param)
         if rows is not None:
             if param is None:
                 raise ValueError("param: expected the parameter that has these rows, got None")
             rows = checked_rows(param, rows)
-        if not self._keeps_books or (rows is not None and rows.numel() == 0):
+        if not self._is_lazy or (rows is not None and rows.numel() == 0):
             return False
-        plan = self._plan or self._make_plan()  # a copy has none yet, and may owe
+        plan = self._plan or self._make_plan()  # a copy has none yet, and may have missed pushes
         where = (index, None if rows is None else (rows.data_ptr(), rows.numel()))
         if plan.catch_up(self._how(), *where) != 0:  # state or parameters are others now
             self._check_params()

@@ -287,7 +287,9 @@ def launch(
             by it in the same order.
         SegmentError: there is no room for tensors and arrays in shared memory.
         CheckpointError: this run cannot continue from the checkpoints in ``checkpoint``, or
-            something in ``args`` cannot be saved; nothing was changed.
+            something in ``args`` cannot be saved; nothing was changed. Settings of loops over
+            batches are compared in the workers: another one raises WorkerError, whose
+            ``__cause__`` is the CheckpointError, and the model here is then the checkpoint's.
         ImportError: a module of ``preload`` cannot be imported, or starts a thread or CUDA.
         RuntimeError: this is a daemonic process, such as a worker of ``multiprocessing.Pool``.
         TypeError, ValueError: an argument is wrong; nothing was started.

@@ -200,10 +200,10 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         if self.solver == "sgd":
             return ""
         if not self.nesterov and self.loss != "hinge":
-            return ", or scale the features or set nesterov=True"
+            return "scale the features, set nesterov=True, or "
         if self.solver == "dual" or self.penalty != "l2":  # the dual takes no other
-            return ", or scale the features"
-        return ", or scale the features or set solver='dual'"
+            return "scale the features, or "
+        return "scale the features, set solver='dual', or "
 
     def _reports(self, output: int, outputs: int) -> Callable[[int, State, float], None]:
         """A function that prints a line for a pass of one output."""

@@ -139,10 +139,10 @@ def warn_unconverged(estimator: Any, passes: int, remedy: str = "") -> None:
     Args:
         estimator: that was fitted.
         passes: that it made.
-        remedy: besides more passes and a larger ``tol``; begins with a comma.
+        remedy: what to try first; ends with ", or " before more passes and a larger ``tol``.
     """
     many = f"{passes} pass{'es' * (passes != 1)}"
     warn_caller(
-        f"{type(estimator).__name__} did not converge in {many}; raise max_iter or tol{remedy}",
+        f"{type(estimator).__name__} did not converge in {many}; {remedy}raise max_iter or tol",
         ConvergenceWarning,
     )

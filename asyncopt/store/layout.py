@@ -25,7 +25,7 @@ class TensorSpec:
         scalars: how many float64 numbers the rule keeps for the tensor.
         row_slots: how many of the slots, the last ones, hold one value per row; the others are of
             the parameter's shape.
-        book_bytes: length of the book of what rows owe; 0 if there is none.
+        journal_bytes: length of the journal of missed row updates; 0 if there is none.
     """
 
     shape: tuple[int, ...]
@@ -35,7 +35,7 @@ class TensorSpec:
     slots: int
     scalars: int
     row_slots: int = 0
-    book_bytes: int = 0
+    journal_bytes: int = 0
 
     @property
     def elements(self) -> int:
@@ -59,11 +59,11 @@ class Place:
     param: int
     slots: tuple[int, ...]
     scalars: int
-    book: int
+    journal: int
 
 
 class Layout:
-    """Assigns offsets: all parameters, then all slots, then all scalars and books.
+    """Assigns offsets: all parameters, then all slots, then all scalars and journals.
 
     Every tensor starts a cache line of its own, so that no two tensors share one.
 
@@ -94,9 +94,9 @@ class Layout:
             for s in every
         ]
         scalars = [reserve(8 * s.scalars) for s in every]
-        books = [reserve(s.book_bytes) for s in every]
+        journals = [reserve(s.journal_bytes) for s in every]
         self.data_bytes = max(end, _CACHE_LINE)
-        columns = (every, params, slots, scalars, books)
+        columns = (every, params, slots, scalars, journals)
         self.places = [Place(*each) for each in zip(*columns, strict=True)]
         digest = hashlib.sha256(repr(self.places).encode()).digest()
         self.hash = int.from_bytes(digest[:8], "little")

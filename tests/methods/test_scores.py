@@ -122,6 +122,11 @@ def test_a_plateau_is_one_of_scores() -> None:
     assert rates == pytest.approx([0.1] * 12 + [0.01] * 9 + [0.001] * 3)
 
 
+def test_a_plateau_is_of_losses() -> None:
+    with pytest.raises(TaskError, match="expected ReduceLROnPlateau with mode='min'"):
+        slope(loss=jobs.overfit, scheduler=functools.partial(ReduceLROnPlateau, mode="max"))
+
+
 def test_a_plateau_has_no_batches() -> None:
     with pytest.raises(TaskError, match="schedule_by: expected 'epoch' with ReduceLROnPlateau"):
         slope(loss=jobs.overfit, scheduler=ReduceLROnPlateau, schedule_by="batch")

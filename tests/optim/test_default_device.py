@@ -104,7 +104,7 @@ def embedding(flat: bool, shared: bool, sync: str, elsewhere: Callable[[], None]
 def test_rows_flat_and_shared(
     elsewhere: Callable[[], None], sync: str, flat: bool, shared: bool
 ) -> None:
-    """Sparse gradients, books of rows, flat buffers and stores."""
+    """Sparse gradients, journals of rows, flat buffers and stores."""
     expected = embedding(flat, shared, sync, None)
     for a, b in zip(embedding(flat, shared, sync, elsewhere), expected, strict=True):
         assert torch.equal(a, b)

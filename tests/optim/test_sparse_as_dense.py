@@ -338,7 +338,7 @@ def test_dense_gradients_and_rules_that_owe_nothing_keep_no_counts() -> None:
         assert (started, finished) == (0, 0)
 
 
-def test_no_book_by_default() -> None:
+def test_no_journal_by_default() -> None:
     p = Parameter(torch.ones(3, 2))
     optimizer = asyncopt.Adam([p])
     p.grad = torch.ones(3, 2)

@@ -56,13 +56,13 @@ def test_converge_or_warn(name: str) -> None:
     assert 2 < enough < model.max_iter
     kind = type(model).__name__
     exact = getattr(model, "solver", "sgd") != "sgd"
-    remedy = ", or scale the features or set nesterov=True" if exact else ""
+    remedy = "scale the features, set nesterov=True, or " if exact else ""
     for passes, many in ((1, "1 pass"), (2, "2 passes")):
         model.set_params(max_iter=passes)
         with pytest.warns(ConvergenceWarning) as issued:
             model.fit(*given)
         assert [str(each.message) for each in issued] == [
-            f"{kind} did not converge in {many}; raise max_iter or tol{remedy}"
+            f"{kind} did not converge in {many}; {remedy}raise max_iter or tol"
         ]
         assert issued[0].filename == __file__
         assert model.n_iter_ == passes

@@ -230,7 +230,7 @@ def test_passes_that_were_not_enough_are_told_of() -> None:
     model = estimator("log_loss", solver="saga", max_iter=2, tol=1e-6)
     with pytest.warns(
         ConvergenceWarning,
-        match="did not converge in 2 passes; raise max_iter or tol, or scale the features or set ",
+        match="did not converge in 2 passes; scale the features, set nesterov=True, or raise max",
     ) as told:
         model.fit(X, y)
     assert told[0].filename == __file__

@@ -149,7 +149,7 @@ def check_loop(
 
 
 _REMEDY = (
-    "to train these weights anew, restore the checkpoint with asyncopt.load(path).restore(args) "
+    "to train these weights anew, restore the checkpoint with asyncopt.resume(path).restore(args) "
     "and launch with checkpoint= in another directory"
 )
 

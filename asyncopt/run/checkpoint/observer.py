@@ -166,12 +166,13 @@ class CheckpointObserver:
             raise CheckpointError(
                 f"resume: expected a checkpoint of a run with {workers} workers, got one with "
                 f"{got}, {newest.path}; start as many, or restore it with "
-                "asyncopt.load(path).restore(args) and launch with checkpoint= in another directory"
+                "asyncopt.resume(path).restore(args) and launch with checkpoint= in another "
+                "directory"
             )
         for change in newest.changed_hyperparameters(self._view.trained):
             warn_caller(
                 f"resume: {change}: the run goes on with the former; to change it, restore the "
-                "checkpoint with asyncopt.load(path).restore(args), set it, and launch with "
+                "checkpoint with asyncopt.resume(path).restore(args), set it, and launch with "
                 "checkpoint= in another directory"
             )
         newest.restore(self._view.trained)
