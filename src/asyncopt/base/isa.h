@@ -34,11 +34,14 @@ const char* picked_isa();
   }                                                                           \
   }
 #else
-#define ASYNCOPT_PER_ISA(space, Type, name)                     \
-  namespace asyncopt::baseline::space {                         \
-  extern const Type name;                                       \
-  }                                                             \
-  namespace asyncopt::space {                                   \
-  inline Type picked_##name() { return baseline::space::name; } \
+#define ASYNCOPT_PER_ISA(space, Type, name)                       \
+  namespace asyncopt::baseline::space {                           \
+  extern const Type name;                                         \
+  }                                                               \
+  namespace asyncopt::space {                                     \
+  inline Type picked_##name() {                                   \
+    picked_isa(); /* refuses an unknown ASYNCOPT_ISA here, too */ \
+    return baseline::space::name;                                 \
+  }                                                               \
   }
 #endif
