@@ -105,8 +105,9 @@ void Replica::add(const py::object& param, const PullBlock& block, std::size_t e
 }
 
 Replica::Place Replica::place_of(const py::handle& param) {
-  return {param.attr("untyped_storage")().attr("_cdata").cast<std::uintptr_t>(),
-          param.attr("storage_offset")().cast<std::int64_t>()};
+  py::object storage = param.attr("untyped_storage")();
+  const auto address = storage.attr("_cdata").cast<std::uintptr_t>();
+  return {std::move(storage), address, param.attr("storage_offset")().cast<std::int64_t>()};
 }
 
 // Without the marks. What has no counter is never written.
@@ -138,7 +139,7 @@ void Replica::look(std::span<const PullBlock> blocks) {
     if (blocks[i].replica != at_[i]) {
       at_[i] = static_cast<std::byte*>(blocks[i].replica);
       const Place before = std::exchange(places_[i], place_of(param.object));
-      if (places_[i] == before && version(i) == noted_[i]) continue;  // shared: the same values
+      if (places_[i].is(before) && version(i) == noted_[i]) continue;  // shared: the same values
       // Perhaps it was swapped, with its counter.
       counters_[i] = VersionCounter(py::reinterpret_borrow<py::object>(param.object));
     }

@@ -87,11 +87,13 @@ class Replica {
   };
 
   // A storage of torch and an offset into it. Sharing a tensor moves the storage's memory and
-  // changes neither; `.data = ...` changes one of them.
+  // changes neither; `.data = ...` changes one of them. The object keeps the storage: a new one
+  // could have the address of one that is gone.
   struct Place {
+    py::object kept;
     std::uintptr_t storage = 0;
     std::int64_t offset = 0;
-    bool operator==(const Place&) const = default;
+    bool is(const Place& other) const { return storage == other.storage && offset == other.offset; }
   };
   static Place place_of(const py::handle& param);
 

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from asyncopt.errors import SegmentError
+from asyncopt.optim.base import Optimizer
 from asyncopt.optim.reach import Trained, is_trained
 from asyncopt.run.arrays import Copies, is_large, map_again
 from asyncopt.run.definitions import DefinitionPickler, dumps
@@ -246,6 +247,8 @@ class _Scout(_Pickler):
     def reducer_override(self, item: object) -> Any:
         if is_trained(item):
             self.found.append(item)
+            if isinstance(item, Optimizer):  # its own reduction writes to its store
+                return _part, (item.param_groups, dict(item.state))
         elif isinstance(item, torch.Tensor) and item.is_cuda and item.is_leaf:
             return self._set_aside(item)  # torch would keep its memory until a process has it
         return super().reducer_override(item)

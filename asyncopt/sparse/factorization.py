@@ -196,21 +196,22 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
 
         Args:
             users: integers of shape (n,).
-            n_items: for each; no more than there are.
+            n_items: for each; all items if there are fewer.
             seen: matrix of users by items whose stored entries are left out, such as that of fit.
 
         Returns:
-            Items, int64 of shape (n, n_items), and their scores, float32 of that shape. Where a
-            user has not so many unseen items, the rest are -1 with a score of minus infinity.
+            Items, int64 of shape (n, min(n_items, items)), and their scores, float32 of that shape.
+            Where a user has not so many unseen items, the rest are -1 with a score of minus
+            infinity.
 
         Raises:
-            ValueError: an argument is wrong, or there are fewer than `n_items` items.
+            ValueError: an argument is wrong.
         """
         check_is_fitted(self, "user_factors_")
         users = indices("users", users, len(self.user_factors_))
         items = len(self.item_factors_)
-        whole("n_items", n_items, 1, items)
-        return best_items(self._scores, users, items, n_items, self._check_seen(seen))
+        whole("n_items", n_items, 1)
+        return best_items(self._scores, users, items, min(n_items, items), self._check_seen(seen))
 
     def score(self, X: Any, y: Any = None, *, seen: Any = None) -> float:
         """How well ratings are predicted, or ranked.

@@ -201,10 +201,9 @@ def test_recommend() -> None:
     assert sorted(items[0, :2]) == [38, 39]
     assert (items[0, 2:] == -1).all()
     assert np.isneginf(scores[0, 2:]).all()
-    assert sorted(model.recommend([0], 40)[0][0]) == list(range(40))
-    for n_items in (41, 0):
-        with pytest.raises(ValueError, match=f"n_items: expected .* from 1 to 40, got {n_items}"):
-            model.recommend([0], n_items)
+    assert sorted(model.recommend([0], 100)[0][0]) == list(range(40))
+    with pytest.raises(ValueError, match=r"n_items: expected .*, got 0"):
+        model.recommend([0], 0)
 
 
 @pytest.mark.parametrize("sync", SYNCS)
