@@ -4,8 +4,8 @@
 #include <numeric>
 #include <vector>
 
-#include "asyncopt/base/tasks.h"
 #include "asyncopt/base/parallel.h"
+#include "asyncopt/base/tasks.h"
 
 namespace asyncopt::linear {
 namespace {
