@@ -71,7 +71,7 @@ class Promise:
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing to wait for any more."""
+        """True if there is nothing to wait for any more."""
         return self._over.is_set()
 
     def keep(self) -> None:

@@ -406,7 +406,7 @@ def _are_same(
 
 @torch.no_grad()
 def _differ(ones: list[torch.Tensor], others: list[torch.Tensor]) -> torch.Tensor:
-    """Whether any two tensors differ, or are not finite: a bool on their device."""
+    """True if any two tensors differ, or are not finite: a bool on their device."""
     if ones[0].device.type == "cpu":
         return torch.tensor(not all(map(torch.equal, ones, others)), device="cpu")
     gaps = torch._foreach_sub(ones, others)

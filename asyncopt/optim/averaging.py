@@ -217,7 +217,7 @@ class Averaging(Wrapper):
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether this worker has taken steps since its last exchange."""
+        """True if this worker has taken steps since its last exchange."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -263,7 +263,7 @@ class Averaging(Wrapper):
         raise NotImplementedError
 
     def _pulls_now(self) -> bool:
-        """Whether the method replaces a worker's replica by the center at this point."""
+        """True if the method replaces a worker's replica by the center at this point."""
         raise NotImplementedError
 
     def _center(self) -> list[torch.Tensor]:
@@ -355,7 +355,7 @@ class ElasticAveraging(Averaging):
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether this worker has taken a step: exchanges precede steps, so the last one is new."""
+        """True if this worker has taken a step: exchanges precede steps, so the last one is new."""
         return self._steps > 0
 
     @torch.no_grad()
@@ -451,7 +451,7 @@ class LocalSteps(Averaging):
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether this worker has taken steps since its last exchange."""
+        """True if this worker has taken steps since its last exchange."""
         return self._steps % self.every != 0
 
     @torch.no_grad()

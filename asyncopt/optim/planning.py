@@ -105,7 +105,7 @@ class PlanningOptimizer(Origin):
 
     @property
     def _has_private_state(self) -> bool:
-        """Whether `state` is a private copy too: where the store's is not to be read in place."""
+        """True if `state` is a private copy too: where the store's is not to be read in place."""
         return bool(syncs()[self.sync]["replica"])
 
     @property

@@ -78,7 +78,7 @@ class Trained:
 
 
 def is_trained(item: object) -> bool:
-    """Whether an object is of a kind that :meth:`Trained.among` sorts."""
+    """True if an object is of a kind that :meth:`Trained.among` sorts."""
     return type(item) not in BARE and isinstance(item, _TRAINED)
 
 

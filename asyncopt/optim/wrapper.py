@@ -76,7 +76,7 @@ class Wrapper(Origin):
 
 
 def holds(optimizer: object, params: list[torch.Tensor]) -> bool:
-    """Whether it is an optimizer of exactly these parameters, in this order."""
+    """True if it is an optimizer of exactly these parameters, in this order."""
     if not isinstance(optimizer, torch.optim.Optimizer):
         return False
     held = [id(p) for group in optimizer.param_groups for p in group["params"]]

@@ -56,7 +56,7 @@ class Batches:
         return self.total
 
     def is_empty(self, number: int) -> bool:
-        """Whether a number was only filled in."""
+        """True if a number was only filled in."""
         return number % self._stride >= self._per_epoch
 
     def fetch(self, number: int) -> Any:
@@ -109,7 +109,7 @@ class SampledBatches:
         return self._seen
 
     def is_empty(self, number: int) -> bool:
-        """Whether a number was only filled in."""
+        """True if a number was only filled in."""
         order, place = self._drawing.find(number)
         return place >= len(order)
 

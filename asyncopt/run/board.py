@@ -255,7 +255,7 @@ class Board:
 
     @property
     def paused(self) -> bool:
-        """Whether workers are asked to park."""
+        """True if workers are asked to park."""
         return self._core.paused
 
     def park(self, rank: int, timeout: float = 600.0) -> None:

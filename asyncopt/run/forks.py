@@ -62,7 +62,7 @@ class Request(NamedTuple):
     stdio: tuple[int, ...]
     """Those of descriptors 0 to 2 that are sent first. The pipe that it starts from comes next."""
     is_tracked: bool
-    """Whether the resource tracker's descriptor follows. The others are for ``Received``."""
+    """True if the resource tracker's descriptor follows. The others are for ``Received``."""
 
 
 class Fork(NamedTuple):

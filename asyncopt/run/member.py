@@ -85,7 +85,7 @@ class Member(abc.ABC):
 
     @property
     def alive(self) -> bool:
-        """Whether it has started and not ended."""
+        """True if it has started and not ended."""
         return self.task is not None and self.exitcode is None
 
     def send(self, *words: object) -> None:

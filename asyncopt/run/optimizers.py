@@ -37,7 +37,7 @@ class SharedOptimizer(Protocol):
 
     @property
     def is_replica(self) -> bool:
-        """Whether the model holds a copy of the store's parameters."""
+        """True if the model holds a copy of the store's parameters."""
 
     def share_memory(self, workers: int) -> object:
         """Move parameters and state into a store with room for ``workers``."""

@@ -50,7 +50,7 @@ class Stalls:
         return self._limit / 4
 
     def look(self, rank: int, progress: int, now: float) -> bool:
-        """Whether worker ``rank`` has stalled, the first time it is seen."""
+        """True if worker ``rank`` has stalled, the first time it is seen."""
         before, since = self._seen.get(rank, (-1, now))
         if progress != before:
             self._seen[rank] = (progress, now)

@@ -353,7 +353,7 @@ class _Supervisor:
         warn_caller(f"{failure.message}; {fate}")
 
     def _had_share(self, rank: int) -> bool:
-        """Whether the batches of a dead worker's last loop were its own share, not all workers'."""
+        """True if the batches of a dead worker's last loop were its own share, not all workers'."""
         positions = self._board.positions()
         dealt = {number for number, _ in positions["rounds"]}
         loops = [number for who, number, *_ in positions["claims"] if who == rank]

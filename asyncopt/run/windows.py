@@ -74,7 +74,7 @@ class Windows:
                 self._board.finish(self._rank, loop.number)
 
     def keeps(self, loop: Loop) -> bool:
-        """Whether the batches of ``loop`` that are open stay so when the next one is taken."""
+        """True if the batches of ``loop`` that are open stay so when the next one is taken."""
         self.leave()
         if not loop.open or not self._all:
             return False
@@ -90,7 +90,7 @@ class Windows:
         self._latest = loop
 
     def may_park(self, loop: Loop) -> bool:
-        """Whether a paused worker may park before its next batch of ``loop``.
+        """True if a paused worker may park before its next batch of ``loop``.
 
         Within a window it may not, for at most ``PATIENCE``, until the window has as many batches
         as the last one: a resumed run repeats an open window with other random numbers.

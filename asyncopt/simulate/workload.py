@@ -57,7 +57,7 @@ class Workload:
 
     @property
     def is_dense(self) -> bool:
-        """Whether every push touches every line."""
+        """True if every push touches every line."""
         return self.touched == self.lines
 
     @property

@@ -47,7 +47,7 @@ __all__ = ["LinearModel", "visits_once"]
 
 
 def visits_once(self: LinearModel) -> bool:
-    """Whether `partial_fit` is there: other solvers than SGD come back to the same examples."""
+    """True if `partial_fit` is there: other solvers than SGD come back to the same examples."""
     if self.solver != "sgd":
         raise AttributeError(f"partial_fit: expected solver='sgd', got {self.solver!r}; call fit")
     return True

@@ -109,7 +109,7 @@ class Exact:
         return False
 
     def at_optimum(self, tol: float, done: int, last: bool) -> bool:
-        """Whether the objective is within ``tol`` of the least one, as a share of it.
+        """True if the objective is within ``tol`` of the least one, as a share of it.
 
         Args:
             tol: of objectives near 0, as where nothing is penalized, its square is of the one where

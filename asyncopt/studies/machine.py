@@ -65,7 +65,7 @@ class Machine:
 
     @property
     def busy(self) -> bool:
-        """Whether other programs take so much of the processor that measurements suffer."""
+        """True if other programs take so much of the processor that measurements suffer."""
         return self.load > 0.5 * self.usable_cores
 
     @property

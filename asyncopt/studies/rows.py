@@ -55,7 +55,7 @@ class Spread:
         return float(np.percentile(self.values, 75))
 
     def is_above(self, other: Spread) -> bool:
-        """Whether it exceeds `other` by more than the spread of both, and by enough to matter."""
+        """True if it exceeds `other` by more than the spread of both, and by enough to matter."""
         # Fewer than three repeats have no spread to speak of.
         enough = 1.02 if min(len(self.values), len(other.values)) >= 3 else 1.2
         return self.q1 > other.q3 and self.median > enough * other.median

@@ -55,7 +55,7 @@ def test_folds_do_not_train_a_tensor_of_make_model(kind: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, functools.partial(torch.optim.SGD, lr=0.1)])
 def test_what_optimizers_of_torch_import_is_imported_once(optimizer: Any) -> None:
-    validate(
+    result = validate(
         folds=2,
         epochs=1,
         make_model=stateful.linear_with_dynamo,
@@ -63,6 +63,7 @@ def test_what_optimizers_of_torch_import_is_imported_once(optimizer: Any) -> Non
         scheduler=None,
         preload=(),
     )
+    assert len(result.folds) == 2
 
 
 def tensor_in(kind: str, file: str) -> Tensor:

@@ -168,7 +168,7 @@ def reached(positions: _core.Positions, number: int) -> int:
 
 
 def took_nothing(then: _core.Positions, now: _core.Positions) -> bool:
-    """Whether no worker has got a batch from ``then`` to ``now``, of a run that had begun some."""
+    """True if no worker has got a batch from ``then`` to ``now``, of a run that had begun some."""
     if not then["claims"] or any(state == "held" for _, _, state, _ in then["claims"]):
         return False
     return _places(then) == _places(now) and sorted(then["rounds"]) == sorted(now["rounds"])

@@ -30,11 +30,11 @@ class Buffer:
 
     @property
     def is_persistent(self) -> bool:
-        """Whether it belongs in checkpoints, as in state dicts."""
+        """True if it belongs in checkpoints, as in state dicts."""
         return self.attribute not in self.module._non_persistent_buffers_set
 
     def differs_from(self, saved: torch.Tensor | None) -> bool:
-        """Whether the saved buffer has another shape but the same dtype."""
+        """True if the saved buffer has another shape but the same dtype."""
         here = self.tensor
         if here is None or saved is None:
             return False

@@ -234,7 +234,7 @@ class CheckpointObserver:
         ]
 
     def _has_no_turn(self, rank: int) -> bool:
-        """Whether a worker has not come to its first batch, or is through with its last.
+        """True if a worker has not come to its first batch, or is through with its last.
 
         It shows that it goes on, by progress or another phase, before it looks whether to park.
         """
@@ -243,7 +243,7 @@ class CheckpointObserver:
         return seat["pid"] == 0 or unused or seat["phase"] == "done"
 
     def _is_careless(self, rank: int) -> bool:
-        """Whether a worker pushes without ever coming to the end of a batch."""
+        """True if a worker pushes without ever coming to the end of a batch."""
         return self._view.board.seat(rank)["progress"] == 0
 
     def _tell(self, careless: list[int]) -> None:

@@ -62,7 +62,7 @@ class Delayed(Plan):
 
     @property
     def bounded(self) -> bool:
-        """Whether staleness is bounded in any launch."""
+        """True if staleness is bounded in any launch."""
         return any(bound is not None for bound in self.bounds)
 
     @property
@@ -118,7 +118,7 @@ class DelayRow(Row):
 
     @property
     def is_serial(self) -> bool:
-        """Whether this is plain SGD, which the others are compared with."""
+        """True if this is plain SGD, which the others are compared with."""
         return self.sync is None
 
     @property

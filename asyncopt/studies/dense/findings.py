@@ -24,7 +24,7 @@ def findings(rows: Sequence[SyncRow], usable_cores: int) -> list[str]:
 
 
 def may_block(row: SyncRow) -> bool:
-    """Whether a worker can wait for another under this row's sync."""
+    """True if a worker can wait for another under this row's sync."""
     return row.sync is not None and syncs()[row.sync]["may_block"]
 
 

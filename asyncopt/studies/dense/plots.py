@@ -174,7 +174,7 @@ def _reach(histogram: Staleness) -> float:
 
 
 def is_dense(row: SyncRow) -> bool:
-    """Whether a push touches a whole vector, not rows of a table."""
+    """True if a push touches a whole vector, not rows of a table."""
     return row.case.startswith("dense")
 
 

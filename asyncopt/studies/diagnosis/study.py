@@ -89,7 +89,7 @@ class Doctor(Study[Examination, Problem, Row]):
 
     @property
     def works(self) -> bool:
-        """Whether every self-check passed."""
+        """True if every self-check passed."""
         return all(check.passed for check in self.checks)
 
     def measure(self, display: Display) -> list[Row]:
@@ -118,7 +118,7 @@ class Diagnosis(Result[Row]):
 
     @property
     def works(self) -> bool:
-        """Whether every self-check passed."""
+        """True if every self-check passed."""
         return self.study.works
 
     @property

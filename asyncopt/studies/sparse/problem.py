@@ -53,7 +53,7 @@ class Library(ABC):
 
     @property
     def installed(self) -> bool:
-        """Whether it can be measured."""
+        """True if it can be measured."""
         return importlib.util.find_spec(self.module) is not None
 
     def prepare(self, data: Any) -> Any:

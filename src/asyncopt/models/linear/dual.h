@@ -88,7 +88,7 @@ ASYNCOPT_INLINE float reach(const Row& row, const float* strides) {
   return sum(sums);
 }
 
-// Whether that is known of a loss.
+// True if that is known of a loss.
 template <class Loss>
 concept HasDual = requires(const DualAt& at) { best(Loss{}, at); };
 
