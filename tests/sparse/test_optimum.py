@@ -134,11 +134,21 @@ def test_heavy_examples_to_1e_6(name: str, solver: str, passes: int) -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_to_1e_8_by_default_steps(solver: str, threads: int) -> None:
-    """Nearer than float32 weights can be."""
+    """Nearer than float32 weights can be.
+
+    Two threads take their steps in another order each time. They may end at any point whose
+    objective is within ``tol`` of the least one, which the penalty's curvature bounds in distance.
+    """
     X, y = examples()
-    how: dict[str, Any] = {"tol": 1e-12, "max_iter": 5000, "n_threads": threads}
-    model = classifier(0.1, solver=solver, **how).fit(X, y)
-    assert off(model.coef_[0], optimum(X, y, 0.1)) < 1e-8
+    alpha, tol = 0.1, 1e-12
+    how: dict[str, Any] = {"tol": tol, "max_iter": 5000, "n_threads": threads}
+    model = classifier(alpha, solver=solver, **how).fit(X, y)
+    best = optimum(X, y, alpha)
+    least = objective(X, y, best, alpha)
+    distance = np.linalg.norm(model.coef_[0] - best)
+    assert distance <= np.sqrt(2 * tol * least / alpha)
+    if threads == 1:
+        assert off(model.coef_[0], best) < 1e-8
 
 
 @pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
