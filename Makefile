@@ -41,8 +41,22 @@ demo: $(VENV)/.cli build ## train real models under every sync; report in build/
 	$(call say,asyncopt compare: report in $(OUT))
 	@$(BIN)/asyncopt compare --out $(OUT)
 
+# Which Python tests run, and the seconds that one test may take.
+MARK := not long
+TIMEOUT := 300
+
+.PHONY: check
+check: MARK := not slow and not long
+check: lint types test-cpp test-py ## before a commit: linters, types, C++ tests, the quick Python tests
+
 .PHONY: test
-test: lint types test-cpp test-sanitized test-python-address wheel-check test-py ## everything that CI runs
+test: lint types test-cpp test-py test-sanitized test-python-address wheel-check ## everything that CI runs
+
+.PHONY: test-long
+test-long: export ASYNCOPT_CHAOS := long
+test-long: MARK :=
+test-long: TIMEOUT := 14400
+test-long: test-cpp test-py ## hours: the C++ and Python tests with 10 to 200 times as many kills and generated inputs
 
 .PHONY: build
 build: $(VENV)/.core ## (re)build the extension in place
@@ -95,12 +109,13 @@ test-python-address: $(VENV)/.dev ## generated input to the extension under the 
 		$$(setarch -R true 2>/dev/null && echo setarch -R) \
 		python -m pytest -q tests/sparse/test_generated_input.py
 
-ctest = ctest --test-dir $(1) --output-on-failure --no-tests=error
+ctest = ctest --test-dir $(1) -j 2 --timeout $(TIMEOUT) --output-on-failure --no-tests=error
 
 .PHONY: test-py
 test-py: $(VENV)/.dev $(VENV)/.spin build ## Python tests; make test-py ARGS="-k name" picks some
 	$(call say,pytest)
-	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal -m "$(MARK)" \
+		-o faulthandler_timeout=$(TIMEOUT) $(ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.bench build ## benchmarks

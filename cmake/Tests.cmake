@@ -7,9 +7,7 @@ list(REMOVE_ITEM helper_sources ${test_sources})
 # Newer kernels place mappings where the sanitizers of older compilers (gcc 12's among them) do not
 # expect any, and the program ends before main(); so place them at fixed addresses where possible.
 set(launcher "")
-set(timeout 300)
 if(ASYNCOPT_SANITIZE)
-  set(timeout 900)
   set(launcher setarch ${CMAKE_HOST_SYSTEM_PROCESSOR} -R)
   execute_process(COMMAND ${launcher} true RESULT_VARIABLE refused OUTPUT_QUIET ERROR_QUIET)
   if(refused)
@@ -33,7 +31,6 @@ foreach(source IN LISTS test_sources)
   set_target_properties(${name} PROPERTIES ENABLE_EXPORTS ON)  # of tests/cpp/openmp.cc
   add_test(NAME ${name} COMMAND ${launcher} $<TARGET_FILE:${name}>)
   set_tests_properties(${name} PROPERTIES
-    TIMEOUT ${timeout}
     ENVIRONMENT "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1;\
 ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1;\
 UBSAN_OPTIONS=print_stacktrace=1")

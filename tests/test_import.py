@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 
 def test_a_missing_engine_is_named_with_the_remedy() -> None:
     program = "import sys; sys.modules['asyncopt._core'] = None; import asyncopt"
@@ -17,6 +19,7 @@ def test_a_missing_engine_is_named_with_the_remedy() -> None:
     assert "pip install ." in last
 
 
+@pytest.mark.slow
 def test_parts_are_imported_when_they_are_first_used() -> None:
     program = """if True:
         import sys

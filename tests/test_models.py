@@ -66,6 +66,7 @@ def search(model: str, defines: Sequence[str], folder: Path) -> str | None:
     return "\n".join([f"{model} {' '.join(defines)}: {wrong[1]}", *steps[-60:]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_a_model_verifies(model: str, tmp_path: Path) -> None:
     for instance in instances(model):
@@ -73,6 +74,7 @@ def test_a_model_verifies(model: str, tmp_path: Path) -> None:
         assert wrong is None, wrong
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "switch"), [(model, switch) for model in MODELS for switch in switches(model)]
 )

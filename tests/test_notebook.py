@@ -123,6 +123,7 @@ asyncopt.cross_validate(Classifier, (torch.randn(12, SIZE), torch.arange(12) % 2
 """
 
 
+@pytest.mark.slow
 def test_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path / name))

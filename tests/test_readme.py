@@ -24,6 +24,7 @@ PROGRAMS = [
 NAMES = sorted(set(re.findall(r"\basyncopt((?:\.[a-zA-Z]\w*)+)", TEXT)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_programs(program: str, tmp_path: Path) -> None:
     file = tmp_path / "program.py"

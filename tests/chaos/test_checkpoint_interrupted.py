@@ -50,6 +50,7 @@ def judged(*command: str | Path) -> dict[str, int]:
     return found
 
 
+@pytest.mark.slow
 def test_killed_at_every_call(tmp_path: Path) -> None:
     """10,000 deaths in the long run."""
     found = judged(sys.executable, WRITER, "killed", tmp_path, str(often(1, 75)))
@@ -123,6 +124,7 @@ def test_short_writes(tmp_path: Path) -> None:
     assert is_whole(resume(tmp_path), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "keep"), [(1, 1), (2, 2), (3, 1), (1, 3)])
 def test_power_failure_after_every_call(tmp_path: Path, before: int, keep: int) -> None:
     """Whatever was not synced may be on the disk or not."""

@@ -16,7 +16,7 @@ import pytest
 from .scene import LONG, dice, living, often, wait_for
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
-TIMES = often(50, 500)
+TIMES = often(10, 500)
 LIMIT = 2.0 if LONG else 30.0  # s for the workers of a dead launcher to be gone
 
 
@@ -44,6 +44,7 @@ def live_and_die(launchers: subprocess.Popen[str], age: float) -> int:
     return processes
 
 
+@pytest.mark.slow
 def test_nothing_is_left(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:

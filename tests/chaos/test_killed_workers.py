@@ -21,8 +21,8 @@ from . import jobs
 from .scene import Scene, dice, now, often, wait_for
 
 WORKERS = 3
-KILLS = often(34, 850)  # under each sync
-KILLS_APART = often(4, 400)  # of workers with a device
+KILLS = often(8, 850)  # under each sync
+KILLS_APART = often(2, 400)  # of workers with a device
 SIZE = 300_000  # elements: so many that a worker is mostly inside a push
 RECOVERY = 5.0  # s from a kill to the replacement's first push, on a machine with time for it
 HANG = 60.0  # s
@@ -100,6 +100,7 @@ def train_under_fire(killer: Killer, fn: Any, *args: Any, kills: int, **options:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", asyncopt.syncs())
 def test_survivors_train_on_and_the_dead_are_replaced(
     sync: str, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
@@ -123,6 +124,7 @@ def test_survivors_train_on_and_the_dead_are_replaced(
     assert worst < RECOVERY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sync", "lag"), [("hogwild", 1), ("seqlock", 0)])
 def test_workers_with_a_device_die_in_the_middle_of_a_push(
     sync: str,

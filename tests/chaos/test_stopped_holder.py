@@ -18,6 +18,7 @@ LATE = 0.1  # s, of every waiter in a long run, and of the fastest where other p
 HANG = 30.0  # s, of every waiter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", ["mutex", "seqlock", "striped"])
 def test_waiters_are_told_who_holds_the_lock(
     sync: str, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]

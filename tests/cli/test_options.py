@@ -126,6 +126,7 @@ def test_usage_errors_exit_with_2_and_say_what_is_known(
     assert instant == []
 
 
+@pytest.mark.slow
 def test_defaults(instant: list[Comparison], tmp_path: Path) -> None:
     result = runner.invoke(cli, ["compare", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
@@ -158,6 +159,7 @@ def test_options_reach_the_plan(instant: list[Comparison], tmp_path: Path) -> No
     )
 
 
+@pytest.mark.slow
 def test_conditions_reach_the_plan_and_leave_contention_out(
     instant: list[Comparison], tmp_path: Path
 ) -> None:
@@ -173,6 +175,7 @@ def test_conditions_reach_the_plan_and_leave_contention_out(
     assert (options["kill_rate"], options["delay"]) == (0.5, "0,0.01")
 
 
+@pytest.mark.slow
 def test_tables_name_every_sync_for_every_worker_count(
     instant: list[Comparison], tmp_path: Path
 ) -> None:
@@ -184,6 +187,7 @@ def test_tables_name_every_sync_for_every_worker_count(
     assert str(tmp_path / "report.html") in result.stderr.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_json_is_alone_on_stdout(instant: list[Comparison], tmp_path: Path) -> None:
     result = runner.invoke(cli, ["compare", "--json", "--out", str(tmp_path)])
     assert json.loads(result.stdout) == json.loads((tmp_path / "results.json").read_text())

@@ -1,6 +1,6 @@
 """One worker on a store computes what torch.optim computes: every rule, sync and dtype.
 
-`test_isa.py` runs this file again under every other instruction set of the build.
+`test_isa.py` runs this file under every other instruction set of the build in `make test-long`.
 """
 
 from __future__ import annotations

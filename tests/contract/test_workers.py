@@ -106,6 +106,7 @@ def outcome() -> Outcome:
     return Outcome(dense, rows, run)
 
 
+@pytest.mark.slow
 def test_workers_met(outcome: Outcome) -> None:
     """So that the tests below do not pass because everybody worked in turn."""
     ledger = outcome.run.ledger

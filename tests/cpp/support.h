@@ -34,8 +34,8 @@ inline constexpr bool kSanitized = false;
 // Sanitizers make everything 3 to 50 times slower.
 constexpr int count(int plain, int sanitized) { return kSanitized ? sanitized : plain; }
 
-// How often chance gets a try, and the seconds for it: 50 times as often and as long where the
-// environment says ASYNCOPT_CHAOS=long.
+// How often chance gets a try, and the seconds for it: 50 times as often and as long with
+// ASYNCOPT_CHAOS=long in the environment, as `make test-long` sets it.
 inline std::uint64_t long_run() {
   const char* const chaos = std::getenv("ASYNCOPT_CHAOS");
   return chaos != nullptr && std::string_view(chaos) == "long" ? 50 : 1;

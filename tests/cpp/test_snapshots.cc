@@ -145,7 +145,7 @@ int main() {
     if (sync.contract->may_tear) return;
     const std::string name = sync.name;
     current_case = name + ", one cache line";
-    Hunt(sync, 5).run(often(2'500'000, 3000));
+    Hunt(sync, 5).run(often(250'000, 3000));
     // Leashed looks at every worker before it writes to a copy: that takes long enough here for
     // versions to come and go meanwhile.
     current_case = name + ", many workers";

@@ -101,7 +101,7 @@ void check_random_deaths(const SyncInfo& sync, std::size_t n) {
   pid_t writers[kWriters];
   for (std::size_t i = 0; i < kWriters; ++i) writers[i] = start(1 + i);
   std::mt19937 random(5);
-  for (std::uint64_t k = 0; k < often(1000, 15); ++k) {
+  for (std::uint64_t k = 0; k < often(100, 5); ++k) {
     const std::uint64_t before = hunt.last;
     const auto since = Clock::now();
     for (std::size_t pulls = 0; pulls < 20 + 2000 / n || hunt.last < before + 3; ++pulls) {

@@ -29,6 +29,7 @@ def alone(model: nn.Module, change: Any = lambda model, optimizer: None, **optio
     return optimizer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", SYNCS)
 @pytest.mark.parametrize("nonfinite", ["skip", "propagate"])
 def test_every_sync(device: str, on: Train, sync: str, nonfinite: str) -> None:
@@ -44,6 +45,7 @@ def test_every_sync(device: str, on: Train, sync: str, nonfinite: str) -> None:
     assert run.ledger.staleness.count == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_rule(device: str, on: Train, case: Case) -> None:
     expected, model = models.mlp(), models.mlp()
@@ -250,6 +252,7 @@ def look_everywhere(worker: Any, model: Any, optimizer: Any, x: Any, y: Any) -> 
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slow_lanes")
 @pytest.mark.parametrize("sync", ["hogwild", "seqlock"])
 @pytest.mark.parametrize("made", [models.lenet, models.Odd])

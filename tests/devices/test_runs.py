@@ -28,6 +28,7 @@ def worst(run: Any) -> int:
     return int(run.ledger.staleness.edges[np.flatnonzero(run.ledger.staleness.counts)[-1]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", SYNCS)
 @pytest.mark.parametrize("lag", [0, 1])
 def test_every_push_is_counted_once(on: Train, sync: str, lag: int) -> None:
@@ -47,6 +48,7 @@ def test_steps_are_counted_once_per_tensor(on: Train, sync: str) -> None:
     assert steps == {20.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", ["hogwild", "mutex", "seqlock", "leashed"])
 @pytest.mark.parametrize("bound", [0, 1])
 def test_the_bound_of_staleness(on: Train, sync: str, bound: int) -> None:
@@ -152,6 +154,7 @@ def test_nothing_is_left_of_a_failed_replica(on: Train, monkeypatch: pytest.Monk
     assert set(threading.enumerate()) <= threads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lag", [0, 1])
 @pytest.mark.parametrize("sync", ["hogwild", "seqlock"])
 def test_checkpoints_have_no_push_in_flight(on: Train, tmp_path: Path, sync: str, lag: int) -> None:
@@ -198,6 +201,7 @@ class Interrupt:
             time.sleep(2.0)  # for the launcher to hear it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", ["hogwild", "seqlock"])
 def test_a_run_goes_on_where_it_was_interrupted(
     device: str, on: Train, tmp_path: Path, sync: str

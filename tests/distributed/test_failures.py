@@ -12,6 +12,7 @@ from . import jobs
 from .cases import RANKS, Place
 
 
+@pytest.mark.slow
 def test_a_rank_that_stands_still_and_one_that_dies(tmp_path: Path) -> None:
     with pytest.warns(RuntimeWarning, match="worker 1"):
         run = asyncopt.launch(

@@ -53,6 +53,7 @@ def is_earlier(result: CrossValidation) -> list[bool]:
     return [math.isnan(fold.begin) for fold in result.folds]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_folds_are_those_of_a_serial_loop_to_the_last_bit(tmp_path: Path) -> None:
     result = validate(directory=tmp_path)
@@ -101,6 +102,7 @@ def test_a_killed_fold_is_run_again_and_comes_out_the_same(tmp_path: Path) -> No
     assert scores_of(result) == [serial(fold)[1] for fold in range(FOLDS)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_call_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     program = subprocess.Popen(
@@ -127,6 +129,7 @@ def test_a_call_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert scores_of(result) == [serial(fold)[1] for fold in range(FOLDS)]
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:
     """The weight goes 3, 2, 1, 0, -1, ...: by one with each epoch's only batch."""
     x = torch.zeros(8, 1)
@@ -230,6 +233,7 @@ def loss(outputs, targets): return ((outputs - targets) ** 2).mean()
 """
 
 
+@pytest.mark.slow
 def test_an_edited_module_is_another_call(tmp_path: Path) -> None:
     """The folds of an earlier process are its results as long as code and data are the same."""
 

@@ -176,6 +176,7 @@ print(json.dumps({name: fingerprint(name, getattr(models, name)) for name in nam
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("package")
 def test_other_processes_have_the_same_digests(tmp_path: Path) -> None:
     """Whatever the order of their sets, and whether the code was compiled or read from a cache."""

@@ -35,6 +35,7 @@ def outcome(**arguments: Any) -> list[Any]:
     return [(fold.scores, fold.epochs) for fold in result.folds]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_results_do_not_depend_on_the_number_of_workers(case: str) -> None:
     arguments = CASES[case]()

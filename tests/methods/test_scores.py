@@ -110,6 +110,7 @@ def slope(**arguments: Any) -> CrossValidation:
     return cross_validate(**fine | arguments)
 
 
+@pytest.mark.slow
 def test_a_plateau_is_one_of_scores() -> None:
     """Losses get lower in training and higher on the examples held out, of every third epoch."""
     result = slope(

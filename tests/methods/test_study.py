@@ -21,6 +21,7 @@ def test_models_fit_their_images(name: str, channels: int, size: int) -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_the_study(tmp_path: Path) -> None:
     arguments = ["--models", "LeNet", "--schedules", "warm restarts", "--folds", "2"]
     arguments += ["--epochs", "2", "--examples", "300", "--out", str(tmp_path)]

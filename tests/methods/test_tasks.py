@@ -18,6 +18,7 @@ from asyncopt.methods import map_tasks
 from . import jobs
 
 
+@pytest.mark.slow
 def test_every_task_comes_to_its_end_in_order(tmp_path: Path) -> None:
     tasks = ["a", "raise", "die once", "b", "exit", "die always", "linger", "lock", "c", "d"]
     results = map_tasks(jobs.errand, tasks, (tmp_path,), workers=2, timeout=5.0, on_error="return")
@@ -77,6 +78,7 @@ def test_the_data_are_in_memory_once(tmp_path: Path) -> None:
     assert array[0] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["die afterwards", "stop afterwards"])
 def test_a_worker_that_ends_after_its_result_costs_no_other_task_a_try(
     how: str, tmp_path: Path

@@ -29,6 +29,7 @@ def assert_same_weights(a: nn.Module, b: nn.Module) -> None:
         assert_close(y, x, name, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overflows", [False, True])
 @pytest.mark.parametrize("clip", [False, True])
 def test_grad_scaler(rule: str, overflows: bool, clip: bool) -> None:

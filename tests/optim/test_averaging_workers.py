@@ -26,6 +26,7 @@ def problem() -> tuple[nn.Module, Tensor]:
     return nn.Linear(4, 2, dtype=torch.float64), data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["process", "thread"])
 def test_elastic_averaging_of_workers(mode: str) -> None:
     """Two workers that step in a fixed order are Algorithm 1."""
@@ -82,6 +83,7 @@ def test_workers_that_meet_are_local_sgd(mode: str) -> None:
     assert_equal(model.parameters(), expected.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outer", [None, NESTEROV], ids=["average", "DiLoCo"])
 def test_one_worker_and_a_second_run(outer: dict[str, Any] | None) -> None:
     """One worker with an outer optimizer is DiLoCo with k = 1, without one plain training."""
@@ -128,6 +130,7 @@ def test_exchanges_lose_nothing() -> None:
         assert (center.detach() - first).abs().max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["process", "thread"])
 @pytest.mark.parametrize("make", [ElasticAveraging, LocalSteps])
 def test_replicas_are_private(make: Any, mode: str) -> None:
@@ -151,6 +154,7 @@ def test_replicas_are_private(make: Any, mode: str) -> None:
         assert_equal(model.parameters(), [sum(each) / 2 for each in ends])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "options"),
     [

@@ -121,6 +121,7 @@ def train(worker: Any, model: Any, optimizer: Any, data: Any) -> int:
     return batches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["thread", "process"])
 def test_launch(elsewhere: Callable[[], None], mode: str, tmp_path: Path, sync: str) -> None:
     """A run with batches and a checkpoint trains what it was given."""

@@ -169,6 +169,7 @@ def fit(optimizer: Any, model: Model, change: Change, when: str) -> None:
             change(model, optimizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", OPTIONS)
 @pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)

@@ -17,7 +17,7 @@ from tests.chaos.scene import often
 
 from .twins import RULES, SYNCS, bytes_of, ours
 
-CALLS = often(5_000, 100_000)
+CALLS = often(500, 100_000)
 DTYPES = (torch.float32, torch.float64)
 BAD_VALUES = st.sampled_from([float("nan"), float("inf"), -float("inf")])
 
@@ -131,6 +131,7 @@ def calls(draw: st.DrawFn, sync: str) -> tuple[Any, list[Parameter], Fault]:
     return optimizer, params, fault
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", SYNCS)
 def test_nothing_is_written(sync: str) -> None:
     """In turn for every sync; together they make ``CALLS`` calls."""

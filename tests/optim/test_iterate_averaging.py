@@ -51,6 +51,7 @@ def assert_same(averaged: AveragedModel, expected: dict[str, Tensor]) -> None:
         torch.testing.assert_close(actual[name], value, rtol=1e-9, atol=1e-12, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "sync", "how"),
     [

@@ -146,6 +146,7 @@ def trained(rule: str, options: dict[str, Any], shared: bool, how: str, flat: bo
     return optimizer
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:Casting complex")
 @pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
 @pytest.mark.parametrize("rule", RULES)

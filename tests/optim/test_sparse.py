@@ -37,6 +37,7 @@ TORCH: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
 @pytest.mark.parametrize("kind", TORCH)
 def test_embedding_trains_as_with_torch(

@@ -66,6 +66,7 @@ class Twins:
                 self.check_close(state[0][name], value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", COMBINED, ids=[describe(*case) for case in COMBINED])
 def test_equals_torch_with_dense_gradients(
     case: tuple[str, dict[str, Any]], dtype: torch.dtype
@@ -278,6 +279,7 @@ def decay(worker: Any, optimizer: Any, pushes: int) -> None:
             optimizer.catch_up(p, rows.flip(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["process", "thread"])
 def test_each_step_is_paid_once_by_two_workers(mode: str) -> None:
     p = Parameter(torch.ones(6, WIDTH, dtype=torch.float64))
@@ -296,6 +298,7 @@ def train(worker: Any, table: Any, optimizer: Any) -> None:
         optimizer.step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["process", "thread"])
 def test_before_each_forward_pass_of_a_worker(mode: str) -> None:
     """The copy of an embedding that a worker gets catches up with the worker's optimizer."""

@@ -20,6 +20,7 @@ CASES = [(rule, {"lr": 0.05}) for rule in RULES] + [
 ]
 
 
+@pytest.mark.slow
 def test_fsdp2(tmp_path: Path) -> None:
     """`fully_shard` on two processes: as torch.optim, state dicts included."""
     spawn: Any = torch.multiprocessing.spawn  # type: ignore[attr-defined]

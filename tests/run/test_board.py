@@ -204,6 +204,7 @@ def work(board: Board, rank: int, results: Queue[tuple[int, list[int]]]) -> None
     results.put((os.getpid(), taken))
 
 
+@pytest.mark.slow
 def test_spawned_processes_share_it() -> None:
     """The last batch of a killed worker goes to its replacement, here this process."""
     board = Board(2)

@@ -84,6 +84,7 @@ def state(parts: Parts) -> list[Any]:
 # --- There and back
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
 def test_training_goes_on_as_if_uninterrupted(tmp_path: Path, rule: str, shared: bool) -> None:
@@ -107,6 +108,7 @@ def test_training_goes_on_as_if_uninterrupted(tmp_path: Path, rule: str, shared:
     assert not shared or others[1].store.version == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", SYNCS)
 @pytest.mark.parametrize("before", SYNCS)
 def test_the_sync_may_change(tmp_path: Path, before: str, after: str) -> None:

@@ -106,6 +106,7 @@ def interrupt(run: dict[str, Any], sent: signal.Signals, steps: int = 0) -> subp
         return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", ["hogwild", "leashed"])
 def test_bit_identical_after_kill_9_of_everything(tmp_path: Path, sync: str) -> None:
     """Dropout, numpy's noise, running statistics, moments and a schedule that fn itself steps."""
@@ -119,6 +120,7 @@ def test_bit_identical_after_kill_9_of_everything(tmp_path: Path, sync: str) -> 
     assert 0 < found[2][0] < BATCHES
 
 
+@pytest.mark.slow
 def test_bit_identical_with_accumulated_gradients(tmp_path: Path) -> None:
     """A checkpoint is taken between two windows, so that none is repeated with other noise."""
     run = RUN | {"window": 4, "epochs": 2}
@@ -131,6 +133,7 @@ def test_bit_identical_with_accumulated_gradients(tmp_path: Path) -> None:
     assert 0 < found[2][0] < 72
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_last_checkpoint(tmp_path: Path) -> None:
     run = RUN | {"path": str(tmp_path / "run")}
     assert interrupt(run, signal.SIGINT).returncode == 1
@@ -142,6 +145,7 @@ def test_ctrl_c_leaves_a_last_checkpoint(tmp_path: Path) -> None:
     assert found[2][0] == BATCHES - last.step
 
 
+@pytest.mark.slow
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     run = RUN | {"path": str(tmp_path / "run"), "epochs": 1, "every": 60.0}
     digest, version, steps = outcome(run)
@@ -149,6 +153,7 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     assert outcome(run) == (digest, version, [0])
 
 
+@pytest.mark.slow
 def test_every_batch_counts_once(tmp_path: Path) -> None:
     """Two workers on a shared dispenser: what came after the last checkpoint comes again."""
     run = RUN | {
@@ -196,6 +201,7 @@ def count_until(worker: Worker, model: Counter, optimizer: Any, note: Path) -> i
     return steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["process", "thread"])
 @pytest.mark.parametrize("sync", ["mutex", "seqlock", "leashed"])
 def test_snapshots_are_consistent(tmp_path: Path, mode: str, sync: str) -> None:

@@ -45,6 +45,7 @@ class Called:
         return 5 + worker.rank
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fn",
     [
@@ -265,14 +266,17 @@ def python(*arguments: str, script: str | None = None) -> None:
     assert "Error" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_program_from_stdin() -> None:
     python("-", script=SCRIPT + BY_VALUE)
 
 
+@pytest.mark.slow
 def test_a_program_on_the_command_line() -> None:
     python("-c", SCRIPT + BY_VALUE)
 
 
+@pytest.mark.slow
 def test_an_interactive_session(tmp_path: Path) -> None:
     """What is typed after a script has run is not in its file."""
     path = tmp_path / "script.py"
@@ -281,6 +285,7 @@ def test_an_interactive_session(tmp_path: Path) -> None:
     python("-i", "-q", str(path), script=session)
 
 
+@pytest.mark.slow
 def test_a_script(tmp_path: Path) -> None:
     """Its functions are imported from its file, and have their module's globals."""
     path = tmp_path / "script.py"
@@ -288,6 +293,7 @@ def test_a_script(tmp_path: Path) -> None:
     python(str(path))
 
 
+@pytest.mark.slow
 def test_a_script_with_all_under_its_guard(tmp_path: Path) -> None:
     path = tmp_path / "script.py"
     path.write_text(indented(SCRIPT + BY_VALUE))
@@ -317,6 +323,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_every_kind_of_class_under_the_guard(tmp_path: Path) -> None:
     """Also those that have no function of their own in the file."""
     path = tmp_path / "script.py"
@@ -324,6 +331,7 @@ def test_every_kind_of_class_under_the_guard(tmp_path: Path) -> None:
     python(str(path))
 
 
+@pytest.mark.slow
 def test_a_script_whose_file_is_gone(tmp_path: Path) -> None:
     path = tmp_path / "script.py"
     path.write_text(indented("import os\nos.remove(__file__)\n" + SCRIPT + BY_VALUE))

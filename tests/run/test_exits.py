@@ -37,6 +37,7 @@ def made(method: str) -> tuple[nn.Module, Any]:
     return model, getattr(asyncopt, method)(local, every=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("method", METHODS)
 def test_the_parent_has_what_was_trained(method: str, end: str) -> None:

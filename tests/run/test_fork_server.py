@@ -166,6 +166,7 @@ def test_it_can_be_stopped() -> None:
     assert after.server != before.server
 
 
+@pytest.mark.slow
 def test_one_that_is_stopped_lets_its_workers_return() -> None:
     flags = torch.zeros(2, dtype=torch.int64).share_memory_()
     servers: list[int] = []

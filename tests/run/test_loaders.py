@@ -280,6 +280,7 @@ def test_orders_that_nobody_needs_are_dropped() -> None:
         assert not drawings._drawings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["own", "generator", "own batches"])
 @pytest.mark.parametrize("mode", ["thread", "process"])
 def test_every_batch_goes_to_one_worker(name: str, mode: str) -> None:

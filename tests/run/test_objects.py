@@ -31,6 +31,7 @@ def check(agent: Agent, run: asyncopt.Run) -> None:
     assert max(result[0] for result in run.results) == run.workers * STEPS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_an_optimizer_in_any_object_is_shared(mode: str) -> None:
     """All kinds of holders in one run, each with an agent of its own."""
@@ -48,6 +49,7 @@ def train_all(worker: asyncopt.Worker, holders: dict[str, Any]) -> None:
         get(holder).train(worker)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", functions(Agent()))
 def test_an_optimizer_that_the_function_reaches_is_shared(kind: str, mode: str) -> None:
@@ -86,6 +88,7 @@ assert run.ledger.pushes == 20 and abs(before - 20 - model.bias.item()) < 1e-4
 """
 
 
+@pytest.mark.slow
 def test_globals_that_are_sent_by_value_are_shared() -> None:
     """Those of a notebook, an interactive session or ``python -c``."""
     subprocess.run([sys.executable, "-c", TYPED], check=True, timeout=200)
@@ -121,6 +124,7 @@ def test_what_a_thread_cannot_copy_is_named() -> None:
         thread_clone((Single(),))
 
 
+@pytest.mark.slow
 def test_checkpoints_cover_objects(tmp_path: Path) -> None:
     agent = Agent()
     launch(agent.train, workers=2, checkpoint=tmp_path, timeout=120)

@@ -54,6 +54,7 @@ def wait_until(true: Callable[[], bool], limit: float) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [(), ("after a thread",)])
 def test_workers_die_with_a_killed_launcher(arguments: tuple[str, ...]) -> None:
     """Also where the fork server was started by a thread that is over."""
@@ -65,6 +66,7 @@ def test_workers_die_with_a_killed_launcher(arguments: tuple[str, ...]) -> None:
         wait_until(lambda: all(map(gone, pids)), LIMIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_workers_die_with_a_launcher_killed_while_they_start(processes: int) -> None:
     """Two workers, forks of a process that imports torch first."""

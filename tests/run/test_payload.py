@@ -71,6 +71,7 @@ assert os.listdir("/dev/shm") == []
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not own_mount_is_allowed(), reason="needs the right to mount a small /dev/shm")
 def test_a_small_dev_shm() -> None:
     """Containers have 64 MB of it. Here 48 MB of tensors meet 4 MB."""
@@ -102,6 +103,7 @@ assert tensors[0].tolist() == [3, 3]
 """
 
 
+@pytest.mark.slow
 def test_few_descriptors_for_many_tensors_and_arrays() -> None:
     run_script(MANY)
 
@@ -254,6 +256,7 @@ CALLS: dict[str, Callable[[Any], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("large", [huge, lambda: huge().numpy()], ids=["tensor", "array"])
 @pytest.mark.parametrize("name", CALLS)
 def test_more_than_there_is_memory(name: str, large: Any) -> None:

@@ -45,6 +45,7 @@ def test_imported_once_and_before_the_fork(write: Callable[[str], None]) -> None
     assert imported() == results
 
 
+@pytest.mark.slow
 def test_without_it_each_worker_imports(write: Callable[[str], None]) -> None:
     write(described("first"))
     imported()
@@ -54,6 +55,7 @@ def test_without_it_each_worker_imports(write: Callable[[str], None]) -> None:
     assert not processes & {server for _, server, _ in run.results}
 
 
+@pytest.mark.slow
 def test_a_changed_module_is_imported_anew(write: Callable[[str], None]) -> None:
     write(described("first"))
     importlib.import_module(NAME)  # as a script does that uses it
@@ -62,6 +64,7 @@ def test_a_changed_module_is_imported_anew(write: Callable[[str], None]) -> None
     assert imported()[0][2] == "the second"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -39,6 +39,7 @@ def test_a_killed_worker() -> None:
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "message"),
     [

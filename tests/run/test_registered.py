@@ -56,6 +56,7 @@ def count(worker: Any, model: Counting, optimizer: Any) -> Tensor:
     return model.bound.clone()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", SYNCS)
 @pytest.mark.parametrize("mode", ["process", "thread"])
 def test_bound_buffers(mode: str, sync: str) -> None:
@@ -107,6 +108,7 @@ def change_in_the_middle(
         step(model, optimizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 1])  # at the next step, and at the end at the latest
 @pytest.mark.parametrize(
     ("change", "message"),

@@ -455,6 +455,7 @@ def test_the_table_is_that_of_the_tests() -> None:
     assert [changed for changed, _ in rows()] == list(CHANGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changed", "answer"), rows(), ids=lambda each: str(each).strip("`"))
 def test_a_row(changed: str, answer: str, tmp_path: Path) -> None:
     assert CHANGES[changed](tmp_path / "run") == answer

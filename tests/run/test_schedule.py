@@ -89,6 +89,7 @@ def push(optimizer: Any, pushes: int) -> None:
         optimizer.step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_rates_are_those_of_torch_at_that_step(name: str, every: int) -> None:
@@ -169,6 +170,7 @@ def foreign(optimizer: Any) -> Any:
     return S.StepLR(make(torch.optim.SGD), 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheduler", "every", "kind", "message"),
     [

@@ -33,6 +33,7 @@ def worst(run: Run) -> int:
     return int(staleness.edges[np.flatnonzero(staleness.counts)[-1]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", ["hogwild", "atomic", "striped", "mutex", "seqlock", "leashed"])
 @pytest.mark.parametrize("bound", [0, 1, 2])
 def test_no_push_is_staler_than_the_bound(sync: str, bound: int) -> None:
@@ -61,6 +62,7 @@ def serial() -> torch.nn.Module:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", ["hogwild", "atomic", "mutex", "seqlock", "leashed"])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_none_equals_serial_sgd_bit_for_bit(sync: str, workers: int) -> None:

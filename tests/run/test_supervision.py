@@ -138,6 +138,7 @@ def test_what_cannot_even_begin_is_raised(on_failure: str) -> None:
         launch(jobs.nothing, (jobs.Unwelcome(),), workers=1, on_failure=on_failure)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["process", "thread"])
 def test_replacements_take_the_store_slots_of_the_dead(mode: str) -> None:
     """There are slots for two workers and the launcher."""
@@ -156,12 +157,14 @@ def test_replacements_take_the_store_slots_of_the_dead(mode: str) -> None:
     assert model.bias[0] == -30
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_is_reported_once_and_goes_on() -> None:
     with told("stopped; SIGCONT resumes it) has made no progress for 2 s: 1 batches and barriers"):
         run = launch(jobs.stand_still, (shared(2),), stall_timeout=2.0)
     assert run.losses == ()
 
 
+@pytest.mark.slow
 def test_pushes_are_progress() -> None:
     """Also in a loop of its own, without batches."""
     optimizer = asyncopt.SGD(jobs.Bias(3).parameters(), lr=1.0)
@@ -169,6 +172,7 @@ def test_pushes_are_progress() -> None:
         launch(jobs.stand_still, (shared(2), optimizer, 7), stall_timeout=2.0)
 
 
+@pytest.mark.slow
 def test_who_waits_for_others_to_start_has_not_stalled(tmp_path: Path) -> None:
     with told():
         launch(jobs.nothing, (jobs.LateInOne(tmp_path / "mark", 4.0),), stall_timeout=2.0)

@@ -51,6 +51,7 @@ def watch(
     return outcome.results, opt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["process", "thread"])
 def test_history_agrees_with_the_workers_and_the_ledger(mode: str) -> None:
     recorder = Recorder(interval=0.2)
@@ -70,6 +71,7 @@ def test_history_agrees_with_the_workers_and_the_ledger(mode: str) -> None:
     assert (history.core_use[1:] <= 1.2).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["process", "thread"])
 def test_trace_has_every_turn(mode: str, tmp_path: Path) -> None:
     path = tmp_path / "trace.json"

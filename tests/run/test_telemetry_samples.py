@@ -34,6 +34,7 @@ def burn(seconds: float, clock: object = time.process_time) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_every_push_is_in_one_interval_and_one_rank(seed: int) -> None:
     """Workers come, push, die unseen or seen, and take each other's slots."""

@@ -14,6 +14,7 @@ SIZE = 37
 STEPS = 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["process", "thread"])
 @pytest.mark.parametrize("sync", ["atomic", "leashed"])  # one in place, one with replicas
 def test_every_push_arrives_and_is_counted(sync: str, mode: str) -> None:

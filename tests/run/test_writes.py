@@ -28,6 +28,7 @@ def assert_same(model: nn.Module, expected: nn.Module) -> None:
         assert torch.equal(param, other), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("sync", REPLICAS)
 def test_one_worker_writes_as_torch_does(sync: str, way: str) -> None:
@@ -40,6 +41,7 @@ def test_one_worker_writes_as_torch_does(sync: str, way: str) -> None:
     assert run.ledger.staleness.mean == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("sync", ["hogwild", "mutex", "striped", "seqlock"])
 def test_one_worker_with_a_device(sync: str, way: str) -> None:
@@ -52,6 +54,7 @@ def test_one_worker_with_a_device(sync: str, way: str) -> None:
     assert_same(model, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
 @pytest.mark.parametrize(
     ("sync", "options"),

@@ -118,6 +118,7 @@ def all_of_them(array: Any, index: Any, value: Any) -> Any:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("python", [False, True], ids=["compiled", "python"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_operation_returns_what_was_there(dtype: str, python: bool) -> None:
@@ -256,6 +257,7 @@ def test_orders() -> None:
         assert any(re.search(part, line) for line in instructions), part
 
 
+@pytest.mark.slow
 def test_prange_and_the_cache_of_another_process(tmp_path: Path) -> None:
     module = """
 import numba

@@ -162,6 +162,7 @@ def test_a_relaxation_that_is_less_than_every_cut() -> None:
     assert (model.label_distributions_[3:].max(axis=1) < 0.55).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", SYNCS)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_two_classes_are_a_maximum_flow(sync: str, threads: int) -> None:

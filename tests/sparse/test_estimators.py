@@ -45,13 +45,25 @@ def expected_failures(estimator: Any) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks(  # type: ignore[untyped-decorator]
-    [LinearClassifier(), LinearClassifier(n_threads=2), LinearRegressor()],
+    [LinearClassifier(), LinearRegressor()],
     expected_failed_checks=expected_failures,
     xfail_strict=False,
 )
 def test_scikit_learn_checks(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks(  # type: ignore[untyped-decorator]
+    [LinearClassifier(n_threads=2)],
+    expected_failed_checks=expected_failures,
+    xfail_strict=False,
+)
+def test_scikit_learn_checks_with_threads(estimator: Any, check: Any) -> None:
     check(estimator)
 
 
@@ -129,6 +141,7 @@ def test_elastic_net(l1_ratio: float) -> None:
     assert (theirs.coef_ == 0).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sync", "threads"), [("hogwild", 1), *((s, 3) for s in RACING)])
 def test_zeros_of_the_l1_penalty(sync: str, threads: int) -> None:
     """FTRL's are exactly those of coordinate descent, also where the threads merge copies."""
@@ -231,6 +244,7 @@ def test_one_thread_is_reproducible(sync: str) -> None:
     assert (other.coef_ != models[0].coef_).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learning_rate", list(LEARNING_RATES))
 @pytest.mark.parametrize("sync", RACING)
 def test_threads_reach_the_loss_of_one(sync: str, learning_rate: str) -> None:
@@ -251,6 +265,7 @@ def test_threads_reach_the_loss_of_one(sync: str, learning_rate: str) -> None:
     assert reached < best + (0.5 if sync == "unshared" else 0.1) * (chance - best)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("learning_rate", "eta0"), [("constant", 0.01), ("ftrl", 0.5)])
 @pytest.mark.parametrize("sync", RACING)
 def test_dense_columns_that_all_threads_change(sync: str, learning_rate: str, eta0: float) -> None:

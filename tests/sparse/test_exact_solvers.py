@@ -81,6 +81,7 @@ def estimator(loss: str, **how: Any) -> Any:
     return LinearRegressor(loss, epsilon=EPSILON, **given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [*CLASSES, "squared_error", "huber"])
 def test_the_optimum_is_other_libraries(loss: str) -> None:
     """Within 1e-5 of the objective, with one thread and two, however these share."""
@@ -281,6 +282,7 @@ def test_partial_fit_is_for_gradient_descent(kind: Any) -> None:
         kind(solver="dual").partial_fit(np.eye(2), [0, 1])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks(  # type: ignore[untyped-decorator]
     [LinearClassifier(solver="dual"), LinearRegressor(solver="saga")],

@@ -40,7 +40,7 @@ from tests.chaos.scene import often
 
 generated = settings(
     phases=[Phase.generate, Phase.shrink],
-    max_examples=often(100, 10_000),
+    max_examples=often(40, 10_000),
     deadline=None,
     derandomize=True,
     database=None,
@@ -300,6 +300,7 @@ def test_other_forms_of_the_same_matrix(kind: str) -> None:
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:sync=.ordered.:RuntimeWarning")
 @pytest.mark.parametrize("kind", MODELS)
 def test_threads(kind: str) -> None:
@@ -541,6 +542,7 @@ def test_the_mean_of_a_custom_loss() -> None:
 # --- Elements of arrays --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @generated
 @given(
     st.integers(1, 5),

@@ -50,6 +50,7 @@ def test_a_custom_loss_needs_numba(monkeypatch: pytest.MonkeyPatch) -> None:
         asyncopt.sparse.custom(lambda prediction, target: (0.0, 0.0))
 
 
+@pytest.mark.slow
 def test_numba_is_imported_when_it_is_needed() -> None:
     program = """
     import asyncopt.sparse

@@ -78,6 +78,7 @@ kept.beat(2)
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", ["hogwild", "leashed"])
 @pytest.mark.parametrize("case", CASES)
 def test_what_outlives_its_store(case: str, sync: str) -> None:

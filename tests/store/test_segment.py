@@ -87,6 +87,7 @@ def test_no_name() -> None:
     assert optimizer.store.memory.is_shared()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", SYNCS)
 def test_freed_with_the_last_reference(sync: str) -> None:
     """Descriptor and mapping go at once, without waiting for the garbage collector."""
@@ -107,6 +108,7 @@ def test_freed_with_the_last_reference(sync: str) -> None:
         gc.enable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", SYNCS)
 def test_freed_after_thread_clones(sync: str) -> None:
     """A clone's worker slot is free again, and its memory given up, as soon as it is dropped."""

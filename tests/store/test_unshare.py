@@ -179,6 +179,7 @@ def model_and_optimizer(sync: str, **options: Any) -> tuple[nn.Linear, Any]:
 LOSSLESS = [sync for sync in SYNCS if sync != "hogwild"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", LOSSLESS)
 def test_more_workers_than_before(sync: str) -> None:
     model, optimizer = model_and_optimizer(sync, momentum=0.0)
@@ -188,6 +189,7 @@ def test_more_workers_than_before(sync: str) -> None:
         assert all(torch.equal(p, torch.full_like(p, -pushes)) for p in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", SYNCS)
 @pytest.mark.parametrize("mode", ["process", "thread"])
 def test_weights_loaded_between_runs_are_what_workers_begin_with(mode: str, sync: str) -> None:
@@ -200,6 +202,7 @@ def test_weights_loaded_between_runs_are_what_workers_begin_with(mode: str, sync
     assert optimizer.store.version == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", SYNCS)
 def test_replaced_tensors_are_trained(sync: str) -> None:
     """double().float() leaves the same dtype and shape in other memory."""
@@ -230,6 +233,7 @@ def test_a_step_on_replaced_tensors_names_the_remedy(sync: str) -> None:
     assert torch.equal(model.weight, torch.full((1, 2), -1.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["LocalSteps", "ElasticAveraging"])
 def test_averaging_methods_share_again(method: str) -> None:
     model = nn.Linear(2, 1)

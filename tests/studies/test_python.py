@@ -70,6 +70,7 @@ def test_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert result.about["command"].startswith("asyncopt.studies.compare(problems=('digits', 'con")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("instant")
 def test_nothing_is_shown_or_written_without_being_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -83,6 +84,7 @@ def test_nothing_is_shown_or_written_without_being_asked_for(
     assert json.loads((tmp_path / "here/results.json").read_text()) == result.as_json()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("instant")
 def test_findings_are_derived_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls = []

@@ -35,6 +35,7 @@ def page() -> str:
     return render(made_up.plan())
 
 
+@pytest.mark.slow
 def test_page_loads_nothing_and_is_well_formed(page: str) -> None:
     check_page(page)
 
@@ -85,6 +86,7 @@ def test_tables_have_every_variant_and_worker_count(page: str) -> None:
         assert cells == ["1", "2", "4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "plan",
     [

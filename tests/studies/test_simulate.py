@@ -31,6 +31,7 @@ def costs(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_predictions_from_a_file_are_the_same_again(costs: Path, tmp_path: Path) -> None:
     def run(known: Path, out: Path) -> dict[str, object]:
         arguments = "simulate --quick --no-measure --cores 1,2,16 --json"

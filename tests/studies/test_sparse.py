@@ -96,6 +96,7 @@ def every_row(subject: SparseProblem, workers: tuple[int, ...]) -> list[tuple[st
     return expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", study.PROBLEMS)
 def test_every_sync_and_library_with_every_number_of_workers(problem: str, tmp_path: Path) -> None:
     rows = measured(problem, tmp_path, "--workers", "1,3")["rows"]

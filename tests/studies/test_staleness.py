@@ -103,6 +103,7 @@ def by_torch(schedule: str, seed: int) -> float:
     return Teacher().score(model, 0)["distance"]
 
 
+@pytest.mark.slow
 def test_a_study_with_threads(tmp_path: Path) -> None:
     arguments = (
         "staleness --quick --mode thread --workers 3 --epochs 1 --repeats 1 --sync mutex "
