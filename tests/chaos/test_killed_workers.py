@@ -111,7 +111,7 @@ def test_survivors_train_on_and_the_dead_are_replaced(
     killer = Killer(scene, optimizer, dice(request, record_property), KILLS)
     data = torch.zeros(500)
     run = train_under_fire(killer, jobs.descend, model, optimizer, data, scene, kills=KILLS)
-    # Each repair is one lock of a killed worker. Under striped every thread of a push holds its own.
+    # Each repair is one lock of a killed worker. Under striped, each thread of a push holds one.
     locks = torch.get_num_threads() if sync == "striped" else 1
     assert run.ledger.repairs <= len(run.losses) * locks
     assert sum(loss.repairs for loss in run.losses) == run.ledger.repairs
