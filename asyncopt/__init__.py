@@ -24,7 +24,6 @@ from asyncopt.errors import (
     TaskError,
     WorkerError,
 )
-from asyncopt.methods import TaskResult, cross_validate, map_tasks
 from asyncopt.optim import (
     ASGD,
     SGD,
@@ -42,6 +41,7 @@ from asyncopt.run import Loss, Run, Worker, launch, stop_fork_server
 from asyncopt.run.checkpoint import Checkpoint, Checkpoints, load, resume, save
 from asyncopt.run.delays import Delay
 from asyncopt.store import Ledger
+from asyncopt.tasks import TaskResult, cross_validate, map_tasks
 
 __all__ = [
     "ASGD",

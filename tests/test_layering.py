@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     "cli",
     "studies",
-    "methods",
+    "tasks",
     "run",
     "devices",
     "distributed",
@@ -51,7 +51,7 @@ OPTIONAL = {
     "lightfm": ("studies/sparse/peers.py",),
     "jinja2": ("report/",),
     "llvmlite": ("sparse/atomic.py",),
-    "matplotlib": ("studies/", "report/", "run/telemetry/plots.py", "methods/plots.py"),
+    "matplotlib": ("studies/", "report/", "run/telemetry/plots.py", "tasks/plots.py"),
     "mlxtend": ("studies/",),
     "numba": ("sparse/atomic.py", "sparse/custom_loss.py"),
     "pandas": ("studies/result.py",),
@@ -62,7 +62,7 @@ OPTIONAL = {
         "report/terminal.py",
         "studies/",
         "run/telemetry/live.py",
-        "methods/summary.py",
+        "tasks/summary.py",
     ),
     "scipy": ("studies/sparse/", "sparse/"),
     "sklearn": ("studies/", "sparse/"),
@@ -110,7 +110,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 def test_every_module_has_a_layer() -> None:
     found = {layer_of(path.relative_to(ROOT).with_suffix("").parts) for path in MODULES}
     assert found - {"__init__"} <= set(LAYERS)
-    assert {"cli", "studies", "methods", "run", "optim", "gpu", "sparse", "store"} <= found
+    assert {"cli", "studies", "tasks", "run", "optim", "gpu", "sparse", "store"} <= found
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

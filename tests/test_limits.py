@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from asyncopt import _limits
-from asyncopt.methods.tasks import make_plan
 from asyncopt.run.plan import Plan
 from asyncopt.sparse.data.svmlight import Format
 from asyncopt.studies.options import usable_cores
+from asyncopt.tasks.map import make_plan
 
 from .control_groups import control_group
 

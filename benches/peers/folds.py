@@ -22,11 +22,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import asyncopt
-from asyncopt.methods import cross_validate
-from asyncopt.methods.scoring import accuracy
-from asyncopt.methods.splits import Splits, make_splits
-from asyncopt.methods.training import Recipe, Trained, train_fold
 from asyncopt.studies.training.networks import lenet, load_mnist
+from asyncopt.tasks import cross_validate
+from asyncopt.tasks.scoring import accuracy
+from asyncopt.tasks.splits import Splits, make_splits
+from asyncopt.tasks.training import Recipe, Trained, train_fold
 from benches.peers.training import use_core
 from benches.peers.turns import Turns
 

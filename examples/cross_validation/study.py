@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts, LRScheduler
 
 import asyncopt
-from asyncopt.methods import CrossValidation, cross_validate
 from asyncopt.studies.training.networks import load_mnist
+from asyncopt.tasks import CrossValidation, cross_validate
 from examples.cross_validation import cifar10
 from examples.cross_validation.models import MODELS
 

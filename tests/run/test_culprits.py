@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from asyncopt.methods import map_tasks
 from asyncopt.run.culprits import reason
+from asyncopt.tasks import map_tasks
 
 LOCK = threading.Lock()
 CACHE = {"a": [1, {"lock": LOCK}]}

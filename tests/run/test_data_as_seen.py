@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from asyncopt.methods import map_tasks
 from asyncopt.run import Worker, launch
 from asyncopt.run.mappings import Mappings
+from asyncopt.tasks import map_tasks
 
 N = 20_000
 NUMBERS = np.arange(float(N))  # 160 KB: two pages are edited, the others are in the file

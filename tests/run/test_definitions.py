@@ -22,8 +22,8 @@ from torch import nn
 
 import asyncopt
 from asyncopt.errors import WorkerError
-from asyncopt.methods import cross_validate, map_tasks
 from asyncopt.run import Worker, launch
+from asyncopt.tasks import cross_validate, map_tasks
 
 from . import jobs
 

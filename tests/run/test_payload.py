@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from asyncopt.errors import SegmentError
-from asyncopt.methods import map_tasks
 from asyncopt.run import Worker, launch
 from asyncopt.store import moving
+from asyncopt.tasks import map_tasks
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,12 +9,12 @@ from typing import Any, Generic, TypeVar
 
 from asyncopt._limits import allowed_cpus, usable_cpus
 from asyncopt.errors import TaskError
-from asyncopt.methods.pool import Ending, Pool
-from asyncopt.methods.staff import Parcel
 from asyncopt.run.plan import Plan
 from asyncopt.run.random_states import draw_root
 from asyncopt.run.sources import whole
 from asyncopt.run.spawn import refuse_daemons
+from asyncopt.tasks.pool import Ending, Pool
+from asyncopt.tasks.staff import Parcel
 
 __all__ = ["TaskResult", "make_plan", "map_tasks", "run_tasks"]
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from asyncopt.errors import RunTimeout, TaskError, WorkerError
-from asyncopt.methods import map_tasks
+from asyncopt.tasks import map_tasks
 
 from . import jobs
 
@@ -34,7 +34,7 @@ def test_every_task_comes_to_its_end_in_order(tmp_path: Path) -> None:
     raised = ended["raise"].error
     assert isinstance(raised, TaskError)
     assert raised.task == 1
-    assert raised.message == f"task 1: worker {raised.rank} raised tests.methods.jobs.Unlucky: boom"
+    assert raised.message == f"task 1: worker {raised.rank} raised tests.tasks.jobs.Unlucky: boom"
     assert "in inner_trouble" in raised.traceback
     assert isinstance(raised.__cause__, jobs.Unlucky)
     with pytest.raises(TaskError, match=r"^task 1: "):

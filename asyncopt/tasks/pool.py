@@ -10,11 +10,11 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from asyncopt.errors import RunTimeout, TaskError, WorkerError
-from asyncopt.methods.staff import Parcel, TaskMember
 from asyncopt.run.interrupts import Interrupts
 from asyncopt.run.member import KILL_GRACE, dismiss
 from asyncopt.run.outcome import format_traceback, stillborn
 from asyncopt.run.plan import Plan
+from asyncopt.tasks.staff import Parcel, TaskMember
 from asyncopt.warn import warn_caller
 
 __all__ = ["Ending", "Pool"]

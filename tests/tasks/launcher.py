@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from asyncopt.methods import CrossValidation
+from asyncopt.tasks import CrossValidation
 
 from . import jobs
 from .reference import validate

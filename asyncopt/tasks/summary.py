@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from asyncopt.report.table import Table, TableRow
 
 if TYPE_CHECKING:
-    from asyncopt.methods.folds import CrossValidation
+    from asyncopt.tasks.folds import CrossValidation
 
 __all__ = ["fold_sheet", "score_text", "sheet_text"]
 

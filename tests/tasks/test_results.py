@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asyncopt.methods import CrossValidation, Epoch, Fold
-from asyncopt.methods.cpu import CpuUse, CpuWatch
+from asyncopt.tasks import CrossValidation, Epoch, Fold
+from asyncopt.tasks.cpu import CpuUse, CpuWatch
 
 ACCURACIES = (0.5, 0.7, 0.9)
 
@@ -65,9 +65,7 @@ def test_use_of_the_cores() -> None:
 def test_the_watch_thins_out(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    monkeypatch.setattr(
-        "asyncopt.methods.cpu.core_seconds", lambda cores: dict.fromkeys(cores, now)
-    )
+    monkeypatch.setattr("asyncopt.tasks.cpu.core_seconds", lambda cores: dict.fromkeys(cores, now))
     watch = CpuWatch(interval=1.0)
     for _ in range(5000):
         now += 1.0

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from asyncopt.methods import map_tasks
 from asyncopt.run import random_states
+from asyncopt.tasks import map_tasks
 from tests.run import draws
 from tests.run.draws import Draws, equal_fields
 

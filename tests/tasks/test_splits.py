@@ -10,7 +10,7 @@ import torch
 from sklearn.model_selection import GroupKFold, KFold, LeaveOneOut, StratifiedKFold
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
-from asyncopt.methods.splits import find_targets, make_splits
+from asyncopt.tasks.splits import find_targets, make_splits
 
 EXAMPLES = 53
 TARGETS = np.arange(EXAMPLES) % 3

@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from asyncopt.errors import TaskError
-from asyncopt.methods import CrossValidation, cross_validate
-from asyncopt.methods.scoring import score
+from asyncopt.tasks import CrossValidation, cross_validate
+from asyncopt.tasks.scoring import score
 
 from . import jobs
 from .reference import validate

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from asyncopt.methods.summary import fold_sheet
 from asyncopt.report.page import Picture, facts_html, figure_html, page_html, table_html
 from asyncopt.report.style import GREY, PALETTE, STYLE, WIDE, svg
+from asyncopt.tasks.summary import fold_sheet
 
 if TYPE_CHECKING:
-    from asyncopt.methods.folds import CrossValidation
+    from asyncopt.tasks.folds import CrossValidation
 
 __all__ = ["page", "save"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import IO, Any
 
-from asyncopt.methods.serve import Service
 from asyncopt.run.culprits import naming
 from asyncopt.run.payload import Payload
 from asyncopt.run.plan import Plan
 from asyncopt.run.processes import SpawnedMember
+from asyncopt.tasks.serve import Service
 
 __all__ = ["Parcel", "TaskMember"]
 

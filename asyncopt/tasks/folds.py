@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from asyncopt.methods.cpu import CpuUse
-from asyncopt.methods.fold import Fold
-from asyncopt.methods.fold_files import FoldFiles
-from asyncopt.methods.summary import fold_sheet, sheet_text
 from asyncopt.run.telemetry.extras import needed
+from asyncopt.tasks.cpu import CpuUse
+from asyncopt.tasks.fold import Fold
+from asyncopt.tasks.fold_files import FoldFiles
+from asyncopt.tasks.summary import fold_sheet, sheet_text
 
 __all__ = ["CrossValidation"]
 
@@ -82,7 +82,7 @@ class CrossValidation:
             ModuleNotFoundError: matplotlib is not installed.
         """
         with needed("plot", "matplotlib"):
-            from asyncopt.methods.plots import save
+            from asyncopt.tasks.plots import save
         save(self, path)
 
     def report(self, path: str | os.PathLike[str]) -> None:
@@ -92,7 +92,7 @@ class CrossValidation:
             ModuleNotFoundError: matplotlib is not installed.
         """
         with needed("report", "matplotlib"):
-            from asyncopt.methods.plots import page
+            from asyncopt.tasks.plots import page
         Path(path).write_text(page(self), encoding="utf-8")
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
-from asyncopt.methods import CrossValidation, cross_validate
+from asyncopt.tasks import CrossValidation, cross_validate
 
 from . import jobs
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from asyncopt.methods.scoring import Metric, score
-from asyncopt.methods.splits import Split, Splits
 from asyncopt.run.batches import Batches
 from asyncopt.run.random_states import Stream
 from asyncopt.run.sources import Source, Supply, check_supply
+from asyncopt.tasks.scoring import Metric, score
+from asyncopt.tasks.splits import Split, Splits
 
 __all__ = ["TRAINING", "Epoch", "Recipe", "Trained", "train_fold"]
 

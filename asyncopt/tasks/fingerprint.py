@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asyncopt.methods.user_code import find_named, is_library, referred, version_of
+from asyncopt.tasks.user_code import find_named, is_library, referred, version_of
 
 __all__ = ["fingerprint"]
 

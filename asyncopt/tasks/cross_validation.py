@@ -22,18 +22,18 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from asyncopt._version import __version__
-from asyncopt.methods.cpu import CpuWatch
-from asyncopt.methods.fingerprint import fingerprint
-from asyncopt.methods.fold import Fold
-from asyncopt.methods.fold_files import FoldFiles
-from asyncopt.methods.folds import CrossValidation
-from asyncopt.methods.pool import Ending
-from asyncopt.methods.scoring import accuracy
-from asyncopt.methods.splits import Splits, Splitter, find_targets, make_splits
-from asyncopt.methods.tasks import make_plan, run_tasks
-from asyncopt.methods.training import TRAINING, Recipe, Trained, train_fold
 from asyncopt.optim import Adam, Optimizer
 from asyncopt.run.sources import check_supply, whole
+from asyncopt.tasks.cpu import CpuWatch
+from asyncopt.tasks.fingerprint import fingerprint
+from asyncopt.tasks.fold import Fold
+from asyncopt.tasks.fold_files import FoldFiles
+from asyncopt.tasks.folds import CrossValidation
+from asyncopt.tasks.map import make_plan, run_tasks
+from asyncopt.tasks.pool import Ending
+from asyncopt.tasks.scoring import accuracy
+from asyncopt.tasks.splits import Splits, Splitter, find_targets, make_splits
+from asyncopt.tasks.training import TRAINING, Recipe, Trained, train_fold
 from asyncopt.warn import warn_caller
 
 __all__ = ["cross_validate"]

@@ -13,11 +13,11 @@ from typing import Any, Self
 from torch import Tensor
 
 from asyncopt.errors import CheckpointError
-from asyncopt.methods.fold import Fold
-from asyncopt.methods.training import Epoch
 from asyncopt.run.checkpoint.codec import decode, encode
 from asyncopt.run.checkpoint.directory import Directory
 from asyncopt.run.checkpoint.format import MANIFEST, TENSORS, describe, pack, parse, unpack
+from asyncopt.tasks.fold import Fold
+from asyncopt.tasks.training import Epoch
 from asyncopt.warn import warn_caller
 
 __all__ = ["FoldFiles"]

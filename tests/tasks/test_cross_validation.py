@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from asyncopt.errors import TaskError
-from asyncopt.methods import CrossValidation, cross_validate
+from asyncopt.tasks import CrossValidation, cross_validate
 from tests.run.conftest import descendants, gone
 
 from . import jobs
@@ -31,7 +31,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from threading import Lock
-from tests.methods.launcher import call
+from tests.tasks.launcher import call
 call(Path(sys.argv[1]))
 """
 
@@ -214,7 +214,7 @@ CALL = """
 import math, sys
 sys.path[:0] = sys.argv[1:2]
 import recipe
-from asyncopt.methods import cross_validate
+from asyncopt.tasks import cross_validate
 if __name__ == "__main__":
     result = cross_validate(
         recipe.make_model, recipe.Line(), 2, 1, loss=recipe.loss, epochs=1,

@@ -19,8 +19,8 @@ import pytest
 import torch
 from torch.utils.data import Subset, TensorDataset
 
-from asyncopt.methods.fingerprint import fingerprint
-from asyncopt.methods.user_code import is_library
+from asyncopt.tasks.fingerprint import fingerprint
+from asyncopt.tasks.user_code import is_library
 
 HELPERS = '''
 """What the models use."""
@@ -170,7 +170,7 @@ def test_edits(
 PROGRAM = """
 import json, sys
 from mine import models
-from asyncopt.methods.fingerprint import fingerprint
+from asyncopt.tasks.fingerprint import fingerprint
 names = ("make_model", "loss", "metrics", "Net", "Settings", "Mode", "WORDS")
 print(json.dumps({name: fingerprint(name, getattr(models, name)) for name in names}))
 """
@@ -316,5 +316,5 @@ def test_what_cannot_be_compared_is_refused(value: Any, message: str) -> None:
 def test_whose_code_it_is() -> None:
     for module in ("os.path", "torch.nn.functional", "numpy", "asyncopt.optim", "_pytest", "torch"):
         assert is_library(module)
-    for module in ("__main__", "tests.methods.jobs", __name__, "no_such_module"):
+    for module in ("__main__", "tests.tasks.jobs", __name__, "no_such_module"):
         assert not is_library(module)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from asyncopt.methods.training import Epoch
+from asyncopt.tasks.training import Epoch
 
 __all__ = ["Fold"]
 
