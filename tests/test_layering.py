@@ -62,7 +62,6 @@ OPTIONAL = {
         "report/terminal.py",
         "studies/",
         "run/telemetry/live.py",
-        "tasks/summary.py",
     ),
     "scipy": ("studies/sparse/", "sparse/"),
     "sklearn": ("studies/", "sparse/"),

@@ -12,8 +12,9 @@ import typer
 from rich.console import Console
 
 from asyncopt.errors import AsyncoptError, DownloadError
+from asyncopt.report.terminal import WIDTH
 from asyncopt.studies.errors import OptionError, StudyError
-from asyncopt.studies.result import REPORT, RESULTS, WIDTH, Result
+from asyncopt.studies.result import REPORT, RESULTS, Result
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, what shells report for Ctrl-C

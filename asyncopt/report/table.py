@@ -25,6 +25,18 @@ class Table:
     rows: list[TableRow]
     left: int
 
+    def __str__(self) -> str:
+        """Plain columns; `terminal.print_table` draws with rich."""
+        lines = [[heading for heading, _ in self.headings], *(row.cells for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if place < self.left else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+
 
 class Column(NamedTuple, Generic[R]):
     """A heading, its meaning, and the text of its cell for a row."""

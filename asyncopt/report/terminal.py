@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rich import box
 from rich.console import Console, JustifyMethod
@@ -17,8 +18,20 @@ BREAKS = {"workers": "work-\ners", "accuracy": "accu-\nracy"}  # for 80 characte
 ROOMY = 100  # characters: a terminal this wide has room for more space between columns
 
 
-def print_table(console: Console, title: str, table: Table) -> None:
-    """Draw `table` under its title."""
+WIDTH = 120  # characters of a line where there is no terminal
+
+
+def drawn_text(draw: Callable[[Console], None]) -> str:
+    """Text that `draw` prints, without colours and without blanks at the ends of lines."""
+    text = io.StringIO()
+    draw(Console(file=text, width=WIDTH, color_system=None))
+    return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
+
+
+def print_table(
+    console: Console, title: str | None, table: Table, *, break_headings: bool = True
+) -> None:
+    """Draw `table` under its title, with headings of several lines where that makes it narrow."""
     drawn = RichTable(
         title=title,
         title_justify="left",
@@ -30,9 +43,10 @@ def print_table(console: Console, title: str, table: Table) -> None:
     )
     for place, (heading, _) in enumerate(table.headings):
         justify: JustifyMethod = "left" if place < table.left else "right"
-        narrow = BREAKS.get(heading) or re.sub(r" |(?<=-)|(?=/s)|(?=/push)", "\n", heading)
+        if break_headings:
+            heading = BREAKS.get(heading) or re.sub(r" |(?<=-)|(?=/s)|(?=/push)", "\n", heading)
         drawn.add_column(
-            narrow,
+            heading,
             justify=justify,
             vertical="bottom",
             overflow="fold",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from pathlib import Path
@@ -24,7 +23,6 @@ R = TypeVar("R", bound=Row)
 PACKAGE = "asyncopt.studies"
 RESULTS = "results.json"
 REPORT = "report.html"
-WIDTH = 120  # characters of a line where there is no terminal
 BUSY = "other programs were running: trust small differences less"
 
 
@@ -108,11 +106,9 @@ class Result(Generic[R]):
 
     def __str__(self) -> str:
         """The tables and findings, without colours."""
-        from rich.console import Console
+        from asyncopt.report.terminal import drawn_text
 
-        text = io.StringIO()
-        self.print(Console(file=text, width=WIDTH, color_system=None))
-        return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
+        return drawn_text(self.print)
 
     def _repr_html_(self) -> str:
         """The tables and findings, in a notebook."""

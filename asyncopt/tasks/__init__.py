@@ -1,10 +1,9 @@
-"""Methods built on runs: cross-validation, and any other tasks on shared data."""
+"""Tasks over shared data in pools of worker processes: `map_tasks`, `cross_validate`."""
 
 from asyncopt.tasks.cross_validation import cross_validate
-from asyncopt.tasks.fold import Fold
-from asyncopt.tasks.folds import CrossValidation
 from asyncopt.tasks.map import TaskResult, map_tasks
-from asyncopt.tasks.training import Epoch
+from asyncopt.tasks.result import CrossValidation
+from asyncopt.tasks.training import Epoch, Fold
 
 __all__ = [
     "CrossValidation",

@@ -26,14 +26,13 @@ from asyncopt.optim import Adam, Optimizer
 from asyncopt.run.sources import check_supply, whole
 from asyncopt.tasks.cpu import CpuWatch
 from asyncopt.tasks.fingerprint import fingerprint
-from asyncopt.tasks.fold import Fold
 from asyncopt.tasks.fold_files import FoldFiles
-from asyncopt.tasks.folds import CrossValidation
 from asyncopt.tasks.map import make_plan, run_tasks
 from asyncopt.tasks.pool import Ending
+from asyncopt.tasks.result import CrossValidation
 from asyncopt.tasks.scoring import accuracy
 from asyncopt.tasks.splits import Splits, Splitter, find_targets, make_splits
-from asyncopt.tasks.training import TRAINING, Recipe, Trained, train_fold
+from asyncopt.tasks.training import TRAINING, Fold, Recipe, Trained, train_fold
 from asyncopt.warn import warn_caller
 
 __all__ = ["cross_validate"]

@@ -16,8 +16,7 @@ from asyncopt.errors import CheckpointError
 from asyncopt.run.checkpoint.codec import decode, encode
 from asyncopt.run.checkpoint.directory import Directory
 from asyncopt.run.checkpoint.format import MANIFEST, TENSORS, describe, pack, parse, unpack
-from asyncopt.tasks.fold import Fold
-from asyncopt.tasks.training import Epoch
+from asyncopt.tasks.training import Epoch, Fold
 from asyncopt.warn import warn_caller
 
 __all__ = ["FoldFiles"]

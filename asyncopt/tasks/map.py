@@ -14,7 +14,7 @@ from asyncopt.run.random_states import draw_root
 from asyncopt.run.sources import whole
 from asyncopt.run.spawn import refuse_daemons
 from asyncopt.tasks.pool import Ending, Pool
-from asyncopt.tasks.staff import Parcel
+from asyncopt.tasks.pool_process import PoolPayload
 
 __all__ = ["TaskResult", "make_plan", "map_tasks", "run_tasks"]
 
@@ -154,13 +154,13 @@ def run_tasks(
     tick: Callable[[], None] = lambda: None,
     isolated: bool = False,
 ) -> None:
-    """`map_tasks` that reports the end of each task at once; see `Pool` and `Parcel`."""
+    """`map_tasks` that reports the end of each task at once; see `Pool` and `PoolPayload`."""
     retries = whole("retries", retries, 0)
     refuse_daemons()
     if plan.seed is None:
         plan = replace(plan, seed=draw_root())
-    parcel = Parcel(isolated=isolated, fn=fn, tasks=tasks, data=data)
-    Pool(parcel, len(tasks), plan, retries=retries, heed=heed, tick=tick).run()
+    payload = PoolPayload(isolated=isolated, fn=fn, tasks=tasks, data=data)
+    Pool(payload, len(tasks), plan, retries=retries, heed=heed, tick=tick).run()
 
 
 def make_plan(

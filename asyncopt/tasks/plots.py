@@ -15,10 +15,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from asyncopt.report.page import Picture, facts_html, figure_html, page_html, table_html
 from asyncopt.report.style import GREY, PALETTE, STYLE, WIDE, svg
-from asyncopt.tasks.summary import fold_sheet
 
 if TYPE_CHECKING:
-    from asyncopt.tasks.folds import CrossValidation
+    from asyncopt.tasks.result import CrossValidation
 
 __all__ = ["page", "save"]
 
@@ -46,7 +45,7 @@ def page(result: CrossValidation) -> str:
         "seconds": f"{result.seconds:.1f}",
         "cores busy": "unknown" if math.isnan(result.cpu.mean) else f"{result.cpu.mean:.0%}",
     }
-    table = table_html(fold_sheet(result))
+    table = table_html(result.rows_and_mean)
     picture = Picture("Folds and cores", drawing, CAPTION)
     return page_html("Cross-validation", [facts_html(facts), table, figure_html(picture)])
 

@@ -14,7 +14,7 @@ from asyncopt.run.interrupts import Interrupts
 from asyncopt.run.member import KILL_GRACE, dismiss
 from asyncopt.run.outcome import format_traceback, stillborn
 from asyncopt.run.plan import Plan
-from asyncopt.tasks.staff import Parcel, TaskMember
+from asyncopt.tasks.pool_process import PoolPayload, PoolProcess
 from asyncopt.warn import warn_caller
 
 __all__ = ["Ending", "Pool"]
@@ -53,7 +53,7 @@ class Pool:
     one exits, and another one of the same rank takes the next.
 
     Args:
-        parcel: fn, tasks and data.
+        payload: fn, tasks and data.
         count: number of tasks.
         plan: workers, their threads and processors, seconds for a task and for a start.
         retries: how often a task is started again after its worker died.
@@ -64,7 +64,7 @@ class Pool:
 
     def __init__(
         self,
-        parcel: Parcel,
+        payload: PoolPayload,
         count: int,
         plan: Plan,
         *,
@@ -72,14 +72,14 @@ class Pool:
         heed: Callable[[int, Ending], None],
         tick: Callable[[], None],
     ) -> None:
-        self._parcel = parcel
+        self._parcel = payload
         self._plan = plan
         self._retries = retries
         self._heed = heed
         self._tick = tick
         self._waiting = deque(range(count))
         self._attempts = [0] * count
-        self._members: dict[int, TaskMember] = {}
+        self._members: dict[int, PoolProcess] = {}
         self._lost_idle = 0
 
     def run(self) -> None:
@@ -104,7 +104,7 @@ class Pool:
                 dismiss(list(self._members.values()))
 
     def _start(self, rank: int) -> None:
-        member = TaskMember(rank, self._plan, self._parcel, time.monotonic())
+        member = PoolProcess(rank, self._plan, self._parcel, time.monotonic())
         self._members[rank] = member
         member.start()
 
@@ -115,12 +115,12 @@ class Pool:
         sentinels = [member.sentinel for member in members if member.sentinel is not None]
         wait([*lines, *sentinels, interrupts.fileno()], max(0.0, min(nearest, TICK)))
 
-    def _deadline(self, member: TaskMember) -> float:
+    def _deadline(self, member: PoolProcess) -> float:
         if member.index is not None:
             return member.since + self._plan.timeout
         return member.since + (EXIT_GRACE if member.ready else self._plan.start_timeout)
 
-    def _serve(self, member: TaskMember) -> None:
+    def _serve(self, member: PoolProcess) -> None:
         """Take in what a worker has said, or that it is dead or late."""
         exitcode = member.exitcode  # looked at first: a dead worker's last words count
         for word, *rest in member.words():
@@ -130,7 +130,7 @@ class Pool:
         elif time.monotonic() >= self._deadline(member):
             self._cut_short(member)
 
-    def _hear(self, member: TaskMember, word: str, seconds: float = 0.0) -> None:
+    def _hear(self, member: PoolProcess, word: str, seconds: float = 0.0) -> None:
         is_new = not member.ready
         if word == "begun":
             assert member.index is not None
@@ -154,7 +154,7 @@ class Pool:
         else:
             self._let_go(member)
 
-    def _take(self, member: TaskMember, seconds: float) -> None:
+    def _take(self, member: PoolProcess, seconds: float) -> None:
         """Fetch a result."""
         try:
             value = member.box.take()
@@ -171,19 +171,19 @@ class Pool:
             self._conclude(member, value, None, seconds)
 
     def _fail(
-        self, member: TaskMember, error: TaskError, cause: BaseException | None, seconds: float
+        self, member: PoolProcess, error: TaskError, cause: BaseException | None, seconds: float
     ) -> None:
         error.__cause__ = cause
         self._conclude(member, None, error, seconds)
 
     def _conclude(
-        self, member: TaskMember, value: Any, error: TaskError | None, seconds: float
+        self, member: PoolProcess, value: Any, error: TaskError | None, seconds: float
     ) -> None:
         index, member.index = member.index, None
         assert index is not None
         self._heed(index, Ending(value, error, seconds, self._attempts[index], member.rank))
 
-    def _hand_out(self, member: TaskMember) -> None:
+    def _hand_out(self, member: PoolProcess) -> None:
         """Give a worker its next task; where there is none, let it go."""
         if self._waiting:
             member.since = time.monotonic()
@@ -192,11 +192,11 @@ class Pool:
         else:
             self._let_go(member)
 
-    def _let_go(self, member: TaskMember) -> None:
+    def _let_go(self, member: PoolProcess) -> None:
         member.since = time.monotonic()
         member.send("leave")
 
-    def _cut_short(self, member: TaskMember) -> None:
+    def _cut_short(self, member: PoolProcess) -> None:
         """End a worker that is late, and with it its task."""
         member.kill()
         member.join(KILL_GRACE)
@@ -224,7 +224,7 @@ class Pool:
             )
         self._replace(member)
 
-    def _bury(self, member: TaskMember, exitcode: int) -> None:
+    def _bury(self, member: PoolProcess, exitcode: int) -> None:
         """A worker is dead: its task is started again, if it may be."""
         index = member.index
         message = stillborn(member.rank, exitcode, started=member.ready)
@@ -242,7 +242,7 @@ class Pool:
                 self._fail(member, error, None, time.monotonic() - member.since)
         self._replace(member)
 
-    def _lose_idle(self, member: TaskMember, message: str) -> None:
+    def _lose_idle(self, member: PoolProcess, message: str) -> None:
         """Requeue the task of a worker that ended before it began the task.
 
         Raises:
@@ -257,7 +257,7 @@ class Pool:
             )
         self._waiting.appendleft(member.index)
 
-    def _replace(self, member: TaskMember) -> None:
+    def _replace(self, member: PoolProcess) -> None:
         """Another worker in place of a dead one, if there is work for it."""
         del self._members[member.rank]
         member.close()

@@ -1,4 +1,4 @@
-"""The training of one fold, as a worker does it."""
+"""Training of one fold in a worker, and its result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from asyncopt.run.sources import Source, Supply, check_supply
 from asyncopt.tasks.scoring import Metric, score
 from asyncopt.tasks.splits import Split, Splits
 
-__all__ = ["TRAINING", "Epoch", "Recipe", "Trained", "train_fold"]
+__all__ = ["TRAINING", "Epoch", "Fold", "Recipe", "Trained", "train_fold"]
 
 TRAINING = 2  # counted up when the same arguments give other results, so that folds do not mix
 HELD_OUT = 256  # held-out examples in a batch: activations stay in the cache
@@ -60,14 +60,14 @@ class Epoch(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What a worker returns of a fold.
+    """A trained fold, as its worker returns it.
 
     Attributes:
         epochs: all of them, in order.
         best: number of the epoch whose model this is; see `Fold`.
         begin: of the training, on the machine's monotonic clock, in seconds.
         end: of the training, likewise.
-        state: the model's state dict; None where nobody asked for it.
+        state: the model's state dict; None if not requested.
     """
 
     epochs: list[Epoch]
@@ -75,6 +75,36 @@ class Trained(NamedTuple):
     begin: float
     end: float
     state: dict[str, Tensor] | None
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One trained and scored fold.
+
+    Attributes:
+        number: from 0.
+        scores: loss and metrics of the model of epoch ``best`` on all examples held out.
+        epochs: all epochs trained, with loss, learning rate and scores over time.
+        best: number of the epoch whose model was scored: the last one, or with ``patience`` that
+            of the lowest loss on the examples held out (the last one if no loss was finite).
+        train_examples: number of examples trained on.
+        test_examples: number of examples held out.
+        begin: when it began, in seconds since the call; NaN for one that an earlier call trained.
+        seconds: of training and scoring, in the worker.
+        worker: rank of the worker that trained it; processes of a rank follow each other.
+        attempts: how often it was started; more than once where workers died.
+    """
+
+    number: int
+    scores: dict[str, float]
+    epochs: tuple[Epoch, ...]
+    best: int
+    train_examples: int
+    test_examples: int
+    begin: float
+    seconds: float
+    worker: int
+    attempts: int
 
 
 def train_fold(fold: int, recipe: Recipe, data: Any, splits: Splits, keep: bool) -> Trained:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ def test_the_table_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ModuleNotFoundError(name)
         return real(name, *rest)
 
+    monkeypatch.delitem(sys.modules, "asyncopt.report.terminal", raising=False)
     monkeypatch.setattr(builtins, "__import__", without_rich)
     assert str(made_up()).splitlines() == EXPECTED
 

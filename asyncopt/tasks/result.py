@@ -1,7 +1,8 @@
-"""What a cross-validation comes to: its folds, their mean and spread, and how to look at them."""
+"""The result of a cross-validation: folds, mean and spread, as a table, plots and a page."""
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from asyncopt.report.table import Table, TableRow
 from asyncopt.run.telemetry.extras import needed
 from asyncopt.tasks.cpu import CpuUse
-from asyncopt.tasks.fold import Fold
 from asyncopt.tasks.fold_files import FoldFiles
-from asyncopt.tasks.summary import fold_sheet, sheet_text
+from asyncopt.tasks.training import Fold
 
 __all__ = ["CrossValidation"]
 
@@ -70,7 +71,44 @@ class CrossValidation:
 
     def table(self) -> str:
         """A line per fold, their mean and spread; drawn by rich where that is installed."""
-        return sheet_text(fold_sheet(self))
+        try:
+            from asyncopt.report.terminal import drawn_text, print_table
+        except ModuleNotFoundError:
+            return str(self.rows_and_mean)
+        table = self.rows_and_mean
+        return drawn_text(lambda to: print_table(to, None, table, break_headings=False))
+
+    @property
+    def rows_and_mean(self) -> Table:
+        """A row per fold, and one for mean and spread."""
+        names = list(self.folds[0].scores)
+        rows = [
+            TableRow(
+                [
+                    str(fold.number),
+                    *(_score_text(fold.scores[name]) for name in names),
+                    f"{fold.best} of {len(fold.epochs)}",
+                    f"{fold.seconds:.1f}",
+                    "earlier" if math.isnan(fold.begin) else str(fold.worker),
+                ],
+                aside=False,
+                last=fold is self.folds[-1],
+            )
+            for fold in self.folds
+        ]
+        mean, std = self.mean, self.std
+        spread = [f"{_score_text(mean[name])} ± {_score_text(std[name])}" for name in names]
+        rows.append(
+            TableRow(["mean", *spread, "", f"{self.seconds:.1f}", ""], aside=False, last=True)
+        )
+        headings = [
+            ("fold", "number of the fold"),
+            *((name, "on the examples held out") for name in names),
+            ("epoch", "the one whose model was scored, of those trained"),
+            ("seconds", "of the fold in its worker; of the whole call in the last line"),
+            ("worker", "rank of the worker that trained it"),
+        ]
+        return Table(headings, rows, left=1)
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Scores over epochs, folds over time on their workers, and the use of each core.
@@ -97,3 +135,8 @@ class CrossValidation:
 
     def __str__(self) -> str:
         return self.table()
+
+
+def _score_text(score: float) -> str:
+    """Four digits behind the point, or as few as a large number needs."""
+    return f"{score:.4f}" if abs(score) < 100 else f"{score:.4g}"
