@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 #: `run` finds the optimizers in its arguments and clones them for threads; no optimizer knows of
 #: runs. `simulate` is a model of the engine and uses none of it. `report` makes pages and plots of
-#: what it is given. Everything may use `downloads`, `warn`, `errors`, `_limits` and the
+#: what it is given. Everything may use `downloads`, `_renamed`, `warn`, `errors`, `_limits` and the
 #: version.
 LAYERS = (
     "cli",
@@ -38,6 +38,7 @@ LAYERS = (
     "_core",
     "downloads",
     "simulate",
+    "_renamed",
     "warn",
     "errors",
     "_limits",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from asyncopt._renamed import renamed
 from asyncopt.errors import AsyncoptError
 from asyncopt.optim.reach import Trained
 from asyncopt.run.board import Board
@@ -135,6 +136,7 @@ def _counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+@renamed(on_failure="on_error", restarts="retries")
 def launch(
     fn: Callable[..., Any],
     args: tuple[Any, ...] = (),
@@ -149,8 +151,8 @@ def launch(
     start_timeout: float = 300.0,
     seed: int | None = None,
     preload: Sequence[str] = (),
-    on_failure: str = "raise",
-    restarts: int = 3,
+    on_error: str = "raise",
+    retries: int = 3,
     stall_timeout: float | None = None,
     max_staleness: int | None = None,
     delay: Any = None,
@@ -199,7 +201,7 @@ def launch(
     copied, so an optimizer must not be one there.
 
     A worker that ends before ``fn`` returned is lost, be it by an exception, an exit, a signal or
-    want of memory; ``on_failure`` says what then becomes of the run. A replacement is a worker of
+    want of memory; ``on_error`` says what then becomes of the run. A replacement is a worker of
     the same rank that calls ``fn`` with the same ``args`` from the start, on the parameters as they
     are by now; ``worker.batches`` and ``worker.barrier`` let it go on where its predecessor was.
     Every loss that the run survives is a RuntimeWarning and an entry in ``Run.losses``. What goes
@@ -254,10 +256,10 @@ def launch(
             must not open files or connections, which all workers would share. If the file of a
             named module changes that this process has imported, another server is started; if a
             module changes that it imports in turn, call :func:`asyncopt.stop_fork_server`.
-        on_failure: "raise": end the run; "continue": go on with the others, which meet at barriers
+        on_error: "raise": end the run; "continue": go on with the others, which meet at barriers
             without it (under ``dispatch="static"`` the rest of its batches is not trained; under
             ``"dynamic"`` others take them); "restart": replace it.
-        restarts: how often each worker is replaced at most; the next loss ends the run. A
+        retries: how often each worker is replaced at most; the next loss ends the run. A
             replacement starts 0.1 s after the loss, and twice as long, up to 5 s, after each
             further loss without progress in between.
         stall_timeout: seconds without progress (a batch, a barrier or a push) after which a
@@ -301,8 +303,8 @@ def launch(
         pin=pin,
         timeout=timeout,
         start_timeout=start_timeout,
-        on_failure=on_failure,
-        restarts=restarts,
+        on_error=on_error,
+        retries=retries,
         stall_timeout=stall_timeout,
         max_staleness=max_staleness,
         delay=delay,

@@ -166,7 +166,7 @@ def live(
                     worker.on_loop, worker.on_end = keepsake.enter, keepsake.hand_over
                     worker.on_take, worker.on_park = keepsake.at, keepsake.hand_over
                     goes_on = keepsake.goes_on
-                can_restart = errand.plan.on_failure == "restart"
+                can_restart = errand.plan.on_error == "restart"
                 if rank == 0 and (can_restart or errand.keepsakes is not None):  # one warning
                     worker.restarts = Restarts(
                         trained.optimizers,

@@ -31,8 +31,8 @@ class Plan:
         timeout: seconds from the start barrier to the last return; may be infinite.
         start_timeout: seconds until all workers, or a replacement, stand at the start barrier.
         allowed: the CPUs that this process may use, ascending.
-        on_failure: what a worker's end before ``fn`` returned does; one of ``FAILURES``.
-        restarts: replacements of each worker at most.
+        on_error: what a worker's end before ``fn`` returned does; one of ``FAILURES``.
+        retries: replacements of each worker at most.
         stall_timeout: seconds without progress after which a worker is reported; may be infinite.
         max_staleness: turns of others that may end between a worker's pull and its push; None: any.
         delay: what workers sleep before a push; None: nothing.
@@ -53,8 +53,8 @@ class Plan:
     timeout: float
     start_timeout: float
     allowed: tuple[int, ...]
-    on_failure: str = "raise"
-    restarts: int = 3
+    on_error: str = "raise"
+    retries: int = 3
     stall_timeout: float = math.inf
     max_staleness: int | None = None
     delay: Delay | None = None
@@ -77,8 +77,8 @@ class Plan:
         pin: bool = False,
         timeout: Any = None,
         start_timeout: Any = 300.0,
-        on_failure: Any = "raise",
-        restarts: Any = 3,
+        on_error: Any = "raise",
+        retries: Any = 3,
         stall_timeout: Any = None,
         max_staleness: Any = None,
         delay: Any = None,
@@ -105,9 +105,9 @@ class Plan:
             if threads_per_worker is None
             else _count("threads_per_worker", threads_per_worker)
         )
-        if on_failure not in FAILURES:
+        if on_error not in FAILURES:
             names = ", ".join(map(repr, FAILURES))
-            raise ValueError(f"on_failure: expected one of {names}, got {on_failure!r}")
+            raise ValueError(f"on_error: expected one of {names}, got {on_error!r}")
         if resume and checkpoint is None:
             raise ValueError(
                 "resume: expected checkpoint= to resume from, got None; name its directory there"
@@ -120,8 +120,8 @@ class Plan:
             timeout=_seconds("timeout", timeout),
             start_timeout=_seconds("start_timeout", start_timeout),
             allowed=allowed,
-            on_failure=on_failure,
-            restarts=_count("restarts", restarts, least=0),
+            on_error=on_error,
+            retries=_count("retries", retries, least=0),
             stall_timeout=_seconds("stall_timeout", stall_timeout),
             max_staleness=(
                 None if max_staleness is None else _count("max_staleness", max_staleness, least=0)

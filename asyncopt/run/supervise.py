@@ -71,7 +71,7 @@ class _Supervisor:
         self._errand = errand
         self._plan = plan = errand.plan
         self._board = errand.board
-        restarts = plan.restarts if plan.on_failure == "restart" else 0
+        restarts = plan.retries if plan.on_error == "restart" else 0
         self._posts = [Post(rank, Backoff(restarts)) for rank in range(plan.workers)]
         self._rendezvous = Rendezvous(plan.workers)
         self._stalls = Stalls(plan.stall_timeout)
@@ -326,7 +326,7 @@ class _Supervisor:
         hopeless = failure.hopeless and post.restarts == 0
         progress = self._progress(post) > post.progress
         delay = None if hopeless else post.backoff.next(progress=progress)
-        if delay is None and (hopeless or plan.on_failure != "continue"):
+        if delay is None and (hopeless or plan.on_error != "continue"):
             more = f"; it had been replaced {post.restarts} times" if post.restarts else ""
             raise failure.error(more) from failure.cause
         self._board.leave(rank)
@@ -348,7 +348,7 @@ class _Supervisor:
             post.due = now + delay
             post.restarts += 1
             self._rendezvous.restart(rank)
-            fate = f"it is replaced in {delay:g} s (restart {post.restarts} of {plan.restarts})"
+            fate = f"it is replaced in {delay:g} s (restart {post.restarts} of {plan.retries})"
         self._stalls.forget(rank)
         warn_caller(f"{failure.message}; {fate}")
 

@@ -22,7 +22,7 @@ def train() -> None:
     model = jobs.Weights(100_000)
     optimizer = asyncopt.SGD(model.parameters(), lr=0.01, sync="mutex")
     data = torch.zeros(500)
-    launch(jobs.descend, (model, optimizer, data, Scene.of(2)), workers=2, on_failure="restart")
+    launch(jobs.descend, (model, optimizer, data, Scene.of(2)), workers=2, on_error="restart")
 
 
 if __name__ == "__main__":

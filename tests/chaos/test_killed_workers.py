@@ -84,7 +84,7 @@ class Killer(threading.Thread):
 
 def train_under_fire(killer: Killer, fn: Any, *args: Any, kills: int, **options: Any) -> Run:
     """A run whose workers are killed; every loss is counted, and nothing else."""
-    options |= {"on_failure": "restart", "restarts": kills, "timeout": HANG * (1 + kills)}
+    options |= {"on_error": "restart", "retries": kills, "timeout": HANG * (1 + kills)}
     killer.start()
     try:
         with pytest.warns(RuntimeWarning, match="was killed by SIGKILL"):

@@ -21,7 +21,7 @@ def test_a_rank_that_stands_still_and_one_that_dies(tmp_path: Path) -> None:
             RANKS,
             threads_per_worker=1,
             timeout=120,
-            on_failure="continue",
+            on_error="continue",
         )
     heard = run.results[0]
     assert len(heard) == 2

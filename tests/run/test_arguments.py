@@ -44,12 +44,12 @@ from .jobs import OneWay, Unlucky, nothing
             r"preload: expected no modules with mode='thread', .* got \['json'\]",
         ),
         (
-            {"on_failure": "ignore"},
+            {"on_error": "ignore"},
             ValueError,
-            r"on_failure: expected one of 'raise', 'continue', 'restart', got 'ignore'",
+            r"on_error: expected one of 'raise', 'continue', 'restart', got 'ignore'",
         ),
-        ({"restarts": -1}, ValueError, r"restarts: expected an integer >= 0, got -1"),
-        ({"restarts": 1.5}, TypeError, r"restarts: expected an integer >= 0, got 1.5"),
+        ({"retries": -1}, ValueError, r"retries: expected an integer >= 0, got -1"),
+        ({"retries": 1.5}, TypeError, r"retries: expected an integer >= 0, got 1.5"),
         ({"stall_timeout": 0}, ValueError, r"stall_timeout: expected seconds > 0, got 0"),
         ({"max_staleness": -1}, ValueError, r"max_staleness: expected an integer >= 0, got -1"),
         (

@@ -78,7 +78,7 @@ def test_a_killed_worker_s_batch_is_handed_out_again_and_no_other(
 ) -> None:
     data, notes = torch.arange(60), tmp_path / "notes"
     with pytest.warns(RuntimeWarning, match="worker 1 was killed by SIGKILL"):
-        launch(loops.note_batches, (data, notes, dispatch), workers=2, on_failure="restart")
+        launch(loops.note_batches, (data, notes, dispatch), workers=2, on_error="restart")
     lines = [line.split(" ", 1) for line in notes.read_text().splitlines()]
     third = [batch for rank, batch in lines if rank == "1"][2:4]
     assert third[0] == third[1]  # the replacement's first
@@ -90,7 +90,7 @@ def test_a_killed_worker_s_batch_is_handed_out_again_and_no_other(
 def test_a_share_that_nobody_trains_is_told(dispatch: str, tmp_path: Path) -> None:
     data, notes = torch.arange(60), tmp_path / "notes"
     with pytest.warns(RuntimeWarning, match="worker 1 was killed by SIGKILL") as told:
-        launch(loops.note_batches, (data, notes, dispatch), workers=2, on_failure="continue")
+        launch(loops.note_batches, (data, notes, dispatch), workers=2, on_error="continue")
     (message,) = (str(each.message) for each in told)
     rest = "the rest of its batches is not trained, as they were dealt out by dispatch='static'"
     assert (rest in message) == (dispatch == "static")

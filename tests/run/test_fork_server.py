@@ -110,7 +110,7 @@ def test_one_that_was_killed_between_runs_is_replaced() -> None:
 
 def test_one_that_is_killed_takes_its_forks_along() -> None:
     lives = torch.zeros(2, dtype=torch.int64)
-    options: dict[str, Any] = {"workers": 2, "on_failure": "restart"}
+    options: dict[str, Any] = {"workers": 2, "on_error": "restart"}
     with pytest.warns(RuntimeWarning, match="was killed by SIGKILL"):
         run = launch(jobs.kill_kin, (lives,), **options)
     assert run.restarts == (1, 1)

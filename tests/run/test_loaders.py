@@ -301,7 +301,7 @@ def test_a_killed_worker_s_batch_is_handed_out_again_and_no_other(
     expected = [str(batch) for batch in by_torch(copy.deepcopy(loader), 1)[0]]
     notes = tmp_path / "notes"
     with pytest.warns(RuntimeWarning, match="worker 1 was killed by SIGKILL"):
-        launch(loops.note_batches, (loader, notes, dispatch), workers=2, on_failure="restart")
+        launch(loops.note_batches, (loader, notes, dispatch), workers=2, on_error="restart")
     lines = [line.split(" ", 1) for line in notes.read_text().splitlines()]
     third = [batch for rank, batch in lines if rank == "1"][2:4]
     assert third[0] == third[1]  # the replacement's first

@@ -234,7 +234,7 @@ def test_a_replacement_and_the_next_launch_see_the_same_memory() -> None:
     for count in (2, 3):
         if count == 2:
             with pytest.warns(RuntimeWarning, match=r"worker 0 exited with code 3"):
-                run = launch(write_and_die, (tensor,), workers=1, on_failure="restart")
+                run = launch(write_and_die, (tensor,), workers=1, on_error="restart")
         else:
             run = launch(write_and_die, (tensor,), workers=1)
         assert run.results == [[float(count)]]

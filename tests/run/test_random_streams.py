@@ -94,7 +94,7 @@ def test_each_life_has_its_own_stream() -> None:
         seen = torch.zeros(2, 3, dtype=torch.float64)
         with pytest.warns(RuntimeWarning, match="exited with code 3"):
             run = launch(
-                draws.draw_and_die, (seen,), workers=1, on_failure="restart", seed=5, **ONE_THREAD
+                draws.draw_and_die, (seen,), workers=1, on_error="restart", seed=5, **ONE_THREAD
             )
         return [tuple(row) for row in seen.tolist()], run.results[0]
 

@@ -373,12 +373,12 @@ def scheduler_in_fn(path: Path) -> str:
 def scheduler_stepped_in_fn(path: Path) -> str:
     settings: dict[str, Any] = {"fn": scheduled_in_fn, "loop": {"by": "fn"}}
     first = Trial(path, **settings)
-    again = Trial(None, **settings, on_failure="restart")
+    again = Trial(None, **settings, on_error="restart")
     for told in (first.told, again.told):
         assert len(told) == 1
         assert re.match("scheduler: StepLR is stepped by fn, so it begins anew .*schedule", told[0])
     assert Trial(None, **settings).told == []  # nothing can begin anew
-    assert Trial(None, scheduled=True, on_failure="restart").told != []
+    assert Trial(None, scheduled=True, on_error="restart").told != []
     return "warns"
 
 

@@ -38,7 +38,7 @@ def told(*expected: str) -> Iterator[None]:
 @pytest.mark.parametrize("mode", ["process", "thread"])
 def test_a_worker_that_raises_is_replaced(mode: str) -> None:
     with told("Unlucky: boom; it is replaced in 0.1 s (restart 1 of 3)", "0.2 s (restart 2 of 3)"):
-        run = launch(jobs.stumble, (shared(2), 2), mode=mode, on_failure="restart")
+        run = launch(jobs.stumble, (shared(2), 2), mode=mode, on_error="restart")
     assert run.results == [1, 3]
     assert run.restarts == (0, 2)
     assert [(loss.rank, loss.replaced, loss.batch) for loss in run.losses] == [(1, True, None)] * 2
@@ -52,7 +52,7 @@ def test_a_worker_that_raises_is_replaced(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["process", "thread"])
 def test_when_the_restarts_are_used_up_the_last_failure_is_raised(mode: str) -> None:
-    options: dict[str, Any] = {"mode": mode, "on_failure": "restart", "restarts": 1}
+    options: dict[str, Any] = {"mode": mode, "on_error": "restart", "retries": 1}
     with (
         told("(restart 1 of 1)"),
         pytest.raises(WorkerError, match="boom; it had been replaced 1 times") as caught,
@@ -66,7 +66,7 @@ def test_when_the_restarts_are_used_up_the_last_failure_is_raised(mode: str) -> 
 @pytest.mark.parametrize("mode", ["process", "thread"])
 def test_the_others_go_on(mode: str) -> None:
     with told("the run goes on with 2 of 3 workers"):
-        run = launch(jobs.stumble, (shared(3), 1), workers=3, mode=mode, on_failure="continue")
+        run = launch(jobs.stumble, (shared(3), 1), workers=3, mode=mode, on_error="continue")
     assert run.results == [1, None, 1]
     assert run.restarts == (0, 0, 0)
     assert [(loss.rank, loss.replaced) for loss in run.losses] == [(1, False)]
@@ -75,7 +75,7 @@ def test_the_others_go_on(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["process", "thread"])
 def test_when_nobody_is_left_the_last_failure_is_raised(mode: str) -> None:
     with told("goes on with 1 of 2"), pytest.raises(WorkerError, match="; no worker is left"):
-        launch(jobs.leave, ("sys.exit",), workers=2, mode=mode, on_failure="continue")
+        launch(jobs.leave, ("sys.exit",), workers=2, mode=mode, on_error="continue")
 
 
 @pytest.mark.parametrize("dispatch", ["dynamic", "static"])
@@ -93,7 +93,7 @@ def test_a_dead_workers_batch_is_handed_out_again_and_no_other(dispatch: str) ->
         run = launch(
             jobs.train_and_fall,
             (torch.arange(examples), seen, dispatch, 2),
-            on_failure="restart",
+            on_error="restart",
         )
     assert run.restarts == (0, 2)
     again = seen[:examples] - 2  # two epochs
@@ -110,7 +110,7 @@ def test_what_is_left_of_a_worker_that_is_not_replaced_goes_to_the_others() -> N
             jobs.train_and_fall,
             (torch.arange(examples), seen, "dynamic", 1),
             workers=3,
-            on_failure="continue",
+            on_error="continue",
         )
     again = seen[:examples] - 2
     assert again.sum() == 2
@@ -121,21 +121,21 @@ def test_what_is_left_of_a_worker_that_is_not_replaced_goes_to_the_others() -> N
 def test_a_replacement_walks_through_the_barriers_that_were_passed() -> None:
     met = shared(2)
     with told("exited with code 5", "exited with code 5"):
-        run = launch(jobs.meet_thrice, (met, shared(3)), on_failure="restart")
+        run = launch(jobs.meet_thrice, (met, shared(3)), on_error="restart")
     assert run.restarts == (0, 2)
     assert met.tolist() == [3, 1 + 1 + 3]
 
 
 def test_barriers_without_the_lost() -> None:
     with told("the run goes on with 2 of 3 workers"):
-        run = launch(jobs.meet_without_the_lost, workers=3, on_failure="continue")
+        run = launch(jobs.meet_without_the_lost, workers=3, on_error="continue")
     assert run.results == [0, None, 2]
 
 
-@pytest.mark.parametrize("on_failure", ["restart", "continue"])
-def test_what_cannot_even_begin_is_raised(on_failure: str) -> None:
+@pytest.mark.parametrize("on_error", ["restart", "continue"])
+def test_what_cannot_even_begin_is_raised(on_error: str) -> None:
     with told(), pytest.raises(WorkerError, match="could not unpickle fn and args"):
-        launch(jobs.nothing, (jobs.Unwelcome(),), workers=1, on_failure=on_failure)
+        launch(jobs.nothing, (jobs.Unwelcome(),), workers=1, on_error=on_error)
 
 
 @pytest.mark.slow
@@ -150,8 +150,8 @@ def test_replacements_take_the_store_slots_of_the_dead(mode: str) -> None:
             jobs.count_down_lives,
             (model, optimizer, lives, 5),
             mode=mode,
-            on_failure="restart",
-            restarts=4,
+            on_error="restart",
+            retries=4,
         )
     assert run.ledger.pushes == (1 + 5) * 5
     assert model.bias[0] == -30

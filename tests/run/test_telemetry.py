@@ -92,9 +92,7 @@ def test_a_killed_worker_and_its_replacement(tmp_path: Path) -> None:
     recorder, path = Recorder(interval=0.2), tmp_path / "trace.json"
     note = tmp_path / "note"
     with pytest.warns(RuntimeWarning, match="worker 1 was killed"):
-        pushes, _ = watch(
-            [recorder, Trace(path)], "process", die_once, (note,), on_failure="restart"
-        )
+        pushes, _ = watch([recorder, Trace(path)], "process", die_once, (note,), on_error="restart")
     history = recorder.history()
     assert history.pushes.sum(axis=0).tolist() == [pushes[0], int(note.read_text()) + pushes[1]]
     assert history.restarts[-1].tolist() == [0, 1]

@@ -287,7 +287,7 @@ def test_a_kill_within_a_window_loses_nothing_of_it(tmp_path: Path) -> None:
     note = tmp_path / "killed"
     with pytest.warns(RuntimeWarning, match="worker 0 was killed by SIGKILL"):
         run = launch(
-            accumulate, (model, optimizer, data, note), workers=1, on_failure="restart", timeout=120
+            accumulate, (model, optimizer, data, note), workers=1, on_error="restart", timeout=120
         )
     assert run.ledger.pushes == 4
     # In float64, by hand.

@@ -48,7 +48,7 @@ class Kills:
     @property
     def options(self) -> dict[str, Any]:
         """Arguments of ``launch`` with which a run survives them."""
-        return {"on_failure": "restart", "restarts": RESTARTS} if self.rate else {}
+        return {"on_error": "restart", "retries": RESTARTS} if self.rate else {}
 
     @contextmanager
     def expected(self) -> Iterator[None]:
