@@ -37,7 +37,16 @@ from asyncopt.optim import (
     rules,
 )
 from asyncopt.optim.kernels import syncs as _contracts
-from asyncopt.run import Loss, Run, Worker, launch, stop_fork_server
+from asyncopt.run import (
+    Loss,
+    Metrics,
+    Observer,
+    Run,
+    RunView,
+    Worker,
+    launch,
+    stop_fork_server,
+)
 from asyncopt.run.checkpoint import Checkpoint, Checkpoints, load, resume, save
 from asyncopt.run.delays import Delay
 from asyncopt.store import Ledger
@@ -62,10 +71,13 @@ __all__ = [
     "LocalSteps",
     "LockTimeout",
     "Loss",
+    "Metrics",
+    "Observer",
     "PeerError",
     "RMSprop",
     "Run",
     "RunTimeout",
+    "RunView",
     "SegmentError",
     "TaskError",
     "TaskResult",

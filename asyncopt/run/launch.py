@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from asyncopt.run.checkpoint import save
 from asyncopt.run.checkpoint.keepsakes import Keepsakes
 from asyncopt.run.culprits import naming
 from asyncopt.run.life import REBUILD, Errand, parts_of
-from asyncopt.run.observe import Observer
+from asyncopt.run.observe import Observer, check_observers
 from asyncopt.run.optimizers import SharedOptimizer, shared, warn_of_unshared
 from asyncopt.run.outcome import Loss
 from asyncopt.run.payload import find_trained
@@ -161,6 +161,7 @@ def launch(
     view: bool = False,
     log_dir: str | os.PathLike[str] | None = None,
     trace: str | os.PathLike[str] | None = None,
+    observers: Iterable[Observer] = (),
 ) -> Run:
     """Run ``fn(worker, *args)`` in several workers at once and wait for all of them.
 
@@ -276,6 +277,9 @@ def launch(
         view: show the run in the terminal.
         log_dir: a directory for TensorBoard.
         trace: a file for a Chrome trace of what each worker did when.
+        observers: instances of ``asyncopt.Observer`` that follow the run from this process, such as
+            a logger. They start after those behind ``checkpoint``, ``log_dir``, ``trace`` and
+            ``view``.
 
     Returns:
         The results, the time taken, the ledger and the losses of the run.
@@ -330,11 +334,12 @@ def launch(
             "seed: expected None with mode='thread', as threads share the generators of this "
             f"process, got {seed}; call torch.manual_seed({seed})"
         )
+    given = check_observers(observers)
     recorder = Recorder()
     keepsakes = None if plan.checkpoint is None else Keepsakes()
     checkpoints = _checkpoint_observer(plan, keepsakes)
     # The recorder comes last: what a checkpoint brings back was not done by this run.
-    observers = [*checkpoints, *_observers(plan), recorder]
+    observers = [*checkpoints, *_observers(plan), *given, recorder]
 
     if mode == "process":
         parts = parts_of(fn, args, plan)

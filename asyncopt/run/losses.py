@@ -26,8 +26,8 @@ class Losses:
         self._repairs = 0
         self.look()
 
-    def note(self, failure: Failure, *, replaced: bool, batch: int | None) -> None:
-        """Record a loss that the run survives."""
+    def note(self, failure: Failure, *, replaced: bool, batch: int | None) -> Loss:
+        """Record a loss that the run survives, and return it."""
         loss = Loss(
             rank=failure.rank,
             when=failure.when,
@@ -39,6 +39,7 @@ class Losses:
         )
         self._noted.append(loss)
         self.look()
+        return self._noted[-1]
 
     def look(self) -> None:
         """Put the repairs since the last look down to the newest loss."""

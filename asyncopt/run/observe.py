@@ -1,35 +1,36 @@
-"""What watches a run from the launching process: checkpoints, views, records."""
+"""Observers follow a run from the launching process: checkpoints, views, records, loggers."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from asyncopt.optim.reach import Trained
 from asyncopt.run.board import Board
 from asyncopt.run.optimizers import SharedOptimizer
+from asyncopt.run.outcome import Loss
 from asyncopt.run.transfers import TransferLog
 from asyncopt.warn import warn_caller
 
-__all__ = ["Observer", "Observers", "RunView"]
+__all__ = ["Observer", "Observers", "RunView", "check_observers"]
 
 
 @dataclass(frozen=True)
 class RunView:
-    """What an observer sees of a run.
+    """A run, as its observers see it.
 
     Attributes:
-        board: what workers show of themselves.
+        board: progress and state that the workers publish.
         optimizers: the shared optimizers.
-        trained: what the run trains.
+        trained: the optimizers, modules and schedulers that the run trains.
         workers: number of workers.
         process_ids: the workers' process ids in the order of ranks; None where none lives.
         restarts: how often each worker was replaced.
         elapsed: seconds since the start barrier; 0 before.
         at_barrier: the ranks that wait at a barrier.
-        transfers: what workers with devices did beside computing; None without devices.
+        transfers: transfers of workers with devices; None without devices.
     """
 
     board: Board
@@ -43,35 +44,74 @@ class RunView:
     transfers: TransferLog | None = None
 
 
-class Observer(Protocol):
-    """Something that watches a run.
+class Observer:
+    """Base class of observers, which ``launch(observers=[...])`` calls while a run goes on.
 
-    It is called in the thread that called ``launch``, between looks at the workers: what it does is
-    to be short.
+    Override the methods that you need; those of this class do nothing. All are called in the thread
+    that called ``launch``, between two looks at the workers. They delay the supervision of the run,
+    not the workers: what takes longer than some 10 ms belongs into a thread of your own.
+
+    ``asyncopt.Metrics`` turns a run into scalars for a logger.
+
+    Attributes:
+        interval: seconds between ticks, 1 by default; read again after each tick.
     """
 
-    @property
-    def interval(self) -> float:
-        """Seconds between ticks; asked for after each."""
+    interval: float = 1.0
 
-    def start(self, view: RunView) -> None:
-        """Called once, before the first worker is started. What it raises ends the run."""
+    def start(self, run: RunView) -> None:
+        """Called once, before the first worker starts; after ``resume=True`` has restored values.
+
+        An exception ends the run, and `launch` raises it.
+        """
 
     def tick(self, now: float) -> None:
         """Called every ``interval`` seconds from the start barrier on.
 
-        What it raises becomes a warning, and the run goes on.
+        An exception becomes a RuntimeWarning, and the run goes on.
 
         Args:
             now: seconds of the monotonic clock.
         """
 
+    def loss(self, loss: Loss) -> None:
+        """Called when a worker is lost and the run goes on, before the worker is replaced.
+
+        An exception becomes a RuntimeWarning, and the run goes on.
+        """
+
     def end(self, error: BaseException | None) -> None:
-        """Called once, when no worker lives any more.
+        """Called once, when all workers have ended.
+
+        An exception is raised by `launch` if the run succeeded; else it becomes a note on
+        ``error``.
 
         Args:
-            error: what ended the run before its time; None if all is well.
+            error: the exception that ended the run; None if it succeeded.
         """
+
+
+def check_observers(observers: Iterable[Observer]) -> list[Observer]:
+    """The user's observers as a list.
+
+    Raises:
+        TypeError: one of them is none.
+    """
+    if not isinstance(observers, Iterable):
+        raise TypeError(
+            f"observers: expected a list of asyncopt.Observer, got {type(observers).__name__}; for "
+            "a single one write observers=[observer]"
+        )
+    given = list(observers)
+    for place, observer in enumerate(given):
+        if not isinstance(observer, Observer):
+            what = observer.__name__ if isinstance(observer, type) else type(observer).__name__
+            remedy = f"make one: {what}()" if isinstance(observer, type) else "derive its class"
+            raise TypeError(
+                f"observers[{place}]: expected an instance of asyncopt.Observer, got {what}; "
+                f"{remedy}" + ("" if isinstance(observer, type) else " from asyncopt.Observer")
+            )
+    return given
 
 
 class Observers:
@@ -101,12 +141,15 @@ class Observers:
         """Call those that are due."""
         for i in [i for i, due in self._due.items() if due <= now]:
             observer = self._started[i]
-            try:
+            with _as_warning(observer):
                 observer.tick(now)
-            except Exception as error:
-                name = type(observer).__name__
-                warn_caller(f"{name} failed and goes on: {type(error).__name__}: {error}")
             self._due[i] = now + observer.interval
+
+    def loss(self, loss: Loss) -> None:
+        """Report a loss to all."""
+        for observer in self._started:
+            with _as_warning(observer):
+                observer.loss(loss)
 
     def end(self, error: BaseException | None) -> None:
         """End all that were started.
@@ -129,3 +172,13 @@ class Observers:
                     error.add_note(f"{name} failed: {type(problem).__name__}: {problem}")
         if first is not None:
             raise first
+
+
+@contextlib.contextmanager
+def _as_warning(observer: Observer) -> Iterator[None]:
+    """Context whose exceptions become warnings."""
+    try:
+        yield
+    except Exception as error:
+        name = type(observer).__name__
+        warn_caller(f"{name} failed and goes on: {type(error).__name__}: {error}")

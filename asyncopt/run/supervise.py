@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections import Counter
@@ -330,7 +331,7 @@ class _Supervisor:
             more = f"; it had been replaced {post.restarts} times" if post.restarts else ""
             raise failure.error(more) from failure.cause
         self._board.leave(rank)
-        self._losses.note(failure, replaced=delay is not None, batch=self._unfinished(rank))
+        loss = self._losses.note(failure, replaced=delay is not None, batch=self._unfinished(rank))
         if delay is None:
             post.vacant = True
             self._rendezvous.lose(rank)
@@ -351,6 +352,8 @@ class _Supervisor:
             fate = f"it is replaced in {delay:g} s (restart {post.restarts} of {plan.retries})"
         self._stalls.forget(rank)
         warn_caller(f"{failure.message}; {fate}")
+        began = now if self._released is None else self._released
+        self._observers.loss(dataclasses.replace(loss, when=loss.when - began))
 
     def _had_share(self, rank: int) -> bool:
         """True if the batches of a dead worker's last loop were its own share, not all workers'."""

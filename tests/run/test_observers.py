@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import _thread
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import asyncopt
 from asyncopt.errors import WorkerError
 from asyncopt.optim.reach import Trained
 from asyncopt.run import Worker
@@ -19,11 +21,11 @@ from asyncopt.run.processes import ProcessMember
 from asyncopt.run.supervise import supervise
 from asyncopt.run.threads import ThreadMember
 
-from . import jobs
+from . import jobs, telemetry_jobs
 from .conftest import children
 
 
-class Witness:
+class Witness(Observer):
     """Notes its calls, and raises in those named."""
 
     def __init__(self, interval: float = 0.05, trouble: str = "") -> None:
@@ -38,8 +40,8 @@ class Witness:
         if call == self._trouble:
             raise jobs.Unlucky(call)
 
-    def start(self, view: RunView) -> None:
-        self.view = view
+    def start(self, run: RunView) -> None:
+        self.view = view = run
         self.before = children()
         assert view.elapsed() == 0
         assert view.process_ids() == [None] * view.workers
@@ -128,3 +130,64 @@ def test_what_an_end_raises_is_raised_or_noted() -> None:
 
 def test_without_observers_nothing_is_due() -> None:
     assert Observers(()).due == math.inf
+
+
+class Log(asyncopt.Observer):
+    """What a user's logger sees of a run."""
+
+    interval = 0.05
+
+    def __init__(self) -> None:
+        self.metrics: list[dict[str, float]] = []
+        self.losses: list[asyncopt.Loss] = []
+        self.pushes = 0
+
+    def start(self, run: asyncopt.RunView) -> None:
+        self._metrics = asyncopt.Metrics(run)
+        assert self._metrics() == {}
+
+    def tick(self, now: float) -> None:
+        self.metrics.append(self._metrics())
+
+    def loss(self, loss: asyncopt.Loss) -> None:
+        self.losses.append(loss)
+        raise jobs.Unlucky("loss")
+
+    def end(self, error: BaseException | None) -> None:
+        self.metrics.append(self._metrics())
+        self.pushes = self._metrics.updates
+
+
+def test_a_logger_sees_every_push_and_every_loss(tmp_path: Path) -> None:
+    model = jobs.Bias(4)
+    optimizer = asyncopt.SGD(model.parameters(), lr=0.1)
+    log = Log()
+    with (
+        pytest.warns(RuntimeWarning, match="it is replaced in"),
+        pytest.warns(RuntimeWarning, match="^Log failed and goes on: Unlucky: loss$"),
+    ):
+        run = asyncopt.launch(
+            telemetry_jobs.die_once,
+            (model, optimizer, 0.5, tmp_path / "note"),
+            workers=2,
+            on_error="restart",
+            observers=[log],
+        )
+    assert log.pushes == run.ledger.pushes
+    assert [loss.rank for loss in log.losses] == [loss.rank for loss in run.losses]
+    assert log.losses[0].cause == run.losses[0].cause
+    assert log.losses[0].when == pytest.approx(run.losses[0].when)
+    assert any(metrics.get("updates_per_second/all", 0) > 0 for metrics in log.metrics)
+
+
+@pytest.mark.parametrize(
+    ("observers", "message"),
+    [
+        (Log(), "observers: expected a list of asyncopt.Observer, got Log; for a single one"),
+        ([Log(), print], r"observers\[1\]: expected an instance of asyncopt.Observer, got builtin"),
+        ([Log], r"observers\[0\]: expected an instance of asyncopt.Observer, got Log; .* Log\(\)"),
+    ],
+)
+def test_what_is_no_observer_is_refused(observers: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        asyncopt.launch(jobs.nothing, workers=1, observers=observers)

@@ -14,7 +14,7 @@ from asyncopt.run.checkpoint.directory import Directory
 from asyncopt.run.checkpoint.keepsakes import Keepsakes
 from asyncopt.run.checkpoint.ledgers import add_ledgers
 from asyncopt.run.checkpoint.loops import begun, took_nothing
-from asyncopt.run.observe import RunView
+from asyncopt.run.observe import Observer, RunView
 from asyncopt.run.rendezvous import spell_ranks
 from asyncopt.store.ledger import Ledger
 from asyncopt.warn import warn_caller
@@ -30,7 +30,7 @@ GRACE = 1.0  # s for workers that have not been seen to use batches
 LAST_WRITE = 600.0  # s for the disk to take what is being written when the run ends
 
 
-class CheckpointObserver:
+class CheckpointObserver(Observer):
     """Writes a checkpoint every so often, and a last one when the run ends or is interrupted.
 
     When one is due, the workers park at the ends of their batches; stores, buffers and what workers
@@ -63,11 +63,11 @@ class CheckpointObserver:
         self._from: _core.Positions | None = None  # where a resumed run went on
 
     @property
-    def interval(self) -> float:
-        """Seconds between ticks: fewer while workers stand still."""
+    def interval(self) -> float:  # type: ignore[override]
+        """Seconds between ticks: fewer while workers are parked."""
         return IDLE_TICK if self._paused_at is None else BUSY_TICK
 
-    def start(self, view: RunView) -> None:
+    def start(self, run: RunView) -> None:
         """Open the directory, and give everything the values of the newest checkpoint there.
 
         Raises:
@@ -75,8 +75,8 @@ class CheckpointObserver:
                 checkpoint there is whole, the newest one is of another run than this, or there are
                 some and this run is not to go on from them. Nothing was changed.
         """
-        self._view = view
-        Contents(view.trained).read()  # raises now rather than at the first checkpoint
+        self._view = run
+        Contents(run.trained).read()  # raises now rather than at the first checkpoint
         path = Path(self._settings.path)
         self._directory = Directory(path, write=True)
         if not self._resume and (numbers := self._directory.numbers()):
@@ -89,7 +89,7 @@ class CheckpointObserver:
         if newest is not None:
             self._go_on_from(newest)
         self._earlier = newest.ledger if newest is not None else Ledger(0, ())
-        self._ledgers = [optimizer.ledger() for optimizer in view.optimizers]
+        self._ledgers = [optimizer.ledger() for optimizer in run.optimizers]
         self._due = time.monotonic() + self._settings.every
         self._ready = True
 

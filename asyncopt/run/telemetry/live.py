@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from asyncopt.report import table as tables
+from asyncopt.run.observe import Observer, RunView
 from asyncopt.run.telemetry.extras import needed
 from asyncopt.run.telemetry.history import History, Intervals
 from asyncopt.run.telemetry.tables import sentence, workers_sheet
@@ -13,7 +14,6 @@ from asyncopt.run.telemetry.tables import sentence, workers_sheet
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from asyncopt.run.observe import RunView
 
 __all__ = ["LiveView"]
 
@@ -21,7 +21,7 @@ REDRAW = 0.5  # s: often enough to look alive
 PRINT = 5.0  # s between lines where nothing can be redrawn
 
 
-class LiveView:
+class LiveView(Observer):
     """A table that is redrawn on a terminal; a line now and then where stdout is none.
 
     Rates and shares are of the time since the last look, and at the end of the whole run.
@@ -34,10 +34,10 @@ class LiveView:
         self._screen = _Screen() if sys.stdout.isatty() else None
         self.interval = PRINT if self._screen is None else REDRAW
 
-    def start(self, view: RunView) -> None:
+    def start(self, run: RunView) -> None:
         """Look for the first time."""
-        self._view = view
-        self._intervals = Intervals(view)
+        self._view = run
+        self._intervals = Intervals(run)
         if self._screen is not None:
             self._screen.start()
 

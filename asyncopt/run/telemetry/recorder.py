@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asyncopt.run.observe import Observer, RunView
 from asyncopt.run.telemetry.history import History
 from asyncopt.run.telemetry.samples import Sample, Sampler
 from asyncopt.store.ledger import Ledger
 
 if TYPE_CHECKING:
-    from asyncopt.run.observe import RunView
     from asyncopt.run.optimizers import SharedOptimizer
 
 __all__ = ["Recorder"]
 
 
-class Recorder:
+class Recorder(Observer):
     """Samples a run into a table that never grows beyond `most` rows.
 
     A full table drops every other sample and goes on at twice the interval. Samples hold counts
@@ -39,10 +39,10 @@ class Recorder:
         """True once :meth:`start` was called."""
         return self._sampler is not None
 
-    def start(self, view: RunView) -> None:
+    def start(self, run: RunView) -> None:
         """Take the first sample."""
-        self._begun = [(optimizer, optimizer.ledger()) for optimizer in view.optimizers]
-        self._sampler = Sampler(view)
+        self._begun = [(optimizer, optimizer.ledger()) for optimizer in run.optimizers]
+        self._sampler = Sampler(run)
         self._samples = [self._sampler.sample()]
 
     def tick(self, now: float) -> None:

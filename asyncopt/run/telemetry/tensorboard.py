@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from asyncopt.run.observe import Observer, RunView
 from asyncopt.run.telemetry.extras import needed
-from asyncopt.run.telemetry.history import History, Intervals
-from asyncopt.run.telemetry.tables import mean_known
+from asyncopt.run.telemetry.history import Intervals
+from asyncopt.run.telemetry.metrics import scalars
 from asyncopt.store.ledger import Histogram
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from asyncopt.run.observe import RunView
 
 __all__ = ["TensorBoard"]
 
 
-class TensorBoard:
+class TensorBoard(Observer):
     """Writes event files; ``tensorboard --logdir`` shows them while the run goes on.
 
     The step of every value is the number of pushes that the run has made. A tag is a quantity and
@@ -49,11 +48,11 @@ class TensorBoard:
         self._writer: SummaryWriter | None = None
         self._pushes = 0
 
-    def start(self, view: RunView) -> None:
+    def start(self, run: RunView) -> None:
         """Open the file."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._intervals = Intervals(view)
+        self._intervals = Intervals(run)
         self._writer = SummaryWriter(self._log_dir)
 
     def tick(self, now: float) -> None:
@@ -102,27 +101,3 @@ class TensorBoard:
             bucket_counts=counts.tolist(),
             global_step=self._pushes,
         )
-
-
-def scalars(change: History) -> Iterator[tuple[str, float]]:
-    """Tag and value of everything that one interval shows; NaN where nothing is known."""
-    rates, waits, losses = change.updates_per_second, change.lock_wait_share, change.loss
-    yield "updates_per_second/all", float(rates[-1].sum())
-    yield "lock_wait_share/all", float(waits[-1].mean())
-    yield "retries/all", float(change.retries[-1].sum())
-    yield "restarts/all", float(change.restarts[-1].sum())
-    yield "loss/all", mean_known(losses[-1])
-    for q in (50, 99):
-        yield f"staleness_p{q}/all", change.staleness(-1).percentile(q)
-    for rank in range(change.workers):
-        name = f"worker_{rank}"
-        yield f"updates_per_second/{name}", float(rates[-1, rank])
-        yield f"lock_wait_share/{name}", float(waits[-1, rank])
-        yield f"retries/{name}", float(change.retries[-1, rank])
-        yield f"restarts/{name}", float(change.restarts[-1, rank])
-        yield f"loss/{name}", float(losses[-1, rank])
-        yield f"cpu_use/{name}", float(change.cpu_use[-1, rank])
-        for q in (50, 99):
-            yield f"staleness_p{q}/{name}", change.staleness(-1, rank).percentile(q)
-    for core, use in zip(change.cores, change.core_use[-1], strict=True):
-        yield f"core_use/core_{core}", float(use)

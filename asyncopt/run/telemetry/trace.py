@@ -12,21 +12,19 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from asyncopt.run.board import Board
+from asyncopt.run.observe import Observer, RunView
 from asyncopt.run.transfers import ROWS
 from asyncopt.warn import warn_caller
-
-if TYPE_CHECKING:
-    from asyncopt.run.observe import RunView
 
 __all__ = ["Trace"]
 
 SPANS = 2_000_000  # about 200 MB, and more than viewers like
 
 
-class Trace:
+class Trace(Observer):
     """Writes one span for each start, pull, compute, push and wait of every worker.
 
     A worker with a device has rows of its own for what it does beside computing: gradients on their
@@ -56,16 +54,16 @@ class Trace:
         with open(self._path, "a", encoding="utf-8"):  # now, before anything is started
             pass
 
-    def start(self, view: RunView) -> None:
+    def start(self, run: RunView) -> None:
         """Open the file and name its rows."""
-        self._view = view
+        self._view = run
         zero = time.monotonic_ns()
-        self._rows = [_Row(view.board, rank, rank, zero) for rank in range(view.workers)]
+        self._rows = [_Row(run.board, rank, rank, zero) for rank in range(run.workers)]
         names = [f"worker {row.rank}" for row in self._rows]
-        if view.transfers is not None:
-            pairs = itertools.product(range(view.workers), ROWS)
+        if run.transfers is not None:
+            pairs = itertools.product(range(run.workers), ROWS)
             for seat, (rank, name) in enumerate(pairs):
-                self._rows.append(_Row(view.transfers.board, seat, rank, zero, tid=len(names)))
+                self._rows.append(_Row(run.transfers.board, seat, rank, zero, tid=len(names)))
                 names.append(f"worker {rank}: {name}")
         self._file = open(self._path, "w", encoding="utf-8")  # noqa: SIM115 - `end` closes it
         self._file.write("[\n" + _metadata("process_name", name="run"))
