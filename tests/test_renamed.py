@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import asyncopt
 from asyncopt._renamed import renamed
@@ -48,3 +50,21 @@ def test_the_warning_points_at_the_caller() -> None:
     with pytest.warns(DeprecationWarning, match="old= is now new=") as issued:
         assert f(**given) == 3
     assert issued[0].filename == __file__
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_save_with_the_path_first(tmp_path: Path, named: bool) -> None:
+    model = torch.nn.Linear(3, 2)
+    old: Any = asyncopt.save
+    if named:
+        with pytest.warns(DeprecationWarning, match="args= is now obj="):
+            where = old(path=tmp_path, args=model)
+    else:
+        with pytest.warns(
+            DeprecationWarning, match=r"the object comes first; write save\(obj, path"
+        ):
+            where = old(tmp_path, model)
+    expected = asyncopt.save(model, tmp_path / "new")
+    names = ["checkpoint.json", "tensors.safetensors"]
+    assert sorted(p.name for p in where.iterdir()) == names
+    assert (where / names[1]).read_bytes() == (expected / names[1]).read_bytes()

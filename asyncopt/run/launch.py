@@ -93,7 +93,7 @@ class Run:
         Raises:
             CheckpointError: it cannot be written; older ones are untouched.
         """
-        return save(path, self.trained, meta=meta)
+        return save(self.trained, path, meta=meta)
 
     def report(self, path: str | os.PathLike[str]) -> None:
         """Write one page of HTML with plots of how the run went.

@@ -206,7 +206,7 @@ def test_checkpoints(rule: str, tmp_path: Path) -> None:
 
     first, second = made(), made()
     train(*first)
-    asyncopt.save(tmp_path, first)
+    asyncopt.save(first, tmp_path)
     found = asyncopt.resume(tmp_path)
     assert found is not None
     found.restore(second)

@@ -251,7 +251,7 @@ def test_goes_on_from_a_checkpoint(tmp_path: Path, kind: str, shared: bool) -> N
         resumed.ours.share_memory(workers=1)
     for t in range(30):
         unbroken.step(t)
-    save(tmp_path, unbroken.ours)
+    save(unbroken.ours, tmp_path)
     found = resume(tmp_path)
     assert found is not None
     found.restore(resumed.ours)

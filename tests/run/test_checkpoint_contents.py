@@ -94,7 +94,7 @@ def test_training_goes_on_as_if_uninterrupted(tmp_path: Path, rule: str, shared:
         parts[1].share_memory(2)
         others[1].share_memory(2)
     step(parts, range(4))
-    save(tmp_path, parts)
+    save(parts, tmp_path)
     saved = state(parts)
     found = resume(tmp_path)
     assert found is not None
@@ -118,7 +118,7 @@ def test_the_sync_may_change(tmp_path: Path, before: str, after: str) -> None:
         each[1].share_memory(2)
     step(parts, range(3))
     step(others, range(10, 15))
-    save(tmp_path, parts)
+    save(parts, tmp_path)
     found = resume(tmp_path)
     assert found is not None
     found.restore(others)
@@ -132,7 +132,7 @@ def test_the_sync_may_change(tmp_path: Path, before: str, after: str) -> None:
 def test_stochastic_rounding_goes_on(tmp_path: Path) -> None:
     parts, others = (make(seed=seed, state_dtype=torch.bfloat16) for seed in (0, 1))
     step(parts, range(3))
-    save(tmp_path, parts)
+    save(parts, tmp_path)
     found = resume(tmp_path)
     assert found is not None
     found.restore(others)
@@ -166,7 +166,7 @@ def test_every_scheduler_goes_on(tmp_path: Path, name: str) -> None:
 
     parts, others = made(0), made(1)
     step(parts, range(4))
-    save(tmp_path, {"all": [*parts]})
+    save({"all": [*parts]}, tmp_path)
     found = resume(tmp_path)
     assert found is not None
     found.restore({"all": [*others]})
@@ -184,7 +184,7 @@ def test_plateau_and_tensor_rates(tmp_path: Path) -> None:
     for loss in (3.0, 2.0, 2.5, 2.6):
         plateau.step(loss)
     assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.001)
-    save(tmp_path, (optimizer, plateau))
+    save((optimizer, plateau), tmp_path)
     found = resume(tmp_path)
     assert found is not None
     rate = others[0].param_groups[0]["lr"]
@@ -214,7 +214,7 @@ class Odd(torch.nn.Module):
 
 def test_tensors_of_every_kind(tmp_path: Path) -> None:
     one, two = Odd(1), Odd(2)
-    save(tmp_path, [one, one])
+    save([one, one], tmp_path)
     found = resume(tmp_path)
     assert found is not None
     found.restore([two, two])
@@ -229,7 +229,7 @@ def test_parameters_without_a_module(tmp_path: Path) -> None:
         return asyncopt.SGD([torch.full((2,), value, requires_grad=True)], lr=0.1, momentum=0.9)
 
     one, two = made(1.0), made(2.0)
-    where = save(tmp_path, one)
+    where = save(one, tmp_path)
     found = asyncopt.run.checkpoint.load(where)
     assert sorted(found.tensors) == ["optimizers.0.params.0", *_state_names(one)]
     found.restore(two)
@@ -293,7 +293,7 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
 def test_what_does_not_fit_changes_nothing(tmp_path: Path, case: str, shared: bool) -> None:
     parts = make()
     step(parts, range(2))
-    save(tmp_path, parts)
+    save(parts, tmp_path)
     found = resume(tmp_path)
     assert found is not None
     build, message = refusals()[case]
@@ -320,9 +320,9 @@ def test_what_is_no_plain_data_is_named(tmp_path: Path) -> None:
     model, optimizer, _ = make()
     scheduler = lr_scheduler.LambdaLR(optimizer, Factor())
     with pytest.raises(CheckpointError, match=r"lr_lambdas\.0\.table: expected .* got object"):
-        save(tmp_path, (model, scheduler))
+        save((model, scheduler), tmp_path)
     with pytest.raises(CheckpointError, match=r"meta\.when: expected .* got set"):
-        save(tmp_path, model, meta={"when": {1}})
+        save(model, tmp_path, meta={"when": {1}})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -330,7 +330,7 @@ def test_an_optimizer_that_would_not_be_saved_is_refused(tmp_path: Path) -> None
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), momentum=0.9)
     with pytest.raises(CheckpointError, match="args: expected optimizers of asyncopt, got SGD of"):
-        save(tmp_path, (model, optimizer))
+        save((model, optimizer), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

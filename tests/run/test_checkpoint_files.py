@@ -48,7 +48,7 @@ def steps(path: Path) -> list[int]:
 
 
 def test_files_are_plain_and_open_to_their_owner_alone(tmp_path: Path) -> None:
-    where = save(tmp_path / "new" / "run", model(), step=5, meta={"epoch": 1})
+    where = save(model(), tmp_path / "new" / "run", step=5, meta={"epoch": 1})
     assert where == tmp_path / "new" / "run" / "checkpoint-000000001"
     assert sorted(each.name for each in where.iterdir()) == [
         "checkpoint.json",
@@ -92,9 +92,9 @@ def test_nothing_is_pickled() -> None:
 def test_the_newest_are_kept(tmp_path: Path) -> None:
     """In the order of writing, whatever their steps: a run that starts anew may count from 0."""
     for step in (900, 10, 20, 30):
-        save(tmp_path, model(), step=step, keep=3)
+        save(model(), tmp_path, step=step, keep=3)
     assert steps(tmp_path) == [10, 20, 30]
-    save(tmp_path, model(), step=40, keep=1)
+    save(model(), tmp_path, step=40, keep=1)
     assert [each.name for each in tmp_path.glob("checkpoint-*")] == ["checkpoint-000000005"]
     found = resume(tmp_path)
     assert found is not None
@@ -103,12 +103,12 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
 
 
 def test_what_a_dead_writer_left_is_cleared_away(tmp_path: Path) -> None:
-    save(tmp_path, model())
+    save(model(), tmp_path)
     for name in (".partial-0123", ".removed-4567"):
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "file").write_text("half")
     assert resume(tmp_path) is not None
-    save(tmp_path, model())
+    save(model(), tmp_path)
     left = sorted(each.name for each in tmp_path.iterdir())
     assert left == [".lock", "checkpoint-000000001", "checkpoint-000000002"]
 
@@ -123,7 +123,7 @@ def test_nothing_there_yet(tmp_path: Path) -> None:
 
 
 def test_load_takes_one_checkpoint(tmp_path: Path) -> None:
-    path = save(tmp_path, model())
+    path = save(model(), tmp_path)
     with pytest.raises(CheckpointError, match=r"^path: expected one checkpoint, .*\.resume"):
         load(tmp_path)
     assert load(path).path == path
@@ -131,7 +131,7 @@ def test_load_takes_one_checkpoint(tmp_path: Path) -> None:
 
 def test_a_renamed_checkpoint_loads(tmp_path: Path) -> None:
     best = tmp_path / "best"
-    save(tmp_path / "run", model(), step=7).rename(best)
+    save(model(), tmp_path / "run", step=7).rename(best)
     assert load(best).step == 7
 
 
@@ -142,9 +142,9 @@ def test_one_process_writes_at_a_time(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(directory, "LOCK_GRACE", 0.1)
     with Directory(tmp_path, write=True):
         with pytest.raises(CheckpointError, match="no other run writes to"):
-            save(tmp_path, model())
+            save(model(), tmp_path)
         assert resume(tmp_path) is None  # reading needs no lock
-    save(tmp_path, model())
+    save(model(), tmp_path)
 
 
 # --- Other users
@@ -158,7 +158,7 @@ def test_another_users_symlink_is_refused(tmp_path: Path) -> None:
     os.lchown(link, SOMEBODY, SOMEBODY)
     for path in (link, link / "run"):
         with pytest.raises(CheckpointError, match="no symlink of another user, got 'link'"):
-            save(path, model())
+            save(model(), path)
         with pytest.raises(CheckpointError, match="made by user 65534"):
             resume(path)
     assert list((tmp_path / "real").iterdir()) == []
@@ -168,11 +168,11 @@ def test_ones_own_symlinks_on_the_way_are_followed(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "relative").symlink_to("real/../real")
     (tmp_path / "absolute").symlink_to(tmp_path / "relative")
-    save(tmp_path / "absolute" / ".." / "absolute" / "run", model(), step=3)
+    save(model(), tmp_path / "absolute" / ".." / "absolute" / "run", step=3)
     assert steps(tmp_path / "real" / "run") == [3]
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(CheckpointError, match="Too many levels of symbolic links"):
-        save(tmp_path / "loop", model())
+        save(model(), tmp_path / "loop")
 
 
 @as_root
@@ -180,7 +180,7 @@ def test_another_users_directory_is_refused(tmp_path: Path) -> None:
     squatted = tmp_path / "squatted"
     squatted.mkdir()
     os.chown(squatted, SOMEBODY, SOMEBODY)
-    for act in (lambda: save(squatted, model()), lambda: resume(squatted)):
+    for act in (lambda: save(model(), squatted), lambda: resume(squatted)):
         with pytest.raises(CheckpointError, match=r"a directory of your own, got .* user 65534"):
             act()
     assert list(squatted.iterdir()) == []
@@ -188,7 +188,7 @@ def test_another_users_directory_is_refused(tmp_path: Path) -> None:
 
 @as_root
 def test_another_user_sees_nothing(tmp_path: Path) -> None:
-    where = save(tmp_path / "run", model())
+    where = save(model(), tmp_path / "run")
     (tmp_path / "open").write_text("to all")
     (tmp_path / "open").chmod(0o644)
     tmp_path.chmod(0o755)
@@ -209,15 +209,15 @@ def test_another_user_sees_nothing(tmp_path: Path) -> None:
 def test_a_directory_that_everybody_can_write_to_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     with pytest.raises(CheckpointError, match="which everybody can; chmod o-w"):
-        save(tmp_path, model())
+        save(model(), tmp_path)
     tmp_path.chmod(0o1777)  # as /tmp: nobody can rename what is another's
-    save(tmp_path, model())
+    save(model(), tmp_path)
 
 
 @pytest.mark.parametrize("inner", ["", "checkpoint.json", "tensors.safetensors"])
 def test_no_symlink_within_is_followed(tmp_path: Path, inner: str) -> None:
-    save(tmp_path, model(1), step=1)
-    newest = save(tmp_path, model(2), step=2)
+    save(model(1), tmp_path, step=1)
+    newest = save(model(2), tmp_path, step=2)
     (newest / inner).rename(tmp_path / "elsewhere")
     (newest / inner).symlink_to(tmp_path / "elsewhere")
     with pytest.warns(RuntimeWarning, match="trying the one before"):
@@ -227,7 +227,7 @@ def test_no_symlink_within_is_followed(tmp_path: Path, inner: str) -> None:
 
 
 def test_a_pipe_in_place_of_a_file_holds_nobody_up(tmp_path: Path) -> None:
-    where = save(tmp_path, model())
+    where = save(model(), tmp_path)
     (where / "checkpoint.json").unlink()
     os.mkfifo(where / "checkpoint.json")
     with pytest.raises(CheckpointError, match="not a regular file"):
@@ -238,7 +238,7 @@ def test_a_pipe_in_place_of_a_file_holds_nobody_up(tmp_path: Path) -> None:
 
 
 def test_every_flipped_byte_is_found(tmp_path: Path) -> None:
-    where = save(tmp_path, model())
+    where = save(model(), tmp_path)
     for path in where.iterdir():
         data = path.read_bytes()
         for at in range(len(data)):
@@ -251,7 +251,7 @@ def test_every_flipped_byte_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["checkpoint.json", "tensors.safetensors"])
 def test_every_other_length_is_found(tmp_path: Path, name: str) -> None:
-    where = save(tmp_path, model())
+    where = save(model(), tmp_path)
     data = (where / name).read_bytes()
     for wrong in (*(data[:n] for n in range(0, len(data), 7)), data + b"\0", data + data):
         (where / name).write_bytes(wrong)
@@ -263,7 +263,7 @@ def test_every_other_length_is_found(tmp_path: Path, name: str) -> None:
 
 
 def test_the_message_names_the_damaged_tensor(tmp_path: Path) -> None:
-    where = save(tmp_path, model())
+    where = save(model(), tmp_path)
     file = where / "tensors.safetensors"
     data = bytearray(file.read_bytes())
     at = data.index(torch.tensor([1.0, 1.0]).numpy().tobytes())
@@ -274,7 +274,7 @@ def test_the_message_names_the_damaged_tensor(tmp_path: Path) -> None:
 
 
 def test_tensors_of_another_checkpoint_are_found(tmp_path: Path) -> None:
-    one, two = (save(tmp_path, model(value)) for value in (1, 2))
+    one, two = (save(model(value), tmp_path) for value in (1, 2))
     shutil.copy(one / "tensors.safetensors", two / "tensors.safetensors")
     with pytest.raises(CheckpointError, match="does not match"):
         load(two)
@@ -282,7 +282,7 @@ def test_tensors_of_another_checkpoint_are_found(tmp_path: Path) -> None:
 
 def test_damaged_ones_are_passed_over_with_a_warning(tmp_path: Path) -> None:
     for step in (1, 2, 3):
-        where = save(tmp_path, model(step), step=step)
+        where = save(model(step), tmp_path, step=step)
     (where / "tensors.safetensors").unlink()
     (tmp_path / "checkpoint-000000002" / "checkpoint.json").write_text("{}")
     with pytest.warns(RuntimeWarning) as told:
@@ -300,8 +300,8 @@ def test_damaged_ones_are_passed_over_with_a_warning(tmp_path: Path) -> None:
 
 def test_another_format_is_no_damage(tmp_path: Path) -> None:
     """An older checkpoint must not be taken, and written over, in its place."""
-    save(tmp_path, model())
-    file = save(tmp_path, model()) / "checkpoint.json"
+    save(model(), tmp_path)
+    file = save(model(), tmp_path) / "checkpoint.json"
     body = file.read_bytes()[len(b'{"sha256": "') + 64 + len(b'",\n"checkpoint": ') : -2]
     body = body.replace(b'"format_version": 2', b'"format_version": 3')
     text = b'{"sha256": "%s",\n"checkpoint": %s}\n'
@@ -315,7 +315,7 @@ def test_nothing_is_lost_when_permission_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is no damage is told as it is, and no older checkpoint taken instead."""
-    save(tmp_path, model())
+    save(model(), tmp_path)
     real = os.open
 
     def denied(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
@@ -349,5 +349,5 @@ def test_settings(arguments: dict[str, object], error: type[Exception], message:
 
 def test_keep_is_checked_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="keep"):
-        save(tmp_path / "run", model(), keep=0)
+        save(model(), tmp_path / "run", keep=0)
     assert list(tmp_path.iterdir()) == []

@@ -336,7 +336,7 @@ def test_what_cannot_be_resumed_starts_nothing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="expected 1 modules, as in the checkpoint, got 0"):
         launch(refuse, others[1:], workers=1, checkpoint=tmp_path, resume=True)
     assert others[0].count.tolist() == [0.0] * 4096
-    save(tmp_path, made())
+    save(made(), tmp_path)
     with pytest.raises(CheckpointError, match=r"asyncopt\.save wrote it"):
         launch(refuse, others, workers=1, checkpoint=tmp_path, resume=True)
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from asyncopt import _core
+from asyncopt._renamed import renamed
 from asyncopt.errors import CheckpointError
 from asyncopt.run.checkpoint import format
 from asyncopt.run.checkpoint.codec import decode, encode
@@ -26,6 +27,7 @@ from asyncopt.run.checkpoint.keepsakes import private_of
 from asyncopt.run.checkpoint.ledgers import ledger_from_json, ledger_to_json
 from asyncopt.run.checkpoint.loops import Settings
 from asyncopt.store.ledger import Ledger
+from asyncopt.warn import warn_caller
 
 __all__ = ["Checkpoint", "Checkpoints", "Snapshot", "load", "resume", "save"]
 
@@ -193,9 +195,10 @@ class Checkpoint:
         return f"Checkpoint({str(self.path)!r}, step={self.step})"
 
 
+@renamed(args="obj")
 def save(
+    obj: object,
     path: str | os.PathLike[str],
-    args: object,
     *,
     step: int | None = None,
     meta: Any = None,
@@ -207,9 +210,10 @@ def save(
     Files are readable by their owner alone.
 
     Args:
-        path: the directory that holds the checkpoints; it is made if it is missing.
-        args: an object, or a list, tuple or dict of objects; also saved is what their attributes,
+        obj: an object, or a list, tuple or dict of objects; also saved is what their attributes,
             closures and bound methods hold. No other worker may push meanwhile.
+        path: the directory that holds the checkpoints; it is made if it is missing. (Before
+            ``obj``, as in earlier versions, it works with a DeprecationWarning.)
         step: for the caller's own count; default: the pushes that the stores have taken.
         meta: plain data to keep with it: numbers, strings, tensors, and lists, tuples and dicts of
             them.
@@ -224,7 +228,10 @@ def save(
         TypeError, ValueError: an argument is wrong.
     """
     check_keep(keep)
-    snapshot = Snapshot.take(args, step=step, meta=meta)
+    if isinstance(obj, str | os.PathLike) and not isinstance(path, str | os.PathLike):
+        warn_caller("save: the object comes first; write save(obj, path)", DeprecationWarning)
+        obj, path = path, obj
+    snapshot = Snapshot.take(obj, step=step, meta=meta)
     with Directory(Path(path), write=True) as directory:
         return snapshot.write(directory, keep)
 
