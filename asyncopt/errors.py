@@ -1,7 +1,7 @@
 """The exceptions of asyncopt.
 
-Bad arguments raise Python's own ``TypeError`` and ``ValueError``; the classes here are for what
-goes wrong while memory is shared and workers run. Messages read
+Bad arguments raise ``TypeError`` or ``ValueError``; most classes here are for failures while memory
+is shared and workers run. Messages read
 ``argument: expected X, got Y; remedy``.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "ArgumentTypeError",
     "AsyncoptError",
     "CheckpointError",
     "DeviceError",
@@ -21,6 +22,10 @@ __all__ = [
     "TaskError",
     "WorkerError",
 ]
+
+
+class ArgumentTypeError(TypeError, ValueError):
+    """An argument has the wrong type. A ValueError too, as scikit-learn's of that kind are."""
 
 
 class AsyncoptError(Exception):

@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[1]
 
 #: `run` finds the optimizers in its arguments and clones them for threads; no optimizer knows of
 #: runs. `simulate` is a model of the engine and uses none of it. `report` makes pages and plots of
-#: what it is given. Everything may use `downloads`, `_renamed`, `warn`, `errors`, `_limits` and the
-#: version.
+#: what it is given. Everything may use `downloads`, `_checks`, `_renamed`, `warn`, `errors`,
+#: `_limits` and the version.
 LAYERS = (
     "cli",
     "studies",
@@ -38,6 +38,7 @@ LAYERS = (
     "_core",
     "downloads",
     "simulate",
+    "_checks",
     "_renamed",
     "warn",
     "errors",
@@ -131,6 +132,42 @@ def test_imports_point_down(path: Path) -> None:
         else:
             assert own is not None
             assert LAYERS.index(own) <= LAYERS.index(str(layer_of(parts))), where
+
+
+def modules_of_the_package() -> dict[str, Path]:
+    """Files by dotted name; a package's is its ``__init__.py``."""
+    dotted = (path.relative_to(ROOT).with_suffix("").parts for path in MODULES)
+    names = (parts[:-1] if parts[-1] == "__init__" else parts for parts in dotted)
+    return dict(zip(map(".".join, names), MODULES, strict=True))
+
+
+def defining_module(name: str, files: dict[str, Path]) -> str | None:
+    """The module that an imported name belongs to, through the packages that pass it on."""
+    while name not in files:
+        package, _, attribute = name.rpartition(".")
+        if package not in files:
+            return None
+        if files[package].name != "__init__.py":
+            return package
+        passed_on = [module for _, module in imports(files[package])]
+        found = [m for m in passed_on if m.rpartition(".")[2] == attribute and m != name]
+        if not found:
+            return None  # the package's own, or an extension
+        name = found[0]
+    return name
+
+
+def test_no_file_imports_itself_through_others() -> None:
+    """All imports count, also those in functions and for type checking."""
+    files = modules_of_the_package()
+    graph = {
+        name: {defining_module(module, files) for _, module in imports(path)} - {name, None}
+        for name, path in files.items()
+    }
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail("import cycle: " + " imports ".join(reversed(error.args[1])))
 
 
 #: What the engine must compile without; csrc/ is the only place where Python meets C++.

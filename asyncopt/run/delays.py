@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asyncopt.run.sources import whole
+from asyncopt._checks import whole
 
 __all__ = ["Delay", "check_delay"]
 

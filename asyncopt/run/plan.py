@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from asyncopt._checks import whole
 from asyncopt._limits import allowed_cpus, usable_cpus
 from asyncopt.devices import check_devices
 from asyncopt.run.checkpoint.checkpoint import Checkpoints
@@ -103,7 +104,7 @@ class Plan:
         threads = (
             max(1, usable_cpus() // workers)
             if threads_per_worker is None
-            else _count("threads_per_worker", threads_per_worker)
+            else whole("threads_per_worker", threads_per_worker, 1)
         )
         if on_error not in FAILURES:
             names = ", ".join(map(repr, FAILURES))
@@ -121,10 +122,10 @@ class Plan:
             start_timeout=_seconds("start_timeout", start_timeout),
             allowed=allowed,
             on_error=on_error,
-            retries=_count("retries", retries, least=0),
+            retries=whole("retries", retries, 0),
             stall_timeout=_seconds("stall_timeout", stall_timeout),
             max_staleness=(
-                None if max_staleness is None else _count("max_staleness", max_staleness, least=0)
+                None if max_staleness is None else whole("max_staleness", max_staleness, 0)
             ),
             delay=check_delay(delay, workers),
             checkpoint=_checkpoints(checkpoint),
@@ -134,7 +135,7 @@ class Plan:
             trace=_path("trace", trace),
             devices=found,
             lag=lag,
-            seed=None if seed is None else _count("seed", seed, least=0),
+            seed=None if seed is None else whole("seed", seed, 0),
             preload=_modules(preload),
         )
 
@@ -154,7 +155,7 @@ WORKERS = 2  # where nothing says how many
 def _workers(workers: Any, devices: tuple[torch.device, ...] | None) -> int:
     if workers is None:
         return WORKERS if devices is None else len(devices)
-    count = _count("workers", workers)
+    count = whole("workers", workers, 1)
     if devices is not None and count != len(devices):
         raise ValueError(
             f"devices: expected one for each of {count} workers, got {len(devices)}; leave "
@@ -173,15 +174,6 @@ def _check_lag(lag: Any, devices: tuple[torch.device, ...] | None, max_staleness
             f"lag: expected 0 with max_staleness={max_staleness}, whose turns begin with what the "
             "store holds then, got 1"
         )
-
-
-def _count(name: str, value: Any, least: int = 1) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: expected an integer >= {least}, got {value!r}")
-    count = value.__index__()
-    if count < least:
-        raise ValueError(f"{name}: expected an integer >= {least}, got {count}")
-    return int(count)
 
 
 def _modules(preload: Any) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from asyncopt._checks import whole
+
 __all__ = ["Restarts", "bring_to", "check_schedule"]
 
 
@@ -31,8 +33,7 @@ def check_schedule(scheduler: Any, every: Any) -> None:
             raise TypeError(
                 f"scheduler: expected one of torch.optim.lr_scheduler, got {type(part).__name__}"
             )
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ValueError(f"every: expected an integer >= 1, got {every!r}")
+    whole("every", every, 1)
 
 
 def bring_to(scheduler: LRScheduler, step: int) -> None:

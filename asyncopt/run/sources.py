@@ -9,14 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from asyncopt._checks import whole
 from asyncopt.run.columns import Source, from_columns
 from asyncopt.run.datasets import from_dataset
 from asyncopt.run.loaders import LoaderSampler, check_loader, plain_cut, source_of
 
-__all__ = ["Sampled", "Source", "Supply", "check_supply", "whole"]
+__all__ = [
+    "Sampled",
+    "Source",
+    "Supply",
+    "check_supply",
+]
 
 
 @dataclass(frozen=True)
@@ -75,10 +80,3 @@ def check_supply(
     is_dataset = isinstance(data, Dataset)
     source = from_dataset("data", data, default_collate) if is_dataset else from_columns(data)
     return Supply(source, whole("batch_size", batch_size, 1), shuffle is not False, bool(drop_last))
-
-
-def whole(name: str, value: Any, least: int) -> int:
-    """``value`` as an int, if it is an integer of at least ``least``; else ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")
-    return int(value)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
+from asyncopt._checks import whole
 from asyncopt.devices import Station
 from asyncopt.optim.averaging import Averaging
 from asyncopt.optim.registered import Registered
@@ -22,7 +23,7 @@ from asyncopt.run.loaders import LoaderSampler
 from asyncopt.run.optimizers import SharedOptimizer
 from asyncopt.run.orders import Drawing, Drawings
 from asyncopt.run.schedule import Restarts, bring_to, check_schedule
-from asyncopt.run.sources import Supply, check_supply, whole
+from asyncopt.run.sources import Supply, check_supply
 from asyncopt.run.turns import Turns
 from asyncopt.run.windows import Loop, Windows
 

@@ -16,7 +16,7 @@ except ImportError as error:
         "run: pip install 'asyncopt[sparse]'"
     ) from error
 from asyncopt.sparse.classifier import LinearClassifier
-from asyncopt.sparse.custom_loss import CustomLoss
+from asyncopt.sparse.custom_loss import CustomLoss, losses
 from asyncopt.sparse.cuts import GraphCut
 from asyncopt.sparse.data.graphs import Graph, make_graph_like
 from asyncopt.sparse.data.linear import make_like
@@ -28,7 +28,7 @@ from asyncopt.sparse.data.svmlight import load_svmlight
 from asyncopt.sparse.data.text import bag_of_words
 from asyncopt.sparse.factorization import MatrixFactorization
 from asyncopt.sparse.regressor import LinearRegressor, custom
-from asyncopt.sparse.settings import losses, syncs
+from asyncopt.sparse.settings import syncs
 
 __all__ = [
     "CustomLoss",

@@ -20,6 +20,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from asyncopt._checks import flag, one_of, real, real_or_none, whole
 from asyncopt.sparse.blocks import BAD, Blocks, without_conflicts
 from asyncopt.sparse.convergence import Patience, Rest, warn_unconverged
 from asyncopt.sparse.custom_loss import check_loss
@@ -31,12 +32,7 @@ from asyncopt.sparse.settings import (
     SOLVERS,
     Settings,
     check_solver,
-    flag,
-    one_of,
-    real,
-    real_or_none,
     syncs,
-    whole,
 )
 from asyncopt.sparse.starts import check_start
 from asyncopt.sparse.state import State

@@ -1,4 +1,4 @@
-"""Losses of the user's own: numba compiles them into functions that the engine's loop calls."""
+"""Losses of linear models: built in, or compiled by numba from the user's functions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from asyncopt.sparse.settings import losses, one_of, real
+from asyncopt import _core
+from asyncopt._checks import one_of, real
 
-__all__ = ["CustomLoss", "check_loss", "engine_loss"]
+__all__ = ["CustomLoss", "check_loss", "engine_loss", "losses"]
 
 _Array = npt.NDArray[np.float64]
 
@@ -100,6 +101,13 @@ class CustomLoss:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CustomLoss, (self.function, self.derivative, self.curvature, self.check)
+
+
+@functools.cache
+def losses() -> dict[str, float]:
+    """Every loss that is built in, with an upper bound of its second derivative."""
+    kernels = _core.linear_kernels()
+    return {loss: curvature for loss, _, curvature in kernels if loss != "custom"}
 
 
 def check_loss(loss: Any, known: tuple[str, ...]) -> None:

@@ -12,10 +12,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_non_negative, validate_data
 
 from asyncopt import _core
+from asyncopt._checks import one_of, real, real_or_none, whole
 from asyncopt.sparse.convergence import warn_unconverged
 from asyncopt.sparse.matrices import canonical, sound
 from asyncopt.sparse.rounding import cut_of, objective_of, rounded
-from asyncopt.sparse.settings import one_of, real, real_or_none, whole
 from asyncopt.sparse.tiles import Tiles, aligned
 
 __all__ = ["GraphCut"]

@@ -14,10 +14,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from asyncopt import _core
+from asyncopt._checks import one_of, real, real_or_none, whole
 from asyncopt.sparse.convergence import at_rest, warn_unconverged
 from asyncopt.sparse.matrices import canonical, indices, sound
 from asyncopt.sparse.rankings import best_items, mean_area
-from asyncopt.sparse.settings import one_of, real, real_or_none, whole
 from asyncopt.sparse.tiles import Tiles, aligned
 
 __all__ = ["MatrixFactorization"]

@@ -11,9 +11,9 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.metaestimators import available_if
 
+from asyncopt._checks import real
 from asyncopt.sparse.base import LinearModel, visits_once
 from asyncopt.sparse.custom_loss import CustomLoss
-from asyncopt.sparse.settings import real
 
 __all__ = ["LinearRegressor", "custom"]
 

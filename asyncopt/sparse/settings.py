@@ -1,19 +1,13 @@
-"""What the compiled linear models can do, and checks of what is asked of them."""
+"""Settings of linear models: learning rates, solvers, penalties, and which go together."""
 
 from __future__ import annotations
 
 import functools
-import math
-import numbers
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from asyncopt import _core
-
-if TYPE_CHECKING:
-    from asyncopt.sparse.custom_loss import CustomLoss
+from asyncopt._checks import one_of, real
+from asyncopt.sparse.custom_loss import CustomLoss
 
 __all__ = [
     "LEARNING_RATES",
@@ -21,13 +15,7 @@ __all__ = [
     "SOLVERS",
     "Settings",
     "check_solver",
-    "flag",
-    "losses",
-    "one_of",
-    "real",
-    "real_or_none",
     "syncs",
-    "whole",
 ]
 
 SOLVERS = ("sgd", "dual", "saga", "svrg")
@@ -42,13 +30,6 @@ LEARNING_RATES = {
     "ftrl": "ftrl",
 }
 """The compiled step of each."""
-
-
-@functools.cache
-def losses() -> dict[str, float]:
-    """Every loss that is built in, with an upper bound of its second derivative."""
-    kernels = _core.linear_kernels()
-    return {loss: curvature for loss, _, curvature in kernels if loss != "custom"}
 
 
 @functools.cache
@@ -148,43 +129,3 @@ def check_solver(estimator: Any) -> None:
         one_of("warm_start", estimator.warm_start, (False,), named)
         one_of("penalty", estimator.penalty, ("l2",), named)
         real("alpha", estimator.alpha, 0, open_=True)
-
-
-def one_of(name: str, value: object, known: Sequence[object], where: str = "") -> None:
-    """Raises ValueError unless an argument is one of those known."""
-    if not any(value is each or (isinstance(value, str) and value == each) for each in known):
-        names = ", ".join(repr(each) for each in known)
-        expected = f"one of {names}" if len(known) > 1 else names
-        place = f" {where}" if where else ""
-        raise ValueError(f"{name}: expected {expected}{place}; got {value!r}")
-
-
-def real(name: str, value: Any, low: float, high: float = math.inf, open_: bool = False) -> None:
-    """Raises ValueError unless an argument is a number in [low, high], or above low if open."""
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not low <= value <= high or math.isinf(value) or (open_ and value == low):
-        begin = f"above {low:g}" if open_ else f"of at least {low:g}"
-        end = "" if high == math.inf else f" and at most {high:g}"
-        raise ValueError(f"{name}: expected a finite number {begin}{end}, got {value!r}")
-
-
-def real_or_none(
-    name: str, value: Any, low: float, high: float = math.inf, open_: bool = False
-) -> None:
-    """Raises ValueError unless an argument is None or as `real` requires."""
-    if value is not None:
-        real(name, value, low, high, open_)
-
-
-def flag(name: str, value: Any) -> None:
-    """Raises ValueError unless an argument is True or False."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise ValueError(f"{name}: expected True or False, got {value!r}")
-
-
-def whole(name: str, value: Any, low: int, high: int | None = None) -> None:
-    """Raises ValueError unless an argument is an integer of at least ``low``, at most ``high``."""
-    number = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not number or value < low or (high is not None and value > high):
-        bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name}: expected an integer {bounds}, got {value!r}")

@@ -21,9 +21,10 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from asyncopt._checks import whole
 from asyncopt._version import __version__
 from asyncopt.optim import Adam, Optimizer
-from asyncopt.run.sources import check_supply, whole
+from asyncopt.run.sources import check_supply
 from asyncopt.tasks.cpu import CpuWatch
 from asyncopt.tasks.fingerprint import fingerprint
 from asyncopt.tasks.fold_files import FoldFiles

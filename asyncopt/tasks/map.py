@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
+from asyncopt._checks import whole
 from asyncopt._limits import allowed_cpus, usable_cpus
 from asyncopt.errors import TaskError
 from asyncopt.run.plan import Plan
 from asyncopt.run.random_states import draw_root
-from asyncopt.run.sources import whole
 from asyncopt.run.spawn import refuse_daemons
 from asyncopt.tasks.pool import Ending, Pool
 from asyncopt.tasks.pool_process import PoolPayload

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -15,11 +16,11 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from asyncopt.report.page import Picture, facts_html, figure_html, page_html, table_html
 from asyncopt.report.style import GREY, PALETTE, STYLE, WIDE, svg
+from asyncopt.report.table import Table
+from asyncopt.tasks.cpu import CpuUse
+from asyncopt.tasks.training import Fold
 
-if TYPE_CHECKING:
-    from asyncopt.tasks.result import CrossValidation
-
-__all__ = ["page", "save"]
+__all__ = ["Drawn", "page", "save"]
 
 CAPTION = (
     "Above: training loss (dotted) and scores of the examples held out, by epoch, a colour per "
@@ -28,29 +29,32 @@ CAPTION = (
 )
 
 
-def save(result: CrossValidation, path: str | os.PathLike[str]) -> None:
+class Drawn(NamedTuple):
+    """What the plots show of a cross-validation; the attributes of `CrossValidation`."""
+
+    folds: Sequence[Fold]
+    workers: int
+    seconds: float
+    cpu: CpuUse
+
+
+def save(drawn: Drawn, path: str | os.PathLike[str]) -> None:
     """Write the plots to a file of the kind that its suffix says."""
     with matplotlib.rc_context(STYLE):
-        draw(result).savefig(path)
+        draw(drawn).savefig(path)
 
 
-def page(result: CrossValidation) -> str:
-    """Table and plots as a page of HTML."""
+def page(drawn: Drawn, facts: Mapping[str, str], table: Table) -> str:
+    """Facts, table and plots as a page of HTML."""
     with matplotlib.rc_context(STYLE):
-        drawing = svg(draw(result), "folds")
-    mean, std = result.mean, result.std
-    facts = {name: f"{mean[name]:.4f} ± {std[name]:.4f}" for name in mean}
-    facts |= {
-        "folds": f"{len(result.folds)} on {result.workers} workers",
-        "seconds": f"{result.seconds:.1f}",
-        "cores busy": "unknown" if math.isnan(result.cpu.mean) else f"{result.cpu.mean:.0%}",
-    }
-    table = table_html(result.rows_and_mean)
+        drawing = svg(draw(drawn), "folds")
     picture = Picture("Folds and cores", drawing, CAPTION)
-    return page_html("Cross-validation", [facts_html(facts), table, figure_html(picture)])
+    return page_html(
+        "Cross-validation", [facts_html(facts), table_html(table), figure_html(picture)]
+    )
 
 
-def draw(result: CrossValidation) -> Figure:
+def draw(result: Drawn) -> Figure:
     """Scores by epoch; folds and cores by time."""
     names = list(result.folds[0].scores)
     figure = Figure(figsize=(WIDE, 6.6), layout=ConstrainedLayoutEngine(h_pad=0.1))
@@ -63,7 +67,7 @@ def draw(result: CrossValidation) -> Figure:
     return figure
 
 
-def _score(axis: Axes, result: CrossValidation, name: str) -> None:
+def _score(axis: Axes, result: Drawn, name: str) -> None:
     for fold in result.folds:
         colour = PALETTE[fold.number % len(PALETTE)]
         scored = [(epoch.number, epoch.scores[name]) for epoch in fold.epochs if epoch.scores]
@@ -79,7 +83,7 @@ def _score(axis: Axes, result: CrossValidation, name: str) -> None:
         axis.legend(fontsize=8)
 
 
-def _folds(axis: Axes, result: CrossValidation) -> None:
+def _folds(axis: Axes, result: Drawn) -> None:
     """A bar per fold, in the line of its worker."""
     for fold in result.folds:
         if math.isnan(fold.begin):
@@ -94,7 +98,7 @@ def _folds(axis: Axes, result: CrossValidation) -> None:
     axis.set_title("folds")
 
 
-def _cores(axis: Axes, result: CrossValidation) -> None:
+def _cores(axis: Axes, result: Drawn) -> None:
     """A line per core, or their mean where there are many."""
     times, busy = result.cpu.times, result.cpu.busy
     few = busy.shape[1] <= len(PALETTE)

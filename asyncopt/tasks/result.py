@@ -120,8 +120,8 @@ class CrossValidation:
             ModuleNotFoundError: matplotlib is not installed.
         """
         with needed("plot", "matplotlib"):
-            from asyncopt.tasks.plots import save
-        save(self, path)
+            from asyncopt.tasks.plots import Drawn, save
+        save(Drawn(self.folds, self.workers, self.seconds, self.cpu), path)
 
     def report(self, path: str | os.PathLike[str]) -> None:
         """Table and plots as one page of HTML.
@@ -130,8 +130,16 @@ class CrossValidation:
             ModuleNotFoundError: matplotlib is not installed.
         """
         with needed("report", "matplotlib"):
-            from asyncopt.tasks.plots import page
-        Path(path).write_text(page(self), encoding="utf-8")
+            from asyncopt.tasks.plots import Drawn, page
+        mean, std = self.mean, self.std
+        facts = {name: f"{mean[name]:.4f} ± {std[name]:.4f}" for name in mean}
+        facts |= {
+            "folds": f"{len(self.folds)} on {self.workers} workers",
+            "seconds": f"{self.seconds:.1f}",
+            "cores busy": "unknown" if math.isnan(self.cpu.mean) else f"{self.cpu.mean:.0%}",
+        }
+        drawn = Drawn(self.folds, self.workers, self.seconds, self.cpu)
+        Path(path).write_text(page(drawn, facts, self.rows_and_mean), encoding="utf-8")
 
     def __str__(self) -> str:
         return self.table()

@@ -125,8 +125,8 @@ def test_early_stopping_keeps_the_best_mean() -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"average": -1}, "average: expected an integer of at least 0, got -1"),
-        ({"average": "yes"}, "average: expected an integer of at least 0, got 'yes'"),
+        ({"average": -1}, "average: expected an integer >= 0, got -1"),
+        ({"average": "yes"}, "average: expected an integer >= 0, got 'yes'"),
         ({"average": True, "solver": "saga"}, "average: expected False with solver='saga'"),
         ({"average": 9, "learning_rate": "ftrl"}, "average: .*False with learning_rate='ftrl'"),
     ],

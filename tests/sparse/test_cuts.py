@@ -347,7 +347,7 @@ def test_bad_input_is_named() -> None:
     wrong: tuple[tuple[str, Any, str], ...] = (
         ("eta0", 0, "eta0: expected a finite number above 0"),
         ("decay", 1.5, "decay: expected a finite number above 0 and at most 1, got 1.5"),
-        ("max_iter", 0, "max_iter: expected an integer of at least 1, got 0"),
+        ("max_iter", 0, "max_iter: expected an integer >= 1, got 0"),
         ("sync", "atomic", "sync: expected one of 'hogwild', 'striped', .* got 'atomic'"),
         ("n_threads", 1.0, "n_threads: expected an integer"),
     )

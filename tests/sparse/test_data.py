@@ -155,8 +155,8 @@ def test_bad_begins() -> None:
         ({"alpha": float("nan")}, "alpha: expected a finite number"),
         ({"eta0": 0}, "eta0: expected a finite number above 0"),
         ({"l1_ratio": 1.5}, "l1_ratio: expected a finite number of at least 0 and at most 1"),
-        ({"n_threads": 0}, "n_threads: expected an integer of at least 1"),
-        ({"max_iter": 1.5}, "max_iter: expected an integer of at least 1"),
+        ({"n_threads": 0}, "n_threads: expected an integer >= 1"),
+        ({"max_iter": 1.5}, "max_iter: expected an integer >= 1"),
         ({"early_stopping": True, "validation_fraction": 1}, "validation_fraction: expected"),
     ],
 )

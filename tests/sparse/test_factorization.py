@@ -284,7 +284,7 @@ def test_bad_input_is_named() -> None:
     wrong: tuple[tuple[str, Any, str], ...] = (
         ("loss", "hinge", "loss: expected one of 'squared_error', 'bpr'; got 'hinge'"),
         ("sync", "leashed", "sync: expected one of 'hogwild', .* got 'leashed'"),
-        ("n_factors", 0, "n_factors: expected an integer of at least 1, got 0"),
+        ("n_factors", 0, "n_factors: expected an integer >= 1, got 0"),
         ("regularization", -1, "regularization: expected a finite number of at least 0, got -1"),
         ("eta0", 0, "eta0: expected a finite number above 0"),
         ("decay", 1.5, "decay: expected a finite number above 0 and at most 1, got 1.5"),

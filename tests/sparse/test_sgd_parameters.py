@@ -267,7 +267,7 @@ def test_sparsified_weights_predict_the_same(kind: Any) -> None:
     ("how", "start", "message"),
     [
         ({"warm_start": "yes"}, {}, "warm_start: expected True or False, got 'yes'"),
-        ({"verbose": -1}, {}, "verbose: expected an integer of at least 0, got -1"),
+        ({"verbose": -1}, {}, "verbose: expected an integer >= 0, got -1"),
         ({"power_t": -0.5}, {}, "power_t: expected a finite number of at least 0, got -0.5"),
         ({"learning_rate": "pa1"}, {}, "learning_rate: expected one of 'constant', 'optimal', "),
         (

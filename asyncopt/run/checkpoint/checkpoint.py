@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from asyncopt import _core
+from asyncopt._checks import whole
 from asyncopt._renamed import renamed
 from asyncopt.errors import CheckpointError
 from asyncopt.run.checkpoint import format
@@ -62,15 +63,7 @@ class Checkpoints:
             raise TypeError(f"every: expected seconds > 0, got {self.every!r}")
         if not 0 < self.every < math.inf:
             raise ValueError(f"every: expected seconds > 0, got {self.every!r}")
-        check_keep(self.keep)
-
-
-def check_keep(keep: object) -> None:
-    """Raise for what is no number of checkpoints to keep."""
-    if isinstance(keep, bool) or not isinstance(keep, int):
-        raise TypeError(f"keep: expected an integer >= 1, got {keep!r}")
-    if keep < 1:
-        raise ValueError(f"keep: expected an integer >= 1, got {keep}")
+        whole("keep", self.keep, 1)
 
 
 @dataclass(frozen=True)
@@ -227,7 +220,7 @@ def save(
             ``path``, or the path belongs to or leads through a symlink of another user.
         TypeError, ValueError: an argument is wrong.
     """
-    check_keep(keep)
+    whole("keep", keep, 1)
     if isinstance(obj, str | os.PathLike) and not isinstance(path, str | os.PathLike):
         warn_caller("save: the object comes first; write save(obj, path)", DeprecationWarning)
         obj, path = path, obj

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,17 +14,35 @@ from asyncopt._version import __version__
 from asyncopt.report.page import Picture, facts_html, figure_html, page_html, table_html
 from asyncopt.report.table import Table, TableRow
 from asyncopt.report.text import NOTHING, rate_text, share_text
+from asyncopt.run.outcome import Loss
 from asyncopt.run.telemetry.extras import needed
 from asyncopt.run.telemetry.history import History
 from asyncopt.run.telemetry.tables import staleness_text, workers_sheet
-
-if TYPE_CHECKING:
-    from asyncopt.run.launch import Run
+from asyncopt.store.ledger import Ledger
 
 __all__ = ["write_report"]
 
 
-def write_report(run: Run, path: str | os.PathLike[str]) -> None:
+class Finished(Protocol):
+    """A finished run; `asyncopt.run.Run` describes the attributes."""
+
+    @property
+    def elapsed(self) -> float: ...
+    @property
+    def updates_per_second(self) -> float: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def restarts(self) -> Sequence[int]: ...
+    @property
+    def losses(self) -> Sequence[Loss]: ...
+    @property
+    def history(self) -> History: ...
+
+
+def write_report(run: Finished, path: str | os.PathLike[str]) -> None:
     """Write the page to `path`; it is there whole or, as before, not at all.
 
     Raises:
@@ -42,7 +60,7 @@ def write_report(run: Run, path: str | os.PathLike[str]) -> None:
         part.unlink(missing_ok=True)
 
 
-def report_html(run: Run) -> str:
+def report_html(run: Finished) -> str:
     """The page."""
     parts = [facts_html(_facts(run))]
     if run.losses:
@@ -56,7 +74,7 @@ def report_html(run: Run) -> str:
     return page_html("asyncopt run", parts)
 
 
-def _facts(run: Run) -> dict[str, str]:
+def _facts(run: Finished) -> dict[str, str]:
     ledger = run.ledger
     worked = run.elapsed * run.workers
     lost = ledger.lost_updates
@@ -84,7 +102,7 @@ def _facts(run: Run) -> dict[str, str]:
     return {name: text for name, text in facts.items() if optional.get(name, 1)}
 
 
-def _losses_sheet(run: Run) -> Table:
+def _losses_sheet(run: Finished) -> Table:
     headings = [
         ("worker", "its rank"),
         ("cause", "what happened to it"),

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from asyncopt._checks import one_of, real, whole
 from asyncopt.sparse.data.ratings import popular
-from asyncopt.sparse.settings import one_of, real, whole
 
 __all__ = ["Graph", "make_graph_like"]
 

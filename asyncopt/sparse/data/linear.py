@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from asyncopt.sparse.settings import one_of, whole
+from asyncopt._checks import one_of, whole
 
 __all__ = ["SHAPES", "make_like"]
 

@@ -20,9 +20,9 @@ import numpy.typing as npt
 from scipy import sparse
 from sklearn.utils import check_random_state
 
+from asyncopt._checks import one_of, whole
 from asyncopt.sparse.data.svmlight import Format
 from asyncopt.sparse.matrices import canonical, of_parts, sound
-from asyncopt.sparse.settings import one_of, whole
 
 __all__ = ["convert_svmlight", "open_csr", "row_blocks", "save_csr"]
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from asyncopt._checks import one_of
 from asyncopt.errors import DownloadError
 from asyncopt.sparse.data.sets import fetch
-from asyncopt.sparse.settings import one_of
 
 __all__ = ["MovieLens", "movielens"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from asyncopt.sparse.settings import one_of, real, whole
+from asyncopt._checks import one_of, real, whole
 
 __all__ = ["RATINGS", "low_rank", "make_ratings_like", "popular"]
 

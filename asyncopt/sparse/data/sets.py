@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asyncopt import downloads
-from asyncopt.sparse.settings import one_of
+from asyncopt._checks import one_of
 
 __all__ = ["SETS", "fetch"]
 

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from scipy import sparse
 
 from asyncopt import _core
+from asyncopt._checks import one_of, whole
 from asyncopt._limits import usable_cpus
-from asyncopt.sparse.settings import one_of, whole
 
 __all__ = ["Format", "Parsed", "load_svmlight"]
 

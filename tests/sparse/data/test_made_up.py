@@ -116,7 +116,7 @@ def test_names() -> None:
             "scale: expected a finite number",
         ),
         (lambda: make_ratings_like("kdd", scale=0), "scale: expected at least 4e-09, got 0"),
-        (lambda: make_ratings_like("kdd", seed=-1), "seed: expected an integer of at least 0"),
+        (lambda: make_ratings_like("kdd", seed=-1), "seed: expected an integer >= 0"),
         (lambda: make_graph_like("kdd"), "name: expected one of 'abdomen', 'dblife'; got 'kdd'"),
         (
             lambda: make_graph_like("abdomen", scale=1e-9),

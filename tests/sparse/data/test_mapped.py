@@ -196,7 +196,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
         save_csr(tmp_path / "other", X.astype(np.int32), y)
     with pytest.raises(FileNotFoundError):
         open_csr(tmp_path / "other")
-    with pytest.raises(ValueError, match="rows: expected an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="rows: expected an integer >= 1, got 0"):
         row_blocks(X, y, 0)
     with pytest.raises(
         ValueError, match="X: expected a matrix in CSR format, got csc_matrix; call"

@@ -185,9 +185,9 @@ def test_bad_arguments(tmp_path: Path) -> None:
         load_svmlight(path, dtype=np.int32)
     with pytest.raises(ValueError, match="zero_based: expected one of 'auto', True, False; got 2"):
         load_svmlight(path, zero_based=2)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="columns: expected an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="columns: expected an integer >= 1, got 0"):
         load_svmlight(path, columns=0)
-    with pytest.raises(ValueError, match="n_threads: expected an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="n_threads: expected an integer >= 1, got 0"):
         load_svmlight(path, n_threads=0)
     with pytest.raises(ValueError, match="line 1, column 3: expected qid:number after the label"):
         load_svmlight(path, query_id=True)
