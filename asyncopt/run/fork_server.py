@@ -28,10 +28,11 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from multiprocessing import resource_tracker, spawn
+from multiprocessing import spawn
 from pathlib import Path
 from typing import IO, Any
 
+from asyncopt.run import cpython
 from asyncopt.run.forks import UNHEEDED, Fork, HungUp, Request, receive, send
 from asyncopt.run.interrupts import wait
 from asyncopt.run.life import LONGEST
@@ -124,7 +125,7 @@ class ForkServer:
             OSError: the system has no room for another process, or for the descriptors.
         """
         stdio = tuple(fd for fd in range(3) if _is_open(fd))
-        tracker = getattr(resource_tracker._resource_tracker, "_fd", None)
+        tracker = cpython.tracker()
         tracked = () if tracker is None else (tracker,)
         request = Request(
             tuple(cpus) or tuple(os.sched_getaffinity(0)),

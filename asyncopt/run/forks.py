@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import ctypes
 import errno
@@ -18,14 +17,13 @@ import sys
 import time
 import traceback
 import warnings
-import weakref
 from collections.abc import Sequence
-from multiprocessing import resource_tracker, spawn
 from typing import Any, NamedTuple, NoReturn
 
 import torch
 
 from asyncopt import _core
+from asyncopt.run import cpython
 from asyncopt.run.random_states import Stream
 
 __all__ = [
@@ -149,9 +147,7 @@ def serve(line: socket.socket, preload: Sequence[str]) -> NoReturn:
     _core.expect_forks()
     Stream(None).enter()  # imports numpy.random, which would take each fork 10 ms
     problem = _import(preload)
-    registry: Any = weakref.finalize
-    for made_by_imports in list(registry._registry):
-        made_by_imports.atexit = False  # torch's would take its operators back, in every fork
+    cpython.forget_exit_handlers()
     gc.collect()
     gc.freeze()  # what is never looked at stays shared
     me = os.getpid()
@@ -314,11 +310,10 @@ def _live(server: int, request: Request, fds: Sequence[int]) -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
     start = next(given)
-    tracker: Any = resource_tracker._resource_tracker
-    tracker._fd = next(given) if request.is_tracked else None
+    cpython.set_tracker(next(given) if request.is_tracked else None)
     Received.fds = tuple(given)
     request.stream.enter()
-    code = spawn._main(start, os.dup(start))
+    code = cpython.run_spawned(start)
     _end_well()
     os._exit(code)
 
@@ -328,7 +323,7 @@ def _end_well() -> None:
 
     That would take 0.2 s, and copies of the pages that are shared with the server.
     """
-    atexit._run_exitfuncs()
+    cpython.run_exit_handlers()
     written = io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom
     files = [sys.stdout, sys.stderr]
     files += [each for each in gc.get_objects() if issubclass(type(each), written)]
