@@ -152,7 +152,7 @@ def _ends(array: _Array) -> tuple[int, int]:
 
 
 def _offset(address: int, mapping: np.memmap[Any, Any]) -> int:
-    """Where in the file the byte at an address of its map lies."""
+    """File offset of the byte at an address of its map."""
     start = np.frombuffer(mapping._mmap, np.uint8).__array_interface__["data"][0]  # type: ignore[attr-defined]
     begin = mapping.offset - mapping.offset % mmap.ALLOCATIONGRANULARITY
     return int(begin + address - start)
@@ -169,7 +169,7 @@ def _check_length(mapping: np.memmap[Any, Any], last: int) -> None:
 
 
 def _place(array: _Array, mapping: np.memmap[Any, Any]) -> tuple[Any, ...]:
-    """Where in the file an array's elements lie, and how to see them there."""
+    """File offset, shape and strides of an array in a map."""
     low, last = _ends(array)
     first = array.__array_interface__["data"][0] - low  # above 0 if a stride is negative
     mode = "r+" if mapping.mode == "w+" else mapping.mode

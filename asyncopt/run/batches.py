@@ -44,7 +44,7 @@ class Batches:
         _check_total(self.total)
 
     def description(self) -> dict[str, Any]:
-        """All that decides, with seed, epoch and number, which examples a batch has; plain data."""
+        """Settings that determine, with seed, epoch and number, a batch's examples; plain data."""
         return self._supply.description()
 
     def grow(self) -> bool:
@@ -86,13 +86,13 @@ class SampledBatches:
         self._seen = drawing.total
 
     def description(self) -> dict[str, Any]:
-        """That of the supply, and what the sampler drew first."""
+        """The supply's, with a digest of the sampler's first draws."""
         first = f"{self._drawing.first_digest:08x}"
         return {**self._supply.description(), "first_order": first}
 
     @property
     def total(self) -> int:
-        """How many there are, as far as it is known."""
+        """Number of batches drawn so far."""
         return self._seen
 
     def grow(self) -> bool:

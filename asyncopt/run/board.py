@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 
 class Board:
-    """Who has which batch, whose turn it is, and how far everybody is; one per run.
+    """Shared state of a run: claims of batches, turns, and progress of each worker.
 
     Every worker has a seat, that of its rank, and takes it with its first act there. All of it may
     be killed at any instant: a replacement takes the seat over and finds its predecessor's batch.
@@ -171,7 +171,7 @@ class Board:
         self._core.abandon(rank)
 
     def positions(self) -> _core.Positions:
-        """Where the rounds stand, fit for JSON; exact while all workers are parked."""
+        """Positions of the rounds, as JSON data; exact while all workers are parked."""
         return self._core.positions()
 
     def restore(self, positions: _core.Positions) -> None:
@@ -250,7 +250,7 @@ class Board:
         self._core.pause()
 
     def resume(self) -> None:
-        """Let parked workers go on."""
+        """Resume parked workers."""
         self._core.resume()
 
     @property
@@ -301,7 +301,7 @@ class Board:
         self._core.mark(rank, index, ns)
 
     def seat(self, rank: int) -> _core.SeatInfo:
-        """What can be seen of a worker.
+        """Published state of one worker.
 
         Returns:
             `pid` (0 while nobody sits there), `incarnation` (how many workers have), `progress`

@@ -1,4 +1,4 @@
-"""What a worker process does with its life, and how it learns that its launcher's is over."""
+"""Entry point of a worker process, and its watch on the launcher."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from asyncopt.run.life import live
+from asyncopt.run.entry import run_worker
 from asyncopt.run.mailbox import Mailbox
 from asyncopt.run.random_states import Stream
 
@@ -21,7 +21,7 @@ __all__ = ["Job", "prepare"]
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker process does; pickled into it."""
+    """Entry point of a worker process; pickled into it."""
 
     rank: int
     threads: int
@@ -33,7 +33,7 @@ class Job:
     def __call__(self) -> None:
         """The whole life of the process."""
         prepare(self.threads)
-        live(self.rank, self.pipe, self.mailbox, self.start_timeout, self.stream)
+        run_worker(self.rank, self.pipe, self.mailbox, self.start_timeout, self.stream)
 
 
 def prepare(threads: int) -> None:

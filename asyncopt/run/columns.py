@@ -19,7 +19,7 @@ class Source(Protocol):
 
     @property
     def examples(self) -> int:
-        """How many there are."""
+        """Number of examples."""
 
     def pick(self, which: Any) -> Any:
         """Some of them as one batch.
@@ -136,7 +136,7 @@ class Arrays:
 
 
 def _tensor(array: npt.NDArray[Any]) -> Tensor:
-    """As a tensor: a view, unless torch has no such strides or could write to read-only memory."""
+    """The array as a tensor; a copy if torch lacks such strides or memory is read-only."""
     is_view = array.flags.writeable and all(
         stride >= 0 and stride % array.itemsize == 0 for stride in array.strides
     )
@@ -151,7 +151,7 @@ class Single:
 
     @property
     def examples(self) -> int:
-        """How many there are."""
+        """Number of examples."""
         return self.source.examples
 
     def pick(self, which: Tensor | slice) -> Tensor:

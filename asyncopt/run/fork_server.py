@@ -33,9 +33,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from asyncopt.run import cpython
+from asyncopt.run.entry import LONGEST
 from asyncopt.run.forks import UNHEEDED, Fork, HungUp, Request, receive, send
 from asyncopt.run.interrupts import wait
-from asyncopt.run.life import LONGEST
 from asyncopt.run.random_states import Stream
 
 __all__ = ["OWNER", "ForkServer", "fork", "kept", "stop_fork_server"]

@@ -93,7 +93,7 @@ class Received:
 
 
 class HungUp(Exception):
-    """There is nobody at the line's other end."""
+    """The other end of the connection is closed."""
 
 
 def send(line: socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
@@ -126,7 +126,7 @@ def receive(line: socket.socket) -> tuple[Any, list[int]]:
 
 
 def read_exit_code(status: int) -> int:
-    """How a fork ended, negative for a signal."""
+    """Exit code of a fork, negative for a signal."""
     code = os.read(status, EXIT_CODE)
     # If the server is killed, the kernel kills its forks.
     return int.from_bytes(code, sys.byteorder, signed=True) if code else -signal.SIGKILL
@@ -290,7 +290,7 @@ def _tell(pidfd: int, pid: int, end: int) -> None:
 
 
 def _live(server: int, request: Request, fds: Sequence[int]) -> NoReturn:
-    """Become what a new process would be, and do what the pipe says."""
+    """Set up this fork like a new process, and run the task from the pipe."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, *map(ctypes.c_ulong, (signal.SIGKILL, 0, 0, 0)))
     if os.getppid() != server:
         os._exit(1)
@@ -319,7 +319,7 @@ def _live(server: int, request: Request, fds: Sequence[int]) -> NoReturn:
 
 
 def _end_well() -> None:
-    """Do what an interpreter does at its end but to tear down all that was imported.
+    """Run exit handlers and flush files, without tearing down the imported modules.
 
     That would take 0.2 s, and copies of the pages that are shared with the server.
     """

@@ -17,9 +17,9 @@ from asyncopt.errors import AsyncoptError
 from asyncopt.optim.reach import Trained
 from asyncopt.run.board import Board
 from asyncopt.run.checkpoint import save
-from asyncopt.run.checkpoint.keepsakes import Keepsakes
+from asyncopt.run.checkpoint.worker_states import WorkerStates
 from asyncopt.run.culprits import naming
-from asyncopt.run.life import REBUILD, Errand, parts_of
+from asyncopt.run.entry import REBUILD, WorkerTask, parts_of
 from asyncopt.run.observe import Observer, check_observers
 from asyncopt.run.optimizers import SharedOptimizer, shared, warn_of_unshared
 from asyncopt.run.outcome import Loss
@@ -45,7 +45,7 @@ MODES = ("process", "thread")
 
 @dataclass(frozen=True)
 class Run:
-    """What a finished run leaves.
+    """The result of a run.
 
     Attributes:
         results: what ``fn`` returned, in the order of ranks; None for workers lost for good.
@@ -110,7 +110,7 @@ class Run:
         write_report(self, path)
 
     def __str__(self) -> str:
-        """What was done, and what was lost, in a line each."""
+        """A line for the updates, and one for lost workers."""
         done = (
             f"{_counted(self.workers, 'worker')}: {_counted(self.ledger.pushes, 'update')} "
             f"in {self.elapsed:.1f} s ({self.updates_per_second:,.0f}/s)"
@@ -336,8 +336,8 @@ def launch(
         )
     given = check_observers(observers)
     recorder = Recorder()
-    keepsakes = None if plan.checkpoint is None else Keepsakes()
-    checkpoints = _checkpoint_observer(plan, keepsakes)
+    worker_states = None if plan.checkpoint is None else WorkerStates()
+    checkpoints = _checkpoint_observer(plan, worker_states)
     # The recorder comes last: what a checkpoint brings back was not done by this run.
     observers = [*checkpoints, *_observers(plan), *given, recorder]
 
@@ -356,10 +356,12 @@ def launch(
     transfers = None if plan.devices is None else TransferLog(plan.workers)
     with shared(optimizers, plan.workers):
         root = draw_root() if mode == "process" and plan.seed is None else plan.seed
-        errand = Errand(fn, args, trained, Board(plan.workers), plan, keepsakes, transfers, root)
+        task = WorkerTask(
+            fn, args, trained, Board(plan.workers), plan, worker_states, transfers, root
+        )
         try:
             with threads:
-                outcome = supervise(member, errand, optimizers, observers)
+                outcome = supervise(member, task, optimizers, observers)
         except BaseException as error:
             with _as_note(error):
                 _bring_up_to_date(optimizers)
@@ -400,17 +402,19 @@ def _as_note(error: BaseException) -> Iterator[None]:
         error.add_note(f"The model here may be older than its store: {problem}")
 
 
-def _checkpoint_observer(plan: Plan, keepsakes: Keepsakes | None) -> list[CheckpointObserver]:
+def _checkpoint_observer(
+    plan: Plan, worker_states: WorkerStates | None
+) -> list[CheckpointObserver]:
     """The observer that writes checkpoints; none without ``checkpoint=``."""
-    if plan.checkpoint is None or keepsakes is None:
+    if plan.checkpoint is None or worker_states is None:
         return []
     from asyncopt.run.checkpoint.observer import CheckpointObserver
 
-    return [CheckpointObserver(plan.checkpoint, keepsakes, resume=plan.resume)]
+    return [CheckpointObserver(plan.checkpoint, worker_states, resume=plan.resume)]
 
 
 def _observers(plan: Plan) -> Iterator[Observer]:
-    """The other observers that the plan asks for; each is imported only when needed."""
+    """Observers behind ``log_dir``, ``trace`` and ``view``; each is imported when needed."""
     if plan.log_dir is not None:
         from asyncopt.run.telemetry.tensorboard import TensorBoard
 

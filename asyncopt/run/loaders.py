@@ -60,7 +60,7 @@ def check_loader(loader: DataLoader[Any], **options: Any) -> None:
 
 
 def source_of(loader: DataLoader[Any]) -> Source:
-    """The source of a loader's batches, pinned if the loader asks for it and torch can."""
+    """Source of a loader's batches, in pinned memory if the loader is set so and torch can."""
     dataset, collate = loader.dataset, loader.collate_fn
     if loader.batch_sampler is None:
         source: Source = Unbatched(dataset, length(dataset) or 0, collate)

@@ -1,4 +1,4 @@
-"""The workers that a run has lost, and what that cost it."""
+"""Lost workers of a run, with the repairs that followed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Losses:
             self._noted[-1] = dataclasses.replace(newest, repairs=found)
         self._repairs = repairs
 
-    def told(self, start: float) -> tuple[Loss, ...]:
+    def all(self, start: float) -> tuple[Loss, ...]:
         """All losses.
 
         Args:

@@ -1,4 +1,4 @@
-"""Memory between a worker process and its launcher: the errand there, what came of it back."""
+"""Shared memory that carries the task to a worker process and the result back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from multiprocessing import reduction
 from typing import IO, Any
 
 from asyncopt.run.culprits import naming, reason
-from asyncopt.run.life import REBUILD, Errand, parts_of
+from asyncopt.run.entry import REBUILD, WorkerTask, parts_of
 from asyncopt.run.outcome import format_traceback, portable
 from asyncopt.run.payload import dumps_reply, load
 
@@ -16,7 +16,7 @@ __all__ = ["Mailbox"]
 
 
 class Mailbox:
-    """Memory for one message at a time between parent and child: an errand there, a result back.
+    """Memory for one message at a time between parent and child: an task there, a result back.
 
     A memfd without a name, readable by its owner only, freed with its last descriptor. Neither side
     ever waits for the other to read, however large the message is.
@@ -35,7 +35,7 @@ class Mailbox:
         with open(self._fd, "wb", closefd=False) as file:
             write(file)
 
-    def put_errand(self, errand: Errand) -> None:
+    def put_errand(self, task: WorkerTask) -> None:
         """Put in what a worker is to do.
 
         Shared memory goes by descriptor, so this can only be done while a child is being spawned.
@@ -44,8 +44,8 @@ class Mailbox:
             SegmentError: there is no room for tensors and arrays.
             TypeError: some part cannot be pickled; the message names it.
         """
-        with naming(parts_of(errand.fn, errand.args, errand.plan), REBUILD):
-            self.put(lambda file: errand.payload.dump(errand, file))
+        with naming(parts_of(task.fn, task.args, task.plan), REBUILD):
+            self.put(lambda file: task.payload.dump(task, file))
 
     def put_result(self, result: object) -> None:
         """Put in what ``fn`` returned.

@@ -73,7 +73,7 @@ def _read(table: str) -> Iterator[FileMapping]:
 
 
 def _file_mapping(start: str, end: str, sharing: str, inode: str, path: str) -> FileMapping | None:
-    """One line of a table; None for memory that shows no file."""
+    """Parse a line of ``/proc/self/maps``; None for memory without a file."""
     if inode == "0":
         return None
     path = path.replace("\\012", "\n")

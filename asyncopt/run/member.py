@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing import Pipe
 from typing import Any
 
-from asyncopt.run.life import Box
+from asyncopt.run.entry import Box
 
 __all__ = ["Member", "dismiss", "join"]
 
@@ -18,14 +18,14 @@ KILL_GRACE = 10.0  # s for the kernel to clear a killed process away
 
 
 class Member(abc.ABC):
-    """One worker, from its start to its end; who replaces it is another member of the same rank.
+    """One worker, from its start to its end; a replacement is another member of its rank.
 
     Attributes:
         rank: its rank.
-        pipe: the launcher's end of the line; see :func:`asyncopt.run.life.live` for the words.
+        pipe: the launcher's end; `asyncopt.run.entry.run_worker` lists the messages.
         far_end: the worker's end.
-        box: for what is too large for the line.
-        ready: whether it stands at the start barrier, or is past it.
+        box: for objects that are too large for the pipe.
+        ready: True if it is at the start barrier, or past it.
     """
 
     box: Box
@@ -38,7 +38,7 @@ class Member(abc.ABC):
 
     @abc.abstractmethod
     def start(self) -> None:
-        """Let it live."""
+        """Start it."""
 
     @property
     @abc.abstractmethod
@@ -48,12 +48,12 @@ class Member(abc.ABC):
     @property
     @abc.abstractmethod
     def process_id(self) -> int | None:
-        """Id of the process in which it lives; None if it does not."""
+        """Id of its process; None before its start and after its end."""
 
     @property
     @abc.abstractmethod
     def exitcode(self) -> int | None:
-        """How it ended, negative for a signal; None while it lives, or before."""
+        """Exit code, negative for a signal; None before its end."""
 
     @property
     @abc.abstractmethod
@@ -62,7 +62,7 @@ class Member(abc.ABC):
 
     @abc.abstractmethod
     def failure(self) -> tuple[str, str, BaseException | None]:
-        """What it said that ended it: in words, with its traceback, and the exception if it came.
+        """Message, traceback and, if it could be pickled, the exception that ended it.
 
         To be called once, after the word "failed".
         """
@@ -94,7 +94,7 @@ class Member(abc.ABC):
             self.pipe.send(words)
 
     def words(self) -> Iterator[tuple[Any, ...]]:
-        """What it has said since the last call."""
+        """Messages since the last call."""
         while not self.hung_up and self.pipe.poll():
             try:
                 yield self.pipe.recv()

@@ -23,7 +23,7 @@ _sharing = threading.Lock()  # of optimizers that two threads may launch at once
 
 
 class SharedOptimizer(Protocol):
-    """What a run asks of an asyncopt optimizer."""
+    """Interface of a shared optimizer that a run uses."""
 
     param_groups: list[dict[str, Any]]
     _sharing: Any  # its hold on the store, with release() for the worker's slot
@@ -49,7 +49,7 @@ class SharedOptimizer(Protocol):
         """Move parameters, as they are here, and state to a new store."""
 
     def _newest(self) -> list[torch.Tensor]:
-        """What a replica would be if it was pulled now and had not been written."""
+        """Values that a pull would give a replica now, without the replica's own writes."""
 
     def pull(self) -> object:
         """Refresh a replica from the store."""

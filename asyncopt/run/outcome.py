@@ -1,4 +1,4 @@
-"""What became of one worker, and how it is told to the caller of ``launch``."""
+"""The outcome of one worker, as reported to the caller of ``launch``."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the workers of a run came to.
+    """Results and losses of a run's workers.
 
     Attributes:
         results: what ``fn`` returned, in the order of ranks; None for workers lost for good.

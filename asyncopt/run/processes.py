@@ -10,7 +10,7 @@ from typing import Any
 
 from asyncopt.errors import RunTimeout
 from asyncopt.run.child import Job
-from asyncopt.run.life import Errand
+from asyncopt.run.entry import WorkerTask
 from asyncopt.run.mailbox import Mailbox
 from asyncopt.run.member import Member
 from asyncopt.run.plan import Plan
@@ -83,7 +83,7 @@ class SpawnedMember(Member):
 
     @property
     def process_id(self) -> int | None:
-        """The same while it lives."""
+        """The same; None after its end."""
         return self._process.pid if self.alive else None
 
     @property
@@ -133,16 +133,16 @@ class ProcessMember(SpawnedMember):
 
     Args:
         rank: its rank.
-        errand: what it is to do; it is pickled when the process starts.
+        task: what it is to do; it is pickled when the process starts.
         life: number of earlier workers of this rank in the run.
     """
 
-    def __init__(self, rank: int, errand: Errand, life: int) -> None:
-        plan, stream = errand.plan, Stream(errand.seed, (rank, life))
+    def __init__(self, rank: int, task: WorkerTask, life: int) -> None:
+        plan, stream = task.plan, Stream(task.seed, (rank, life))
         super().__init__(
             rank,
             plan,
-            errand.seed,
+            task.seed,
             lambda line, box: Job(rank, plan.threads, plan.start_timeout, line, box, stream),
-            lambda box: box.put_errand(errand),
+            lambda box: box.put_errand(task),
         )

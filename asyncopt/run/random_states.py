@@ -34,7 +34,7 @@ def draw_root() -> int:
 
 @dataclass(frozen=True)
 class Stream:
-    """One of the random number streams of a root.
+    """A random number stream of a root.
 
     Streams of different keys are independent, by the hash of ``numpy.random.SeedSequence``. (The
     CPU generator of torch uses 32 bits of its seed, so two of 10,000 streams have the same torch

@@ -1,4 +1,4 @@
-"""The barrier's bookkeeping, apart from how workers are told: one object for both back ends."""
+"""Bookkeeping of barriers, for processes and threads alike."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def spell_ranks(ranks: list[int]) -> str:
 
 
 class Rendezvous:
-    """Who has arrived at which barrier, who has left the run, and whom to answer.
+    """Ranks that arrived at a barrier, ranks that left the run, and the answers due.
 
     It knows neither processes nor threads nor the clock: the caller passes ``now`` in (seconds of
     one monotonic clock) and hands the answers out. Once broken it stays broken, as
@@ -60,16 +60,16 @@ class Rendezvous:
 
     @property
     def waiting(self) -> set[int]:
-        """Who stands at the barrier."""
+        """Ranks that wait at the barrier."""
         return set(self._deadlines)
 
     @property
     def deadline(self) -> float:
-        """When ``settle`` has to be called next though nobody arrives; infinite if nobody waits."""
+        """Time by which ``settle`` must be called next; infinite if no rank waits."""
         return min(self._deadlines.values(), default=math.inf)
 
     def settle(self, now: float) -> dict[int, str]:
-        """The waiting workers that can be answered: rank -> "" (go on) or why the barrier broke."""
+        """Answers that are due: "" to continue, or the reason why the barrier broke, by rank."""
         answers = dict.fromkeys(self._behind, "")
         self._behind.clear()
         missing = sorted(self._members - self._deadlines.keys())

@@ -34,7 +34,7 @@ class Supply:
     drop_last: bool
 
     def description(self) -> dict[str, Any]:
-        """All that decides, with seed, epoch and number, which examples a batch has; plain data."""
+        """Settings that determine, with seed, epoch and number, a batch's examples; plain data."""
         return {
             "source": type(self.source).__name__,
             "examples": self.source.examples,
@@ -52,7 +52,7 @@ class Sampled:
     sampler: LoaderSampler
 
     def description(self) -> dict[str, Any]:
-        """As that of :class:`Supply`; the orders that the sampler draws have digests besides."""
+        """Settings as of :class:`Supply`, with digests of the orders that the sampler draws."""
         return {
             "source": type(self.source).__name__,
             "examples": self.source.examples,
@@ -65,7 +65,7 @@ class Sampled:
 def check_supply(
     data: Any, batch_size: Any, shuffle: bool | None, drop_last: bool | None
 ) -> Supply | Sampled:
-    """What ``Worker.batches`` reads, from the arguments of the same names.
+    """Source of examples for ``Worker.batches``, from the arguments of the same names.
 
     Raises:
         TypeError: ``data`` is of no kind that can be read by number.

@@ -1,4 +1,4 @@
-"""Workers that live but do not get on."""
+"""Detection of workers without progress."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STATES = {
 
 
 def state_of(task: int) -> str:
-    """What the kernel says that a process or thread is doing, in words.
+    """State of a process or thread according to the kernel, in words.
 
     Args:
         task: its process id, or thread id.
@@ -32,7 +32,7 @@ def state_of(task: int) -> str:
 
 
 class Stalls:
-    """Whose counter of progress has stood still for how long, each stall told once.
+    """Time without progress of each worker; each stall is reported once.
 
     It knows no processes and no clock: the caller passes counters and ``now`` in.
 

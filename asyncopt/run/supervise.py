@@ -1,4 +1,4 @@
-"""The loop that watches a run's workers, and what becomes of a run that loses one."""
+"""Supervision of a run's workers: messages, deadlines, losses and replacements."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 
 from asyncopt.errors import RunTimeout, WorkerError
 from asyncopt.run.backoff import Backoff
+from asyncopt.run.entry import WorkerTask
 from asyncopt.run.interrupts import Interrupts
-from asyncopt.run.life import Errand
 from asyncopt.run.losses import Losses
 from asyncopt.run.member import KILL_GRACE, Member, dismiss, join
 from asyncopt.run.observe import Observer, Observers, RunView
 from asyncopt.run.optimizers import SharedOptimizer
 from asyncopt.run.outcome import Failure, Outcome, format_traceback, stillborn
-from asyncopt.run.post import Post
+from asyncopt.run.rank_state import RankState
 from asyncopt.run.rendezvous import Rendezvous, spell_ranks
 from asyncopt.run.stalls import Stalls, state_of
 from asyncopt.warn import warn_caller
@@ -35,19 +35,19 @@ PARK_GRACE = 5.0  # s for the workers to reach the end of a batch before the las
 
 
 def supervise(
-    hire: Callable[[int, Errand, int], Member],
-    errand: Errand,
+    make_member: Callable[[int, WorkerTask, int], Member],
+    task: WorkerTask,
     optimizers: list[SharedOptimizer],
     observers: Sequence[Observer],
 ) -> Outcome:
-    """Run the errand in as many workers as its plan says, and wait for all of them.
+    """Run the task in as many workers as its plan says, and wait for all of them.
 
     Args:
-        hire: makes a worker from its rank, the errand and the number of earlier workers of that
-            rank; called again for each replacement.
-        errand: what every worker does.
-        optimizers: those that it trains, shared.
-        observers: what else looks at the run.
+        make_member: makes a worker from its rank, the task and the number of earlier workers of
+            that rank; called again for each replacement.
+        task: of every worker.
+        optimizers: shared ones, which it trains.
+        observers: called while the run goes on.
 
     Raises:
         WorkerError: a worker ended before ``fn`` returned, and the plan does not let the run go on
@@ -55,25 +55,25 @@ def supervise(
         RunTimeout: a deadline of the plan passed. All have been ended.
         TypeError: ``fn`` or one of ``args`` cannot be sent to a process.
     """
-    return _Supervisor(hire, errand, optimizers, observers).run()
+    return _Supervisor(make_member, task, optimizers, observers).run()
 
 
 class _Supervisor:
-    """One run, in the order start, release, join."""
+    """A run in three steps: start, release, join."""
 
     def __init__(
         self,
-        hire: Callable[[int, Errand, int], Member],
-        errand: Errand,
+        make_member: Callable[[int, WorkerTask, int], Member],
+        task: WorkerTask,
         optimizers: list[SharedOptimizer],
         observers: Sequence[Observer],
     ) -> None:
-        self._hire = hire
-        self._errand = errand
-        self._plan = plan = errand.plan
-        self._board = errand.board
+        self._make_member = make_member
+        self._task = task
+        self._plan = plan = task.plan
+        self._board = task.board
         restarts = plan.retries if plan.on_error == "restart" else 0
-        self._posts = [Post(rank, Backoff(restarts)) for rank in range(plan.workers)]
+        self._ranks = [RankState(rank, Backoff(restarts)) for rank in range(plan.workers)]
         self._rendezvous = Rendezvous(plan.workers)
         self._stalls = Stalls(plan.stall_timeout)
         self._losses = Losses(optimizers)
@@ -81,21 +81,22 @@ class _Supervisor:
         self._interrupts = Interrupts()
         self._released: float | None = None
         self._view = RunView(
-            board=errand.board,
+            board=task.board,
             optimizers=optimizers,
-            trained=errand.trained,
+            trained=task.trained,
             workers=plan.workers,
             process_ids=lambda: [
-                post.member.process_id if post.member is not None else None for post in self._posts
+                state.member.process_id if state.member is not None else None
+                for state in self._ranks
             ],
-            restarts=lambda: [post.restarts for post in self._posts],
+            restarts=lambda: [state.restarts for state in self._ranks],
             at_barrier=lambda: self._rendezvous.waiting,
-            transfers=errand.transfers,
+            transfers=task.transfers,
             elapsed=lambda: 0.0 if self._released is None else time.monotonic() - self._released,
         )
 
     def run(self) -> Outcome:
-        """The whole run; whatever ends it, nothing is left of it."""
+        """Run to the end; leaves no worker and no descriptor, however it ends."""
         with self._interrupts:
             error: BaseException | None = None
             try:
@@ -122,10 +123,10 @@ class _Supervisor:
         limit = self._plan.start_timeout
         deadline = time.monotonic() + limit
         with contextlib.suppress(RunTimeout):  # the deadline has passed then, and all are late
-            for post in self._posts:
-                self._fill(post)
+            for state in self._ranks:
+                self._start_member(state)
         self._watch(
-            lambda post: post.member is not None and post.member.ready,
+            lambda state: state.member is not None and state.member.ready,
             deadline,
             f"start_timeout: expected all workers to start within {limit:g} s, {{}} did not; "
             f"raise start_timeout= if imports or arguments take longer",
@@ -134,9 +135,9 @@ class _Supervisor:
     def _release(self) -> None:
         """Let all workers enter ``fn``."""
         self._released = time.monotonic()
-        for post in self._posts:
-            if post.filled is not None:
-                post.filled.send("go")
+        for state in self._ranks:
+            if state.filled is not None:
+                state.filled.send("go")
         self._observers.release(self._released)
 
     def _join(self) -> None:
@@ -144,12 +145,12 @@ class _Supervisor:
         limit = self._plan.timeout
         assert self._released is not None
         self._watch(
-            lambda post: post.returned is not None,
+            lambda state: state.returned is not None,
             self._released + limit,
             f"timeout: expected all workers to return within {limit:g} s, {{}} did not and "
             f"had to be ended; raise timeout= if that can take longer",
         )
-        members = [post.member for post in self._posts if post.returned and post.member]
+        members = [state.member for state in self._ranks if state.returned and state.member]
         join(members, EXIT_GRACE)
         for member in members:
             if member.exitcode != 0:
@@ -166,22 +167,22 @@ class _Supervisor:
     def _outcome(self) -> Outcome:
         assert self._released is not None
         return Outcome(
-            results=[self._result(post) for post in self._posts],
-            elapsed=max(post.returned or 0.0 for post in self._posts) - self._released,
-            restarts=tuple(post.restarts for post in self._posts),
-            losses=self._losses.told(self._released),
+            results=[self._result(state) for state in self._ranks],
+            elapsed=max(state.returned or 0.0 for state in self._ranks) - self._released,
+            restarts=tuple(state.restarts for state in self._ranks),
+            losses=self._losses.all(self._released),
         )
 
-    def _result(self, post: Post) -> Any:
-        if post.returned is None or post.member is None:
+    def _result(self, state: RankState) -> Any:
+        if state.returned is None or state.member is None:
             return None
         try:
-            return post.member.box.take()
+            return state.member.box.take()
         except Exception as error:
             raise WorkerError(
-                f"result of fn in worker {post.rank}: expected an object that unpickles, "
+                f"result of fn in worker {state.rank}: expected an object that unpickles, "
                 f"got {type(error).__name__}: {error}",
-                rank=post.rank,
+                rank=state.rank,
                 traceback=format_traceback(error),
             ) from error
 
@@ -193,16 +194,17 @@ class _Supervisor:
         deadline = time.monotonic() + PARK_GRACE
         at_rest = self._rendezvous.waiting
         while time.monotonic() < deadline and any(
-            post.filled and post.filled.alive and post.rank not in at_rest for post in self._posts
+            state.filled and state.filled.alive and state.rank not in at_rest
+            for state in self._ranks
         ):
             time.sleep(BUSY_TICK)
             at_rest = self._rendezvous.waiting.union(self._board.parked)
 
     def _dismiss(self, error: BaseException | None) -> None:
-        """Leave no worker and no descriptor, however far the run got."""
-        members = [post.member for post in self._posts if post.member is not None]
-        for post in self._posts:
-            post.member = None
+        """End all workers and close their descriptors."""
+        members = [state.member for state in self._ranks if state.member is not None]
+        for state in self._ranks:
+            state.member = None
         left = dismiss(members)
         if left and error is not None:
             error.add_note(
@@ -211,14 +213,14 @@ class _Supervisor:
 
     # --- The loop ------------------------------------------------------------------------------
 
-    def _watch(self, done: Callable[[Post], bool], deadline: float, complaint: str) -> None:
-        """Serve the workers until all are ``done`` or lost for good.
+    def _watch(self, done: Callable[[RankState], bool], deadline: float, complaint: str) -> None:
+        """Supervise the workers until all are ``done`` or lost for good.
 
         Raises:
             RunTimeout: that was not so at the ``deadline``.
             WorkerError: the run cannot go on.
         """
-        while late := [p.rank for p in self._posts if not (done(p) or p.vacant)]:
+        while late := [p.rank for p in self._ranks if not (done(p) or p.vacant)]:
             now = time.monotonic()
             if now >= deadline:
                 raise RunTimeout(complaint.format(spell_ranks(late)), tuple(late))
@@ -226,80 +228,80 @@ class _Supervisor:
             wait([self._interrupts.fileno(), *self._lines()], max(0.0, wake - now))
             self._interrupts.check()
             now = time.monotonic()
-            failures = [failure for post in self._posts if (failure := self._hear(post, now))]
+            failures = [failure for state in self._ranks if (failure := self._receive(state, now))]
             for failure in sorted(failures, key=lambda failure: failure.when):
-                self._lose(self._posts[failure.rank], failure, now)
+                self._handle_loss(self._ranks[failure.rank], failure, now)
             self._replace(now)
             for rank, problem in self._rendezvous.settle(now).items():
-                if member := self._posts[rank].filled:
+                if member := self._ranks[rank].filled:
                     member.send("barrier", problem)
             self._report_stalls(now)
             self._observers.tick(now)
 
     def _dates(self, now: float) -> Iterator[float]:
-        """When to look again though nothing wakes the launcher."""
+        """Times of the next look if nothing wakes the launcher."""
         yield now + min(TICK, self._stalls.interval)
-        for post in self._posts:
-            yield post.ready_by
-            yield max(post.due, now + BUSY_TICK)
+        for state in self._ranks:
+            yield state.ready_by
+            yield max(state.due, now + BUSY_TICK)
 
     def _lines(self) -> Iterator[Any]:
-        """What wakes the launcher."""
-        for post in self._posts:
-            member = post.member
-            if member is None or post.returned is not None:
+        """Pipes and sentinels that wake the launcher."""
+        for state in self._ranks:
+            member = state.member
+            if member is None or state.returned is not None:
                 continue
-            if post.filled and not member.hung_up:
+            if state.filled and not member.hung_up:
                 yield member.pipe
             if member.alive and member.sentinel is not None:
                 yield member.sentinel
 
-    def _hear(self, post: Post, now: float) -> Failure | None:
-        """Take in what a worker has said; its failure, if it failed or died."""
-        member = post.filled
+    def _receive(self, state: RankState, now: float) -> Failure | None:
+        """Receive a worker's messages; return its failure if it failed or died."""
+        member = state.filled
         if member is None:
             return None
         exitcode = member.exitcode  # looked at first: a dead worker's last words count
         for word, *rest in member.words():
             if word == "ready":
                 member.ready = True
-                post.ready_by = math.inf
+                state.ready_by = math.inf
                 if self._released is not None:
                     member.send("go")
             elif word == "barrier":
-                self._rendezvous.arrive(post.rank, now + rest[0])
+                self._rendezvous.arrive(state.rank, now + rest[0])
             elif word == "returned":
-                post.returned = rest[0]
-                self._rendezvous.leave(post.rank)
-                self._board.leave(post.rank)
+                state.returned = rest[0]
+                self._rendezvous.leave(state.rank)
+                self._board.leave(state.rank)
                 return None
             elif word == "failed":
-                return Failure(post.rank, *member.failure(), rest[0], hopeless=not member.ready)
+                return Failure(state.rank, *member.failure(), rest[0], hopeless=not member.ready)
         if exitcode is not None:
-            message = stillborn(post.rank, exitcode, started=member.ready)
+            message = stillborn(state.rank, exitcode, started=member.ready)
             hopeless = exitcode >= 0 and not member.ready
-            return Failure(post.rank, message, "", None, now, hopeless)
-        if now >= post.ready_by:
+            return Failure(state.rank, message, "", None, now, hopeless)
+        if now >= state.ready_by:
             limit = self._plan.start_timeout
-            message = f"worker {post.rank}'s replacement did not start within {limit:g} s"
-            return Failure(post.rank, message, "", None, now)
+            message = f"worker {state.rank}'s replacement did not start within {limit:g} s"
+            return Failure(state.rank, message, "", None, now)
         return None
 
     def _report_stalls(self, now: float) -> None:
         if self._released is None or math.isinf(self._plan.stall_timeout):
             return
         pushed = self._pushes()
-        for post in self._posts:
-            member = post.filled
+        for state in self._ranks:
+            member = state.filled
             # Who waits at a barrier waits for others, which are reported.
-            excused = post.rank in self._rendezvous.waiting or self._board.paused
+            excused = state.rank in self._rendezvous.waiting or self._board.paused
             if member is None or member.task is None or not member.ready or excused:
-                self._stalls.forget(post.rank)
+                self._stalls.forget(state.rank)
                 continue
-            steps, pushes = self._progress(post), pushed[member.process_id]
-            if self._stalls.look(post.rank, steps + pushes, now):
+            steps, pushes = self._progress(state), pushed[member.process_id]
+            if self._stalls.look(state.rank, steps + pushes, now):
                 warn_caller(
-                    f"worker {post.rank} (process {member.process_id}, {state_of(member.task)}) "
+                    f"worker {state.rank} (process {member.process_id}, {state_of(member.task)}) "
                     f"has made no progress for {self._plan.stall_timeout:g} s: {steps:,} batches "
                     f"and barriers and {pushes:,} pushes so far"
                 )
@@ -312,31 +314,31 @@ class _Supervisor:
                 pushes[worker.process] += worker.pushes
         return pushes
 
-    def _progress(self, post: Post) -> int:
-        return int(self._board.seat(post.rank)["progress"])
+    def _progress(self, state: RankState) -> int:
+        return int(self._board.seat(state.rank)["progress"])
 
     # --- Losses --------------------------------------------------------------------------------
 
-    def _lose(self, post: Post, failure: Failure, now: float) -> None:
-        """What the plan says of a worker that ended before ``fn`` returned.
+    def _handle_loss(self, state: RankState, failure: Failure, now: float) -> None:
+        """Replace a lost worker, go on without it, or end the run, as the plan says.
 
         Raises:
             WorkerError: the run ends with it.
         """
-        plan, rank = self._plan, post.rank
-        hopeless = failure.hopeless and post.restarts == 0
-        progress = self._progress(post) > post.progress
-        delay = None if hopeless else post.backoff.next(progress=progress)
+        plan, rank = self._plan, state.rank
+        hopeless = failure.hopeless and state.restarts == 0
+        progress = self._progress(state) > state.progress
+        delay = None if hopeless else state.backoff.next(progress=progress)
         if delay is None and (hopeless or plan.on_error != "continue"):
-            more = f"; it had been replaced {post.restarts} times" if post.restarts else ""
+            more = f"; it had been replaced {state.restarts} times" if state.restarts else ""
             raise failure.error(more) from failure.cause
         self._board.leave(rank)
         loss = self._losses.note(failure, replaced=delay is not None, batch=self._unfinished(rank))
         if delay is None:
-            post.vacant = True
+            state.vacant = True
             self._rendezvous.lose(rank)
             self._board.abandon(rank)
-            left = sum(not post.vacant for post in self._posts)
+            left = sum(not state.vacant for state in self._ranks)
             if left == 0:
                 raise failure.error("; no worker is left") from failure.cause
             fate = f"the run goes on with {left} of {plan.workers} workers"
@@ -346,10 +348,10 @@ class _Supervisor:
                     "dispatch='static'; with 'dynamic' the others take them"
                 )
         else:
-            post.due = now + delay
-            post.restarts += 1
+            state.due = now + delay
+            state.restarts += 1
             self._rendezvous.restart(rank)
-            fate = f"it is replaced in {delay:g} s (restart {post.restarts} of {plan.retries})"
+            fate = f"it is replaced in {delay:g} s (restart {state.restarts} of {plan.retries})"
         self._stalls.forget(rank)
         warn_caller(f"{failure.message}; {fate}")
         began = now if self._released is None else self._released
@@ -370,29 +372,29 @@ class _Supervisor:
 
     def _replace(self, now: float) -> None:
         """Start the replacements that are due, each when nothing is left of its predecessor."""
-        for post in self._posts:
-            if now < post.due:
+        for state in self._ranks:
+            if now < state.due:
                 continue
-            if post.member is not None:
-                if post.member.alive and now < post.due + FAILED_GRACE:
+            if state.member is not None:
+                if state.member.alive and now < state.due + FAILED_GRACE:
                     continue
-                post.member.kill()
-                post.member.join(KILL_GRACE)
-                post.member.close()
-                post.member = None
+                state.member.kill()
+                state.member.join(KILL_GRACE)
+                state.member.close()
+                state.member = None
             self._losses.look()
-            self._board.leave(post.rank)
-            post.due = math.inf
+            self._board.leave(state.rank)
+            state.due = math.inf
             try:
-                self._fill(post)
+                self._start_member(state)
             except OSError as error:
-                message = f"worker {post.rank}'s replacement could not be started: {error}"
-                self._lose(post, Failure(post.rank, message, "", error, now), now)
+                message = f"worker {state.rank}'s replacement could not be started: {error}"
+                self._handle_loss(state, Failure(state.rank, message, "", error, now), now)
 
-    def _fill(self, post: Post) -> None:
-        """Start a worker of the post's rank."""
-        post.progress = self._progress(post)
-        post.member = self._hire(post.rank, self._errand, post.restarts)
-        post.member.start()
+    def _start_member(self, state: RankState) -> None:
+        """Start a worker of a rank."""
+        state.progress = self._progress(state)
+        state.member = self._make_member(state.rank, self._task, state.restarts)
+        state.member.start()
         if self._released is not None:
-            post.ready_by = time.monotonic() + self._plan.start_timeout
+            state.ready_by = time.monotonic() + self._plan.start_timeout

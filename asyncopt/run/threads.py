@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from asyncopt.optim import thread_clone
-from asyncopt.run.life import Errand, Stop, live
+from asyncopt.run.entry import Stop, WorkerTask, run_worker
 from asyncopt.run.member import Member
 from asyncopt.run.optimizers import leave_stores
 from asyncopt.run.outcome import format_traceback
@@ -59,22 +59,22 @@ class ThreadMember(Member):
 
     Args:
         rank: its rank.
-        errand: what it is to do; its optimizers must be shared. Its seed is not used:
+        task: what it is to do; its optimizers must be shared. Its seed is not used:
             all threads draw from the generators of this process.
         life: number of earlier workers of this rank in the run; not used.
     """
 
     box: _Tray
 
-    def __init__(self, rank: int, errand: Errand, life: int) -> None:
+    def __init__(self, rank: int, task: WorkerTask, life: int) -> None:
         super().__init__(rank)
-        self._cpus = errand.plan.cpus(rank)
-        self._start_timeout = errand.plan.start_timeout
-        if errand.trained.optimizers:  # else the threads share all they are given
-            fn, args, trained = thread_clone((errand.fn, errand.args, errand.trained))
-            errand = dataclasses.replace(errand, fn=fn, args=args, trained=trained)
-        self._optimizers = errand.trained.optimizers
-        self.box = _Tray(errand)
+        self._cpus = task.plan.cpus(rank)
+        self._start_timeout = task.plan.start_timeout
+        if task.trained.optimizers:  # else the threads share all they are given
+            fn, args, trained = thread_clone((task.fn, task.args, task.trained))
+            task = dataclasses.replace(task, fn=fn, args=args, trained=trained)
+        self._optimizers = task.trained.optimizers
+        self.box = _Tray(task)
         self._thread = threading.Thread(
             target=self._live,
             name=f"asyncopt-worker-{rank}",
@@ -88,7 +88,7 @@ class ThreadMember(Member):
     def _live(self) -> None:
         if self._cpus:
             os.sched_setaffinity(0, self._cpus)  # 0 is the calling thread, not the process
-        live(self.rank, self.far_end, self.box, self._start_timeout)
+        run_worker(self.rank, self.far_end, self.box, self._start_timeout)
 
     @property
     def task(self) -> int | None:
@@ -97,7 +97,7 @@ class ThreadMember(Member):
 
     @property
     def process_id(self) -> int | None:
-        """This process, while the thread lives."""
+        """Id of this process; None after the thread's end."""
         return os.getpid() if self.alive else None
 
     @property
@@ -111,7 +111,7 @@ class ThreadMember(Member):
         return None
 
     def failure(self) -> tuple[str, str, BaseException | None]:
-        """As it was put in."""
+        """Take the object itself."""
         message, traceback, cause = self.box.take()
         return message, traceback, cause
 
@@ -132,7 +132,7 @@ class ThreadMember(Member):
         self._thread.join(timeout)
 
     def close(self) -> None:
-        """Give its slots in the stores back, unless it lives on."""
+        """Return its slots in the stores, unless the thread still runs."""
         self.pipe.close()
         if self.alive:
             return  # it still uses the rest

@@ -1,4 +1,4 @@
-"""What workers with devices copied and pushed beside computing, and how much of it was hidden."""
+"""Transfers and pushes of workers with devices, and the share hidden behind computing."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class TransferLog:
         return _Writer(self.board, rank, self._sums[rank])
 
     def total(self) -> Transfers:
-        """What all workers have done so far."""
+        """Totals of all workers so far."""
         busy, stalled = (float(each) * 1e-9 for each in self._sums.sum(axis=0))
         return Transfers(busy, stalled)
 
@@ -85,7 +85,7 @@ def _opened(memory: torch.Tensor, board: Board) -> TransferLog:
 
 
 class _Writer:
-    """One worker's side; an ``asyncopt.devices.Log``."""
+    """The worker's side; an ``asyncopt.devices.Log``."""
 
     def __init__(self, board: Board, rank: int, sums: np.ndarray[Any, np.dtype[np.int64]]) -> None:
         self._board = board

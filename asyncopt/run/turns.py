@@ -21,7 +21,7 @@ NAP = 0.5  # s that a sleep stays away from Python, which may have to stop this 
 
 
 class Turns:
-    """One worker's turns, in the order rest, begin, pull, pushes, end; then all over again.
+    """Turns of one worker, each in the order rest, begin, pull, pushes, end.
 
     Args:
         rank: the worker's.
@@ -78,7 +78,7 @@ class Turns:
             self._board.park(self._rank, PATIENCE)
 
     def stand(self) -> None:
-        """End the turn for a while in which others go on and a checkpoint may be taken."""
+        """Suspend the turn, so that others continue and a checkpoint may be taken."""
         self.share()
         self.end()
         self._board.mark(self._rank, "wait")

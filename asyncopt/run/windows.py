@@ -15,7 +15,7 @@ PATIENCE = 2.0  # s that a paused worker goes on at most, to end its window
 
 
 class Loop:
-    """One loop over batches.
+    """A loop over batches.
 
     Attributes:
         number: of the loop, as the board counts rounds.

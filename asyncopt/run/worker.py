@@ -1,4 +1,4 @@
-"""What ``fn`` gets as its first argument."""
+"""``Worker``, the first argument of ``fn``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OnLoop = Callable[[int, dict[str, Any], Callable[[], int], Callable[[], int]], N
 
 
 class Settings(Protocol):
-    """What of a run's plan concerns its workers."""
+    """Settings of a run that its workers use."""
 
     @property
     def max_staleness(self) -> int | None:
@@ -42,11 +42,11 @@ class Settings(Protocol):
 
     @property
     def delay(self) -> Delay | None:
-        """What workers sleep before a push."""
+        """Injected delay before a push."""
 
 
 class Worker:
-    """One worker's view of its run: who it is, where the others are, which data is its own.
+    """One worker's view of its run: rank, barriers, batches, turns, losses.
 
     A worker trains in turns. A turn is from a pull, after which a gradient is computed, to the push
     of that gradient; each batch of :meth:`batches` is one, and so is what lies between
@@ -157,7 +157,7 @@ class Worker:
         self._meet(float(timeout))
 
     def log(self, loss: float | Tensor) -> None:
-        """Show the latest loss to whoever watches the run.
+        """Publish the latest loss for observers of the run.
 
         Args:
             loss: a number or a tensor with one element.
@@ -356,7 +356,7 @@ class Worker:
         return self._loop(batches, number, is_dynamic=is_dynamic)
 
     def _begun(self, number: int) -> int:
-        """How many batches of a loop workers have taken."""
+        """Number of batches of a loop that workers have taken."""
         return reached(self._board.positions(), number)
 
     def _draw(

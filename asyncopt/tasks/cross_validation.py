@@ -195,7 +195,7 @@ def cross_validate(
         done = {} if files is None else files.load()
         todo = [fold for fold in range(len(splits)) if fold not in done]
 
-        def heed(place: int, ending: Ending) -> None:
+        def on_end(place: int, ending: Ending) -> None:
             if ending.error is not None:
                 raise ending.error
             fold, state = _fold(todo[place], ending, splits, begin)
@@ -206,7 +206,14 @@ def cross_validate(
 
         shared = (recipe, data, splits, files is not None)
         run_tasks(
-            train_fold, todo, shared, plan, retries=retries, heed=heed, tick=watch, isolated=True
+            train_fold,
+            todo,
+            shared,
+            plan,
+            retries=retries,
+            on_end=on_end,
+            tick=watch,
+            isolated=True,
         )
     return CrossValidation(
         folds=tuple(done[number] for number in range(len(splits))),

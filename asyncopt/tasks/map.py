@@ -134,12 +134,12 @@ def map_tasks(
     plan = make_plan(workers, threads_per_worker, pin, timeout, start_timeout, seed)
     results: dict[int, TaskResult[Result]] = {}
 
-    def heed(index: int, e: Ending) -> None:
+    def on_end(index: int, e: Ending) -> None:
         if e.error is not None and on_error == "raise":
             raise e.error
         results[index] = TaskResult(index, e.value, e.error, e.seconds, e.attempts, e.worker)
 
-    run_tasks(fn, tasks, data, plan, retries=retries, heed=heed)
+    run_tasks(fn, tasks, data, plan, retries=retries, on_end=on_end)
     return [results[index] for index in range(len(tasks))]
 
 
@@ -150,7 +150,7 @@ def run_tasks(
     plan: Plan,
     *,
     retries: int,
-    heed: Callable[[int, Ending], None],
+    on_end: Callable[[int, Ending], None],
     tick: Callable[[], None] = lambda: None,
     isolated: bool = False,
 ) -> None:
@@ -160,7 +160,7 @@ def run_tasks(
     if plan.seed is None:
         plan = replace(plan, seed=draw_root())
     payload = PoolPayload(isolated=isolated, fn=fn, tasks=tasks, data=data)
-    Pool(payload, len(tasks), plan, retries=retries, heed=heed, tick=tick).run()
+    Pool(payload, len(tasks), plan, retries=retries, on_end=on_end, tick=tick).run()
 
 
 def make_plan(

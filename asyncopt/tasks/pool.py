@@ -57,7 +57,7 @@ class Pool:
         count: number of tasks.
         plan: workers, their threads and processors, seconds for a task and for a start.
         retries: how often a task is started again after its worker died.
-        heed: called in this thread with a task's number and its ending as soon as that is known;
+        on_end: called in this thread with a task's number and its ending as soon as that is known;
             what it raises ends the pool.
         tick: called in this thread at least every 0.25 s.
     """
@@ -69,18 +69,18 @@ class Pool:
         plan: Plan,
         *,
         retries: int,
-        heed: Callable[[int, Ending], None],
+        on_end: Callable[[int, Ending], None],
         tick: Callable[[], None],
     ) -> None:
         self._parcel = payload
         self._plan = plan
         self._retries = retries
-        self._heed = heed
+        self._on_end = on_end
         self._tick = tick
         self._waiting = deque(range(count))
         self._attempts = [0] * count
         self._members: dict[int, PoolProcess] = {}
-        self._lost_idle = 0
+        self._requeued = 0
 
     def run(self) -> None:
         """Return when every task has ended and every worker is gone.
@@ -124,19 +124,19 @@ class Pool:
         """Take in what a worker has said, or that it is dead or late."""
         exitcode = member.exitcode  # looked at first: a dead worker's last words count
         for word, *rest in member.words():
-            self._hear(member, word, *rest)
+            self._receive(member, word, *rest)
         if exitcode is not None:
-            self._bury(member, exitcode)
+            self._handle_exit(member, exitcode)
         elif time.monotonic() >= self._deadline(member):
-            self._cut_short(member)
+            self._time_out(member)
 
-    def _hear(self, member: PoolProcess, word: str, seconds: float = 0.0) -> None:
+    def _receive(self, member: PoolProcess, word: str, seconds: float = 0.0) -> None:
         is_new = not member.ready
         if word == "begun":
             assert member.index is not None
             member.begun = True
             self._attempts[member.index] += 1
-            self._lost_idle = 0
+            self._requeued = 0
             return
         if word == "failed":
             message, traceback, cause = member.failure()
@@ -152,7 +152,7 @@ class Pool:
         if is_new or not self._parcel.isolated:
             self._hand_out(member)
         else:
-            self._let_go(member)
+            self._dismiss(member)
 
     def _take(self, member: PoolProcess, seconds: float) -> None:
         """Fetch a result."""
@@ -168,20 +168,20 @@ class Pool:
                 member, TaskError(message, member.index, member.rank, text), problem, seconds
             )
         else:
-            self._conclude(member, value, None, seconds)
+            self._end_task(member, value, None, seconds)
 
     def _fail(
         self, member: PoolProcess, error: TaskError, cause: BaseException | None, seconds: float
     ) -> None:
         error.__cause__ = cause
-        self._conclude(member, None, error, seconds)
+        self._end_task(member, None, error, seconds)
 
-    def _conclude(
+    def _end_task(
         self, member: PoolProcess, value: Any, error: TaskError | None, seconds: float
     ) -> None:
         index, member.index = member.index, None
         assert index is not None
-        self._heed(index, Ending(value, error, seconds, self._attempts[index], member.rank))
+        self._on_end(index, Ending(value, error, seconds, self._attempts[index], member.rank))
 
     def _hand_out(self, member: PoolProcess) -> None:
         """Give a worker its next task; where there is none, let it go."""
@@ -190,19 +190,19 @@ class Pool:
             member.index, member.begun = self._waiting.popleft(), False
             member.send("run", member.index)
         else:
-            self._let_go(member)
+            self._dismiss(member)
 
-    def _let_go(self, member: PoolProcess) -> None:
+    def _dismiss(self, member: PoolProcess) -> None:
         member.since = time.monotonic()
         member.send("leave")
 
-    def _cut_short(self, member: PoolProcess) -> None:
+    def _time_out(self, member: PoolProcess) -> None:
         """End a worker that is late, and with it its task."""
         member.kill()
         member.join(KILL_GRACE)
         if member.index is not None and not member.begun:
             limit = f"{self._plan.timeout:g} s"
-            self._lose_idle(member, f"worker {member.rank} did not begin a task within {limit}")
+            self._requeue(member, f"worker {member.rank} did not begin a task within {limit}")
         elif member.index is not None:
             message = (
                 f"task {member.index}: did not end within {self._plan.timeout:g} s, and worker "
@@ -224,14 +224,14 @@ class Pool:
             )
         self._replace(member)
 
-    def _bury(self, member: PoolProcess, exitcode: int) -> None:
+    def _handle_exit(self, member: PoolProcess, exitcode: int) -> None:
         """A worker is dead: its task is started again, if it may be."""
         index = member.index
         message = stillborn(member.rank, exitcode, started=member.ready)
         if not member.ready:
             raise WorkerError(message, rank=member.rank)
         if index is not None and not member.begun:
-            self._lose_idle(member, message)
+            self._requeue(member, message)
         elif index is not None:
             attempts = self._attempts[index]
             if attempts <= self._retries:
@@ -242,15 +242,15 @@ class Pool:
                 self._fail(member, error, None, time.monotonic() - member.since)
         self._replace(member)
 
-    def _lose_idle(self, member: PoolProcess, message: str) -> None:
+    def _requeue(self, member: PoolProcess, message: str) -> None:
         """Requeue the task of a worker that ended before it began the task.
 
         Raises:
             WorkerError: this has happened ``LOST_IDLE`` times, and no task was begun in between.
         """
         assert member.index is not None
-        self._lost_idle += 1
-        if self._lost_idle >= LOST_IDLE:
+        self._requeued += 1
+        if self._requeued >= LOST_IDLE:
             raise WorkerError(
                 f"{message}; {LOST_IDLE} workers in a row ended before they began a task",
                 rank=member.rank,

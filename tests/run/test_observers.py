@@ -14,7 +14,7 @@ from asyncopt.errors import WorkerError
 from asyncopt.optim.reach import Trained
 from asyncopt.run import Worker
 from asyncopt.run.board import Board
-from asyncopt.run.life import Errand
+from asyncopt.run.entry import WorkerTask
 from asyncopt.run.observe import Observer, Observers, RunView
 from asyncopt.run.plan import Plan
 from asyncopt.run.processes import ProcessMember
@@ -61,7 +61,9 @@ class Witness(Observer):
 
 def watch(fn: Any, *observers: Observer, member: Any = ThreadMember, workers: int = 1) -> Any:
     plan = Plan.check(workers=workers)
-    return supervise(member, Errand(fn, (), Trained.of(()), Board(workers), plan), [], observers)
+    return supervise(
+        member, WorkerTask(fn, (), Trained.of(()), Board(workers), plan), [], observers
+    )
 
 
 def test_ticks_come_between_start_and_end() -> None:

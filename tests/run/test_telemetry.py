@@ -16,7 +16,7 @@ import pytest
 import asyncopt
 from asyncopt.optim.reach import Trained
 from asyncopt.run.board import Board
-from asyncopt.run.life import Errand
+from asyncopt.run.entry import WorkerTask
 from asyncopt.run.observe import Observer
 from asyncopt.run.plan import Plan
 from asyncopt.run.processes import ProcessMember
@@ -46,8 +46,8 @@ def watch(
     opt.share_memory(workers=2)
     plan = Plan.check(workers=2, threads_per_worker=1, timeout=60, **options)
     args = (model, opt, SECONDS, *more)
-    errand = Errand(fn, args, Trained.of(args), Board(2), plan)
-    outcome = supervise(MEMBERS[mode], errand, [opt], observers)
+    task = WorkerTask(fn, args, Trained.of(args), Board(2), plan)
+    outcome = supervise(MEMBERS[mode], task, [opt], observers)
     return outcome.results, opt
 
 

@@ -34,7 +34,7 @@ def first_time(notes: Path, name: str) -> bool:
     return True
 
 
-def errand(task: str, notes: Path) -> Any:
+def task(task: str, notes: Path) -> Any:
     """Do what the task says."""
     if task == "raise":
         inner_trouble()

@@ -21,7 +21,7 @@ from . import jobs
 @pytest.mark.slow
 def test_every_task_comes_to_its_end_in_order(tmp_path: Path) -> None:
     tasks = ["a", "raise", "die once", "b", "exit", "die always", "linger", "lock", "c", "d"]
-    results = map_tasks(jobs.errand, tasks, (tmp_path,), workers=2, timeout=5.0, on_error="return")
+    results = map_tasks(jobs.task, tasks, (tmp_path,), workers=2, timeout=5.0, on_error="return")
     assert [result.index for result in results] == list(range(len(tasks)))
     ended = dict(zip(tasks, results, strict=True))
     for task in ("a", "b", "c", "d", "die once"):
@@ -51,13 +51,13 @@ def test_every_task_comes_to_its_end_in_order(tmp_path: Path) -> None:
 
 def test_the_first_error_ends_all(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"^task 1: worker \d raised .*boom") as caught:
-        map_tasks(jobs.errand, ["linger", "raise"], (tmp_path,), workers=2)
+        map_tasks(jobs.task, ["linger", "raise"], (tmp_path,), workers=2)
     assert isinstance(caught.value.__cause__, jobs.Unlucky)
 
 
 def test_workers_have_cores_of_their_own(tmp_path: Path) -> None:
     cores = os.sched_getaffinity(0)
-    facts = map_tasks(jobs.errand, ["facts"] * len(cores), (tmp_path,))
+    facts = map_tasks(jobs.task, ["facts"] * len(cores), (tmp_path,))
     places = [facts.value[2] for facts in facts]
     assert all(len(place) == 1 for place in places)
     assert all(result.value[:2] == (1, "1") for result in facts)
@@ -85,7 +85,7 @@ def test_a_worker_that_ends_after_its_result_costs_no_other_task_a_try(
 ) -> None:
     """The next task was handed to a worker that never began it."""
     tasks = [how, "a", how, "b", "c"]
-    results = map_tasks(jobs.errand, tasks, (tmp_path,), workers=1, retries=0, timeout=5.0)
+    results = map_tasks(jobs.task, tasks, (tmp_path,), workers=1, retries=0, timeout=5.0)
     assert [result.value[0] for result in results] == tasks
     assert [result.attempts for result in results] == [1] * len(tasks)
     first, *middle, last = (result.value[1] for result in results)
@@ -95,16 +95,16 @@ def test_a_worker_that_ends_after_its_result_costs_no_other_task_a_try(
 
 def test_workers_that_end_before_they_begin_a_task() -> None:
     with pytest.raises(WorkerError, match=r"SIGKILL.*; 5 workers in a row ended before they began"):
-        map_tasks(jobs.errand, [jobs.EndsWhenReady()], workers=1, retries=100)
+        map_tasks(jobs.task, [jobs.EndsWhenReady()], workers=1, retries=100)
 
 
 def test_no_tasks() -> None:
-    assert map_tasks(jobs.errand, []) == []
+    assert map_tasks(jobs.task, []) == []
 
 
 def test_a_worker_that_cannot_start() -> None:
     with pytest.raises(WorkerError, match="could not unpickle fn, tasks and data: ") as caught:
-        map_tasks(jobs.errand, [jobs.NotHere()], workers=1)
+        map_tasks(jobs.task, [jobs.NotHere()], workers=1)
     assert isinstance(caught.value.__cause__, jobs.Unlucky)
 
 
@@ -124,11 +124,11 @@ def test_a_worker_that_cannot_start() -> None:
     ],
 )
 def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
-    fine: dict[str, Any] = {"fn": jobs.errand, "tasks": ["a"]}
+    fine: dict[str, Any] = {"fn": jobs.task, "tasks": ["a"]}
     with pytest.raises((TypeError, ValueError), match=message):
         map_tasks(**fine | arguments)
 
 
 def test_partial_functions_are_fine(tmp_path: Path) -> None:
-    (result,) = map_tasks(functools.partial(jobs.errand, notes=tmp_path), ["a"], workers=1)
+    (result,) = map_tasks(functools.partial(jobs.task, notes=tmp_path), ["a"], workers=1)
     assert result.value[0] == "a"

@@ -24,9 +24,9 @@ from asyncopt.run.checkpoint.codec import decode, encode
 from asyncopt.run.checkpoint.contents import EXTRA_STATE, IN_TREE, Contents
 from asyncopt.run.checkpoint.directory import Directory, numbers_in
 from asyncopt.run.checkpoint.files import open_directory, opened, read_file
-from asyncopt.run.checkpoint.keepsakes import private_of
 from asyncopt.run.checkpoint.ledgers import ledger_from_json, ledger_to_json
 from asyncopt.run.checkpoint.loops import Settings
+from asyncopt.run.checkpoint.worker_states import private_of
 from asyncopt.store.ledger import Ledger
 from asyncopt.warn import warn_caller
 
@@ -90,7 +90,7 @@ class Snapshot:
         workers: Sequence[bytes | None] = (),
         loops: Sequence[Loops] = (),
     ) -> Snapshot:
-        """Copy everything; nobody may push meanwhile.
+        """Copy everything; no push may run at the same time.
 
         Args:
             args: what :class:`Contents` finds its objects in.

@@ -59,7 +59,7 @@ def encode(value: object, name: str, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def decode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """What :func:`encode` was given; its tensors are taken out of ``tensors``."""
+    """Inverse of :func:`encode`; takes its tensors out of ``tensors``."""
     if isinstance(value, list):
         return [decode(each, tensors) for each in value]
     if not isinstance(value, dict):

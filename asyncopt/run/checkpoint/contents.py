@@ -1,4 +1,4 @@
-"""What of a run's arguments belongs in a checkpoint: read out of them, and put back into them.
+"""The part of a run's arguments that a checkpoint holds: read it and write it back.
 
 Tensors have names: ``modules.0.conv.weight`` for the parameters and persistent buffers of the first
 module among the arguments, ``optimizers.0.params.3`` for an optimizer's parameter that no module
@@ -110,7 +110,7 @@ class Contents:
         self._set_private(tree, states, tensors, [True] * len(self._optimizers))
 
     def read_private(self, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-        """What a worker's own copies have that no store holds; ``tensors`` gets tensors in it."""
+        """State of a worker's own copies that no store holds; adds its tensors to ``tensors``."""
         return self._tree(tensors)
 
     @torch.no_grad()
@@ -167,7 +167,7 @@ class Contents:
     def changed_hyperparameters(
         self, tree: dict[str, Any], tensors: dict[str, torch.Tensor]
     ) -> list[str]:
-        """What :meth:`write` will change of the hyperparameters, but for those that schedulers set.
+        """Hyperparameters that :meth:`write` will change, except those that schedulers set.
 
         Returns:
             Phrases such as "optimizers[0]: lr is 0.1 in the checkpoint, 0.01 here".
@@ -221,7 +221,7 @@ class Contents:
         return found
 
     def _tree(self, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-        """All that is no tensor; tensors among hyperparameters and in schedulers are added."""
+        """Everything but tensors; adds tensors of hyperparameters and schedulers to ``tensors``."""
         return {
             "optimizers": [
                 {

@@ -83,7 +83,7 @@ class Directory:
         return numbers_in(self._fd)
 
     def path_of(self, number: int) -> Path:
-        """Where a checkpoint lies."""
+        """Path of a checkpoint."""
         return self.path / _name(number)
 
     def read(self, number: int, names: Iterable[str]) -> list[bytes]:
@@ -140,7 +140,7 @@ class Directory:
             shutil.rmtree(new, dir_fd=self._fd)
 
     def _clear_away(self) -> None:
-        """What dead writers left; their renames durable first, or a power failure undoes them."""
+        """Remove files of killed writers, after making their renames durable."""
         left = [name for name in os.listdir(self._fd) if name.startswith(_ASIDE)]
         if left:
             sync_directory(self._fd)

@@ -36,7 +36,7 @@ def opened(fd: int) -> Iterator[int]:
 
 
 def close(fd: int) -> None:
-    """Close a descriptor; an error then means nothing, as ``fsync`` has told all there is."""
+    """Close a descriptor and ignore errors, which ``fsync`` has reported already."""
     with contextlib.suppress(OSError):
         os.close(fd)
 
@@ -98,7 +98,7 @@ def _step(name: str, at: int, create: bool) -> int:
 
 
 def _link_target(fd: int, name: str, path: Path) -> Path | None:
-    """Where an open symlink leads; None if it is none."""
+    """Target of an open symlink; None if it is none."""
     info = os.fstat(fd)
     if not stat.S_ISLNK(info.st_mode):
         return None
@@ -130,7 +130,7 @@ def write_file(name: str, directory: int, pieces: Iterable[bytes]) -> None:
 
 
 def read_file(name: str, directory: int) -> bytes:
-    """What a regular file holds, in private memory: what is checked is what is used."""
+    """Contents of a regular file in private memory, so that checked bytes are the used ones."""
     with opened(os.open(name, _READ, dir_fd=directory)) as fd:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", name)

@@ -1,4 +1,4 @@
-"""What lies in a checkpoint: one safetensors file, and one JSON file that vouches for it.
+"""Format of a checkpoint: a safetensors file, and a JSON file with its checksum.
 
 ``checkpoint.json`` is ``{"sha256": <of the object that follows>, "checkpoint": {...}}``. Its object
 holds the format's version, what is no tensor, and of the tensor file and of each tensor in it the

@@ -13,7 +13,7 @@ __all__ = ["add_ledgers", "ledger_from_json", "ledger_to_json"]
 
 
 def add_ledgers(*ledgers: Ledger) -> Ledger:
-    """What was done together, worker by worker, however often a run was resumed."""
+    """Sum of ledgers, worker by worker, over all resumes of a run."""
     workers: dict[int, WorkerLedger] = {}
     for worker in (each for ledger in ledgers for each in ledger.workers):
         before = workers.get(worker.slot)

@@ -30,7 +30,7 @@ Settings = dict[str, Any]
 def settings_of(
     data: Any, cut: Settings, *, epochs: int, seed: int, dispatch: str, workers: int
 ) -> Settings:
-    """All that decides which examples batch i of a loop has, as plain data.
+    """Settings that determine the examples of batch i of a loop, as plain data.
 
     Args:
         data: as given to ``Worker.batches``.
@@ -107,7 +107,7 @@ def check_loop(
     reached: Callable[[], int],
     total: Callable[[], int],
 ) -> None:
-    """Raise unless a loop that was begun with the settings ``then`` can go on with ``now``.
+    """Raise unless a loop begun with the settings ``then`` can continue with ``now``.
 
     More epochs go on; fewer do as long as none of them is through.
 
@@ -161,7 +161,7 @@ def begun(positions: _core.Positions) -> set[int]:
 
 
 def reached(positions: _core.Positions, number: int) -> int:
-    """How many batches of a loop were begun: one more than the highest number."""
+    """Number of batches of a loop that were begun: one more than the highest index."""
     found = [following for loop, following in positions["rounds"] if loop == number]
     found += [index + 1 for _, loop, _, index in positions["claims"] if loop == number]
     return max(found, default=0)

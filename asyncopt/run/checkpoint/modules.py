@@ -17,7 +17,7 @@ __all__ = ["Buffer", "buffers_of", "encoded_extra_state", "with_extra_state"]
 
 @dataclass(frozen=True)
 class Buffer:
-    """Where a buffer is: its name in checkpoints, and its place in a module."""
+    """A buffer: its name in checkpoints, and its place in a module."""
 
     name: str
     module: torch.nn.Module
@@ -67,7 +67,7 @@ def with_extra_state(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Mo
 
 
 def encoded_extra_state(part: torch.nn.Module, name: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """What ``get_extra_state`` returns as plain JSON; ``tensors`` gets tensors in it.
+    """``get_extra_state`` as plain JSON; adds its tensors to ``tensors``.
 
     Raises:
         CheckpointError: there is something else in it, or the module has no ``set_extra_state``.

@@ -11,9 +11,9 @@ from asyncopt.errors import CheckpointError
 from asyncopt.run.checkpoint.checkpoint import Checkpoint, Checkpoints, Snapshot, resume
 from asyncopt.run.checkpoint.contents import Contents
 from asyncopt.run.checkpoint.directory import Directory
-from asyncopt.run.checkpoint.keepsakes import Keepsakes
 from asyncopt.run.checkpoint.ledgers import add_ledgers
 from asyncopt.run.checkpoint.loops import begun, took_nothing
+from asyncopt.run.checkpoint.worker_states import WorkerStates
 from asyncopt.run.observe import Observer, RunView
 from asyncopt.run.rendezvous import spell_ranks
 from asyncopt.store.ledger import Ledger
@@ -39,7 +39,7 @@ class CheckpointObserver(Observer):
 
     Args:
         checkpoints: when and where.
-        keepsakes: of the run's workers.
+        worker_states: of the run's workers.
         resume: go on from the newest checkpoint, if there is one.
 
     Attributes:
@@ -48,11 +48,11 @@ class CheckpointObserver(Observer):
     """
 
     def __init__(
-        self, checkpoints: Checkpoints, keepsakes: Keepsakes, *, resume: bool = False
+        self, checkpoints: Checkpoints, worker_states: WorkerStates, *, resume: bool = False
     ) -> None:
         self.failed = 0
         self._settings = checkpoints
-        self._keepsakes = keepsakes
+        self._worker_states = worker_states
         self._resume = resume
         self._directory: Directory | None = None
         self._ready = False  # everything has the values to begin with
@@ -180,7 +180,7 @@ class CheckpointObserver(Observer):
         self._from = newest.positions
         for rank, kept in enumerate(newest.workers):
             if kept is not None:
-                self._keepsakes.leave(rank, kept)
+                self._worker_states.leave(rank, kept)
         if newest.loops is None:
             warn_caller(
                 f"resume: {newest.path} was written before checkpoints recorded the settings of "
@@ -189,7 +189,7 @@ class CheckpointObserver(Observer):
             )
             return
         for rank, loops in enumerate(newest.loops):
-            self._keepsakes.put_loops(rank, loops)
+            self._worker_states.put_loops(rank, loops)
 
     def _look(self, waited: float) -> None:
         """While the run is paused: take the snapshot if all stand still, or give up."""
@@ -271,11 +271,15 @@ class CheckpointObserver(Observer):
             ledger=add_ledgers(self._earlier, *now),
             positions=positions,
             loops=[
-                {loop: each for loop, each in self._keepsakes.loops(rank).items() if loop in loops}
+                {
+                    loop: each
+                    for loop, each in self._worker_states.loops(rank).items()
+                    if loop in loops
+                }
                 for rank in range(view.workers)
             ],
             workers=[
-                (self._keepsakes.get if rank in settled else self._keepsakes.collect)(rank)
+                (self._worker_states.get if rank in settled else self._worker_states.collect)(rank)
                 for rank in range(view.workers)
             ],
         )

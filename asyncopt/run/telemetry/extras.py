@@ -10,7 +10,7 @@ __all__ = ["needed"]
 
 @contextmanager
 def needed(argument: str, package: str) -> Iterator[None]:
-    """Around the import of `package`, which `argument` asks for: says how to get it.
+    """Context for the import of an optional package; its error names the install command.
 
     Raises:
         ModuleNotFoundError: it is not installed.

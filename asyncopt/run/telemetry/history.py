@@ -1,4 +1,4 @@
-"""How a run went over time: the samples taken of it, and what follows from two in a row."""
+"""History of a run: its samples, and rates between each two."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class History:
 
     @property
     def workers(self) -> int:
-        """How many workers the run has."""
+        """Number of workers."""
         return len(self.samples[0].pushes)
 
     @property
@@ -64,7 +64,7 @@ class History:
 
     @property
     def restarts(self) -> Integers:
-        """How often each worker had been replaced by the end of the interval."""
+        """Replacements of each worker up to the end of the interval."""
         return self._at("restarts")[1:]
 
     @property
@@ -114,14 +114,14 @@ class History:
 
 
 class Intervals:
-    """A run as it goes on, one interval after the other."""
+    """Intervals of a running run, one after the other."""
 
     def __init__(self, view: RunView) -> None:
         self._sampler = Sampler(view)
         self._first = self._last = self._sampler.sample()
 
     def next(self, least: float) -> History | None:
-        """What happened since the last time; None if that is less than `least` seconds ago."""
+        """Interval since the last call; None if that was less than `least` seconds ago."""
         sample = self._sampler.sample()
         if sample.seconds - self._last.seconds < least:
             return None
@@ -129,7 +129,7 @@ class Intervals:
         return History((last, sample), self._sampler.cores)
 
     def whole(self) -> History | None:
-        """What happened since the start barrier, as one interval; None if nobody got there."""
+        """Interval since the start barrier; None if it was not reached."""
         sample = self._sampler.sample()
         if sample.seconds <= self._first.seconds:
             return None

@@ -1,4 +1,4 @@
-"""The observer behind ``launch(..., view=True)``: the workers in the terminal, as they go on."""
+"""The observer behind ``launch(..., view=True)``: a live table of workers in the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from asyncopt.report import table as tables
 from asyncopt.run.observe import Observer, RunView
 from asyncopt.run.telemetry.extras import needed
 from asyncopt.run.telemetry.history import History, Intervals
-from asyncopt.run.telemetry.tables import sentence, workers_sheet
+from asyncopt.run.telemetry.tables import sentence, workers_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,7 +61,7 @@ class LiveView(Observer):
             print(said, flush=True)
         else:
             phases = [self._view.board.seat(rank)["phase"] for rank in range(self._view.workers)]
-            self._screen.draw(said, workers_sheet(change, phases))
+            self._screen.draw(said, workers_table(change, phases))
 
 
 class _Screen:

@@ -64,7 +64,7 @@ def staleness(history: History) -> Figure:
 
 @drawn
 def cores(history: History) -> Figure:
-    """How busy each core was, as a heat map of cores against time."""
+    """Use of each core, as a heat map of cores against time."""
     rows = len(history.cores)
     figure, (axis,) = panels(1, 1, min(6.0, 1.2 + 0.28 * rows))
     image = axis.imshow(
@@ -99,7 +99,7 @@ def processors(history: History) -> Figure:
 
 
 def core_grid(history: History, columns: int) -> Floats:
-    """How busy each core was, 0 to 1, shape (cores, columns), in columns of equal time."""
+    """Use of each core, 0 to 1, shape (cores, columns), in columns of equal time."""
     times = np.array([sample.seconds for sample in history.samples])
     busy = np.array([sample.core_seconds for sample in history.samples])
     known = ~np.isnan(busy).any(axis=1)

@@ -64,12 +64,12 @@ class Recorder(Observer):
             self._samples.append(sample)
 
     def history(self) -> History:
-        """What was recorded since ``start``."""
+        """Samples since ``start``."""
         assert self._sampler is not None
         return History(tuple(self._samples), self._sampler.cores)
 
     def ledger(self) -> Ledger:
-        """What was counted since ``start``, over all optimizers."""
+        """Counts since ``start``, over all optimizers."""
         return Ledger.merge([now.ledger().since(then) for now, then in self._begun])
 
     def _sample(self) -> Sample:

@@ -17,7 +17,7 @@ from asyncopt.report.text import NOTHING, rate_text, share_text
 from asyncopt.run.outcome import Loss
 from asyncopt.run.telemetry.extras import needed
 from asyncopt.run.telemetry.history import History
-from asyncopt.run.telemetry.tables import staleness_text, workers_sheet
+from asyncopt.run.telemetry.tables import staleness_text, workers_table
 from asyncopt.store.ledger import Ledger
 
 __all__ = ["write_report"]
@@ -64,9 +64,9 @@ def report_html(run: Finished) -> str:
     """The page."""
     parts = [facts_html(_facts(run))]
     if run.losses:
-        parts += ["<h2>Workers lost</h2>", table_html(_losses_sheet(run))]
+        parts += ["<h2>Workers lost</h2>", table_html(_losses_table(run))]
     if len(run.history.seconds):
-        workers = workers_sheet(run.history.whole())
+        workers = workers_table(run.history.whole())
         parts += ["<h2>Workers</h2>", table_html(workers), "<h2>Over time</h2>"]
         parts += [figure_html(picture) for picture in _pictures(run.history)]
     else:
@@ -102,7 +102,7 @@ def _facts(run: Finished) -> dict[str, str]:
     return {name: text for name, text in facts.items() if optional.get(name, 1)}
 
 
-def _losses_sheet(run: Finished) -> Table:
+def _losses_table(run: Finished) -> Table:
     headings = [
         ("worker", "its rank"),
         ("cause", "what happened to it"),
@@ -130,7 +130,7 @@ def _losses_sheet(run: Finished) -> Table:
 
 
 def _pictures(history: History) -> Iterator[Picture]:
-    """What there is something to show of."""
+    """Plots for which there is data."""
     from asyncopt.run.telemetry import plots
 
     if not np.isnan(history.loss).all():

@@ -1,4 +1,4 @@
-"""One look at a run: everything that its workers have counted so far, by rank."""
+"""Samples of a run: all counts of its workers so far, by rank."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _BEFORE_STALENESS = 5  # counts ahead of the histogram in a row
 
 @dataclass(frozen=True)
 class Sample:
-    """What a run has done so far. Arrays have one row per worker, if not said.
+    """Counts of a run so far. Arrays have one row per worker unless said otherwise.
 
     Attributes:
         seconds: since the start barrier.
@@ -129,7 +129,7 @@ class _Slots:
         self._totals = np.zeros((workers, _width()), dtype=np.int64)
 
     def count(self, processes: Sequence[int | None]) -> Integers:
-        """What each rank has counted since construction, shape (workers, counts)."""
+        """Counts of each rank since construction, shape (workers, counts)."""
         slots = [raw for raw in self._segment.ledger() if raw["slot"] != self._own]
         self._find_ranks({raw["slot"]: raw["process"] for raw in slots}, processes)
         for raw in slots:

@@ -13,7 +13,7 @@ from asyncopt.run.telemetry.history import History
 from asyncopt.run.telemetry.samples import Floats
 from asyncopt.store.ledger import Histogram
 
-__all__ = ["sentence", "staleness_text", "workers_sheet"]
+__all__ = ["sentence", "staleness_text", "workers_table"]
 
 
 def sentence(change: History) -> str:
@@ -31,7 +31,7 @@ def sentence(change: History) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def workers_sheet(change: History, phases: Sequence[str] | None = None) -> Table:
+def workers_table(change: History, phases: Sequence[str] | None = None) -> Table:
     """A line for each worker about the last interval of `change`, and what it is doing now."""
     headings = [
         ("worker", "its rank"),

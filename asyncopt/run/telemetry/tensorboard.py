@@ -22,7 +22,7 @@ __all__ = ["TensorBoard"]
 
 
 class TensorBoard(Observer):
-    """Writes event files; ``tensorboard --logdir`` shows them while the run goes on.
+    """Writer of event files, which ``tensorboard --logdir`` shows during the run.
 
     The step of every value is the number of pushes that the run has made. A tag is a quantity and
     whose it is: ``updates_per_second/all``, ``loss/worker_0``, ``core_use/core_1``.

@@ -134,7 +134,7 @@ class _Row:
     def spans(
         self, events: Sequence[tuple[int, int, str]], lost: int, *, alive: bool
     ) -> Iterator[str]:
-        """What ended with these events, the first of them after `lost` others."""
+        """Spans that ended with these events, the first of them after `lost` others."""
         self._gap += lost
         self.after += lost
         for self.after, ns, phase in events:

@@ -15,8 +15,8 @@ import asyncopt
 from asyncopt.errors import CheckpointError
 from asyncopt.run import Worker
 from asyncopt.run.board import Board
-from asyncopt.run.checkpoint import keepsakes as module
-from asyncopt.run.checkpoint.keepsakes import Keepsake, Keepsakes
+from asyncopt.run.checkpoint import worker_states as module
+from asyncopt.run.checkpoint.worker_states import WorkerState, WorkerStates
 
 
 def made() -> tuple[Any, Any]:
@@ -28,115 +28,115 @@ def rates(parts: tuple[Any, Any]) -> tuple[float, int]:
     return parts[0].param_groups[0]["lr"], parts[1].last_epoch
 
 
-def handed_over(keepsakes: Keepsakes, loop: int, scheduled: bool = True) -> list[float]:
+def handed_over(worker_states: WorkerStates, loop: int, scheduled: bool = True) -> list[float]:
     """What comes from the generator after worker 0 handed over, two epochs on."""
     parts = made()
     for _ in range(2):
         parts[0].step()
         parts[1].step()
     torch.rand(5)
-    keepsake = Keepsake(keepsakes, 0, (list(parts[: 1 + scheduled]),))
-    keepsake.at(loop)
-    keepsake.hand_over()
+    worker_state = WorkerState(worker_states, 0, (list(parts[: 1 + scheduled]),))
+    worker_state.at(loop)
+    worker_state.hand_over()
     return torch.rand(4).tolist()
 
 
 def test_taken_back_in_the_same_loop_and_once() -> None:
-    keepsakes = Keepsakes()
-    expected = handed_over(keepsakes, loop=2)
-    kept = keepsakes.get(0)
+    worker_states = WorkerStates()
+    expected = handed_over(worker_states, loop=2)
+    kept = worker_states.get(0)
     assert kept is not None
-    keepsakes.leave(0, kept)
+    worker_states.leave(0, kept)
 
     parts = made()
-    keepsake = Keepsake(keepsakes, 0, (list(parts),))
+    worker_state = WorkerState(worker_states, 0, (list(parts),))
     for loop in (0, 0, 1):
-        keepsake.at(loop)
+        worker_state.at(loop)
     assert rates(parts) == (0.5, 0)
-    keepsake.at(2)
+    worker_state.at(2)
     assert rates(parts) == (0.125, 2)
     assert torch.rand(4).tolist() == expected
-    keepsake.at(2)
+    worker_state.at(2)
     assert torch.rand(4).tolist() != expected
     # Its replacement goes on from what the run has come to since.
     again = made()
-    Keepsake(keepsakes, 0, (list(again),)).at(2)
+    WorkerState(worker_states, 0, (list(again),)).at(2)
     assert rates(again) == (0.5, 0)
 
 
 def test_on_the_way_to_its_place_a_worker_keeps_what_it_will_take_back() -> None:
-    keepsakes = Keepsakes()
-    handed_over(keepsakes, loop=2)
-    kept = keepsakes.get(0)
+    worker_states = WorkerStates()
+    handed_over(worker_states, loop=2)
+    kept = worker_states.get(0)
     assert kept is not None
-    keepsakes.leave(0, kept)
-    keepsake = Keepsake(keepsakes, 0, (list(made()),))
-    keepsake.at(0)
-    keepsakes.put(0, b"")
-    keepsake.hand_over()
-    assert keepsakes.get(0) == kept
-    keepsake.at(2)
+    worker_states.leave(0, kept)
+    worker_state = WorkerState(worker_states, 0, (list(made()),))
+    worker_state.at(0)
+    worker_states.put(0, b"")
+    worker_state.hand_over()
+    assert worker_states.get(0) == kept
+    worker_state.at(2)
     torch.rand(1)
-    keepsake.hand_over()
-    assert keepsakes.get(0) != kept
+    worker_state.hand_over()
+    assert worker_states.get(0) != kept
 
 
 def test_a_replacement_takes_what_its_predecessor_did_not() -> None:
-    keepsakes = Keepsakes()
-    handed_over(keepsakes, loop=1)
-    kept = keepsakes.get(0)
+    worker_states = WorkerStates()
+    handed_over(worker_states, loop=1)
+    kept = worker_states.get(0)
     assert kept is not None
-    keepsakes.leave(0, kept)
-    Keepsake(keepsakes, 0, (list(made()),)).at(0)  # and dies
+    worker_states.leave(0, kept)
+    WorkerState(worker_states, 0, (list(made()),)).at(0)  # and dies
     parts = made()
-    Keepsake(keepsakes, 0, (list(parts),)).at(1)
+    WorkerState(worker_states, 0, (list(parts),)).at(1)
     assert rates(parts) == (0.125, 2)
 
 
 def test_rates_that_no_scheduler_in_args_sets_are_left_to_fn() -> None:
     """One that fn makes starts from the first rate and steps to where the run is."""
-    keepsakes = Keepsakes()
-    handed_over(keepsakes, loop=0, scheduled=False)
-    kept = keepsakes.get(0)
+    worker_states = WorkerStates()
+    handed_over(worker_states, loop=0, scheduled=False)
+    kept = worker_states.get(0)
     assert kept is not None
-    keepsakes.leave(0, kept)
+    worker_states.leave(0, kept)
     optimizer, _ = made()
-    Keepsake(keepsakes, 0, ([optimizer],)).at(0)
+    WorkerState(worker_states, 0, ([optimizer],)).at(0)
     assert optimizer.param_groups[0]["lr"] == 0.5
 
 
 def test_of_other_objects_is_refused() -> None:
-    keepsakes = Keepsakes()
-    handed_over(keepsakes, loop=0)
-    kept = keepsakes.get(0)
+    worker_states = WorkerStates()
+    handed_over(worker_states, loop=0)
+    kept = worker_states.get(0)
     assert kept is not None
-    keepsakes.leave(0, kept)
+    worker_states.leave(0, kept)
     optimizer, _ = made()
-    keepsake = Keepsake(keepsakes, 0, (optimizer,))
+    worker_state = WorkerState(worker_states, 0, (optimizer,))
     with pytest.raises(CheckpointError, match="expected 1 schedulers, as in the checkpoint"):
-        keepsake.at(0)
+        worker_state.at(0)
 
 
 def test_slots_are_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    keepsakes = Keepsakes()
+    worker_states = WorkerStates()
     for rank in range(3):
-        assert keepsakes.get(rank) is None
-        keepsakes.put(rank, b"kept by %d" % rank)
-        keepsakes.leave(rank, b"left for %d" % rank)
-    keepsakes.put(1, b"short")
-    assert [keepsakes.get(rank) for rank in range(4)] == [
+        assert worker_states.get(rank) is None
+        worker_states.put(rank, b"kept by %d" % rank)
+        worker_states.leave(rank, b"left for %d" % rank)
+    worker_states.put(1, b"short")
+    assert [worker_states.get(rank) for rank in range(4)] == [
         b"kept by 0",
         b"short",
         b"kept by 2",
         None,
     ]
-    assert keepsakes.collect(1) == b"left for 1"
-    keepsakes.discard(1)
-    assert keepsakes.collect(1) is None
+    assert worker_states.collect(1) == b"left for 1"
+    worker_states.discard(1)
+    assert worker_states.collect(1) is None
     monkeypatch.setattr(module, "ROOM", 100)
-    keepsakes.put(0, bytes(88))
+    worker_states.put(0, bytes(88))
     with pytest.raises(CheckpointError, match="of less than 100 bytes, got 89"):
-        keepsakes.put(0, bytes(89))
+        worker_states.put(0, bytes(89))
 
 
 def parked(board: Board, act: Callable[[], object]) -> None:
@@ -151,16 +151,16 @@ def parked(board: Board, act: Callable[[], object]) -> None:
 @pytest.mark.parametrize("loop", [0, 1, 2])
 def test_the_place_is_the_loop_that_is_entered(loop: int) -> None:
     """A pause may come between two loops: what fn does there is not to be done again."""
-    board, keepsakes = Board(1), Keepsakes()
+    board, worker_states = Board(1), WorkerStates()
     worker = Worker(0, 1, lambda timeout: None, board=board)
-    keepsake = Keepsake(keepsakes, 0, ())
-    worker.on_take, worker.on_park = keepsake.at, keepsake.hand_over
+    worker_state = WorkerState(worker_states, 0, ())
+    worker.on_take, worker.on_park = worker_state.at, worker_state.hand_over
     seen: list[Any] = []
     for number in range(3):
         if number == loop:
             board.pause()
             watcher = threading.Thread(
-                target=parked, args=(board, lambda: seen.append(keepsakes.get(0)))
+                target=parked, args=(board, lambda: seen.append(worker_states.get(0)))
             )
             watcher.start()
         for _ in worker.batches(torch.zeros(2), batch_size=1):

@@ -1,10 +1,10 @@
-"""What a worker keeps to itself, and a checkpoint needs: handed over when it parks.
+"""Private state of workers for checkpoints, handed over when a worker parks.
 
-These are its random states, and of its own copies of ``args`` the schedulers, the hyperparameters
-that they set, extra state of modules, and the seeds of stochastic rounding. A worker of a resumed
-run takes them back in the very loop over batches in which it handed them over, just before it takes
-the next batch: what ``fn`` does before that, it does again. A worker also writes down the settings
-of its loops, which those of its replacement and of a resumed run are compared with.
+A state consists of random states and, from the worker's own copies of ``args``, the schedulers, the
+hyperparameters that they set, extra state of modules, and the seeds of stochastic rounding. A
+worker of a resumed run restores its state in the loop over batches in which it was handed over,
+just before the next batch; ``fn`` runs again from its start up to there. A worker also publishes
+the settings of its loops, which its replacement and a resumed run must match.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from asyncopt.run import random_states
 from asyncopt.run.checkpoint.contents import Contents
 from asyncopt.run.checkpoint.loops import KEPT, Settings, check_loop
 
-__all__ = ["Keepsake", "Keepsakes", "private_of"]
+__all__ = ["WorkerState", "WorkerStates", "private_of"]
 
-ROOM = 1 << 20  # bytes for one keepsake; they take what they need, some 10 KB
+ROOM = 1 << 20  # bytes for one worker_state; they take what they need, some 10 KB
 _SLOTS = 3  # of a worker: handed over, left for it, settings of its loops
 _HEADER = struct.Struct("<QI")  # length, CRC-32
 
 
-class Keepsakes:
-    """Memory for the keepsakes of all workers of a run, and for those that they take back.
+class WorkerStates:
+    """Memory for the states that a run's workers hand over, and for those that they restore.
 
     A memfd without a name, readable by its owner only. A worker writes its own slot before it
-    parks, and the launcher reads it while it is parked; nobody waits for anybody.
+    parks, and the launcher reads it while it is parked; neither waits for the other.
 
     Args:
         fd: for those who got it from the launcher.
@@ -45,13 +45,13 @@ class Keepsakes:
 
     def __init__(self, fd: int | None = None) -> None:
         if fd is None:
-            fd = os.memfd_create("asyncopt-keepsakes", os.MFD_CLOEXEC)
+            fd = os.memfd_create("asyncopt-worker-states", os.MFD_CLOEXEC)
             os.fchmod(fd, 0o600)
         self._fd = fd
         weakref.finalize(self, os.close, fd)
 
     def put(self, rank: int, data: bytes) -> None:
-        """Hand over what worker ``rank`` keeps.
+        """Hand over the state of worker ``rank``.
 
         Raises:
             CheckpointError: it is too large.
@@ -59,19 +59,19 @@ class Keepsakes:
         self._write(_SLOTS * rank, data)
 
     def get(self, rank: int) -> bytes | None:
-        """What worker ``rank`` handed over last."""
+        """State that worker ``rank`` handed over last."""
         return self._read(_SLOTS * rank)
 
     def leave(self, rank: int, data: bytes) -> None:
-        """Leave for the worker ``rank`` of a resumed run what it is to take back."""
+        """Leave state that worker ``rank`` of a resumed run restores."""
         self._write(_SLOTS * rank + 1, data)
 
     def collect(self, rank: int) -> bytes | None:
-        """What was left for worker ``rank``; None once :meth:`discard` was called."""
+        """State left for worker ``rank``; None after :meth:`discard`."""
         return self._read(_SLOTS * rank + 1)
 
     def discard(self, rank: int) -> None:
-        """Worker ``rank`` has what was left for it; its replacement shall not get it again."""
+        """Drop the state left for worker ``rank``: a replacement must not restore it again."""
         self._write(_SLOTS * rank + 1, b"")
 
     def put_loops(self, rank: int, loops: dict[int, Settings]) -> None:
@@ -100,19 +100,19 @@ class Keepsakes:
         whole = len(data) == size and zlib.crc32(data) == checksum
         return data if data and whole else None
 
-    def __reduce__(self) -> tuple[Callable[[Any], Keepsakes], tuple[Any]]:
+    def __reduce__(self) -> tuple[Callable[[Any], WorkerStates], tuple[Any]]:
         return _open_keepsakes, (reduction.DupFd(self._fd),)
 
 
-def _open_keepsakes(descriptor: Any) -> Keepsakes:
-    return Keepsakes(descriptor.detach())
+def _open_keepsakes(descriptor: Any) -> WorkerStates:
+    return WorkerStates(descriptor.detach())
 
 
-class Keepsake:
-    """One worker's side.
+class WorkerState:
+    """The worker's side.
 
     Args:
-        keepsakes: of the run.
+        worker_states: of the run.
         rank: the worker's.
         trained: its own copies of what the run trains.
 
@@ -120,14 +120,14 @@ class Keepsake:
         goes_on: whether the worker goes on where another one was.
     """
 
-    def __init__(self, keepsakes: Keepsakes, rank: int, trained: object) -> None:
-        self._keepsakes = keepsakes
+    def __init__(self, worker_states: WorkerStates, rank: int, trained: object) -> None:
+        self._worker_states = worker_states
         self._rank = rank
         self._contents = Contents(trained)
         self._place = -1
-        self._left = keepsakes.collect(rank)
+        self._left = worker_states.collect(rank)
         self._left_in = -1 if self._left is None else _unpack(self._left)[0]["loop"]
-        self._loops = keepsakes.loops(rank)
+        self._loops = worker_states.loops(rank)
         self.goes_on = bool(self._loops)
 
     def enter(
@@ -143,7 +143,7 @@ class Keepsake:
         self._loops[loop] = settings
         if len(self._loops) > KEPT:
             del self._loops[min(self._loops)]
-        self._keepsakes.put_loops(self._rank, self._loops)
+        self._worker_states.put_loops(self._rank, self._loops)
 
     def at(self, loop: int) -> None:
         """The worker is about to take a batch of its ``loop``-th loop, counted from 0.
@@ -158,12 +158,12 @@ class Keepsake:
         self._contents.write_private(state["private"], tensors)
         random_states.restore(state["random"].encode())
         self._left = None
-        self._keepsakes.discard(self._rank)
+        self._worker_states.discard(self._rank)
 
     def hand_over(self) -> None:
         """The worker is about to park, or has come to the end of a loop."""
         if self._left is not None:  # it is on its way to the place where it was
-            self._keepsakes.put(self._rank, self._left)
+            self._worker_states.put(self._rank, self._left)
             return
         tensors: dict[str, torch.Tensor] = {}
         state = {
@@ -172,14 +172,14 @@ class Keepsake:
             "random": random_states.capture().decode(),
         }
         tensors[_STATE] = torch.frombuffer(bytearray(json.dumps(state).encode()), dtype=torch.uint8)
-        self._keepsakes.put(self._rank, safetensors.torch.save(tensors))
+        self._worker_states.put(self._rank, safetensors.torch.save(tensors))
 
 
 _STATE = "state"
 
 
 def private_of(data: bytes) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The private state of a worker in its keepsake, as from ``Contents.read_private``."""
+    """The private state of a worker in its worker_state, as from ``Contents.read_private``."""
     state, tensors = _unpack(data)
     return state["private"], tensors
 

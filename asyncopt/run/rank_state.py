@@ -1,4 +1,4 @@
-"""One rank of a run, whoever fills it."""
+"""State of one rank across restarts of its worker."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from asyncopt.run.backoff import Backoff
 from asyncopt.run.member import Member
 
-__all__ = ["Post"]
+__all__ = ["RankState"]
 
 
 @dataclass
-class Post:
-    """A rank, its worker, and what is known of both.
+class RankState:
+    """A rank, its worker, and their state.
 
     Attributes:
         rank: the rank.
@@ -39,6 +39,6 @@ class Post:
 
     @property
     def filled(self) -> Member | None:
-        """The worker, while anything is to be heard from it."""
+        """The worker, while messages from it are expected."""
         open_ = self.returned is None and not self.vacant and self.due == math.inf
         return self.member if open_ else None

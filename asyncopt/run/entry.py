@@ -1,4 +1,4 @@
-"""A worker's life from its start to its last word: the same in a process and in a thread."""
+"""Entry point of a worker, process or thread: setup, call of ``fn``, result, exit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asyncopt.errors import RunTimeout
 from asyncopt.optim.origin import watch
 from asyncopt.optim.reach import Trained
 from asyncopt.run.board import Board
-from asyncopt.run.checkpoint.keepsakes import Keepsake, Keepsakes
+from asyncopt.run.checkpoint.worker_states import WorkerState, WorkerStates
 from asyncopt.run.orders import Drawings
 from asyncopt.run.outcome import describe
 from asyncopt.run.payload import Payload
@@ -24,7 +24,7 @@ from asyncopt.run.schedule import Restarts
 from asyncopt.run.transfers import TransferLog
 from asyncopt.run.worker import Worker
 
-__all__ = ["LONGEST", "REBUILD", "Box", "Errand", "Stop", "live", "parts_of"]
+__all__ = ["LONGEST", "REBUILD", "Box", "Stop", "WorkerTask", "parts_of", "run_worker"]
 
 # Seconds beyond the launcher's own deadlines after which a worker stops believing in an answer.
 GRACE = 30.0
@@ -43,8 +43,8 @@ class Stop(SystemExit):
 
 
 @dataclass(frozen=True)
-class Errand:
-    """What a worker is to do, and on what."""
+class WorkerTask:
+    """A worker's task: function, arguments, and the shared state of the run."""
 
     fn: Callable[..., Any]
     args: tuple[Any, ...]
@@ -52,7 +52,7 @@ class Errand:
     """Optimizers, modules and schedulers in ``fn`` and ``args``; in a worker, its own copies."""
     board: Board
     plan: Plan
-    keepsakes: Keepsakes | None = None
+    worker_states: WorkerStates | None = None
     transfers: TransferLog | None = None
     seed: int | None = None
     """Root of the random streams of worker processes; None: each draws its own from the system."""
@@ -67,20 +67,20 @@ def parts_of(fn: object, args: tuple[Any, ...], plan: Plan) -> dict[str, object]
 
 
 class Box(Protocol):
-    """What is too large for the line between launcher and worker, one thing at a time."""
+    """A slot for one object that is too large for the pipe between launcher and worker."""
 
     def take(self) -> Any:
-        """What was put in last: the errand, in a worker."""
+        """Take the object that was put in last: in a worker, its task."""
 
     def put_result(self, result: object) -> None:
-        """What ``fn`` returned."""
+        """Put the return value of ``fn``."""
 
     def put_failure(self, message: str, error: BaseException) -> None:
-        """What ended the worker."""
+        """Put the exception that ended the worker."""
 
 
 class _Line:
-    """A worker's end of the line to its launcher."""
+    """The worker's end of its pipe to the launcher."""
 
     def __init__(self, rank: int, pipe: Connection[Any, Any]) -> None:
         self._rank = rank
@@ -108,25 +108,25 @@ class _Line:
             raise RunTimeout(problem)
 
 
-def _station(errand: Errand, rank: int) -> contextlib.AbstractContextManager[Station | None]:
-    """What the worker has on its device; without devices there is nothing."""
-    plan, transfers = errand.plan, errand.transfers
+def _station(task: WorkerTask, rank: int) -> contextlib.AbstractContextManager[Station | None]:
+    """Context of the worker's device; None without devices."""
+    plan, transfers = task.plan, task.transfers
     if plan.devices is None or transfers is None:
         return contextlib.nullcontext()
     # Buffers are those of the first worker, as in data-parallel training.
     return Station(
-        errand.trained, plan.devices[rank], lag=plan.lag, keeps=rank == 0, log=transfers.of(rank)
+        task.trained, plan.devices[rank], lag=plan.lag, keeps=rank == 0, log=transfers.of(rank)
     )
 
 
-def live(
+def run_worker(
     rank: int,
     pipe: Connection[Any, Any],
     box: Box,
     start_timeout: float,
     stream: Stream | None = None,
 ) -> None:
-    """Take the errand, wait for the start, run it, and report what came of it.
+    """Take the task, wait for the start, run it, and report the outcome.
 
     The generators of the process are seeded from ``stream`` just before ``fn`` is called; None
     leaves them as they are, in a thread of the launching process.
@@ -141,43 +141,43 @@ def live(
     excuse = f"worker {rank} could not unpickle fn and args: "
     with contextlib.suppress(Stop):
         try:
-            errand: Errand = box.take()
+            task: WorkerTask = box.take()
             excuse = ""
-            with _station(errand, rank) as station:
+            with _station(task, rank) as station:
                 line.say("ready")
                 line.answer(start_timeout)
-                trained = errand.trained
+                trained = task.trained
                 # Threads without optimizers have the modules of the launching process.
                 is_own = bool(trained.optimizers) or stream is not None
                 worker = Worker(
                     rank,
-                    errand.plan.workers,
+                    task.plan.workers,
                     line.meet,
-                    board=errand.board,
+                    board=task.board,
                     optimizers=trained.optimizers,
-                    settings=errand.plan,
+                    settings=task.plan,
                     station=station,
-                    drawings=errand.drawings,
+                    drawings=task.drawings,
                     modules=trained.modules if is_own else [],
                 )
                 goes_on = False
-                if errand.keepsakes is not None:
-                    keepsake = Keepsake(errand.keepsakes, rank, trained)
-                    worker.on_loop, worker.on_end = keepsake.enter, keepsake.hand_over
-                    worker.on_take, worker.on_park = keepsake.at, keepsake.hand_over
-                    goes_on = keepsake.goes_on
-                can_restart = errand.plan.on_error == "restart"
-                if rank == 0 and (can_restart or errand.keepsakes is not None):  # one warning
+                if task.worker_states is not None:
+                    worker_state = WorkerState(task.worker_states, rank, trained)
+                    worker.on_loop, worker.on_end = worker_state.enter, worker_state.hand_over
+                    worker.on_take, worker.on_park = worker_state.at, worker_state.hand_over
+                    goes_on = worker_state.goes_on
+                can_restart = task.plan.on_error == "restart"
+                if rank == 0 and (can_restart or task.worker_states is not None):  # one warning
                     worker.restarts = Restarts(
                         trained.optimizers,
                         also_in_args=can_restart,
-                        goes_on=goes_on or errand.board.seat(rank)["incarnation"] > 0,
+                        goes_on=goes_on or task.board.seat(rank)["incarnation"] > 0,
                     )
                 try:
                     with watch(REMEDY, whole_process=stream is not None):
                         if stream is not None:
                             stream.enter()
-                        result = errand.fn(worker, *errand.args)
+                        result = task.fn(worker, *task.args)
                     worker.finish()
                 except BaseException:
                     worker.retire(returned=False)
