@@ -22,7 +22,7 @@ BEGINNINGS = {".bz2": b"BZh", ".gz": b"\x1f\x8b", ".xz": b"\xfd7zXZ\0", ".zip": 
 
 
 class Checksum(NamedTuple):
-    """Of a file, in hexadecimal."""
+    """Checksum of a file, in hexadecimal."""
 
     algorithm: str
     digits: str
@@ -44,7 +44,7 @@ class Checksum(NamedTuple):
 
     @classmethod
     def of(cls, path: Path, algorithm: str) -> Checksum:
-        """What a file has."""
+        """Compute the checksum of a file."""
         with open(path, "rb") as file:
             return cls(algorithm, hashlib.file_digest(file, algorithm).hexdigest())
 

@@ -1,4 +1,4 @@
-"""What a forward pass waits for: each module for the parameters that it reads, and no others."""
+"""Forward pre-hooks: each module waits for its own parameters alone."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Forward:
                     ]
 
     def settle(self) -> None:
-        """What was called until now is what is called in every forward pass."""
+        """Freeze the set of modules called up to now as those of every forward pass."""
         if self._needs is not None:
             return
         self._needs = {}

@@ -47,7 +47,7 @@ class Ticket(Protocol):
 
 
 class Lane(Protocol):
-    """One line of work beside compute."""
+    """A queue of work beside compute."""
 
     def moment(self) -> Moment:
         """When all is done that the calling thread has given its device to compute so far."""
@@ -75,11 +75,11 @@ class Promise:
         return self._over.is_set()
 
     def keep(self) -> None:
-        """It is done."""
+        """Mark it done."""
         self._over.set()
 
     def fail(self, failure: BaseException) -> None:
-        """It will not be done; whoever waits gets the exception."""
+        """Mark it failed; waiters raise the exception."""
         self._failure = failure
         self._over.set()
 
@@ -126,7 +126,7 @@ class ThreadLane:
         return ticket
 
     def ns(self, moment: int) -> int:
-        """As it is."""
+        """Return `moment`, which is in ns already."""
         return moment
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""One push of a replica: carried out in the background, chunk by chunk."""
+"""Push of a replica in the background, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SEEDS = 0x7FFFFFFF  # what a seed of the stochastic rounding may be
 
 
 class Spans(NamedTuple):
-    """What was done in the background of a push, and who waited for it.
+    """Background work of a push, and the waits for it.
 
     Attributes:
         out: copies of gradients to the host.
@@ -84,7 +84,7 @@ class Arrival(Promise):
 
 @dataclass
 class Push:
-    """What is pushed, and how.
+    """Gradients of a push, and its settings.
 
     Attributes:
         slot: where gradients land and parameters come back.

@@ -31,7 +31,7 @@ __all__ = ["DeviceReplica"]
 
 
 class DeviceReplica:
-    """What an optimizer of a worker with a device steps through.
+    """Replica on a device, through which the worker's optimizer steps.
 
     The optimizer's parameters move to the device. There, gradients are computed and may be changed
     (clipped, unscaled, accumulated) until :meth:`step`.
@@ -309,7 +309,7 @@ class DeviceReplica:
         self._last = None
 
     def flush(self) -> None:
-        """Waits until nothing goes on in the background."""
+        """Wait for all background work."""
         running, self._running = self._running, None
         if running is None:
             return

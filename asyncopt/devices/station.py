@@ -1,4 +1,4 @@
-"""All that a worker has on its device."""
+"""A worker's replicas and lanes on its device."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Station:
         self.close()
 
     def close(self) -> None:
-        """Ends what goes on in the background, and lets go of the device."""
+        """End background work and release the device."""
         for replica in self._replicas:
             replica.stop()
         if self._lanes is not None:

@@ -1,4 +1,4 @@
-"""What all ways of averaging between the ranks of a process group have in common."""
+"""Base of averaging between the ranks of a process group."""
 
 from __future__ import annotations
 

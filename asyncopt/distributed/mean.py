@@ -14,7 +14,7 @@ __all__ = ["Flat", "Mean"]
 
 
 class Flat:
-    """As much memory as some tensors need, in one buffer for each device and dtype.
+    """Buffers for some tensors, one for each device and dtype.
 
     What is of 16 bits is held in float32, in which it is also averaged.
 

@@ -72,7 +72,7 @@ class LocalSteps(PeerAveraging):
         return {"outer": " ".join(repr(self._outer).split())}
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One local step; after every `every`-th an exchange begins."""
+        """Take a local step; after every `every`-th one begin an exchange."""
         loss = self.optimizer.step(closure)
         self._steps += 1
         self._meet()
@@ -154,7 +154,7 @@ class ElasticAveraging(PeerAveraging):
         return {"alpha": self._weight}
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One local step; before every `every`-th, but for the first, an exchange begins."""
+        """Take a local step; before every `every`-th one but the first begin an exchange."""
         self._meet()
         loss = self.optimizer.step(closure)
         self._steps += 1

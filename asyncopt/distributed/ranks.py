@@ -1,4 +1,4 @@
-"""The ranks of a process group: what they must agree on, and what becomes of one that is gone."""
+"""Ranks of a process group: checks that they match, and errors of lost peers."""
 
 from __future__ import annotations
 

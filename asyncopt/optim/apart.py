@@ -1,4 +1,4 @@
-"""What an optimizer and a replica of its parameters on a device know of each other."""
+"""Link between an optimizer and a replica of its parameters on a device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def slowed(how: How, scale: float) -> How:
 
 
 class Replica(Protocol):
-    """What stands between an optimizer and its store where the parameters are on a device."""
+    """Link between an optimizer and its store for parameters on a device."""
 
     def step(self) -> int:
         """Pushes the parameters' gradients, perhaps in the background; returns their number."""
@@ -30,4 +30,4 @@ class Replica(Protocol):
         """Refreshes parameters and state from the store."""
 
     def flush(self) -> None:
-        """Waits for what goes on in the background."""
+        """Wait for background transfers."""

@@ -346,7 +346,7 @@ class ElasticAveraging(Averaging):
         super().__init__(optimizer, every, lambda c: SGD(c, lr=1.0, maximize=True, sync=sync))
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One local step; before every `every`-th, beginning with the first, an exchange."""
+        """Take a local step; exchange before every `every`-th one, beginning with the first."""
         self._check_origin()
         if self.store is not None and self._steps % self.every == 0:
             self._exchange()
@@ -441,7 +441,7 @@ class LocalSteps(Averaging):
         super().__init__(optimizer, every, lambda center: make(center, sync=sync))
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One local step; after every `every`-th an exchange."""
+        """Take a local step; exchange after every `every`-th one."""
         self._check_origin()
         loss = self.optimizer.step(closure)
         self._steps += 1

@@ -24,7 +24,7 @@ __all__ = ["Optimizer", "Options"]
 
 
 class Options(TypedDict, total=False):
-    """What every optimizer takes besides `sync` and its namesake's arguments."""
+    """Arguments of every optimizer besides `sync` and its namesake's."""
 
     audit: bool
     state_dtype: torch.dtype | None
@@ -330,7 +330,7 @@ class Optimizer(SteppingOptimizer):
             self.pull()
 
     def state_dict(self) -> dict[str, Any]:
-        """As in torch; of a shared optimizer, a copy of what the store holds now.
+        """The state dict, as in torch; of a shared optimizer, a copy of the store's values.
 
         Of parameters on a device, ``step`` is a float32 copy, on the CPU unless a group is
         ``capturable`` or ``fused``. Under ``sparse_updates="dense"`` all rows are caught up with
@@ -357,7 +357,7 @@ class Optimizer(SteppingOptimizer):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch; takes the state dicts of the namesake in ``torch.optim`` as well.
+        """Load a state dict, as in torch; also one of the namesake in ``torch.optim``.
 
         Raises:
             RuntimeError: the optimizer is shared under a sync with replicas, whose state belongs to
@@ -398,7 +398,7 @@ class Optimizer(SteppingOptimizer):
             self._make_plan()  # copies what was loaded into the store
 
     def _shared_state(self) -> dict[str, Any]:
-        """What another worker's copy of a shared optimizer is made from."""
+        """Data from which another worker builds its copy of a shared optimizer."""
         self._publish()
         return {**self._options_state(), "state": defaultdict(dict), "_sharing": self._sharing}
 
@@ -421,7 +421,7 @@ class Optimizer(SteppingOptimizer):
         return self._of(lambda param: memo[id(param)], state)
 
     def _on_host(self) -> Optimizer:
-        """What pushes in place of this one once its parameters are on a device.
+        """Optimizer that pushes in place of this one once the parameters are on a device.
 
         Its parameters are private copies of the store's, whatever the sync, and it has this one's
         hold on the store.
@@ -459,7 +459,7 @@ class Optimizer(SteppingOptimizer):
         return clone
 
     def _state_on_device(self) -> dict[str, Any]:
-        """What another worker's optimizer of the same tensors of a GPU is made from."""
+        """Data from which another worker builds an optimizer of the same GPU tensors."""
         if self._plan is None:
             self._make_plan()  # allocates the state, which they share
         self._copies += 1
@@ -467,7 +467,7 @@ class Optimizer(SteppingOptimizer):
         return {**self._options_state(), "_seed": hash((self._seed, self._copies)) & 0x3FFFFFFF}
 
     def _private_state(self) -> dict[str, Any]:
-        """What a copy of its own is made from."""
+        """Data from which an unshared copy is built."""
         self._refresh()
         state = self._options_state()
         if self._sharing is not None:

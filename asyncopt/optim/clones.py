@@ -72,7 +72,7 @@ def _holders(root: object, memo: dict[int, Any]) -> set[int]:
 
 
 class _Clones:
-    """One thread's copies.
+    """Copies for one thread.
 
     Args:
         memo: copies by the ids of their originals.

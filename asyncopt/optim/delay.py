@@ -52,7 +52,7 @@ def check_delay_options(staleness_lr: Any, delay_compensation: Any, sync: str) -
 
 
 class Delay:
-    """One worker's corrections of its pushes to a store.
+    """Staleness corrections of one worker's pushes.
 
     Args:
         sharing: the worker's hold on the store.
@@ -118,7 +118,7 @@ class Delay:
             self._pulled = list(pulled)
 
     def step_scale(self) -> float:
-        """What the step size of a push made now is to be multiplied by."""
+        """Factor on the step size of a push made now."""
         staleness = max(0, self._segment.version - self._version)
         return 1 / (1 + staleness) if self._slows else 1.0
 

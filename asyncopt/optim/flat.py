@@ -15,7 +15,7 @@ _ALIGNMENT = 16  # bytes
 
 
 class FlatGradients:
-    """One zeroed buffer per dtype and device, and every trained parameter's ``.grad`` a view of it.
+    """Make a zeroed buffer per dtype and device, and each trained ``.grad`` a view of it.
 
     Autograd accumulates into an existing gradient in place, so the views stay. Zeroing them all is
     one pass over contiguous memory. Views begin where the widest loads and stores can.

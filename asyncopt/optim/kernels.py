@@ -14,7 +14,7 @@ __all__ = ["Kernel", "find_kernel", "hyper_names", "param_dtypes", "syncs"]
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """One rule on one pair of dtypes.
+    """A rule compiled for a pair of dtypes.
 
     Attributes:
         index: its place in the compiled list.

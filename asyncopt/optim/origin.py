@@ -42,7 +42,7 @@ _worker = _Worker()
 
 
 class Origin(torch.optim.Optimizer):
-    """An optimizer with a serial number, which tells whether a worker's function made it.
+    """An optimizer with a serial number, by which those made in a worker are recognized.
 
     Unpickled optimizers have 0, because they were made elsewhere. A deep copy gets a new number.
 

@@ -1,4 +1,4 @@
-"""Planning: what an optimizer knows of its parameters, and the engine's plan that is made of it."""
+"""Planning: checks of parameters, and the engine's plan of a step."""
 
 from __future__ import annotations
 
@@ -91,11 +91,11 @@ class PlanningOptimizer(Origin):
         raise NotImplementedError
 
     def _initial_slot(self, name: str, group: dict[str, Any]) -> float:
-        """What a new state tensor is filled with."""
+        """Initial value of a state tensor."""
         return 0.0
 
     def _initial_scalar(self, name: str, group: dict[str, Any], found: dict[str, Any]) -> float:
-        """What a per-tensor number starts from when the state `found` lacks it."""
+        """Initial value of a per-tensor number that the state `found` lacks."""
         return 0.0
 
     @property
@@ -116,7 +116,7 @@ class PlanningOptimizer(Origin):
     # --- Parameters and state ------------------------------------------------------------------
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in torch; the parameters are checked first.
+        """Add a parameter group, as in torch; the parameters are checked first.
 
         Raises:
             ValueError: a parameter is not a dense tensor of a known dtype, on the CPU or a device
@@ -286,7 +286,7 @@ class PlanningOptimizer(Origin):
         self._flat = FlatGradients(self._all_params()) if self._flat_grads else None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """As in torch; with ``flat_grads`` the gradients are zeroed and stay.
+        """Reset the gradients, as in torch; with ``flat_grads`` they are zeroed and stay.
 
         Gradients that were replaced since the last call become views of the buffer again, and the
         buffer is made anew if it no longer fits the parameters.

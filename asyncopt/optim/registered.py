@@ -17,7 +17,7 @@ __all__ = ["Registered"]
 
 
 class _Place(NamedTuple):
-    """One entry of a module's own dict of buffers, parameters or modules.
+    """An entry of a module's own dict of buffers, parameters or modules.
 
     Attributes:
         path: the name within the outermost module.

@@ -27,7 +27,7 @@ def layout_of(
 
 
 class Sharing:
-    """One worker's hold on a store: a claimed slot, and views of the data.
+    """A worker's access to a store: a claimed slot, and views of the data.
 
     Args:
         store: the store.

@@ -22,7 +22,7 @@ __all__ = ["SteppingOptimizer"]
 
 
 class SteppingOptimizer(PlanningOptimizer):
-    """What :class:`asyncopt.optim.base.Optimizer` does once it is made, alone or shared.
+    """Steps of :class:`asyncopt.optim.base.Optimizer`, alone or shared.
 
     Attributes:
         nonfinite: see there.
@@ -134,7 +134,7 @@ class SteppingOptimizer(PlanningOptimizer):
     _hooked_step = torch.optim.Optimizer.profile_hook_step(_step)
 
     def step_rows(self, param: torch.Tensor, rows: torch.Tensor, values: torch.Tensor) -> None:
-        """One push of a gradient that touches only some rows of one parameter.
+        """Push a gradient of some rows of one parameter.
 
         Untouched rows and their state are neither read nor written. The gradients of a row that is
         named more than once are added up first, in float32, or in float64 if they are float64.
@@ -255,7 +255,7 @@ class SteppingOptimizer(PlanningOptimizer):
     def _push(
         self, call: Callable[..., int], gradients: list[torch.Tensor | None] | None = None
     ) -> int:
-        """One push by `call`, one of the plan's; returns how many tensors it updated.
+        """Push by `call`, a method of the plan; returns the number of tensors updated.
 
         Args:
             call: takes the plan, how to push, and the gradients.
@@ -292,7 +292,7 @@ class SteppingOptimizer(PlanningOptimizer):
         )
 
     def _how(self, scale: float = 1.0) -> How:
-        """How to push, as the plan's methods take it; learning rates times `scale`."""
+        """Arguments of the plan's push methods, with learning rates times `scale`."""
         self._seed = seed = (self._seed + 1) & 0x7FFFFFFF
         threads = torch.get_num_threads() if self._large else 1
         skip = self.nonfinite == "skip" or (self.nonfinite is None and self._sharing is not None)

@@ -1,4 +1,4 @@
-"""What optimizers have in common that leave the steps to another one and add something between."""
+"""Base of optimizers that wrap a local optimizer and exchange parameters between its steps."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ class Wrapper(Origin):
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """Those of the local optimizer."""
+        """Parameter groups of the local optimizer."""
         return self.optimizer.param_groups
 
     @property
     def state(self) -> Any:  # type: ignore[override]
-        """That of the local optimizer."""
+        """State of the local optimizer."""
         return self.optimizer.state
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """As the local optimizer's."""
+        """Reset the gradients, as the local optimizer does."""
         self.optimizer.zero_grad(set_to_none)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

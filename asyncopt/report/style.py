@@ -101,7 +101,7 @@ def plain_log(axis: Axis, text: Callable[[float], str] = "{:g}".format) -> None:
 def legend(
     figure: Figure, axis: Axes, place: str = "outside lower center", columns: int = 8
 ) -> None:
-    """One legend for all panels of a figure: in a panel that is spare, or at `place`."""
+    """Draw one legend for all panels: in a spare panel, or at `place`."""
     handles, labels = axis.get_legend_handles_labels()
     spare = [each for each in figure.axes if not each.axison]
     if spare:

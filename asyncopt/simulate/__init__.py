@@ -1,4 +1,4 @@
-"""What more cores would do: a discrete-event model of cores, cache lines, locks and staleness.
+"""Prediction for more cores: a discrete-event model of cores, cache lines, locks, staleness.
 
 It knows nothing of the engine: `syncs` says in events what ``src/asyncopt/sync/`` does in memory,
 and `Costs` what each step takes.

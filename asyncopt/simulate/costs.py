@@ -1,4 +1,4 @@
-"""What the steps of a push take, in seconds."""
+"""Costs of the steps of a push, in seconds."""
 
 from __future__ import annotations
 

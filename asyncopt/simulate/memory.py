@@ -27,12 +27,12 @@ class Clock:
         self._cores: list[Steps] = []
 
     def add(self, steps: Steps) -> None:
-        """One more core, from now on."""
+        """Add a core that starts now."""
         self._cores.append(steps)
         self.wake(len(self._cores) - 1, 0.0)
 
     def wake(self, core: int, seconds: float) -> None:
-        """A core goes on in so many seconds."""
+        """Resume a core after so many seconds."""
         heapq.heappush(self._events, (self.now + seconds, next(self._order), core))
 
     def step(self) -> None:
@@ -62,7 +62,7 @@ class Word:
 
 @dataclass
 class Tally:
-    """What pushes and pulls met.
+    """Counts of contention of pushes and pulls.
 
     Attributes:
         waits: locks that were not free at once.
@@ -124,7 +124,7 @@ class Lines:
         self._left = [0.0] * places  # and when the last one is
 
     def cost(self, core: int, place: int, cost: LineCost) -> float:
-        """Seconds for one of a stretch. What nobody had yet is as one's own: caches are warm."""
+        """Seconds for a line of a stretch. Lines without an owner count as own: caches are warm."""
         return cost.own if self._owner[place] in (core, NOBODY) else cost.remote
 
     def pass_through(self, core: int, stretch: Stretch, each: float) -> float:
@@ -146,7 +146,7 @@ class Lines:
         self._owner[place] = core
 
     def sweep(self, core: int, stretches: Iterable[Stretch], cost: LineCost) -> float:
-        """Seconds that they take a core that nobody gets in the way of."""
+        """Seconds that they take a core without contention."""
         seconds = 0.0
         for place, lines in stretches:
             seconds += lines * self.cost(core, place, cost)

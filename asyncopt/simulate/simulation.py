@@ -1,4 +1,4 @@
-"""One simulation: so many cores that compute, push, and compute again."""
+"""Simulation of cores that compute, push, and compute again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FEWEST = 400  # pushes measured, however few the cores
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a simulation found.
+    """Result of a simulation.
 
     Attributes:
         updates_per_second: pushes of all cores together.
@@ -78,7 +78,7 @@ def simulate(costs: Costs, sync: str, cores: int, workload: Workload, seed: int 
 
 
 class _Pushes:
-    """What has been pushed, and when."""
+    """Pushes and their times."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -13,7 +13,7 @@ LEASHED_TRIES = 4
 
 
 class Sync:
-    """What the cores share under one sync, and how it takes a push.
+    """Shared state of the cores under one sync, and its push.
 
     Attributes:
         version: pushes taken.
@@ -36,7 +36,7 @@ class Sync:
         self._word = Word(clock, costs)  # version, sequence, or pointer to the latest version
 
     def push(self, core: int, stretches: Sequence[Stretch]) -> Steps:
-        """One push by `core`, and under a sync with replicas the pull that follows it."""
+        """Push by `core`; under a sync with replicas, pull after it."""
         raise NotImplementedError
 
     def _count(self, core: int) -> float:
@@ -104,7 +104,7 @@ class Striped(Sync):
 
 
 class Mutex(Sync):
-    """One lock around each push."""
+    """A lock around each push."""
 
     def __init__(self, costs: Costs, workload: Workload, clock: Clock, cores: int) -> None:
         super().__init__(costs, workload, clock, cores)
@@ -119,7 +119,7 @@ class Mutex(Sync):
 
 
 class Whole(Mutex):
-    """What seqlock and leashed share: whole versions, copied, and read by replicas."""
+    """Base of seqlock and leashed: whole versions, copied, and read by replicas."""
 
     def __init__(self, costs: Costs, workload: Workload, clock: Clock, cores: int) -> None:
         super().__init__(costs, workload, clock, cores)

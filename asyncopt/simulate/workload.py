@@ -1,4 +1,4 @@
-"""What workers push: which cache lines, and how long they compute in between."""
+"""Workload: cache lines of a push, and compute time between pushes."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ class Workload:
 
     @property
     def places(self) -> int:
-        """How many different stretches there are."""
+        """Number of distinct stretches."""
         return len(self._whole) if self.is_dense else self.lines
 
     def draw(self, dice: np.random.Generator) -> list[Stretch]:
-        """What the next push touches, in the order of memory."""
+        """Stretches that the next push touches, in the order of memory."""
         if self.is_dense:
             return self._whole
         # Drawn again and again, without those seen before: as from what is left.
@@ -91,6 +91,6 @@ class Workload:
 
     @cached_property
     def _chances(self) -> npt.NDArray[np.float64]:
-        """Of a line or one before it."""
+        """Cumulative probability of each line."""
         sums = np.cumsum(1.0 / np.arange(1, self.lines + 1) ** self.skew)
         return np.asarray(sums[:-1] / sums[-1])

@@ -16,7 +16,7 @@ _Array = npt.NDArray[np.float64]
 
 
 class Gauged(NamedTuple):
-    """How far an anchor is from the optimum, in float64.
+    """Distance of an anchor from the optimum, in float64.
 
     Attributes:
         objective: mean loss plus penalty.
@@ -175,7 +175,7 @@ class Anchor:
         return float(np.where(bounded, exact, estimate).sum())
 
     def _hinge_gap(self) -> float:
-        """That of the dual numbers; the hinge's derivative jumps where they differ."""
+        """Duality gap of the hinge, whose derivative jumps where the dual numbers differ."""
         targets, weights = self._examples["targets"], self._examples["weights"]
         slack = 1 - targets * self._anchors[:, 0]
         beta = targets * self._anchors[:, 1]

@@ -245,7 +245,7 @@ def _compare(_: Any, order: Any, array: Any, index: Any, expected: Any, value: A
 
 
 class _Arguments:
-    """Of an intrinsic that was called; an array is followed by its index."""
+    """Arguments of a called intrinsic; an array is followed by its index."""
 
     def __init__(self, context: Any, builder: Any, signature: Any, values: Any) -> None:
         self._context = context

@@ -294,7 +294,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
 
     @staticmethod
     def _strata(targets: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-        """What is to be spread over fitted and held out examples alike; None: nothing."""
+        """Labels to stratify the held-out examples by; None: no stratification."""
         return None
 
     def _score_held_out(self, predictions: npt.NDArray[Any], targets: npt.NDArray[Any]) -> float:

@@ -1,4 +1,4 @@
-"""How the examples of a pass are handed out: blocks of consecutive rows."""
+"""Blocks of consecutive rows, in which a pass hands out examples."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Blocks(NamedTuple):
 
     @classmethod
     def of(cls, examples: int, shuffled: bool) -> Blocks:
-        """Of as many examples, whose order is shuffled from pass to pass or not."""
+        """Blocks for a number of examples, shuffled between passes or not."""
         rows = max(examples // FEWEST, 1) if shuffled else max(examples, 1)
         return cls(min(rows, LARGEST))
 

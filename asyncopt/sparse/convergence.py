@@ -66,12 +66,12 @@ class Patience:
         self._kept: State | None = None
 
     @property
-    def looks(self) -> bool:
+    def needs_state(self) -> bool:
         """True if scores are needed."""
-        return self.judges or self._keep_best
+        return self.can_end or self._keep_best
 
     @property
-    def judges(self) -> bool:
+    def can_end(self) -> bool:
         """True if there is a criterion."""
         return self._plateau.tol is not None
 
@@ -86,7 +86,7 @@ class Patience:
         """Reset the count of passes; called after the learning rate was lowered."""
         self._plateau.start_over()
 
-    def settle(self, state: State) -> bool:
+    def restore_best(self, state: State) -> bool:
         """Restore the best model if it was kept; returns whether it was."""
         if self._kept is None:
             return False
@@ -97,7 +97,7 @@ class Patience:
 class Rest:
     """Detects weights at rest: none moved in a pass by more than ``tol`` of the largest one.
 
-    They may rest far from the optimum, where steps are short: `Exact.at_optimum` judges that.
+    They may rest far from the optimum, where steps are short: `Exact.at_optimum` can_end that.
 
     Args:
         tol: None: train all passes.
@@ -109,11 +109,11 @@ class Rest:
         self._before = weights.copy()
 
     @property
-    def looks(self) -> bool:
+    def needs_state(self) -> bool:
         """True if there is a criterion."""
         return self.tol is not None
 
-    judges = looks
+    can_end = needs_state
 
     def ends(self, state: State, loss: float) -> bool:
         """True if weights are at rest; called after each pass in which they may move."""
@@ -122,7 +122,7 @@ class Rest:
         self._before = state.weights.copy()
         return bool(moved <= self.tol * np.abs(state.weights).max(initial=0))
 
-    def settle(self, state: State) -> bool:
+    def restore_best(self, state: State) -> bool:
         """The last model is the best."""
         return False
 

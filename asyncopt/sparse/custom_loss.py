@@ -120,7 +120,7 @@ def check_loss(loss: Any, known: tuple[str, ...]) -> None:
 
 
 def engine_loss(loss: str | CustomLoss) -> tuple[str, float, int]:
-    """What the engine needs of a loss: its name there, its curvature, its address if it has one.
+    """Name of a loss in the engine, its curvature, and its address (0 if built in).
 
     The address holds as long as the loss is there.
     """

@@ -85,7 +85,7 @@ class Exact:
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
-        """As they are now, float64 of shape (columns,)."""
+        """Current weights, float64 of shape (columns,)."""
         return self._anchor.weights
 
     def begin(self, done: int, loss: float) -> bool:

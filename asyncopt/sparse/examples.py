@@ -15,7 +15,7 @@ _Floats = npt.NDArray[np.float32]
 
 
 class ColumnSums:
-    """What is known of each column; the intercept's is the last.
+    """Statistics of each column; the intercept is the last.
 
     Attributes:
         intercept: whether there is one.

@@ -214,7 +214,7 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         return best_items(self._scores, users, items, min(n_items, items), self._check_seen(seen))
 
     def score(self, X: Any, y: Any = None, *, seen: Any = None) -> float:
-        """How well ratings are predicted, or ranked.
+        """Score of predicted ratings or rankings.
 
         Args:
             X: matrix of users by items.
@@ -393,7 +393,7 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         return rest
 
     def _scores(self, users: npt.NDArray[np.int64]) -> _Floats:
-        """Of all items, shape (users, items)."""
+        """Scores of all items, shape (users, items)."""
         scores = self.user_factors_[users] @ self.item_factors_.T
         scores += self.item_biases_
         scores += self.user_biases_[users, np.newaxis] + np.float32(self.mean_)

@@ -14,7 +14,7 @@ REMEDY = "rebuild it with scipy.sparse.csr_array"
 
 
 def sound(name: str, X: Any) -> Any:
-    """What an argument is, or a sparse matrix in CSR format if it is one of any format.
+    """The argument, converted to CSR format if it is a sparse matrix.
 
     Scipy checks indices when a matrix is made; if its arrays are changed afterwards, conversions
     and products read and write wherever these say. So this comes before all of them.

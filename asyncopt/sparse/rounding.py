@@ -73,7 +73,7 @@ def _candidates(edges: Any, shares: _Shares, random: np.random.RandomState) -> I
 
 
 def _best_threshold(edges: Any, share: npt.NDArray[np.float32]) -> float:
-    """Where in [0, 1) the cut between what is above and the rest is least.
+    """Threshold in [0, 1) at which the cut is least.
 
     An edge is cut by the thresholds from its lower share up to its higher one.
     """

@@ -66,7 +66,7 @@ class Settings(NamedTuple):
 
     @classmethod
     def of(cls, estimator: Any) -> Settings:
-        """Those that an estimator's parameters mean, which were checked."""
+        """Settings from an estimator's parameters, which were checked."""
         l1_ratio = {"l1": 1.0, "l2": 0.0, None: 0.0}.get(estimator.penalty, estimator.l1_ratio)
         alpha = 0.0 if estimator.penalty is None else estimator.alpha
         eta0, decay, power = _schedule(estimator, alpha)
@@ -104,7 +104,7 @@ def _step(solver: str, learning_rate: str, average: bool) -> str:
 
 
 def check_solver(estimator: Any) -> None:
-    """Raises ValueError unless an estimator's solver can do what the other parameters ask.
+    """Raise ValueError unless an estimator's solver supports its other parameters.
 
     Each of these is one that is known.
     """

@@ -15,7 +15,7 @@ _Floats = npt.NDArray[np.float32]
 
 
 class State:
-    """One model as training leaves it.
+    """State of a trained model.
 
     Attributes:
         weights: float64 of shape (features + 1,); the intercept's is the last.

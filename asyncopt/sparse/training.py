@@ -146,12 +146,12 @@ def train(
         state.t += rows
         if settings.average:
             state.averaged = max(state.t - since, 0)
-        looks = patience is not None and patience.looks
-        if looks or report is not None:
+        needs_state = patience is not None and patience.needs_state
+        if needs_state or report is not None:
             state.save(trainer, examples, None if exact is None else exact.weights)
         if report is not None:
             report(done, state, loss / rows)
-        if patience is not None and looks:
+        if patience is not None and needs_state:
             ended = patience.ends(state, loss / rows)
             divides = settings.divides and settings.eta0 > LOWEST
             if ended and divides and isinstance(patience, Patience):
@@ -161,15 +161,15 @@ def train(
             if ended and exact is not None and isinstance(patience, Rest):
                 ended = exact.at_optimum(patience.tol or 0.0, done, done == passes)
     state.save(trainer, examples, None if exact is None else exact.weights)
-    settled = patience is not None and patience.settle(state)
-    if not state.finite or not (settled or np.isfinite(loss)):
+    restored = patience is not None and patience.restore_best(state)
+    if not state.finite or not (restored or np.isfinite(loss)):
         raise ValueError(_not_finite(settings))
     state.leaders = leaders(settings, threads, sync)
-    return done, ended or patience is None or not patience.judges
+    return done, ended or patience is None or not patience.can_end
 
 
 def leaders(settings: Settings, threads: int, sync: str) -> int:
-    """What `State.leaders` is after training: each of several models counts its own examples."""
+    """`State.leaders` after training: each of several models counts its own examples."""
     if settings.step != "ftrl":
         return 0
     return threads if sync == "unshared" else 1

@@ -15,7 +15,7 @@ _CACHE_LINE = 64
 
 @dataclasses.dataclass(frozen=True)
 class TensorSpec:
-    """One parameter and the state that its rule keeps for it.
+    """A parameter and its optimizer state.
 
     Attributes:
         shape, strides: of the parameter, strides in elements; dense in memory.

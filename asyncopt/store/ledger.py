@@ -43,7 +43,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many values were counted."""
+        """Number of values."""
         return int(self.counts.sum())
 
     @property
@@ -83,7 +83,7 @@ class Histogram:
 
 @dataclasses.dataclass(frozen=True)
 class WorkerLedger:
-    """One worker's counts.
+    """Counts of one worker.
 
     Attributes:
         slot: the worker's place in its store; 0 is the process that made the store.
@@ -189,7 +189,7 @@ class Ledger:
         return cls(sum(e.version for e in every), tuple(w for e in every for w in e.workers))
 
     def since(self, earlier: Ledger) -> Ledger:
-        """What happened between two snapshots of one store."""
+        """Difference of two snapshots of one store."""
         before = {w.slot: w for w in earlier.workers}
         return Ledger(
             self.version - earlier.version,

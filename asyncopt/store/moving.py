@@ -62,7 +62,7 @@ _keepers: weakref.WeakSet[KeepsAddresses] = weakref.WeakSet()
 
 
 def keep_addresses(keeper: KeepsAddresses) -> None:
-    """Have `keeper` told, while it exists, whenever storages have moved."""
+    """Notify `keeper`, while it exists, whenever storages have moved."""
     _keepers.add(keeper)
 
 

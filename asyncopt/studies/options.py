@@ -178,7 +178,7 @@ class _FirstRanks(Delay):
 
 
 def _part(text: str, seed: int) -> Delay | None:
-    """One worker's delay; None where it is no number."""
+    """Delay of one worker; None where it is no number."""
     text = text.strip()
     if text.startswith(EXPONENTIAL):
         try:

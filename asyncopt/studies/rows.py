@@ -17,7 +17,7 @@ TIME_MEANING = "median ± half the interquartile range, in percent"
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement of a problem; each study has a frozen dataclass of its own."""
+    """A measurement of a problem; each study has its own frozen dataclass."""
 
     problem: str
 

@@ -32,7 +32,7 @@ class Plan:
 
 
 class Problem:
-    """One of the things that a study measures.
+    """A problem that a study measures.
 
     Attributes:
         name: as an option, and in results.

@@ -1,4 +1,4 @@
-"""How busy the processors were while something ran."""
+"""Use of the processors over time."""
 
 from __future__ import annotations
 
@@ -68,5 +68,5 @@ class CpuWatch:
             self._interval *= 2
 
     def use(self) -> CpuUse:
-        """What was seen so far."""
+        """Samples so far."""
         return CpuUse(self._cores, self._samples)

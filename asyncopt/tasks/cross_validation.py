@@ -350,7 +350,7 @@ def _check_sendable(recipe: Recipe) -> None:
 
 
 def _study(recipe: Recipe, splits: Splits, data: Any, threads: int) -> dict[str, Any]:
-    """All that a fold's result depends on, by name: numbers and strings as such, else digests.
+    """Everything that determines a fold's result, by name: numbers, strings, else digests.
 
     Raises:
         TypeError: a part cannot be compared between processes; the message names it.

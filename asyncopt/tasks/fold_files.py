@@ -47,7 +47,7 @@ class FoldFiles:
         self._directory.close()
 
     def load(self) -> dict[int, Fold]:
-        """The finished folds by number; those that are damaged are told, and left out.
+        """Finished folds by number; damaged ones are left out with a warning.
 
         Raises:
             ValueError: there are folds of another call.

@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class TaskResult(Generic[Result]):
-    """What became of one task.
+    """The outcome of one task.
 
     Attributes:
         index: the task's number, from 0.
@@ -42,7 +42,7 @@ class TaskResult(Generic[Result]):
 
     @property
     def value(self) -> Result:
-        """What the function returned.
+        """Return value of the function.
 
         Raises:
             TaskError: it returned nothing; the same as ``error``.
@@ -172,7 +172,7 @@ def make_plan(
     seed: Any,
     preload: Any = (),
 ) -> Plan:
-    """Where the workers run, for what a user leaves open.
+    """Plan of the pool's workers; fills in defaults.
 
     Raises:
         TypeError, ValueError: naming the argument.

@@ -30,7 +30,7 @@ CAPTION = (
 
 
 class Drawn(NamedTuple):
-    """What the plots show of a cross-validation; the attributes of `CrossValidation`."""
+    """Attributes of a `CrossValidation` that the plots show."""
 
     folds: Sequence[Fold]
     workers: int

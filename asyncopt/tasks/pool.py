@@ -26,7 +26,7 @@ LOST_IDLE = 5  # workers in a row that end before they begin the task they were 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a task ended.
+    """The end of a task.
 
     Attributes:
         value: what it returned.
@@ -44,7 +44,7 @@ class Ending:
 
 
 class Pool:
-    """Runs every task once to its end, whatever becomes of single workers.
+    """Runs every task once to its end, also if workers die.
 
     A task uses up a try when a worker calls its function. If a worker ends before that, for
     instance right after its last result, the task is assigned again and no try is counted.

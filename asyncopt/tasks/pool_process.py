@@ -93,7 +93,7 @@ class ServeTasks:
     seed: int | None
 
     def __call__(self) -> None:
-        """Take function, tasks and data; run the requested tasks until told to leave."""
+        """Take function, tasks and data; run the requested tasks until asked to leave."""
         prepare(self.threads)
         begin = time.monotonic()
         try:

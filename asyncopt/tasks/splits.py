@@ -17,7 +17,7 @@ MOST_SEED = 2**32 - 1  # of numpy.random.RandomState
 
 
 class Splitter(Protocol):
-    """What scikit-learn's ``KFold``, ``StratifiedKFold``, ``GroupKFold`` and the like can do."""
+    """Interface of scikit-learn's splitters: ``KFold``, ``StratifiedKFold``, ``GroupKFold``."""
 
     def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterable[tuple[Any, Any]]:
         """Pairs of index arrays: to train on, and held out."""
@@ -84,7 +84,7 @@ def make_splits(
     groups: Any,
     seed: int,
 ) -> Splits:
-    """The splits that ``folds`` asks for.
+    """Splits according to ``folds``.
 
     Args:
         folds: how many, for a shuffled k-fold; or a splitter; or the splits themselves.

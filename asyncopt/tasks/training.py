@@ -27,7 +27,7 @@ HELD_OUT = 256  # held-out examples in a batch: activations stay in the cache
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every fold is trained; the arguments of `cross_validate` of the same names."""
+    """Settings of the training of each fold; arguments of `cross_validate`."""
 
     make_model: Callable[[], nn.Module]
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -44,7 +44,7 @@ class Recipe:
 
 
 class Epoch(NamedTuple):
-    """One pass over a fold's training examples.
+    """A pass over a fold's training examples.
 
     Attributes:
         number: from 1.
@@ -79,7 +79,7 @@ class Trained(NamedTuple):
 
 @dataclass(frozen=True)
 class Fold:
-    """One trained and scored fold.
+    """A trained and scored fold.
 
     Attributes:
         number: from 0.

@@ -43,7 +43,7 @@ class Graph:
     truth: npt.NDArray[np.int32]
 
     def problem(self) -> tuple[Any, npt.NDArray[np.int32]]:
-        """What `GraphCut.fit` takes.
+        """Arguments of `GraphCut.fit`.
 
         Returns:
             The weights as a symmetric matrix, float32, scipy's csr of shape (nodes, nodes); and the

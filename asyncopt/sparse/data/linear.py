@@ -14,7 +14,7 @@ __all__ = ["SHAPES", "make_like"]
 
 
 class Shape(NamedTuple):
-    """Of a set: its size, the mean entries of a row, and how unevenly columns occur.
+    """Shape of a data set: size, mean entries of a row, skew of the columns.
 
     Column u is drawn in proportion to ``1 / (u + offset) ** skew``; the number of entries of a row
     is log-normal with the standard deviation ``spread`` of its logarithm.

@@ -15,7 +15,7 @@ __all__ = ["RATINGS", "low_rank", "make_ratings_like", "popular"]
 
 
 class Ratings(NamedTuple):
-    """Of a set: its size, how unevenly users and items occur, and what a rating is.
+    """Shape of a data set: size, skew of users and items, kind of ratings.
 
     A user or item ``peak`` times as frequent as the mean is the most frequent one; see `popular`.
     A rating is ``mean + spread * z + noise * e``, with z of the low-rank model and e Gaussian, both

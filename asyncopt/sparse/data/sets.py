@@ -16,7 +16,7 @@ MOVIELENS = "https://files.grouplens.org/datasets/movielens/"
 
 
 class File(NamedTuple):
-    """Where a file is, and its checksum where one was published."""
+    """Address of a file, and its checksum if one was published."""
 
     url: str
     checksum: str | None = None

@@ -109,7 +109,7 @@ def load_svmlight(
 
 
 class Format:
-    """What is known of a file, and how it is parsed.
+    """Properties of a file, and settings of its parser.
 
     Args: as of `load_svmlight`.
 

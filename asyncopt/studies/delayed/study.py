@@ -52,7 +52,7 @@ class StudyStaleness(Study[Delayed, DelayedProblem, DelayRow]):
 
     @property
     def problems(self) -> list[DelayedProblem]:
-        """Those of the plan."""
+        """Problems of the plan."""
         return [PROBLEMS[name] for name in self.plan.problems]
 
     @property

@@ -41,7 +41,7 @@ class Compare(Study[Comparison, DenseProblem, SyncRow]):
 
     @property
     def problems(self) -> list[DenseProblem]:
-        """Those of the plan."""
+        """Problems of the plan."""
         return [PROBLEMS[name] for name in self.plan.problems]
 
     @property

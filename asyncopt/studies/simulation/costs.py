@@ -67,7 +67,7 @@ def measure_costs(plan: Simulation, meter: Meter) -> CaseCosts:
 
 
 def _push_seconds(plan: Simulation, meter: Meter) -> dict[str, float]:
-    """One worker's push under the plainest sync, by the name of the representative case."""
+    """Push of one worker under the plainest sync, by the name of the representative case."""
     cases = {_like(CASES[name]).name: _like(CASES[name]) for name in plan.cases}
     comparison = plan.comparison((PLAIN,), REPEATS)
     rows = Contention().measure_cases([*cases.values()], comparison, 1, meter)

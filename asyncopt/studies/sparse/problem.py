@@ -114,7 +114,7 @@ class SparseProblem(Problem, ABC):
         return Settings(epochs, lr, seed_of(plan.seed, repeat))
 
     def picked(self, syncs: Iterable[str]) -> tuple[str, ...]:
-        """Those of `syncs` that this problem has."""
+        """The syncs among `syncs` that this problem has."""
         wanted = set(syncs)
         return tuple(sync for sync in self.syncs if sync in wanted)
 

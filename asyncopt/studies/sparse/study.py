@@ -88,7 +88,7 @@ class CompareSparse(Study[SparseComparison, SparseProblem, FitRow]):
 
     @property
     def problems(self) -> list[SparseProblem]:
-        """Those of the plan."""
+        """Problems of the plan."""
         return [PROBLEMS[name] for name in self.plan.problems]
 
     @property

@@ -109,7 +109,7 @@ def train(worker: Worker, jobs: list[Job], data: Mapping[str, Data], shared: Sha
 
 
 class Trainer:
-    """One worker's part in the jobs of a launch."""
+    """A worker's part in the jobs of a launch."""
 
     def __init__(self, worker: Worker, shared: Shared) -> None:
         self._worker = worker

@@ -11,7 +11,7 @@ from asyncopt.studies.progress import LINE, shared_zeros
 
 
 class Trace(NamedTuple):
-    """One job as all its workers trained it.
+    """Log of a job over all its workers.
 
     seconds: from the first worker's start to the last one's last step.
     points: (seconds since that start, loss) of every mini-batch, in the order of their steps.
