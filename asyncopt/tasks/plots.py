@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from asyncopt.report.page import Picture, facts_html, figure_html, page_html, table_html
+from asyncopt.report.page import Picture, render
 from asyncopt.report.style import GREY, PALETTE, STYLE, WIDE, svg
 from asyncopt.report.table import Table
 from asyncopt.tasks.cpu import CpuUse
@@ -24,8 +24,8 @@ __all__ = ["Drawn", "page", "save"]
 
 CAPTION = (
     "Above: training loss (dotted) and scores of the examples held out, by epoch, a colour per "
-    "fold. Below: which worker trained which fold when, and how busy each core was, whoever kept "
-    "it so."
+    "fold. Below: folds over time, by worker, and the use of each core by all processes of the "
+    "machine."
 )
 
 
@@ -39,7 +39,7 @@ class Drawn(NamedTuple):
 
 
 def save(drawn: Drawn, path: str | os.PathLike[str]) -> None:
-    """Write the plots to a file of the kind that its suffix says."""
+    """Write the plots to a file in the format that its suffix names."""
     with matplotlib.rc_context(STYLE):
         draw(drawn).savefig(path)
 
@@ -49,8 +49,13 @@ def page(drawn: Drawn, facts: Mapping[str, str], table: Table) -> str:
     with matplotlib.rc_context(STYLE):
         drawing = svg(draw(drawn), "folds")
     picture = Picture("Folds and cores", drawing, CAPTION)
-    return page_html(
-        "Cross-validation", [facts_html(facts), table_html(table), figure_html(picture)]
+    return render(
+        "folds.html",
+        "asyncopt.tasks",
+        title="Cross-validation",
+        measured=facts,
+        folds=table,
+        picture=picture,
     )
 
 
@@ -84,7 +89,7 @@ def _score(axis: Axes, result: Drawn, name: str) -> None:
 
 
 def _folds(axis: Axes, result: Drawn) -> None:
-    """A bar per fold, in the line of its worker."""
+    """A bar per fold, in the row of its worker."""
     for fold in result.folds:
         if math.isnan(fold.begin):
             continue
@@ -99,7 +104,7 @@ def _folds(axis: Axes, result: Drawn) -> None:
 
 
 def _cores(axis: Axes, result: Drawn) -> None:
-    """A line per core, or their mean where there are many."""
+    """A line per core, or the mean of all if there are many."""
     times, busy = result.cpu.times, result.cpu.busy
     few = busy.shape[1] <= len(PALETTE)
     lines = busy.T if few else busy.mean(axis=1, keepdims=True).T
