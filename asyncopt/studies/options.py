@@ -78,7 +78,7 @@ def whole(option: str, value: int, least: int, most: int | None = None) -> int:
 
 
 def whole_or_none(option: str, value: int | None, least: int, most: int | None) -> int | None:
-    """The same, or None."""
+    """`whole`, which also accepts None."""
     return None if value is None else whole(option, value, least, most)
 
 

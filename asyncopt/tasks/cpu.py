@@ -13,11 +13,11 @@ from asyncopt.run.telemetry.usage import core_seconds
 
 __all__ = ["CpuUse", "CpuWatch"]
 
-MOST = 2000  # samples; one more, and every other is dropped
+MOST = 2000  # samples kept; beyond that, every other one is dropped
 
 
 class CpuUse:
-    """Use of each core over time, whoever caused it.
+    """Use of each core over time, by all processes of the machine.
 
     Attributes:
         cores: the numbers of the cores that this process may use.
@@ -35,7 +35,7 @@ class CpuUse:
 
     @property
     def mean(self) -> float:
-        """Share of all cores' time in which they were busy; NaN where nothing was measured."""
+        """Mean busy share over all cores and the whole time; NaN if nothing was measured."""
         if not self.busy.size:
             return float("nan")
         lengths = np.diff(self.times, prepend=0.0)
@@ -57,7 +57,7 @@ class CpuWatch:
         self()
 
     def __call__(self) -> None:
-        """Take a sample if the last one is long ago."""
+        """Take a sample if the last one is at least `interval` old."""
         now = time.monotonic() - self._begin
         if self._samples and now - self._samples[-1][0] < self._interval:
             return

@@ -1,4 +1,4 @@
-"""``cross_validate``: the folds of a cross-validation side by side, on one copy of the data."""
+"""``cross_validate``: train and score folds in parallel on one copy of the data."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ def _is_of_torch(optimizer: Any) -> bool:
 
 
 def _columns(data: Any) -> tuple[Any, ...]:
-    """Inputs and targets where they lie in memory; () for a dataset that makes them.
+    """Inputs and targets that are in memory; () for a dataset that computes them.
 
     Raises:
         TypeError: ``data`` cannot be split into folds.
@@ -295,7 +295,7 @@ def _columns(data: Any) -> tuple[Any, ...]:
 
 
 def _default_metrics(targets: Any) -> dict[str, Any]:
-    """Accuracy where targets are class numbers."""
+    """Accuracy if targets are class numbers, else nothing."""
     array = np.asarray([] if targets is None else targets)
     classes = array.ndim == 1 and np.issubdtype(array.dtype, np.integer)
     return {"accuracy": accuracy} if classes else {}

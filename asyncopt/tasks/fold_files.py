@@ -1,4 +1,4 @@
-"""Finished folds on disk: what a call that is made again need not train again."""
+"""Finished folds on disk, from which a repeated call resumes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = ["FoldFiles"]
 class FoldFiles:
     """A directory with one checkpoint per finished fold: a JSON file and a safetensors file.
 
-    Each appears whole or not at all, is checksummed, and says which call it belongs to.
+    Each is written atomically, has a checksum, and records the call that it belongs to.
 
     Args:
-        path: of the directory; made if it is missing, and held against other calls until it is
+        path: the directory; created if it is missing, and locked against other calls until it is
             closed.
-        study: what tells this call from others, by name; plain JSON.
+        study: everything that distinguishes this call from others, by name; plain JSON.
 
     Raises:
         CheckpointError: the directory cannot be used.
@@ -50,7 +50,7 @@ class FoldFiles:
         """Finished folds by number; damaged ones are left out with a warning.
 
         Raises:
-            ValueError: there are folds of another call.
+            ValueError: the directory holds folds of another call.
         """
         found = {}
         for where, contents in _read(self._directory):
@@ -74,12 +74,12 @@ class FoldFiles:
             CheckpointError: it cannot be written.
         """
         tensors: dict[str, Tensor] = {}
-        what = {
+        record = {
             "fold": asdict(replace(fold, begin=0.0)),
             "study": self._study,
             "state": dict(state),
         }
-        contents = encode(what, "model", tensors)
+        contents = encode(record, "model", tensors)
         packed = pack(tensors)
         files = {MANIFEST: [describe({"contents": contents}, packed)], TENSORS: [packed]}
         self._directory.write(files, keep=sys.maxsize)

@@ -21,14 +21,14 @@ __all__ = ["CrossValidation"]
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """The folds of a cross-validation, and what they cost.
+    """The folds of a cross-validation, their scores and the time they took.
 
     Attributes:
-        folds: in their order.
-        seconds: from the call to its return, the start of workers included.
+        folds: all folds, in the order of their numbers.
+        seconds: time from the call to its return, including the start of workers.
         workers: number of folds that trained at the same time.
-        cpu: use of each core meanwhile.
-        directory: where the folds and their models are; None: nowhere.
+        cpu: use of each core during the call.
+        directory: the folder with the folds and their models; None: they were not saved.
     """
 
     folds: tuple[Fold, ...]
@@ -70,7 +70,7 @@ class CrossValidation:
         return FoldFiles.state(self.directory, fold)
 
     def table(self) -> str:
-        """A line per fold, their mean and spread; drawn by rich where that is installed."""
+        """The table as text: a row per fold, then mean and spread. Drawn by rich if installed."""
         try:
             from asyncopt.report.terminal import drawn_text, print_table
         except ModuleNotFoundError:
@@ -105,7 +105,7 @@ class CrossValidation:
             ("fold", "number of the fold"),
             *((name, "on the examples held out") for name in names),
             ("epoch", "the one whose model was scored, of those trained"),
-            ("seconds", "of the fold in its worker; of the whole call in the last line"),
+            ("seconds", "of the fold in its worker; in the last row, of the whole call"),
             ("worker", "rank of the worker that trained it"),
         ]
         return Table(headings, rows, left=1)
@@ -114,7 +114,7 @@ class CrossValidation:
         """Scores over epochs, folds over time on their workers, and the use of each core.
 
         Args:
-            path: of the file to write; its suffix says which kind: .svg, .png, .pdf.
+            path: the file to write; its suffix selects the format: .svg, .png, .pdf.
 
         Raises:
             ModuleNotFoundError: matplotlib is not installed.
@@ -146,5 +146,5 @@ class CrossValidation:
 
 
 def _score_text(score: float) -> str:
-    """Four digits behind the point, or as few as a large number needs."""
+    """Four decimals below 100, four significant digits from 100."""
     return f"{score:.4f}" if abs(score) < 100 else f"{score:.4g}"

@@ -15,7 +15,7 @@ Metric = Callable[[Tensor, Tensor], Any]
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """Share of the examples whose highest output is that of their class.
+    """Share of examples whose class has the highest output.
 
     Args:
         outputs: scores, shape (examples, classes).
@@ -33,10 +33,10 @@ def score(
 ) -> dict[str, float]:
     """Loss and metrics, each by one call with the outputs and targets of all examples.
 
-    Losses that are no mean over examples, such as weighted ones, are therefore correct as well.
+    So losses that are not means over examples, such as weighted means, are correct too.
 
     Args:
-        model: it is put in evaluation mode.
+        model: the model; it is put in evaluation mode.
         batches: inputs and targets of each.
         examples: number of them in all batches.
         loss: called with outputs and targets.

@@ -1,4 +1,4 @@
-"""Which examples of each fold are trained on, and which are held out."""
+"""Splits: the examples of each fold to train on and to hold out."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from asyncopt.tasks.splits import Split, Splits
 
 __all__ = ["TRAINING", "Epoch", "Fold", "Recipe", "Trained", "train_fold"]
 
-TRAINING = 2  # counted up when the same arguments give other results, so that folds do not mix
+TRAINING = 2  # version of the results: increase it when the same arguments give other results
 HELD_OUT = 256  # held-out examples in a batch: activations stay in the cache
 
 
@@ -49,8 +49,8 @@ class Epoch(NamedTuple):
     Attributes:
         number: from 1.
         lr: learning rate of the first parameter group at the epoch's start.
-        train_loss: mean loss of the epoch's training batches, while they were trained.
-        scores: loss and metrics of the held-out examples after it; None: not evaluated.
+        train_loss: mean loss of the epoch's training batches, each before its update.
+        scores: loss and metrics on the held-out examples after the epoch; None: not evaluated.
     """
 
     number: int
@@ -65,8 +65,8 @@ class Trained(NamedTuple):
     Attributes:
         epochs: all of them, in order.
         best: number of the epoch whose model this is; see `Fold`.
-        begin: of the training, on the machine's monotonic clock, in seconds.
-        end: of the training, likewise.
+        begin: start of the training, in seconds on the machine's monotonic clock.
+        end: end of the training, likewise.
         state: the model's state dict; None if not requested.
     """
 
@@ -85,14 +85,14 @@ class Fold:
         number: from 0.
         scores: loss and metrics of the model of epoch ``best`` on all examples held out.
         epochs: all epochs trained, with loss, learning rate and scores over time.
-        best: number of the epoch whose model was scored: the last one, or with ``patience`` that
-            of the lowest loss on the examples held out (the last one if no loss was finite).
+        best: number of the epoch whose model was scored: the last one, or with ``patience`` the one
+            with the lowest loss on the examples held out (the last one if no loss was finite).
         train_examples: number of examples trained on.
         test_examples: number of examples held out.
-        begin: when it began, in seconds since the call; NaN for one that an earlier call trained.
-        seconds: of training and scoring, in the worker.
-        worker: rank of the worker that trained it; processes of a rank follow each other.
-        attempts: how often it was started; more than once where workers died.
+        begin: start of its training, in seconds since the call; NaN if an earlier call trained it.
+        seconds: duration of training and scoring in the worker.
+        worker: rank of the worker that trained it.
+        attempts: number of starts; more than one if workers died.
     """
 
     number: int
@@ -110,8 +110,8 @@ class Fold:
 def train_fold(fold: int, recipe: Recipe, data: Any, splits: Splits, keep: bool) -> Trained:
     """Train a fresh model on a fold and score it on the examples held out.
 
-    Torch's, numpy's and Python's random numbers begin with the fold's own stream of ``seed``, so
-    that the result is the same whatever the process has drawn before.
+    The generators of torch, numpy and Python are seeded with the fold's own stream of ``seed``, so
+    the result does not depend on numbers that the process drew before.
     """
     begin = time.monotonic()
     stream = Stream(recipe.seed, (fold,))
@@ -129,7 +129,7 @@ def train_fold(fold: int, recipe: Recipe, data: Any, splits: Splits, keep: bool)
         if scores is None or recipe.patience is None:
             continue
         since = since or number
-        if scores["loss"] < least:  # which NaN never is
+        if scores["loss"] < least:  # False for NaN
             best = since = number
             least = scores["loss"]
             if keep:
@@ -172,7 +172,7 @@ class _Training:
         self._scheduler = None if recipe.scheduler is None else recipe.scheduler(self.optimizer)
         if isinstance(self._scheduler, ReduceLROnPlateau) and recipe.schedule_by == "batch":
             raise ValueError(
-                "schedule_by: expected 'epoch' with ReduceLROnPlateau, which goes by the loss of "
+                "schedule_by: expected 'epoch' with ReduceLROnPlateau, which needs the loss of "
                 "the examples held out, got 'batch'"
             )
         if isinstance(self._scheduler, ReduceLROnPlateau) and self._scheduler.mode != "min":
@@ -198,7 +198,7 @@ class _Training:
         return float(torch.stack(losses).mean())
 
     def end_epoch(self, scores: dict[str, float] | None) -> None:
-        """Step the schedule if it counts epochs, or if it goes by scores and there are some."""
+        """Step the schedule if it counts epochs, or if it needs a loss and the epoch was scored."""
         if isinstance(self._scheduler, ReduceLROnPlateau):
             if scores is not None:
                 self._scheduler.step(scores["loss"])

@@ -119,7 +119,7 @@ def _generalization(rows: Sequence[DelayRow]) -> str:
 
 
 def _stands_out(change: Spread, of: float) -> bool:
-    """All repeats changed to one side, by more than they differ, and by more than 2% of `of`."""
+    """True if 3 or more repeats agree in sign and the median exceeds their range and 2% of `of`."""
     low, high = min(change.values), max(change.values)
     enough = len(change.values) >= 3 and abs(change.median) > max(high - low, 0.02 * abs(of))
     return enough and (low > 0 or high < 0)

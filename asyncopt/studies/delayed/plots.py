@@ -39,7 +39,7 @@ def pictures(plan: Delayed, problem: DelayedProblem, rows: Sequence[DelayRow]) -
     yield Picture(
         "Gap against staleness",
         against_staleness(f"{name}-gap", rows, GAP, styles, log=False),
-        f"The {GAP.meaning}: lower is better generalization, if training came as far.",
+        f"The {GAP.meaning}: lower is better generalization at an equal training loss.",
     )
     yield Picture(
         f"Loss over the updates under {plan.syncs[0]}",

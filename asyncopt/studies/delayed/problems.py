@@ -90,7 +90,7 @@ class Lesson(NamedTuple):
 
 @lru_cache(maxsize=4)
 def lesson(seed: int) -> Lesson:
-    """The same for the same seed; the optimum is computed in float64."""
+    """Data, teacher and optimum (float64), determined by the seed."""
     dice = torch.Generator().manual_seed(seed)
     scales = CONDITION ** -torch.linspace(0, 0.5, FEATURES, dtype=torch.float64)
     teacher = torch.randn(FEATURES, generator=dice, dtype=torch.float64)
@@ -159,7 +159,7 @@ class Teacher(DelayedProblem):
         return half_square(output.squeeze(-1), target)
 
     def score(self, model: nn.Module, seed: int) -> dict[str, float]:
-        """All in float64."""
+        """Scores of the model, computed in float64."""
         split, teacher, optimum = lesson(seed)
         (weights,) = (p.detach().double().flatten() for p in model.parameters())
 

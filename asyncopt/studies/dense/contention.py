@@ -40,7 +40,7 @@ USUAL_L3 = 32 * 2**20  # where the kernel hides it
 
 
 class Case(NamedTuple):
-    """shape of the shared parameter; `pattern` is dense, or how rows are drawn: skewed, uniform.
+    """Shape of the shared parameter and pattern of its gradients: dense, skewed or uniform rows.
 
     `compute`: seconds that a worker computes between two pushes.
     """
@@ -212,7 +212,7 @@ def contender(case: Case, variant: Variant) -> Optimizer:
 
 
 def only_parameter(optimizer: Optimizer) -> torch.nn.Parameter:
-    """The parameter of a `contender`; each thread has its own, so it is asked for."""
+    """The parameter of a `contender`, read from the optimizer as each thread has its own."""
     parameter: torch.nn.Parameter = optimizer.param_groups[0]["params"][0]
     return parameter
 
@@ -248,7 +248,7 @@ class Contention(DenseProblem):
     def measure_cases(
         self, chosen: Sequence[Case], plan: Comparison, workers: int, meter: Meter
     ) -> list[SyncRow]:
-        """The same for some cases; one tick per worker and measurement."""
+        """Measure the `chosen` cases; one tick per worker and measurement."""
         jobs = [
             Job(case, variant, contender(case, variant) if variant.sync else None)
             for case in chosen

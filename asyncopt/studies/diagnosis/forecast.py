@@ -46,11 +46,11 @@ class Forecast(Row):
     batches: int = 1
 
     def later(self, steps: int) -> Forecast:
-        """The same where gradients come so many steps later."""
+        """The forecast for gradients that are `steps` steps late."""
         return replace(self, late=steps)
 
     def in_step(self) -> Forecast:
-        """The same where all workers make each update together."""
+        """The forecast for workers that make each update together."""
         return replace(self, batches=self.workers)
 
     @property

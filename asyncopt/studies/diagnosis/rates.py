@@ -20,7 +20,7 @@ from asyncopt.studies.machine import available_memory, cache_size
 
 FLOAT = 4  # bytes
 SIZES = (1_000_000, 5_000_000, 25_000_000)  # parameters that are pushed
-PUSHED = ("SGD", "Adam")  # rules that are measured whatever is asked for
+PUSHED = ("SGD", "Adam")  # rules that are always measured
 COPIED = 64 * 2**20  # bytes; more where the last cache is as large
 REDUCED = 16 * 2**20  # bytes that are summed up
 SAMPLES = 9

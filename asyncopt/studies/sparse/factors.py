@@ -33,7 +33,7 @@ class FactorProblem(SparseProblem):
 
     @abstractmethod
     def ratings(self, plan: SparseComparison) -> Any:
-        """All of them, in coordinates."""
+        """All ratings, in coordinates."""
 
     def load(self, plan: SparseComparison) -> Ratings:
         """A tenth is held out."""

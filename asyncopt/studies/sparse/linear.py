@@ -47,7 +47,7 @@ class LinearProblem(SparseProblem):
 
     @abstractmethod
     def examples(self, plan: SparseComparison) -> tuple[Any, NDArray[Any]]:
-        """All of them, and their labels."""
+        """All examples and their labels."""
 
     def load(self, plan: SparseComparison) -> Split:
         """A fifth is held out."""

@@ -168,7 +168,7 @@ class LibMf(Factorization):
         return model
 
     def judged(self, fitted: Any, data: Any) -> Any:
-        """Its factors; its binding's own ``predict`` (0.9.2) confuses pairs."""
+        """Predictions from the factors, because the ``predict`` of libmf 0.9.2 confuses pairs."""
         return Products(fitted.p_factors(), fitted.q_factors(), fitted.model.b)
 
 
@@ -222,7 +222,7 @@ class ImplicitBpr(Factorization):
         return model
 
     def judged(self, fitted: Any, data: Any) -> Any:
-        """Its biases are among the factors."""
+        """Ranking from the factors, which include the biases."""
         return ranking(data, fitted.user_factors, fitted.item_factors)
 
 

@@ -21,7 +21,7 @@ INSTANT = 1e-6  # s: the shortest time that a timer runs
 
 
 class Kills:
-    """When workers are killed, and how often that was.
+    """Times at which workers are killed, and the number of kills.
 
     A worker's working time passes only while it trains, not while it starts up or waits for others,
     so a run makes progress however often its workers die.
