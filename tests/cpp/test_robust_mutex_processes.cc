@@ -66,6 +66,27 @@ void check_a_lost_wake_up_does_not_strand_the_next() {
   CHECK_EQ(tally.repairs, 0u);
 }
 
+// A holder that was stopped just after it got the lock, or before it gave it back, is named too.
+void check_a_holder_at_the_edge_is_named() {
+  const Mapping memory(sizeof(Shared));
+  Shared& shared = *new (memory.data()) Shared{};
+  shared.mutex.create();
+  const pid_t holder = start_waiter(shared, [&shared] {
+    std::thread([&shared] {
+      pthread_mutex_lock(&shared.mutex.mutex);  // and has not written `owner` yet
+      ::pause();
+    }).join();
+  });
+  Tally tally;
+  const auto start = Clock::now();
+  const auto& word = reinterpret_cast<std::atomic<std::uint32_t>&>(shared.mutex.mutex);
+  while (word.load() == 0) CHECK_LE(seconds_since(start), 60);
+  CHECK_THROWS(LockTimeout, "held by process " + std::to_string(holder) + "; resume or end",
+               shared.mutex.lock(1'000'000, tally));
+  kill(holder, SIGKILL);
+  CHECK(WIFSIGNALED(wait_for(holder, 60)));
+}
+
 // The kernel frees a lock as soon as the thread that held it is dead. While other threads of that
 // process may still write what it protects, nobody gets it.
 void check_waits_for_all_threads_of_the_dead() {
@@ -102,6 +123,7 @@ int main() {
   set_deadline();
   for (int i = 0; i < 5; ++i) {
     check_a_lost_wake_up_does_not_strand_the_next();
+    check_a_holder_at_the_edge_is_named();
     check_waits_for_all_threads_of_the_dead();
   }
 }

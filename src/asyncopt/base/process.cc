@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <fstream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -112,6 +113,16 @@ bool wait_until_gone(ProcessId process, std::uint64_t timeout_ns) {
     nanosleep(&kPause, nullptr);
   }
   return true;
+}
+
+std::uint32_t process_of_thread(std::uint32_t thread) {
+  if (!proc_shows_our_namespace()) return 0;
+  std::ifstream status("/proc/" + std::to_string(thread) + "/status");
+  std::string name;
+  std::uint32_t process = 0;
+  while (status >> name && name != "Tgid:") status.ignore(1024, '\n');
+  status >> process;
+  return process;
 }
 
 std::uint64_t pid_namespace() {

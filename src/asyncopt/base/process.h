@@ -43,6 +43,9 @@ bool is_gone(ProcessId process);
 // Waits until is_gone, at most `timeout_ns`; returns is_gone.
 bool wait_until_gone(ProcessId process, std::uint64_t timeout_ns);
 
+// Process id of a running thread; 0 if there is none, or if it cannot be determined.
+std::uint32_t process_of_thread(std::uint32_t thread);
+
 // The inode of this process's PID namespace: lock owners are thread ids, which mean nothing in
 // another one. Throws std::system_error without /proc.
 std::uint64_t pid_namespace();

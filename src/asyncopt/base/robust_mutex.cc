@@ -1,5 +1,7 @@
 #include "asyncopt/base/robust_mutex.h"
 
+#include <linux/futex.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <ctime>
@@ -41,6 +43,14 @@ int lock_until(pthread_mutex_t& mutex, std::uint64_t timeout_ns) {
   }
 }
 
+// The process whose thread holds the mutex, by the thread id that the kernel's robust futexes keep
+// in the lock word, the first one of glibc's mutex. 0: it is free just now.
+std::uint32_t holder_of(pthread_mutex_t& mutex) {
+  const auto& word = reinterpret_cast<const std::atomic<std::uint32_t>&>(mutex);
+  const std::uint32_t thread = word.load(std::memory_order_relaxed) & FUTEX_TID_MASK;
+  return thread == 0 ? 0 : process_of_thread(thread);
+}
+
 void check(int error, const char* what) {
   if (error != 0) throw std::system_error(error, std::generic_category(), what);
 }
@@ -59,12 +69,12 @@ void RobustMutex::create() {
 }
 
 bool RobustMutex::lock(std::uint64_t timeout_ns, Tally& tally) {
-  const auto time_out = [&](ProcessId holder, const char* state) {
+  const auto time_out = [&](const std::string& cause) {
     throw LockTimeout("lock: not free within " +
-                      std::to_string(static_cast<double>(timeout_ns) * 1e-9) + " s, " + state +
-                      " process " + std::to_string(holder.pid()) +
-                      "; resume or end that process, or raise lock_timeout");
+                      std::to_string(static_cast<double>(timeout_ns) * 1e-9) + " s, " + cause +
+                      "raise lock_timeout");
   };
+  constexpr const char* kEnd = "; resume or end that process, or ";
   int error = pthread_mutex_trylock(&mutex);
   if (error == EBUSY) {
     const std::uint64_t start = now_ns();
@@ -73,7 +83,12 @@ bool RobustMutex::lock(std::uint64_t timeout_ns, Tally& tally) {
     tally.lock_wait_ns += now_ns() - start;
   }
   const ProcessId before = ProcessId::from_bits(owner.load(std::memory_order_relaxed));
-  if (error == ETIMEDOUT) time_out(before, "held by");
+  if (error == ETIMEDOUT) {
+    // A holder that was stopped at the edges of its critical section is not in `owner`.
+    const std::uint32_t holder = before == ProcessId() ? holder_of(mutex) : before.pid();
+    time_out(holder == 0 ? "held by others in turn; "
+                         : "held by process " + std::to_string(holder) + kEnd);
+  }
   const bool owner_died = error == EOWNERDEAD;
   check(owner_died ? pthread_mutex_consistent(&mutex) : error, "a shared lock cannot be taken");
   // Only the thread that held the lock is certainly dead. `owner` stays set until the other threads
@@ -81,7 +96,7 @@ bool RobustMutex::lock(std::uint64_t timeout_ns, Tally& tally) {
   if (before != ProcessId() && before != ProcessId::mine() &&
       !wait_until_gone(before, timeout_ns)) {
     pthread_mutex_unlock(&mutex);
-    time_out(before, "held by a dead thread of the running");
+    time_out("held by a dead thread of the running process " + std::to_string(before.pid()) + kEnd);
   }
   const bool repaired = owner_died || before != ProcessId();
   if (repaired) ++tally.repairs;
