@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ PROGRAMS = [
         re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
     )
 ]
+STAND_INS = Path(__file__).parent / "stand_ins"  # modules that the programs import; not installed
 NAMES = sorted(set(re.findall(r"\basyncopt((?:\.[a-zA-Z]\w*)+)", TEXT)))
 
 
@@ -32,6 +34,7 @@ def test_programs(program: str, tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-W", "error", str(file)],
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(STAND_INS)},
         capture_output=True,
         text=True,
         timeout=120,
