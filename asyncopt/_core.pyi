@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from asyncopt.optim.apart import How
+from asyncopt.optim.stepper import How
 
 class KernelInfo(TypedDict):
     rule: str

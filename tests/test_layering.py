@@ -87,6 +87,9 @@ ENGINE = (
     "probe",
 )
 
+#: Underscored attributes of tensors, modules and named tuples, whose names the package also uses.
+NOT_OURS = {"_asdict", "_buffers", "_make", "_replace", "_values", "_version"}
+
 MODULES = sorted((ROOT / "asyncopt").rglob("*.py"))
 SOURCES = sorted(p for p in (ROOT / "src/asyncopt").rglob("*") if p.suffix in (".h", ".cc"))
 
@@ -108,10 +111,53 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
 
 
+def private(path: Path, context: type[ast.expr_context]) -> Iterator[tuple[int, str, str]]:
+    """(line, object, name) for every private attribute that is read or written in a module.
+
+    Args:
+        path: of the module.
+        context: ``ast.Load`` for reads, ``ast.Store`` for assignments.
+    """
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, context):
+            continue
+        if node.attr.startswith("_") and not node.attr.endswith("__"):
+            yield node.lineno, ast.unparse(node.value), node.attr
+
+
+def defined(path: Path) -> set[str]:
+    """Private methods and attributes of the classes in a module."""
+    found = {name for _, on, name in private(path, ast.Store) if on in ("self", "cls")}
+    for each in ast.walk(ast.parse(path.read_text())):
+        for node in each.body if isinstance(each, ast.ClassDef) else ():
+            if isinstance(node, ast.FunctionDef):
+                found.add(node.name)
+            elif isinstance(node, ast.AnnAssign | ast.Assign):
+                targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
+                found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
+DEFINED = {path: defined(path) for path in MODULES}
+
+
 def test_every_module_has_a_layer() -> None:
     found = {layer_of(path.relative_to(ROOT).with_suffix("").parts) for path in MODULES}
     assert found - {"__init__"} <= set(LAYERS)
     assert {"cli", "studies", "tasks", "run", "optim", "gpu", "sparse", "store"} <= found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_private_attributes_stay_in_their_layer(path: Path) -> None:
+    layer = layer_of(path.relative_to(ROOT).with_suffix("").parts)
+    elsewhere = set[str]()
+    for other, names in DEFINED.items():
+        if layer_of(other.relative_to(ROOT).with_suffix("").parts) != layer:
+            elsewhere |= names
+    for context in (ast.Load, ast.Store, ast.Del):
+        for line, on, name in private(path, context):
+            if on not in ("self", "cls") and name not in DEFINED[path] | NOT_OURS:
+                assert name not in elsewhere, f"{path}:{line}: {on}.{name} is another layer's"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -18,7 +18,7 @@ from asyncopt.devices.slots import Slot
 from asyncopt.devices.writes import Write, addresses
 from asyncopt.errors import AsyncoptError, DeviceError
 from asyncopt.optim import Optimizer, syncs
-from asyncopt.optim.apart import How, slowed
+from asyncopt.optim.stepper import How, slowed
 
 __all__ = ["Arrival", "Lanes", "Log", "Push", "Pusher", "Spans", "copy", "naming"]
 
@@ -92,7 +92,7 @@ class Push:
         writes: by the numbers of parameters: what was written to them since they were pulled.
         copies: the lane's tickets for the copies of the gradients, per chunk.
         after: the moment from which on the device's parameters may be written.
-        how: as ``Optimizer._how`` has it; the seed is that of the first chunk.
+        how: as ``Stepper.how`` has it; the seed is that of the first chunk.
         maximize: by the numbers of parameters.
         stalls: begins and ends of the worker's waits before this push.
         arrivals: one per chunk.
@@ -142,17 +142,15 @@ class Pusher:
         self._to = to
         self._lanes = lanes
         self._log = log
-        assert host._sharing is not None
-        self._segment = host._sharing.store.segment
-        self._worker = host._sharing.worker
+        assert host.sharing is not None
+        self._segment = host.sharing.store.segment
+        self._worker = host.sharing.worker
         self._in_parts = syncs()[host.sync]["in_parts"]
         self._is_over = False
 
     @property
     def _plan(self) -> _core.Plan:
-        plan = self._host._plan
-        assert plan is not None
-        return plan
+        return self._host.stepper.plan
 
     def carry_out(self, push: Push) -> None:
         """Does all of it; what fails also reaches those who wait for the arrivals."""
@@ -179,7 +177,7 @@ class Pusher:
         host, slot = self._host, push.slot
         *_, skip = push.how
         everything = range(len(self._chunks))
-        is_corrected = host._delay is not None and host._delay.compensates
+        is_corrected = host.stepper.delay is not None and host.stepper.delay.compensates
         in_parts = self._in_parts and not (skip and is_corrected)
         is_finite = True
         if skip or not in_parts:
@@ -189,9 +187,9 @@ class Pusher:
                     is_finite = self._plan.is_finite(_some(push.grads, self._chunks[number].params))
         if is_corrected and push.writes:  # else taken for updates of other workers
             self._publish(push)
-        if host._delay is not None:
-            host._delay.computed_from(slot.params, slot.version)
-            push.how = slowed(push.how, host._delay.step_scale())
+        if host.stepper.delay is not None:
+            host.stepper.delay.computed_from(slot.params, slot.version)
+            push.how = slowed(push.how, host.stepper.delay.step_scale())
         if in_parts and is_finite:
             order = list(reversed(everything) if skip else everything)
             slot.version = self._push_in_parts(push, order)
@@ -258,7 +256,7 @@ class Pusher:
     def _corrected(self, push: Push, params: Sequence[int]) -> list[torch.Tensor | None]:
         """The gradients of some parameters, corrected for their delay; None for the others."""
         grads = _some(push.grads, params)
-        delay = self._host._delay
+        delay = self._host.stepper.delay
         if delay is not None and delay.compensates:
             for i in params:
                 grad = grads[i]

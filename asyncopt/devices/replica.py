@@ -26,6 +26,8 @@ from asyncopt.devices.slots import Slot
 from asyncopt.devices.writes import Write, Writes, addresses
 from asyncopt.optim import Optimizer
 from asyncopt.optim.checks import check_gradient
+from asyncopt.optim.copies import on_host
+from asyncopt.optim.parameters import params_of
 
 __all__ = ["DeviceReplica"]
 
@@ -57,19 +59,18 @@ class DeviceReplica:
         self._lanes = lanes
         self._lag = lag
         self._log = log
-        self._params = list(optimizer._all_params())
-        self._host = optimizer._on_host()
-        self._values = list(self._host._all_params())  # on the host, those of a slot
+        self._params = params_of(optimizer)
+        self._host = on_host(optimizer)
+        self._values = params_of(self._host)  # on the host, those of a slot
         self._pushes = 0
         self._order: list[int] | None = []  # in which gradients arrive, until the first step
         self._stalls: list[tuple[Moment, Moment]] = []
         self._running: Ticket | None = None  # the last push
         self._last: Push | None = None  # what it was, until what it brings is in use
         self._coming: dict[int, Arrival] = {}  # what nobody has waited for
-        plan = self._host._plan
-        assert plan is not None
-        self._arrange(self._cut([list(reversed(range(len(self._params))))]), plan.pull())
-        optimizer._step_through(self, self._host)
+        version = self._host.stepper.plan.pull()
+        self._arrange(self._cut([list(reversed(range(len(self._params))))]), version)
+        optimizer.stepper.step_through(self, self._host.stepper)
         self._writes = Writes(self._params)
         self._forward = Forward(modules if lag == 0 else (), self._params, self._wait_for)
         self._handles: list[RemovableHandle] = [
@@ -115,7 +116,7 @@ class DeviceReplica:
         self._forward.remove()
         for handle in self._handles:
             handle.remove()
-        self._optimizer._replica = None
+        self._optimizer.stepper.link = None
 
     # --- Gradients on their way out ------------------------------------------------------------
 
@@ -241,8 +242,8 @@ class DeviceReplica:
         optimizer, host, lanes = self._optimizer, self._host, self._lanes
         self._take_over_options()
         grads = [self._on_its_way(i, slot) for i in range(len(self._params))]
-        _, _, hyper, threads, seed, audit, skip = optimizer._how()
-        optimizer._seed += len(self._chunks) - 1  # each may take one
+        _, _, hyper, threads, seed, audit, skip = optimizer.stepper.how()
+        optimizer.stepper.seed += len(self._chunks) - 1  # each may take one
         push = Push(
             slot=slot,
             grads=grads,
@@ -250,7 +251,7 @@ class DeviceReplica:
             copies=[self._staged[number].copy for number in range(len(self._chunks))],
             after=lanes.back.moment(),
             how=(host.param_groups, host.state, hyper, threads, seed, audit, skip),
-            maximize=optimizer._maximized(),
+            maximize=optimizer.stepper.maximized(),
             stalls=self._stalls,
             arrivals=[Arrival() for _ in self._chunks],
         )
@@ -279,9 +280,7 @@ class DeviceReplica:
         """Gives the host's optimizer the options of now, by which it may be of another rule."""
         for here, there in zip(self._optimizer.param_groups, self._host.param_groups, strict=True):
             there.update({name: value for name, value in here.items() if name != "params"})
-        rules = [self._host._rule(group) for group in self._host.param_groups]
-        if rules != self._host._rules:
-            self._host._make_plan()
+        self._host.stepper.follow_rules()
 
     # --- Parameters on their way back ----------------------------------------------------------
 
@@ -326,7 +325,7 @@ class DeviceReplica:
         finally:
             self._coming = {}
         if self._last is not None and self._last.skipped:
-            self._optimizer._count_skipped(stacklevel=5)
+            self._optimizer.stepper.count_skipped(stacklevel=5)
 
     @torch.no_grad()
     def pull(self) -> None:
@@ -335,10 +334,9 @@ class DeviceReplica:
         What was written to parameters and not pushed stays.
         """
         self.flush()
-        plan, back = self._host._plan, self._lanes.back
+        plan, back = self._host.stepper.plan, self._lanes.back
         writes = self._writes.take(self._next)
         writes = {i: Write(write.now, write.pulled.clone()) for i, write in writes.items()}
-        assert plan is not None
         self._slots[0].version = plan.pull()
         for slot in self._slots[1:]:
             slot.version = self._slots[0].version
@@ -360,8 +358,7 @@ class DeviceReplica:
     def publish(self) -> None:
         """Brings what was written to parameters to the store, as a version of its own."""
         self.flush()
-        slot, plan = self._next, self._host._plan
-        assert plan is not None
+        slot, plan = self._next, self._host.stepper.plan
         writes = self._writes.take(slot)
         plan.publish(addresses(writes, writes))
         for i, write in writes.items():

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from asyncopt.optim.base import Optimizer
-from asyncopt.optim.origin import check, watching
+from asyncopt.optim.origin import allow_in_workers, check, copy_origin, watching
 from asyncopt.optim.rules import SGD
 from asyncopt.optim.sharing import alias
 from asyncopt.optim.wrapper import Wrapper, holds
@@ -110,8 +110,9 @@ class Averaging(Wrapper):
         return self.center.store
 
     @property
-    def _sharing(self) -> Any:
-        return self.center._sharing
+    def sharing(self) -> Any:
+        """Hold on the store of the center; None without a store."""
+        return self.center.sharing
 
     @property
     def after_push(self) -> Callable[[bool], None] | None:
@@ -164,13 +165,13 @@ class Averaging(Wrapper):
         return self
 
     @torch.no_grad()
-    def _share_again(self, workers: int) -> None:
+    def share_again(self, workers: int) -> None:
         """Moves the parameters, as they are here, to a new store that keeps the version."""
         self._set_center()
-        self.center._share_again(workers)
+        self.center.share_again(workers)
         self._meet_center(workers)
 
-    def _fits_store(self) -> bool:
+    def fits_store(self) -> bool:
         """True if the store's center is the one for the parameters as they are now."""
         return self._first_changed() is None
 
@@ -204,7 +205,7 @@ class Averaging(Wrapper):
         if self.store is not None and (not self._in_worker or self._pulls_now()):
             self._take_center()
 
-    def _newest(self) -> list[torch.Tensor]:
+    def newest(self) -> list[torch.Tensor]:
         """The center as it is now, on the devices of the parameters."""
         self.center.pull()
         return [c.to(p.device) for p, c in zip(self._params(), self._center(), strict=True)]
@@ -286,7 +287,7 @@ class Averaging(Wrapper):
         """Makes parameters and state, which came in shared memory, private; takes the center."""
         self._steps = 0
         if isinstance(self.optimizer, Optimizer):
-            self.optimizer._allow_in_workers()
+            allow_in_workers(self.optimizer)
         for param in self._params():
             param.data = param.data.clone()
         for param, entries in list(self.state.items()):
@@ -305,7 +306,7 @@ class Averaging(Wrapper):
                 "center": self.center._for_thread(memo),
             }
         )
-        clone._serial = self._serial
+        copy_origin(self, clone)
         return clone
 
 

@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import functools
+import sys
 from collections.abc import Callable
 from multiprocessing.context import get_spawning_popen
-from typing import Any, TypedDict
+from typing import Any, overload
 
 import torch
+from torch.optim import optimizer as torch_optimizer
+from torch.utils.hooks import RemovableHandle
 
 from asyncopt import _core
-from asyncopt.optim.apart import Replica
-from asyncopt.optim.catch_up import check_sparse_updates
-from asyncopt.optim.checks import check_hyper
-from asyncopt.optim.delay import Delay, check_delay_options
-from asyncopt.optim.planning import unwrapped
-from asyncopt.optim.sharing import Sharing, alias, layout_of
-from asyncopt.optim.state import JOURNAL, cloned, loaded, packed, with_torchs_step, without_journal
-from asyncopt.optim.stepping import SteppingOptimizer
+from asyncopt.optim import copies
+from asyncopt.optim.catch_up import CatchUp, checked_rows
+from asyncopt.optim.checks import check_hyper, check_rows
+from asyncopt.optim.gradients import reset
+from asyncopt.optim.kernels import syncs
+from asyncopt.optim.options import check_options
+from asyncopt.optim.origin import Origin
+from asyncopt.optim.parameters import (
+    check_added,
+    find_device,
+    is_on_device,
+    params_of,
+    refuse_device,
+    refuse_distributed,
+)
+from asyncopt.optim.sharing import Sharing
+from asyncopt.optim.state_dicts import (
+    check_loaded,
+    cloned,
+    loadable,
+    packed,
+    with_torchs_step,
+    without_journal,
+)
+from asyncopt.optim.stepper import Stepper
 from asyncopt.store import Ledger, Store
 
-__all__ = ["Optimizer", "Options"]
+__all__ = ["Optimizer"]
 
 
-class Options(TypedDict, total=False):
-    """Arguments of every optimizer besides `sync` and its namesake's."""
-
-    audit: bool
-    state_dtype: torch.dtype | None
-    flat_grads: bool
-    nonfinite: str | None
-    staleness_lr: str | None
-    delay_compensation: float | tuple[float, float] | None
-    sparse_updates: str
-
-
-class Optimizer(SteppingOptimizer):
+class Optimizer(Origin):
     """Base class of asyncopt's optimizers.
 
     Each one derives from this class and from its namesake in ``torch.optim``, whose constructor
@@ -71,10 +79,22 @@ class Optimizer(SteppingOptimizer):
             :meth:`catch_up`. Not under a sync with replicas.
         **hyper: the namesake's hyperparameters.
 
+    Attributes:
+        stepper: pushes the gradients by the engine. It is for this package's other modules.
+        after_push: called after each push of a shared optimizer, also if it was skipped for a
+            gradient that is not finite; with False after a push of some rows, else with True.
+        after_partial_push: called after a push in which some parameters had no gradient.
+
     Raises:
         TypeError: an argument is of another kind.
         ValueError: an argument is out of range or a parameter cannot be updated in place.
     """
+
+    _sync: str
+    _step_supports_amp_scaling: bool  # read by torch.amp.GradScaler
+
+    after_push: Callable[[bool], None] | None = None
+    after_partial_push: Callable[[], None] | None = None
 
     def __init__(
         self,
@@ -98,53 +118,284 @@ class Optimizer(SteppingOptimizer):
         self.staleness_lr = staleness_lr
         self.delay_compensation = delay_compensation
         self.sparse_updates = sparse_updates
-        self._check_options()
+        check_options(self)
         self.rowwise = getattr(self, "rowwise", False)  # rules that know it have set it before
         self._flat_grads = flat_grads
-        self._sharing: Sharing | None = None
-        self._delay: Delay | None = None
-        self._skipped = 0
-        # Seed of the stochastic rounding, counted up by every push. Hashed, so that the second push
-        # under a user's seed 0 differs from the first one under seed 1.
-        self._seed = hash((torch.initial_seed(),)) & 0x3FFFFFFF
-        self._copies = 0
+        # Hashed, so that the second push under a user's seed 0 differs from the first one under 1.
+        self.stepper = Stepper(self, seed=hash((torch.initial_seed(),)) & 0x3FFFFFFF)
         self._take_serial()
-        self._forget_plan()
         super().__init__(params, **hyper)
-        device = self._find_device(list(self._all_params()))
+        device = find_device(self, params_of(self))
         if self.defaults.get("capturable") and device is None:
             raise ValueError("capturable: expected False on cpu, got True; use torch.optim for it")
         if self.defaults.get("differentiable"):
             raise ValueError("differentiable: expected False, got True; use torch.optim for it")
         self._step_supports_amp_scaling = device is not None
-        self._make_flat_gradients()
+        self.stepper.make_flat_gradients()
 
-    def _check_options(self) -> None:
-        """Raises ValueError for an unknown option, or for options that exclude each other."""
-        if self.audit and self.sync != "hogwild":
-            raise ValueError(
-                f"audit: expected sync='hogwild' (no other loses updates), got {self.sync!r}"
+    @property
+    def sync(self) -> str:
+        """Name of the sync of updates to a store. It can be set while the optimizer has none."""
+        return self._sync
+
+    @sync.setter
+    def sync(self, name: str) -> None:
+        if name not in tuple(syncs()):
+            raise ValueError(f"sync: expected one of {', '.join(syncs())}; got {name!r}")
+        if hasattr(self, "stepper") and self.sharing is not None and name != self._sync:
+            raise RuntimeError(
+                f"sync: expected {self._sync!r}, as the optimizer's store was made for it, got "
+                f"{name!r}; call unshare() first"
             )
-        if self.nonfinite not in (None, "propagate", "skip"):
-            raise ValueError(
-                f"nonfinite: expected 'propagate', 'skip' or None, got {self.nonfinite!r}"
+        self._sync = name
+
+    # --- What a rule defines -------------------------------------------------------------------
+
+    def _rule(self, group: dict[str, Any]) -> str:
+        """Name of the compiled rule for a parameter group."""
+        raise NotImplementedError
+
+    def _hyper(self, group: dict[str, Any]) -> tuple[Any, ...]:
+        """The rule's hyperparameters from a parameter group, in the kernel's order."""
+        raise NotImplementedError
+
+    def _initial_slot(self, name: str, group: dict[str, Any]) -> float:
+        """Initial value of a state tensor."""
+        return 0.0
+
+    def _initial_scalar(self, name: str, group: dict[str, Any], found: dict[str, Any]) -> float:
+        """Initial value of a per-tensor number that the state `found` lacks."""
+        return 0.0
+
+    # --- Steps ---------------------------------------------------------------------------------
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    def step(  # type: ignore[misc]  # hooks shall see how the closure was given
+        self,
+        evaluate: Callable[[], float] | None = None,
+        /,
+        *,
+        closure: Callable[[], float] | None = None,
+    ) -> float | None:
+        """Applies the gradients: one push.
+
+        Shared under a sync with replicas, it also pulls the newest whole version.
+
+        Args:
+            evaluate: the closure, if it is given by position.
+            closure: evaluates the model again and returns the loss, as in torch.
+
+        Returns:
+            The closure's loss, or None.
+
+        Raises:
+            ValueError: a gradient has another dtype, device or shape than its parameter, or names
+                rows that it does not have. Nothing was changed.
+            LockTimeout: a lock was not free in time; call it again to finish the step.
+            RuntimeError: the last :meth:`pull` left the replica torn; or a worker steps an
+                optimizer that its run does not share and its function did not make. Nothing was
+                changed.
+        """
+        if (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or torch_optimizer._global_optimizer_pre_hooks
+            or torch_optimizer._global_optimizer_post_hooks
+            or torch._C._autograd._profiler_enabled()
+        ):
+            by_position = () if evaluate is None else (evaluate,)
+            by_name = {} if closure is None else {"closure": closure}
+            return self._hooked_step(*by_position, **by_name)
+        return self._step(closure if evaluate is None else evaluate)
+
+    # torch would wrap `step` to run hooks and the profiler, which costs more than a small push.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def _step(self, closure: Callable[[], float] | None = None) -> float | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if self.before_push is not None:
+            self.before_push()
+        stepper = self.stepper
+        updated = stepper.step()
+        if self.after_push is not None:
+            self.after_push(True)
+        if updated == _core.Plan.SKIPPED:
+            stepper.count_skipped(stacklevel=4)
+            return loss
+        params = stepper.params
+        if updated == len(params):
+            if stepper.marks_changes:
+                _mark_changed(params)
+            return loss
+        if updated > 0 and stepper.marks_changes:
+            _mark_changed([p for p in params if p.grad is not None])
+        if self.after_partial_push is not None:
+            self.after_partial_push()
+        return loss
+
+    _hooked_step = torch.optim.Optimizer.profile_hook_step(_step)
+
+    def step_rows(self, param: torch.Tensor, rows: torch.Tensor, values: torch.Tensor) -> None:
+        """Push a gradient of some rows of one parameter.
+
+        Untouched rows and their state are neither read nor written. The gradients of a row that is
+        named more than once are added up first, in float32, or in float64 if they are float64.
+
+        Args:
+            param: one of the optimizer's parameters, contiguous, at least one dimension.
+            rows: int64, shape (k,), indices into the parameter's first dimension.
+            values: the parameter's dtype, shape (k, *param.shape[1:]), the rows' gradients.
+
+        Raises:
+            ValueError: an argument has another dtype, shape or device, or an index is out of range.
+            LockTimeout: a lock was not free in time.
+            RuntimeError: the worker has a device; or as from :meth:`step`.
+        """
+        if self.stepper.link is not None:
+            raise RuntimeError(
+                "step_rows: expected parameters in place, got a worker with a device; give the "
+                "parameter a sparse gradient and call step()"
             )
-        check_delay_options(self.staleness_lr, self.delay_compensation, self.sync)
-        check_sparse_updates(self.sparse_updates, self.sync, self.delay_compensation)
+        remedy = "leave a dense gradient in .grad and call step"
+        refuse_device(params_of(self), "step_rows", remedy)
+        index = self._index_of(param)
+        rows, values = check_rows(param, rows, values)
+        if values.numel() == 0:
+            return
+        if self.before_push is not None:
+            self.before_push()
+        updated = self.stepper.step_rows(index, rows, values)
+        if self.after_push is not None:
+            self.after_push(False)
+        if updated > 0:
+            if self.stepper.marks_changes:
+                _mark_changed([param])
+        elif updated == _core.Plan.SKIPPED:
+            self.stepper.count_skipped(stacklevel=3)
+
+    def catch_up(self, param: torch.Tensor | None = None, rows: torch.Tensor | None = None) -> None:
+        """Applies the updates that rows missed under ``sparse_updates="dense"``; else does nothing.
+
+        Call it before rows are read or replaced that the last gradient did not name: in a forward
+        pass, in evaluation, when the model is saved or loaded, after a run. :meth:`step` does so
+        for the rows that its gradient names, :meth:`state_dict` and :meth:`load_state_dict` for
+        all. Pushes of other workers meanwhile are missed again.
+
+        Args:
+            param: one of the optimizer's parameters; default: all of them.
+            rows: integers of any shape, indices into its first dimension; default: all of them.
+
+        Raises:
+            ValueError: an argument has another dtype or device, or an index is out of range.
+            LockTimeout: a lock was not free in time.
+        """
+        if self.replay(param, rows):
+            _mark_changed(params_of(self) if param is None else [param])
+
+    def replay(self, param: torch.Tensor | None, rows: torch.Tensor | None) -> bool:
+        """:meth:`catch_up` without a new version of the parameter; False if no row can miss one."""
+        index = None if param is None else self._index_of(param)
+        if rows is not None:
+            if param is None:
+                raise ValueError("param: expected the parameter that has these rows, got None")
+            rows = checked_rows(param, rows)
+        if not self.stepper.is_lazy or (rows is not None and rows.numel() == 0):
+            return False
+        self.stepper.catch_up(index, rows)
+        return True
+
+    def catch_up_before(self, module: torch.nn.Module) -> RemovableHandle:
+        """Catches up with the rows that an embedding looks up, before each of its forward passes.
+
+        Args:
+            module: an ``nn.Embedding`` or ``nn.EmbeddingBag`` whose weight this optimizer trains.
+
+        Returns:
+            A handle whose ``remove()`` ends that.
+
+        Raises:
+            TypeError: `module` is of another kind.
+            ValueError: its weight is not one of the optimizer's parameters.
+        """
+        if not isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag):
+            raise TypeError(
+                f"module: expected nn.Embedding or nn.EmbeddingBag, got {type(module).__name__}; "
+                "call catch_up(param, rows) before its forward pass"
+            )
+        self._index_of(module.weight)
+        return module.register_forward_pre_hook(CatchUp(self), with_kwargs=True)
+
+    def _index_of(self, param: torch.Tensor) -> int:
+        for index, each in enumerate(params_of(self)):
+            if each is param:
+                return index
+        raise ValueError("param: expected one of this optimizer's parameters, got another one")
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Reset the gradients, as in torch; with ``flat_grads`` they are zeroed and stay.
+
+        Gradients that were replaced since the last call become views of the buffer again, and the
+        buffer is made anew if it no longer fits the parameters.
+        """
+        flat = self.stepper.flat
+        if flat is None:
+            reset(params_of(self), set_to_none)
+        else:
+            self.stepper.zero_flat_gradients(flat)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a parameter group, as in torch; the parameters are checked first.
+
+        Raises:
+            ValueError: a parameter is not a dense tensor of a known dtype, on the CPU or a device
+                that there are kernels for; it is not on the device of the others, or overlaps
+                another; or the optimizer has an option that its device does not have.
+            RuntimeError: the optimizer is shared already, and a store never grows.
+        """
+        if self.sharing is not None:
+            raise RuntimeError(
+                "add_param_group: expected an optimizer that is not shared; add all groups before "
+                "share_memory or launch"
+            )
+        _unwrapped(super().add_param_group)(param_group)
+        try:
+            check_added(self)
+        except ValueError:
+            del self.param_groups[-1]
+            raise
+        self.stepper.forget()
+        if self.stepper.flat is not None:
+            self.stepper.make_flat_gradients()
 
     # --- Sharing -------------------------------------------------------------------------------
 
     @property
+    def sharing(self) -> Sharing | None:
+        """This worker's hold on the store; None without one."""
+        return self.stepper.sharing
+
+    @property
     def store(self) -> Store | None:
         """The store, once the optimizer is shared."""
-        return self._sharing.store if self._sharing is not None else None
+        sharing = self.stepper.sharing
+        return None if sharing is None else sharing.store
+
+    @property
+    def is_replica(self) -> bool:
+        """True if this worker computes on a private copy of the parameters."""
+        return self.stepper.is_replica
 
     def ledger(self) -> Ledger:
         """A snapshot of what all workers did; alone, of the pushes that were skipped."""
-        if self._sharing is not None:
-            return self._sharing.store.ledger(audited=self.audit)
-        on_device = 0 if self._plan is None else self._plan.skipped()
-        return Ledger.alone(self._skipped + on_device)
+        if self.store is not None:
+            return self.store.ledger(audited=self.audit)
+        return Ledger.alone(self.stepper.skipped)
 
     @torch.no_grad()
     def share_memory(self, workers: int = 8, *, lock_timeout: float = 60.0) -> Optimizer:
@@ -168,34 +419,20 @@ class Optimizer(SteppingOptimizer):
             SegmentError: the memory cannot be had.
             ValueError: `workers` or `lock_timeout` is out of range.
         """
-        if self._sharing is not None:
+        if self.sharing is not None:
             raise RuntimeError("share_memory: expected an optimizer that is not shared yet")
-        self._refuse_device(
-            "share_memory",
+        params = params_of(self)
+        remedy = (
             "a store lies in host memory: pass the model and the optimizer to "
             "torch.multiprocessing.spawn, which shares tensors of GPUs as they are, or move the "
-            "model to the cpu",
+            "model to the cpu"
         )
+        refuse_device(params, "share_memory", remedy)
         if not hasattr(workers, "__index__") or not 1 <= workers < _core.MAX_WORKERS:
             raise ValueError(f"workers: expected 1 to {_core.MAX_WORKERS - 1}, got {workers!r}")
-        self._check_plain("share_memory")
-        self._check_options()  # they may have been changed since
-        self._make_plan()  # allocates and checks all state
-        kernels = [self._kernel(p, group) for group in self.param_groups for p in group["params"]]
-        layout = layout_of(self._params, kernels, self._is_lazy)
-        store = Store(layout, sync=self.sync, workers=workers + 1, lock_timeout=lock_timeout)
-        sharing = Sharing(store, layout)
-        for param, place, kernel in zip(self._params, layout.places, kernels, strict=True):
-            sharing.param(place).copy_(param)
-            shared = sharing.state(place)
-            for name, slot in zip(kernel.slots, shared.slots, strict=True):
-                slot.copy_(self.state[param][name])
-            for k, name in enumerate(kernel.scalars):
-                shared.scalars[k] = self.state[param][name]
-            if shared.journal is not None:
-                shared.journal.copy_(self.state[param][JOURNAL])
-        self._sharing = sharing
-        self._join_store()
+        refuse_distributed(params, "share_memory")
+        check_options(self)  # they may have been changed since
+        self.stepper.share(workers, lock_timeout)
         return self
 
     @torch.no_grad()
@@ -213,67 +450,33 @@ class Optimizer(SteppingOptimizer):
         Raises:
             RuntimeError: this is a worker, or the store has another worker that still runs.
         """
-        if self._sharing is not None:
-            self._sharing.check_last("unshare")
-            self._refresh()
-            self._leave_store()
+        if self.sharing is not None:
+            self.sharing.check_last("unshare")
+            self.stepper.refresh()
+            self.stepper.leave()
         return self
 
     @torch.no_grad()
-    def _leave_store(self) -> None:
-        """Makes the parameters, as they are here, and the state private; releases the slot."""
-        sharing = self._sharing
-        assert sharing is not None
-        for param, place in zip(self._all_params(), sharing.layout.places, strict=True):
-            if param.data_ptr() == sharing.param(place).data_ptr():
-                param.data = param.data.clone()
-        for param, entries in self.state.items():
-            self.state[param] = cloned(entries)
-        sharing.release()
-        self._sharing = None
-        self._delay = None
-        self._forget_plan()
-        self._make_flat_gradients()
+    def share_again(self, workers: int) -> None:
+        """Moves parameters, as they are here, and state to a new store that keeps the version.
 
-    @torch.no_grad()
-    def _share_again(self, workers: int) -> None:
-        """Moves parameters, as they are here, and state to a new store that keeps the version."""
-        assert self._sharing is not None
-        self._sharing.check_last("workers")
-        old = self._sharing.store
-        self._leave_store()
+        :func:`asyncopt.launch` calls it where the store does not fit the run.
+        """
+        assert self.sharing is not None
+        self.sharing.check_last("workers")
+        old = self.sharing.store
+        self.stepper.leave()
         self.share_memory(workers, lock_timeout=old.lock_timeout)
         assert self.store is not None
         self.store.segment.restore_version(old.version)
 
-    @torch.no_grad()
-    def _join_store(self) -> None:
-        """Takes parameters and state from the store: as views of it, or as private copies."""
-        sharing = self._sharing
-        assert sharing is not None
-        places = iter(sharing.layout.places)
-        for group in self.param_groups:
-            for param in group["params"]:
-                place = next(places)
-                param.data = param.data.clone() if self.is_replica else sharing.param(place)
-                entries = sharing.state(place).entries(self._kernel(param, group))
-                found = self.state.pop(param, {})
-                joined = {name: value for name, value in found.items() if name not in entries}
-                if not self._has_private_state:
-                    joined.update(entries)
-                if joined:
-                    self.state[param] = joined
-        self._make_plan()
-        self._make_flat_gradients()
-        self._refresh()
-        if self.staleness_lr is not None or self.delay_compensation is not None:
-            self._delay = Delay(
-                sharing,
-                self._params,
-                self.is_replica,
-                self.staleness_lr,
-                self.delay_compensation,
-            )
+    def fits_store(self) -> bool:
+        """True if the store is laid out for the parameters as they are now."""
+        return self.stepper.fits_store()
+
+    def newest(self) -> list[torch.Tensor]:
+        """Copies of the parameters in the store, of one version."""
+        return self.stepper.newest()
 
     def pull(self) -> None:
         """Says that the next gradient is computed from what the store holds now.
@@ -288,17 +491,7 @@ class Optimizer(SteppingOptimizer):
             LockTimeout: a writer held the lock for too long. If the message says that the replica
                 has parts of several versions, :meth:`step` is refused until a pull has succeeded.
         """
-        if self._sharing is None:
-            return
-        if self._replica is not None:
-            self._replica.pull()
-            return
-        if self.is_replica:
-            (self._plan or self._make_plan()).pull()
-        else:
-            self._sharing.store.segment.pull_mark(self._sharing.worker)
-        if self._delay is not None:
-            self._delay.pulled()
+        self.stepper.pull()
 
     def flush(self) -> None:
         """Waits until the store has all that this worker pushed or wrote to its replica.
@@ -313,21 +506,11 @@ class Optimizer(SteppingOptimizer):
         Raises:
             DeviceError, LockTimeout: the push failed.
         """
-        if self._replica is not None:
-            self._replica.flush()
-        self._publish()
+        if self.stepper.link is not None:
+            self.stepper.link.flush()
+        self.stepper.publish()
 
-    def _newest(self) -> list[torch.Tensor]:
-        """Copies of the parameters in the store, of one version."""
-        copies = [torch.empty_like(param) for param in self._all_params()]
-        plan = self._plan or self._make_plan()
-        plan.pull_to(list(range(len(copies))), [each.data_ptr() for each in copies])
-        return copies
-
-    def _refresh(self) -> None:
-        """Brings a replica up to date; in place there is nothing to bring."""
-        if self.is_replica:
-            self.pull()
+    # --- State dicts ---------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """The state dict, as in torch; of a shared optimizer, a copy of the store's values.
@@ -338,7 +521,7 @@ class Optimizer(SteppingOptimizer):
         """
         for pre_hook in self._optimizer_state_dict_pre_hooks.values():
             pre_hook(self)
-        self._refresh()
+        self.stepper.refresh()
         self.catch_up()
         saved = packed(self.param_groups, self.state)
         saved["state"] = self._saved_state(saved)
@@ -349,10 +532,12 @@ class Optimizer(SteppingOptimizer):
 
     def _saved_state(self, saved: dict[str, Any]) -> dict[Any, Any]:
         """The state in a state dict in the form of torch's optimizers, which hooks receive."""
-        state: dict[Any, Any] = with_torchs_step(saved) if self._is_on_device else saved["state"]
-        if self._is_lazy:
+        state: dict[Any, Any] = saved["state"]
+        if is_on_device(params_of(self)):
+            state = with_torchs_step(saved)
+        if self.stepper.is_lazy:
             state = {index: without_journal(each) for index, each in state.items()}
-        if self._sharing is not None:
+        if self.sharing is not None:
             state = {index: cloned(each) for index, each in state.items()}
         return state
 
@@ -365,24 +550,21 @@ class Optimizer(SteppingOptimizer):
             ValueError: it was saved from another class or of another model, or holds values that
                 steps cannot continue from. Nothing was changed.
         """
-        if self._sharing is not None and self.is_replica:
+        if self.sharing is not None and self.is_replica:
             raise RuntimeError(
                 "load_state_dict: expected an optimizer that is not shared, as "
                 f"sync={self.sync!r} keeps its state in the store; load before it is "
                 "shared, or call unshare() first"
             )
-        unwrapped(super().load_state_dict)(state_dict)  # which calls __setstate__
+        _unwrapped(super().load_state_dict)(state_dict)  # which calls __setstate__
 
     def _load(self, state: dict[str, Any]) -> None:
         """Loads the groups and the state of a state dict; an error changes nothing."""
-        groups = state["param_groups"]
-        self._check_loaded(groups, state["state"])
-        kernels = {self._kernel(p, {**self.defaults, **g}) for g in groups for p in g["params"]}
+        check_loaded(self, state["param_groups"], state["state"], self.sharing)
+        given = loadable(self, state)
         before = self.param_groups, self.state
         try:  # torch completes what its older versions have saved
-            super().__setstate__(
-                {**state, "state": defaultdict(dict, loaded(state["state"], kernels))}
-            )
+            super().__setstate__(given)
             completed = self.param_groups, self.state
         except Exception as error:
             raise ValueError(
@@ -393,14 +575,11 @@ class Optimizer(SteppingOptimizer):
             self.param_groups, self.state = before
         self.catch_up()  # pending row updates belong to the state that is replaced
         self.param_groups, self.state = completed
-        self._forget_plan()
-        if self._sharing is not None:
-            self._make_plan()  # copies what was loaded into the store
+        self.stepper.forget()
+        if self.sharing is not None:
+            self.stepper.make_plan()  # copies what was loaded into the store
 
-    def _shared_state(self) -> dict[str, Any]:
-        """Data from which another worker builds its copy of a shared optimizer."""
-        self._publish()
-        return {**self._options_state(), "state": defaultdict(dict), "_sharing": self._sharing}
+    # --- Copies --------------------------------------------------------------------------------
 
     def _for_thread(self, memo: dict[int, Any]) -> Optimizer:
         """Another worker's copy in this process; see :func:`asyncopt.optim.thread_clone`.
@@ -408,83 +587,8 @@ class Optimizer(SteppingOptimizer):
         Args:
             memo: copies by the ids of their originals; gets the parameters.
         """
-        for param in self._all_params():
-            memo.setdefault(id(param), alias(param))
-        if self._sharing is not None:
-            sharing = Sharing(self._sharing.store, self._sharing.layout)
-            state = {**self._shared_state(), "_sharing": sharing}
-        else:
-            state = self._state_on_device()
-            state["state"] = defaultdict(
-                dict, {memo[id(p)]: dict(self.state[p]) for p in self._all_params()}
-            )
-        return self._of(lambda param: memo[id(param)], state)
-
-    def _on_host(self) -> Optimizer:
-        """Optimizer that pushes in place of this one once the parameters are on a device.
-
-        Its parameters are private copies of the store's, whatever the sync, and it has this one's
-        hold on the store.
-        """
-        apart = {"_is_apart": True, "_flat_grads": False}
-        return self._of(torch.Tensor.detach, {**self._shared_state(), **apart})
-
-    def _step_through(self, replica: Replica, host: Optimizer) -> None:
-        """Leaves the store to `host`: the parameters are a replica's, elsewhere by now."""
-        for mine, on_host in zip(self._all_params(), host._all_params(), strict=True):
-            mine.grad = None
-            self.state.pop(mine, None)
-            if on_host in host.state:
-                self.state[mine] = host.state[on_host]
-        self._forget_plan()
-        self._params = list(self._all_params())
-        self._large = host._large
-        self._marks_changes = False
-        self._delay = None
-        self._is_apart = True
-        self._replica = replica
-        self._make_flat_gradients()
-
-    def _of(
-        self, other: Callable[[torch.Tensor], torch.Tensor], state: dict[str, Any]
-    ) -> Optimizer:
-        """Another optimizer like this one, of other parameters, made from a state."""
-        groups = [
-            {**group, "params": [other(param) for param in group["params"]]}
-            for group in self.param_groups
-        ]
-        clone = type(self).__new__(type(self))
-        clone.__setstate__({**state, "param_groups": groups})
-        clone._serial = self._serial
-        return clone
-
-    def _state_on_device(self) -> dict[str, Any]:
-        """Data from which another worker builds an optimizer of the same GPU tensors."""
-        if self._plan is None:
-            self._make_plan()  # allocates the state, which they share
-        self._copies += 1
-        # A hash of integers is the same everywhere; copies of copies get others, too.
-        return {**self._options_state(), "_seed": hash((self._seed, self._copies)) & 0x3FFFFFFF}
-
-    def _private_state(self) -> dict[str, Any]:
-        """Data from which an unshared copy is built."""
-        self._refresh()
-        state = self._options_state()
-        if self._sharing is not None:
-            state["state"] = defaultdict(
-                dict, {param: cloned(each) for param, each in self.state.items()}
-            )
-        return state
-
-    def _options_state(self) -> dict[str, Any]:
-        return {
-            **super().__getstate__(),
-            **{name: getattr(self, name) for name in _COPIED},
-            "_sharing": None,
-            "_delay": None,
-            "_copies": 0,
-            "_step_supports_amp_scaling": False,
-        }
+        copy: Optimizer = copies.for_thread(self, memo)
+        return copy
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy or pickle is private; only a process that is being spawned shares.
@@ -492,27 +596,36 @@ class Optimizer(SteppingOptimizer):
         It gets the store, or the tensors of a GPU as torch shares them.
         """
         if get_spawning_popen() is not None:
-            if self._sharing is not None:
-                return self._shared_state()
-            if self._is_on_device:
-                return self._state_on_device()
-        return self._private_state()
+            if self.sharing is not None:
+                return copies.shared_state(self)
+            if is_on_device(params_of(self)):
+                return copies.device_state(self)
+        return copies.private_state(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if "_sharing" not in state:  # by load_state_dict
+        if "stepper" not in state:  # by load_state_dict
             self._load(state)
             return
-        super().__setstate__(state)
-        self._forget_plan()
-        if self._sharing is None:
-            self._make_flat_gradients()
+        given = dict(state)
+        self.stepper = Stepper(self, **given.pop("stepper"))
+        super().__setstate__(given)
+        if self.sharing is None:
+            self.stepper.make_flat_gradients()
         else:
-            self._seed += self._sharing.worker * 0x1234567
-            self._join_store()
+            self.stepper.seed += self.sharing.worker * 0x1234567
+            self.stepper.join()
 
 
-#: Attributes that a copy has from its original.
-_COPIED = (
-    *("_sync", "audit", "state_dtype", "nonfinite", "staleness_lr", "delay_compensation"),
-    *("sparse_updates", "rowwise", "_flat_grads", "_seed", "_skipped"),
-)
+def _unwrapped(method: Any) -> Any:
+    """A bound method of torch's, out of the wrapper that keeps torch's compiler out of it.
+
+    To do so the wrapper imports the compiler, which takes as long as all the rest of torch.
+    """
+    if "torch._dynamo" in sys.modules or not hasattr(method, "__wrapped__"):
+        return method
+    return functools.partial(method.__wrapped__, method.__self__)
+
+
+def _mark_changed(params: list[torch.Tensor]) -> None:
+    """Lets autograd refuse a backward pass through values that are no longer there."""
+    torch._C._increment_version(params)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Origin", "check", "watch", "watching"]
+__all__ = ["Origin", "allow_in_workers", "check", "copy_origin", "watch", "watching"]
 
 _serials = itertools.count(1)
 _counting = threading.Lock()
@@ -55,15 +55,15 @@ class Origin(torch.optim.Optimizer):
     before_push: Callable[[], None] | None = None
 
     _serial: float = 0
-    _sharing: Any
+
+    @property
+    def sharing(self) -> Any:
+        """Hold on a store, with the number of its slot as ``worker``; None without a store."""
+        return None
 
     def _take_serial(self) -> None:
         """Give a new optimizer its number; 0 if an import in a worker makes it."""
         self._serial = 0 if _watched and _is_imported() else next(_serials)
-
-    def _allow_in_workers(self) -> None:
-        """Let every worker step it: it is private on purpose."""
-        self._serial = math.inf
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         clone = type(self).__new__(type(self))
@@ -71,6 +71,16 @@ class Origin(torch.optim.Optimizer):
         clone.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         clone._take_serial()
         return clone
+
+
+def allow_in_workers(optimizer: Origin) -> None:
+    """Lets every worker step an optimizer that is private on purpose."""
+    optimizer._serial = math.inf
+
+
+def copy_origin(original: Origin, copy: Origin) -> None:
+    """Lets the same workers step a copy that may step the original."""
+    copy._serial = original._serial
 
 
 @contextlib.contextmanager
@@ -109,7 +119,7 @@ def check(optimizer: Origin) -> None:
 
     Slot 0 of a store belongs to the process or thread that made the store, and to no worker.
     """
-    entered, sharing = _worker.entered, optimizer._sharing
+    entered, sharing = _worker.entered, optimizer.sharing
     if entered < optimizer._serial or entered == 0 or (sharing is not None and sharing.worker != 0):
         return
     raise RuntimeError(

@@ -12,7 +12,8 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from asyncopt.optim.base import Optimizer, Options
+from asyncopt.optim.base import Optimizer
+from asyncopt.optim.options import Options
 
 __all__ = ["ASGD", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "RMSprop", "rules"]
 
@@ -130,7 +131,7 @@ class Adagrad(Optimizer, torch.optim.Adagrad):  # type: ignore[misc]  # its shar
             **options,
         )
         self.state.clear()  # torch's own sums: ours may be one a row, and lie on large pages
-        self._make_plan()
+        self.stepper.make_plan()
 
     def _rule(self, group: dict[str, Any]) -> str:
         return "adagrad_rowwise" if self.rowwise else "adagrad"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
-import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,14 +22,9 @@ __all__ = [
     "check_number",
     "check_place",
     "check_state",
-    "cloned",
-    "loaded",
     "new_state_tensors",
-    "packed",
     "reusable",
     "spec_of",
-    "with_torchs_step",
-    "without_journal",
 ]
 
 #: Name of the state entry that holds the journal of a table's missed row updates.
@@ -256,70 +249,6 @@ def adopt(
             own.journal.copy_(old)
         entries[JOURNAL] = own.journal
     return entries
-
-
-def loaded(state: dict[Any, Any], kernels: Iterable[Kernel]) -> dict[Any, Any]:
-    """The state in a state dict, without journals, and with numbers as tensors on the CPU.
-
-    A journal of pending row updates is valid only in its own optimizer. torch would make tensors of
-    the numbers on the default device.
-    """
-    numbers = {name for kernel in kernels for name in kernel.scalars}
-    return {
-        key: {
-            name: torch.tensor(float(value), dtype=torch.float64, device="cpu")
-            if name in numbers and isinstance(value, int | float)
-            else value
-            for name, value in without_journal(entries).items()
-        }
-        if isinstance(entries, dict)
-        else entries
-        for key, entries in state.items()
-    }
-
-
-def packed(groups: list[dict[str, Any]], state: dict[Any, Any]) -> dict[str, Any]:
-    """A state dict of groups and state as torch makes it, without calling any hooks."""
-    optimizer = types.SimpleNamespace(
-        param_groups=groups,
-        state=state,
-        _optimizer_state_dict_pre_hooks={},
-        _optimizer_state_dict_post_hooks={},
-    )
-    made: dict[str, Any] = inspect.unwrap(torch.optim.Optimizer.state_dict)(optimizer)
-    return made
-
-
-def with_torchs_step(state_dict: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """The state in a state dict, with ``step`` where torch's optimizers read it without waiting.
-
-    They count in float32: on the parameter's device if the group is ``capturable`` or ``fused``,
-    else on the CPU.
-    """
-    state = dict(state_dict["state"])
-    for group in state_dict["param_groups"]:
-        there = group.get("capturable") or group.get("fused")
-        for index in group["params"]:
-            entries = state.get(index)
-            step = entries.get("step") if isinstance(entries, dict) else None
-            if isinstance(step, torch.Tensor):
-                device = step.device if there else "cpu"
-                state[index] = {**state[index], "step": step.to(device, torch.float32)}
-    return state
-
-
-def without_journal(entries: Any) -> Any:
-    """The entries that torch's optimizers also have; a value that is no dict, unchanged."""
-    if not isinstance(entries, dict):
-        return entries
-    return {name: value for name, value in entries.items() if name != JOURNAL}
-
-
-def cloned(entries: Any) -> Any:
-    """The same entries with cloned tensors; a value that is no dict, unchanged."""
-    if not isinstance(entries, dict):
-        return entries
-    return {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in entries.items()}
 
 
 def reusable(

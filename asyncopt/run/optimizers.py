@@ -26,10 +26,13 @@ class SharedOptimizer(Protocol):
     """Interface of a shared optimizer that a run uses."""
 
     param_groups: list[dict[str, Any]]
-    _sharing: Any  # its hold on the store, with release() for the worker's slot
     before_push: Callable[[], None] | None  # called first thing in every push
     after_push: Callable[[bool], None] | None  # called after it: False after a push of some rows
     after_partial_push: Callable[[], None] | None  # called when parameters had no gradient
+
+    @property
+    def sharing(self) -> Any:
+        """Its hold on the store, with ``release()`` for the worker's slot; None until shared."""
 
     @property
     def store(self) -> Any:
@@ -42,13 +45,13 @@ class SharedOptimizer(Protocol):
     def share_memory(self, workers: int) -> object:
         """Move parameters and state into a store with room for ``workers``."""
 
-    def _fits_store(self) -> bool:
+    def fits_store(self) -> bool:
         """True if the store is laid out for the parameters as they are now."""
 
-    def _share_again(self, workers: int) -> object:
+    def share_again(self, workers: int) -> object:
         """Move parameters, as they are here, and state to a new store."""
 
-    def _newest(self) -> list[torch.Tensor]:
+    def newest(self) -> list[torch.Tensor]:
         """Values that a pull would give a replica now, without the replica's own writes."""
 
     def pull(self) -> object:
@@ -87,15 +90,15 @@ def shared(optimizers: Sequence[SharedOptimizer], workers: int) -> Iterator[None
     with _sharing:
         for i, optimizer in enumerate(optimizers):
             if optimizer.store is not None:
-                optimizer._sharing.check_idle(f"optimizer {i}")
+                optimizer.sharing.check_idle(f"optimizer {i}")
         share(optimizers, workers)
         for optimizer in optimizers:
-            optimizer._sharing.is_in_run = True
+            optimizer.sharing.is_in_run = True
     try:
         yield
     finally:
         for optimizer in optimizers:
-            optimizer._sharing.is_in_run = False
+            optimizer.sharing.is_in_run = False
 
 
 def share(optimizers: Sequence[SharedOptimizer], workers: int) -> None:
@@ -117,15 +120,15 @@ def share(optimizers: Sequence[SharedOptimizer], workers: int) -> None:
             continue
         room = optimizer.store.segment.workers - 1  # this process has a slot as well
         if not (
-            optimizer._fits_store() and _refresh(f"optimizer {i}", optimizer) and workers <= room
+            optimizer.fits_store() and _refresh(f"optimizer {i}", optimizer) and workers <= room
         ):
-            optimizer._sharing.check_last("workers")
+            optimizer.sharing.check_last("workers")
             again.add(id(optimizer))
     for optimizer in optimizers:
         if optimizer.store is None:
             optimizer.share_memory(workers=workers)
         elif id(optimizer) in again:
-            optimizer._share_again(workers)
+            optimizer.share_again(workers)
 
 
 def _check_apart(optimizers: Sequence[SharedOptimizer]) -> None:
@@ -146,15 +149,15 @@ def _refresh(name: str, optimizer: SharedOptimizer) -> bool:
     """Bring a replica up to date; if it was written since, return False and change nothing."""
     if not optimizer.is_replica:
         return True
-    segment, slot = optimizer.store.segment, optimizer._sharing.worker
+    segment, slot = optimizer.store.segment, optimizer.sharing.worker
     pulled = segment.pulled(slot)
-    is_newest = pulled == segment.version
+    isnewest = pulled == segment.version
     params = [param.detach() for group in optimizer.param_groups for param in group["params"]]
-    for k, (param, value) in enumerate(zip(params, optimizer._newest(), strict=True)):
+    for k, (param, value) in enumerate(zip(params, optimizer.newest(), strict=True)):
         if torch.allclose(param, value, rtol=0, atol=0, equal_nan=True):
             continue
         segment.pull_mark(slot, pulled)
-        if is_newest:
+        if isnewest:
             return False
         raise ValueError(
             f"params[{k}] of {name}: expected those that were last pulled, as its store has newer "
@@ -171,4 +174,4 @@ def leave_stores(optimizers: Iterable[SharedOptimizer]) -> None:
     Their garbage collection would do that too, but a kept exception keeps their frames alive.
     """
     for optimizer in optimizers:
-        optimizer._sharing.release()
+        optimizer.sharing.release()

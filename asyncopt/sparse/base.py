@@ -52,13 +52,13 @@ def visits_once(self: LinearModel) -> bool:
 class LinearModel(BaseEstimator):  # type: ignore[misc]
     """Base of `LinearClassifier` and `LinearRegressor`."""
 
-    _losses: tuple[str, ...]
+    _loss_names: tuple[str, ...]
     _sums: ColumnSums
     _states: list[State]
     coef_: Any
 
     def _check_parameters(self) -> None:
-        check_loss(self.loss, self._losses)
+        check_loss(self.loss, self._loss_names)
         one_of("penalty", self.penalty, PENALTIES)
         one_of("learning_rate", self.learning_rate, tuple(LEARNING_RATES))
         one_of("solver", self.solver, SOLVERS)

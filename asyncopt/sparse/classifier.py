@@ -128,7 +128,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         t_: examples seen by each class's model.
     """
 
-    _losses = ("log_loss", "hinge", "squared_hinge", "modified_huber", "perceptron")
+    _loss_names = ("log_loss", "hinge", "squared_hinge", "modified_huber", "perceptron")
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
         t_: examples seen.
     """
 
-    _losses = ("squared_error", "huber")
+    _loss_names = ("squared_error", "huber")
 
     def __init__(
         self,

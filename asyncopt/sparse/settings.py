@@ -121,10 +121,12 @@ def check_solver(estimator: Any) -> None:
     one_of("average", bool(estimator.average), (False,), named)
     defined = [loss for loss, step, _ in _core.linear_kernels() if step == solver]
     if isinstance(estimator.loss, str) or "custom" not in defined:
-        one_of("loss", estimator.loss, [x for x in defined if x in estimator._losses], named)
+        one_of("loss", estimator.loss, [x for x in defined if x in estimator._loss_names], named)
     if estimator.nesterov and estimator.loss == "hinge":
         smooth = [loss for loss, step, _ in _core.linear_kernels() if step == "saga"]
-        one_of("loss", "hinge", [x for x in smooth if x in estimator._losses], "with nesterov=True")
+        one_of(
+            "loss", "hinge", [x for x in smooth if x in estimator._loss_names], "with nesterov=True"
+        )
     if solver == "dual":
         one_of("warm_start", estimator.warm_start, (False,), named)
         one_of("penalty", estimator.penalty, ("l2",), named)

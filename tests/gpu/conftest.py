@@ -34,5 +34,5 @@ def host_device(monkeypatch: pytest.MonkeyPatch) -> Device:
     if not (BUILD / "host_device.so").exists():
         pytest.skip(f"{BUILD}/host_device.so is not there; make test-cpp builds it")
     device = open_host_device()
-    monkeypatch.setattr("asyncopt.optim.planning.device_of", lambda _: device)
+    monkeypatch.setattr("asyncopt.optim.parameters.device_of", lambda _: device)
     return device

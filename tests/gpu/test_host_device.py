@@ -68,7 +68,7 @@ def test_flat_gradients_and_rounding(
     dtype = torch.float32 if options else torch.bfloat16
     results = []
     for device in (host_device, None):
-        monkeypatch.setattr("asyncopt.optim.planning.device_of", lambda _, d=device: d)
+        monkeypatch.setattr("asyncopt.optim.parameters.device_of", lambda _, d=device: d)
         torch.manual_seed(11)
         mine = params(dtype)
         optimizer = asyncopt.Adam(mine, lr=0.02, flat_grads=True, **options)
@@ -263,7 +263,7 @@ def test_other_threads_run_while_one_waits_for_the_device(case: str) -> None:
 
 def _step_there(optimizer: asyncopt.Adam, steps: int) -> None:
     device = open_host_device()
-    with mock.patch("asyncopt.optim.planning.device_of", return_value=device):
+    with mock.patch("asyncopt.optim.parameters.device_of", return_value=device):
         for step in range(steps):
             fill(optimizer.param_groups[0]["params"], step)
             optimizer.step()

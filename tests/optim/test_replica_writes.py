@@ -135,7 +135,7 @@ def test_a_plan_that_is_made_anew_still_finds_what_was_written(sync: str) -> Non
     first, param, second, _ = two(sync)
     with torch.no_grad():
         param.fill_(3.0)
-    first._make_plan()
+    first.stepper.make_plan()
     push(first, [1.0, 1.0, 1.0, 1.0])
     assert newest(second) == [4.0] * 4
 

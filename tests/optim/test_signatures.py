@@ -8,7 +8,7 @@ import torch
 from torch.nn import Parameter
 
 import asyncopt
-from asyncopt.optim.base import Options
+from asyncopt.optim.options import Options
 
 from .twins import RULES, SYNCS, Twins, ours, parameters_of, theirs
 

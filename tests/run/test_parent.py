@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -96,7 +97,11 @@ def test_ctrl_c_while_the_fork_server_starts(tmp_path: Path) -> None:
     )
 
     def opened_by(pid: int) -> list[str]:
-        return [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        found = []
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+                found.append(os.readlink(link))
+        return found
 
     with launcher(folder=tmp_path) as process, open(os.open(fifo, os.O_RDWR)):
         wait_until(lambda: len(descendants(process.pid)) == 1, limit=60)

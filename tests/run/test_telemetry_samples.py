@@ -121,7 +121,7 @@ def test_pushes_of_real_optimizers_in_threads() -> None:
     last = next(worker for worker in ledger.workers if worker.pushes == 3)
     assert history.staleness(0, 2).percentile(99) == last.staleness.percentile(99)
     for copy in (spare, *copies):
-        copy._sharing.release()
+        copy.sharing.release()
 
 
 def test_rates_shares_and_losses_of_an_interval() -> None:

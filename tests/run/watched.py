@@ -56,7 +56,7 @@ class Watched:
         optimizers: Any = [
             SimpleNamespace(
                 store=store,
-                _sharing=SimpleNamespace(worker=LAUNCHER),
+                sharing=SimpleNamespace(worker=LAUNCHER),
                 ledger=lambda: Ledger(0, ()),
             )
             for store in self.stores

@@ -99,7 +99,7 @@ def train(
 
 def train_shared(worker: Any, model: nn.Module, optimizer: Any, way: str, steps: int) -> None:
     """The same in a worker; one with a device may write when nothing is on its way."""
-    has_replica = optimizer._replica is not None
+    has_replica = optimizer.stepper.link is not None
     train(model, optimizer, way, steps, optimizer.flush if has_replica else lambda: None)
 
 

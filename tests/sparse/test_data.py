@@ -214,7 +214,7 @@ def test_like_rcv1() -> None:
 
 
 def test_every_compiled_loss_and_sync_is_reached() -> None:
-    offered = {*LinearClassifier._losses, *LinearRegressor._losses, "custom"}
+    offered = {*LinearClassifier._loss_names, *LinearRegressor._loss_names, "custom"}
     assert {loss for loss, _, _ in _core.linear_kernels()} == offered
     assert {step.removeprefix("averaged_") for _, step, _ in _core.linear_kernels()} == {
         *LEARNING_RATES.values(),

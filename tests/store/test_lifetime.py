@@ -53,7 +53,7 @@ kept.ledger()
 optimizer = shared()
 optimizer.param_groups[0]["params"][0].grad = torch.ones(1000)
 optimizer.step()
-kept = optimizer._plan
+kept = optimizer.stepper.plan
 del optimizer
 assert mappings() == 1
 try:

@@ -18,6 +18,7 @@ import torch
 from asyncopt.errors import CheckpointError
 from asyncopt.optim.averaging import Averaging
 from asyncopt.optim.base import Optimizer
+from asyncopt.optim.parameters import kernel_of
 from asyncopt.optim.reach import Trained
 from asyncopt.run.checkpoint.codec import decode, encode
 from asyncopt.run.checkpoint.modules import buffers_of, encoded_extra_state, with_extra_state
@@ -71,8 +72,7 @@ class Contents:
             CheckpointError: a state dict holds what is no plain data.
         """
         for opt in self._optimizers:
-            if opt._plan is None:
-                opt._make_plan()  # allocates all state
+            _ = opt.stepper.plan  # allocates all state
             if opt.store is not None and opt.is_replica:
                 opt.pull()
         tensors = self._tensors(in_stores=False)
@@ -151,7 +151,7 @@ class Contents:
         for opt, each, hyper_too in zip(
             self._optimizers, tree["optimizers"], with_hyper, strict=True
         ):
-            opt._seed = each["seed"]
+            opt.stepper.seed = each["seed"]
             if not hyper_too:
                 continue
             for group, hyper in zip(opt.param_groups, each["groups"], strict=True):
@@ -226,7 +226,7 @@ class Contents:
             "optimizers": [
                 {
                     "type": type(opt).__name__,
-                    "seed": opt._seed,
+                    "seed": opt.stepper.seed,
                     "version": 0 if opt.store is None else opt.store.version,
                     "groups": [
                         {
@@ -275,7 +275,7 @@ def _parameters(
     opt: Optimizer, in_stores: bool
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]:
     """Each parameter, where its value lies, and its state."""
-    sharing = opt._sharing
+    sharing = opt.sharing
     places = iter(sharing.layout.places) if sharing is not None else iter(())
     for group in opt.param_groups:
         for param in group["params"]:
@@ -285,7 +285,7 @@ def _parameters(
                 yield param, param.data, own
             else:
                 place = next(places)
-                kernel = opt._kernel(param, group)
+                kernel = kernel_of(opt, param, group)
                 yield param, sharing.param(place), sharing.state(place).entries(kernel)
 
 

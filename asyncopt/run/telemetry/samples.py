@@ -123,7 +123,7 @@ class _Slots:
 
     def __init__(self, optimizer: SharedOptimizer, workers: int) -> None:
         self._segment = cast("Store", optimizer.store).segment
-        self._own: int = optimizer._sharing.worker  # the launcher's slot
+        self._own: int = optimizer.sharing.worker  # the launcher's slot
         self._ranks: dict[int, int] = {}
         self._seen = {raw["slot"]: _row(raw) for raw in self._segment.ledger()}
         self._totals = np.zeros((workers, _width()), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Gradients as views of one buffer."""
+"""Gradients: reset one by one, or kept as views of one buffer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from asyncopt.optim.checks import same_layout
 
-__all__ = ["FlatGradients"]
+__all__ = ["FlatGradients", "reset"]
 
 _ALIGNMENT = 16  # bytes
 
@@ -98,3 +98,26 @@ class FlatGradients:
                 continue
             if not bool(grad.any()):
                 self.grads[i] = param.grad = None
+
+
+def reset(params: Iterable[torch.Tensor], set_to_none: bool) -> None:
+    """Sets gradients to None or to zero, as ``torch.optim.Optimizer.zero_grad``.
+
+    torch's own imports its compiler at the first call, which takes more than a second.
+    """
+    if set_to_none:
+        for param in params:
+            param.grad = None
+        return
+    grads = [param.grad for param in params if param.grad is not None]
+    for grad in grads:
+        if grad.grad_fn is not None:
+            grad.detach_()
+        else:  # perhaps a view, which cannot be detached
+            grad.requires_grad_(False)
+    dense = [grad for grad in grads if not grad.is_sparse]
+    if dense:
+        torch._foreach_zero_(dense)
+    for grad in grads:
+        if grad.is_sparse:
+            grad.zero_()
