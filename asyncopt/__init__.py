@@ -1,4 +1,4 @@
-"""Torch optimizers over shared memory, with one switch between all ways of synchronizing."""
+"""Torch optimizers over shared memory; ``sync=`` chooses how workers share weights."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -98,14 +98,25 @@ __all__ = [
 
 
 def syncs() -> tuple[str, ...]:
-    """Names of the ways in which an update can reach shared memory, as ``sync=`` takes them."""
+    """Names of the syncs, as ``sync=`` takes them: the ways to write to shared memory."""
     return tuple(_contracts())
 
 
-if not TYPE_CHECKING:  # else every misspelt name would pass the type checkers
+def __dir__() -> list[str]:
+    return [*__all__, "optim", *_PARTS]
+
+
+#: Parts that not everybody needs, some with further dependencies: imported at their first use.
+_PARTS = ("distributed", "simulate", "sparse", "studies")
+
+if TYPE_CHECKING:
+    from asyncopt import distributed as distributed
+    from asyncopt import simulate as simulate
+    from asyncopt import sparse as sparse
+    from asyncopt import studies as studies
+else:  # type checkers would take every misspelt name for one of these
 
     def __getattr__(name: str) -> Any:
-        """Parts that not everybody needs, some with further dependencies, at their first use."""
-        if name in ("distributed", "simulate", "sparse", "studies"):
+        if name in _PARTS:
             return importlib.import_module(f"asyncopt.{name}")
         raise AttributeError(f"module 'asyncopt' has no attribute {name!r}")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib.util
 import sys
 
+from asyncopt._install import command
+
 NEEDED = ("typer", "rich", "matplotlib")
 
 
@@ -18,7 +20,7 @@ def app() -> None:
     if missing:
         print(
             f"error: the asyncopt command needs {' and '.join(missing)}; "
-            "install it with: pip install 'asyncopt[cli]'",
+            f"install it with: {command('cli')}",
             file=sys.stderr,
         )
         raise SystemExit(1)

@@ -8,6 +8,7 @@ import functools
 import torch
 
 from asyncopt import _core
+from asyncopt._install import rebuild
 
 __all__ = ["Device", "device_of", "refuse_capture", "unavailable"]
 
@@ -39,8 +40,7 @@ def unavailable() -> str | None:
             raise
         return (
             "this build has no CUDA kernels: nvcc was not found when it was installed, or failed; "
-            "install the CUDA toolkit, 12.0 or newer, and reinstall with `pip install --no-binary "
-            "asyncopt asyncopt`"
+            f"install the CUDA toolkit, 12.0 or newer, and run: {rebuild()}"
         )
     if _cuda.LAYOUT != _core.DEVICE_LAYOUT:
         return "asyncopt._cuda is of another build than asyncopt._core; reinstall asyncopt"

@@ -7,13 +7,14 @@ Needs scikit-learn and scipy: ``pip install 'asyncopt[sparse]'``. Losses of your
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from asyncopt._install import command as _command
+
 try:
     import scipy as _scipy  # noqa: F401
     import sklearn as _sklearn  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        f"asyncopt.sparse: expected scikit-learn and scipy, got: {error}; "
-        "run: pip install 'asyncopt[sparse]'"
+        f"asyncopt.sparse: expected scikit-learn and scipy, got: {error}; run: {_command('sparse')}"
     ) from error
 from asyncopt.sparse.classifier import LinearClassifier
 from asyncopt.sparse.custom_loss import CustomLoss, losses

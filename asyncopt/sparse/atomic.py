@@ -47,11 +47,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from asyncopt._install import command
+
 try:
     import numba
 except ImportError as error:
     raise ImportError(
-        f"asyncopt.sparse.atomic: expected numba, got: {error}; run: pip install 'asyncopt[numba]'"
+        f"asyncopt.sparse.atomic: expected numba, got: {error}; run: {command('numba')}"
     ) from error
 from llvmlite import ir
 from numba.core import cgutils, types

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from asyncopt import _core
 from asyncopt._checks import one_of, real
+from asyncopt._install import command
 
 __all__ = ["CustomLoss", "check_loss", "engine_loss", "losses"]
 
@@ -135,7 +136,7 @@ def _compile(function: Callable[..., Any], derivative: Callable[..., Any] | None
         import numba
     except ImportError as error:
         raise ImportError(
-            f"CustomLoss: expected numba, got: {error}; run: pip install 'asyncopt[numba]'"
+            f"CustomLoss: expected numba, got: {error}; run: {command('numba')}"
         ) from error
     from numba import types
 

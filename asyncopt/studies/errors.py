@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 
+from asyncopt._install import command
 from asyncopt.errors import AsyncoptError
 
 
@@ -31,6 +32,5 @@ def require(modules: Iterable[str], wanted_by: str, extra: str = "cli") -> None:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise StudyError(
-            f"{wanted_by} needs {', '.join(missing)}; "
-            f"install it with: pip install 'asyncopt[{extra}]'"
+            f"{wanted_by} needs {', '.join(missing)}; install it with: {command(extra)}"
         )

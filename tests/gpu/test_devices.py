@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import asyncopt
+from asyncopt._install import rebuild
 from asyncopt.gpu import unavailable
 from asyncopt.optim.checks import check_device
 
@@ -14,7 +15,7 @@ def test_what_is_lacking_is_said() -> None:
     reason = unavailable()
     if reason is not None:
         assert "nvcc" in reason
-        assert "pip install --no-binary asyncopt asyncopt" in reason
+        assert rebuild() in reason
 
 
 def test_mixed_devices() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from asyncopt._install import command
 from asyncopt.run.telemetry.tensorboard import TensorBoard
 from tests.run.watched import Watched
 
@@ -70,7 +72,8 @@ def test_without_tensorboard_says_how_to_get_it(
     for name in [name for name in sys.modules if name.startswith(loaded)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(ModuleNotFoundError, match=r"log_dir: .*pip install 'asyncopt\[telemetry"):
+    remedy = re.escape(command("telemetry"))
+    with pytest.raises(ModuleNotFoundError, match=rf"log_dir: .*{remedy}"):
         TensorBoard(tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 

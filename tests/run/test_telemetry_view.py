@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from asyncopt._install import command
 from asyncopt.run.telemetry.live import LiveView
 from tests.run.watched import Watched
 
@@ -88,7 +89,8 @@ def test_table_on_a_terminal() -> None:
 def test_terminal_without_rich_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in PACKAGE:
         monkeypatch.setitem(sys.modules, name, None)
-    said = pytest.raises(ModuleNotFoundError, match=r"view: .*rich.*pip install 'asyncopt\[tel")
+    remedy = re.escape(command("telemetry"))
+    said = pytest.raises(ModuleNotFoundError, match=rf"view: .*rich.*{remedy}")
     with terminal(), said:
         LiveView()
 

@@ -78,7 +78,7 @@ def test_what_the_kernel_hides_is_not_an_error() -> None:
     hidden = ("governor", "hyperthreads", "l1d", "l2", "l3", "memory", "shm_huge_pages", "cuda")
     blind = made_up.machine(**dict.fromkeys(hidden), memory_available=None)
     assert list(checks.warnings(blind, None, "a", ("a",))) is not None
-    build = checks.Build("1", "a", ("a",), "none", (), ())
+    build = checks.Build("1", "here", "a", ("a",), "none", (), ())
     assert len(list(fact_lines(blind, build))) > 15
 
 

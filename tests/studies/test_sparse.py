@@ -15,6 +15,7 @@ from sklearn.metrics import hinge_loss, log_loss, roc_auc_score
 from sklearn.svm import LinearSVC
 from typer.testing import CliRunner
 
+from asyncopt._install import command
 from asyncopt.cli.commands import cli
 from asyncopt.sparse import MatrixFactorization, make_ratings_like, movielens
 from asyncopt.studies import machine
@@ -125,7 +126,7 @@ def test_tables_and_the_chosen_syncs(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert ["mutex", "2"] in begins
     assert not any(begin[:1] == ["atomic"] for begin in begins)
     assert LikeRcv1.title in result.stdout
-    assert "pip install 'asyncopt[peers]'" in result.stdout
+    assert command("peers") in result.stdout
     options = json.loads((tmp_path / "results.json").read_text())["options"]
     assert options["syncs"] == ["hogwild", "mutex"]
 
@@ -269,7 +270,7 @@ def test_unknown_users_and_items_are_given_the_mean() -> None:
 def library_scores(subject: SparseProblem, label: str, data: Any, epochs: int) -> dict[str, float]:
     """What another library has learned with two threads."""
     (library,) = (each for each in subject.libraries if each.label == label)
-    pytest.importorskip(library.module, reason="pip install 'asyncopt[peers]'")
+    pytest.importorskip(library.module, reason=command("peers"))
     contender = study.Contender(library, None, 2)
     return study._train(subject, data, contender, Settings(epochs, 0.05, 0))[1]
 
@@ -295,7 +296,7 @@ def test_a_library_that_is_not_installed_is_a_line(
     monkeypatch.setattr(LikeRcv1, "libraries", (absent,))
     document = measured("rcv1-shaped", tmp_path, "--workers", "1", "--sync", "mutex")
     assert "snapml" not in [row["contender"] for row in document["rows"]]
-    line = "Not installed: snapml; pip install 'asyncopt[peers]'."
+    line = f"Not installed: snapml; {command('peers')}."
     assert line in document["findings"]["rcv1-shaped"]
     assert "Not installed: snapml" in (tmp_path / "report.html").read_text()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from asyncopt._install import command
+
 __all__ = ["needed"]
 
 
@@ -19,7 +21,6 @@ def needed(argument: str, package: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{argument}: expected the package {package}, got {error}; "
-            f"pip install 'asyncopt[telemetry]'",
+            f"{argument}: expected the package {package}, got {error}; {command('telemetry')}",
             name=error.name,
         ) from error

