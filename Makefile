@@ -50,7 +50,7 @@ check: MARK := not slow and not long
 check: lint types test-cpp test-py ## before a commit: linters, types, C++ tests, the quick Python tests
 
 .PHONY: test
-test: lint types test-cpp test-py test-sanitized test-python-address wheel-check ## everything that CI runs
+test: lint types test-cpp test-py test-sanitized test-python-address wheel-check docs ## everything that CI runs
 
 .PHONY: test-long
 test-long: export ASYNCOPT_CHAOS := long
@@ -121,6 +121,11 @@ test-py: $(VENV)/.dev $(VENV)/.spin build ## Python tests; make test-py ARGS="-k
 bench: $(VENV)/.bench build ## benchmarks
 	$(call say,benchmarks)
 	@$(BIN)/python -m pytest benches -q $(ARGS)
+
+.PHONY: docs
+docs: $(VENV)/.dev ## the documentation as web pages, in build/docs; a broken link is an error
+	$(call say,documentation)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 .PHONY: format
 format: $(VENV)/.dev ## rewrite the sources in the project's format

@@ -133,6 +133,12 @@ class Optimizer(Origin):
         self._step_supports_amp_scaling = device is not None
         self.stepper.make_flat_gradients()
 
+    def __repr__(self) -> str:
+        """As torch's, with the sync and the store."""
+        where = "not shared" if self.store is None else repr(self.store)
+        name = type(self).__name__
+        return super().__repr__().replace(f"{name} (", f"{name} (\nsync: {self.sync}, {where}", 1)
+
     @property
     def sync(self) -> str:
         """Name of the sync of updates to a store. It can be set while the optimizer has none."""

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ __all__ = ["MODES", "Run", "launch"]
 MODES = ("process", "thread")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """The result of a run.
 
@@ -69,9 +69,9 @@ class Run:
     workers: int
     restarts: tuple[int, ...]
     losses: tuple[Loss, ...]
-    history: History = field(repr=False)
-    args: tuple[Any, ...] = field(repr=False)
-    trained: Trained = field(repr=False)
+    history: History
+    args: tuple[Any, ...]
+    trained: Trained
     transfers: Transfers | None = None
     failed_checkpoints: int = 0
 
@@ -109,7 +109,7 @@ class Run:
 
         write_report(self, path)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         """A line for the updates, and one for lost workers."""
         done = (
             f"{_counted(self.workers, 'worker')}: {_counted(self.ledger.pushes, 'update')} "

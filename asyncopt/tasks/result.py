@@ -19,7 +19,7 @@ from asyncopt.tasks.training import Fold
 __all__ = ["CrossValidation"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CrossValidation:
     """The folds of a cross-validation, their scores and the time they took.
 
@@ -141,7 +141,7 @@ class CrossValidation:
         drawn = Drawn(self.folds, self.workers, self.seconds, self.cpu)
         Path(path).write_text(page(drawn, facts, self.rows_and_mean), encoding="utf-8")
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.table()
 
 

@@ -119,3 +119,12 @@ def test_params_from_a_generator(rule: str) -> None:
     params = [Parameter(torch.ones(i + 1)) for i in range(3)]
     optimizer: Any = ours(rule)(p for p in params)
     assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(p) for p in params]
+
+
+def test_repr_is_torchs_with_sync_and_store(rule: str) -> None:
+    twins = [kind([Parameter(torch.zeros(2))], lr=0.5) for kind in (ours(rule), theirs(rule))]
+    first, *groups = repr(twins[1]).splitlines()
+    assert repr(twins[0]).splitlines() == [first, "sync: hogwild, not shared", *groups]
+    twins[0].share_memory(workers=1)
+    shared = repr(twins[0]).splitlines()
+    assert shared == [first, f"sync: hogwild, {twins[0].store!r}", *groups]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -67,6 +68,12 @@ def test_nobody_leaves_a_barrier_before_all_have_come(run: Run) -> None:
 
 def test_tensors_are_shared_not_copied(shared: torch.Tensor, run: Run) -> None:
     assert shared.tolist() == [1, 2]
+
+
+def test_reprs_are_one_line(run: Run) -> None:
+    assert repr(run) == str(run)
+    assert re.fullmatch(r"\d+ workers: 0 updates in \d+\.\d s \(0/s\)", str(run))
+    assert re.fullmatch(r"History\(\d+ samples, \d+\.\d s\)", repr(run.history))
 
 
 def test_a_run_without_optimizers_has_an_empty_ledger(run: Run) -> None:

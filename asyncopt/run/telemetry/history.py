@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["History", "Intervals"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class History:
     """Samples of a run, at least one, and the intervals between them.
 
@@ -31,6 +31,10 @@ class History:
 
     samples: tuple[Sample, ...]
     cores: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        seconds = self.samples[-1].seconds - self.samples[0].seconds
+        return f"History({len(self.samples)} samples, {seconds:.1f} s)"
 
     @property
     def workers(self) -> int:
