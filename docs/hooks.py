@@ -1,7 +1,8 @@
 """Pages of the documentation that are made of other files of the repository.
 
-The README, the lists of changes, benchmarks and examples have a page each. Links between files of
-the repository become links between pages; a link to a file that has no page becomes plain text.
+The README, CONTRIBUTING, the changes, the benchmarks and the examples have a page each. Links
+between files of the repository become links between pages; a link to a file that has no page
+becomes plain text.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ MADE_OF = {
     "examples.md": "examples/README.md",
 }
 
+_ROLE = re.compile(r":(?:attr|class|func|meth|mod):<code>~?")
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 
 
@@ -41,6 +43,11 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     """Rewrites the links of pages that are files of their own."""
     path = page.file.src_uri
     return markdown if path in MADE_OF else _linked(markdown, f"docs/{path}", path)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Drops the roles of docstrings, such as ``:class:``, which Markdown does not know."""
+    return _ROLE.sub("<code>", html)
 
 
 def _linked(text: str, source: str, page: str) -> str:

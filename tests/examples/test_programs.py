@@ -54,6 +54,12 @@ def test_recommender() -> None:
     assert number("on held-out ratings", run("recommender.py")) < 0.95
 
 
+def test_text_classification() -> None:
+    output = run("text_classification.py")
+    most = number("most frequent library has", output)
+    assert number("accuracy on held-out docstrings", output) > most + 0.3
+
+
 def test_actor_critic() -> None:
     """A random walk has -0.6."""
     assert number("at the end", run("actor_critic.py")) > 0.5
