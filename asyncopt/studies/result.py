@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from asyncopt.report.page import render
+from asyncopt.report.page import render, write_whole
 from asyncopt.report.text import size_text
 from asyncopt.studies.errors import StudyError, require
 from asyncopt.studies.machine import Machine
@@ -167,13 +167,3 @@ def prepare(out: Path) -> None:
         raise StudyError(
             f"--out: cannot write to {out} ({failure.strerror or failure}); choose another folder"
         ) from failure
-
-
-def write_whole(path: Path, text: str) -> None:
-    """`text` and a line's end at `path`, or nothing."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text.removesuffix("\n") + "\n", encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

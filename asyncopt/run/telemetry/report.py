@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from asyncopt._version import __version__
-from asyncopt.report.page import Picture, facts_html, figure_html, page_html, table_html
+from asyncopt.report.page import Picture, render, write_whole
 from asyncopt.report.table import Table, TableRow
 from asyncopt.report.text import NOTHING, rate_text, share_text
 from asyncopt.run.outcome import Loss
@@ -51,27 +51,21 @@ def write_report(run: Finished, path: str | os.PathLike[str]) -> None:
     """
     with needed("report", "matplotlib"):
         import asyncopt.run.telemetry.plots as _  # noqa: F401 - it is what needs matplotlib
-    whole = Path(path)
-    part = whole.with_name(f".{whole.name}.part")
-    try:
-        part.write_text(report_html(run), encoding="utf-8")
-        part.replace(whole)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(Path(path), report_html(run))
 
 
 def report_html(run: Finished) -> str:
     """The page."""
-    parts = [facts_html(_facts(run))]
-    if run.losses:
-        parts += ["<h2>Workers lost</h2>", table_html(_losses_table(run))]
-    if len(run.history.seconds):
-        workers = workers_table(run.history.whole())
-        parts += ["<h2>Workers</h2>", table_html(workers), "<h2>Over time</h2>"]
-        parts += [figure_html(picture) for picture in _pictures(run.history)]
-    else:
-        parts.append("<p>The run was too short to be looked at.</p>")
-    return page_html("asyncopt run", parts)
+    history = run.history
+    return render(
+        "run.html",
+        "asyncopt.run.telemetry",
+        title="asyncopt run",
+        measured=_facts(run),
+        losses=_losses_table(run) if run.losses else None,
+        workers=workers_table(history.whole()) if len(history.seconds) else None,
+        pictures=_pictures(history),
+    )
 
 
 def _facts(run: Finished) -> dict[str, str]:
