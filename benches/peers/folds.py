@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import asyncopt
-from asyncopt.studies.training.networks import lenet, load_mnist
+from asyncopt.studies.training.networks import Mnist, lenet
 from asyncopt.tasks import cross_validate
 from asyncopt.tasks.scoring import accuracy
 from asyncopt.tasks.splits import Splits, make_splits
@@ -60,7 +60,7 @@ class Turn:
 
 def data(case: Case) -> tuple[Tensor, Tensor]:
     """Images, float32 (n, 1, 28, 28), and labels, int64 (n,): 4,000 real ones, then the padding."""
-    x, y = load_mnist(SEED).train
+    x, y = Mnist().load(SEED).train
     padding = case.padding // (x[0].numel() * 4)
     if not padding:
         return x.clone(), y.clone()
@@ -72,7 +72,7 @@ def data(case: Case) -> tuple[Tensor, Tensor]:
 
 def pairs(case: Case) -> Any:
     """What `folds` takes: a k-fold, or where memory is measured a little of one."""
-    real = len(load_mnist(SEED).train[0])
+    real = len(Mnist().load(SEED).train[0])
     splits = make_splits(FOLDS, real, None, None, SEED)
     folds = [splits[fold] for fold in range(FOLDS)]
     if case.padding:

