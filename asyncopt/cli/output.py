@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -16,20 +16,40 @@ from asyncopt.report.terminal import WIDTH
 from asyncopt.studies.errors import OptionError, StudyError
 from asyncopt.studies.result import REPORT, RESULTS, Result
 
+ResultT = TypeVar("ResultT", bound=Result[Any])
+
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, what shells report for Ctrl-C
-OPTIONS = {  # whose name on the command line differs from that of the argument
-    "cases": "--case",
-    "computes": "--compute",
-    "delays": "--delay",
-    "problems": "--problem",
-    "schedules": "--schedule",
-    "syncs": "--sync",
-}
+
+
+def answer(
+    study: Callable[..., ResultT],
+    context: typer.Context,
+    *,
+    as_json: bool,
+    debug: bool,
+    **options: Any,
+) -> ResultT:
+    """Run `study` with `options` and print its result.
+
+    Args:
+        study: a function of `asyncopt.studies`.
+        context: of the command; its parameters have the names of the arguments of `study`.
+        as_json: whether to print JSON instead of tables.
+        debug: whether to let exceptions through.
+        options: arguments of `study`.
+
+    Raises:
+        typer.Exit, typer.BadParameter: instead of any exception of `study`.
+    """
+    with _reported(context, debug):
+        result = study(**options)
+        _show(result, as_json=as_json, out=options.get("out"))
+    return result
 
 
 @contextmanager
-def reported(debug: bool) -> Iterator[None]:
+def _reported(context: typer.Context, debug: bool) -> Iterator[None]:
     """Turn an exception into ``error: ...`` on stderr and an exit code; `debug` lets it through."""
     try:
         yield
@@ -37,10 +57,8 @@ def reported(debug: bool) -> Iterator[None]:
         typer.echo("interrupted: workers ended, nothing was written", err=True)
         raise typer.Exit(INTERRUPTED) from None
     except OptionError as wrong:
-        option = OPTIONS.get(wrong.option, f"--{wrong.option.replace('_', '-')}")
+        (option,) = (p.opts[0] for p in context.command.params if p.name == wrong.option)
         raise typer.BadParameter(wrong.text, param_hint=option) from None
-    except (typer.Exit, typer.Abort):
-        raise
     except Exception as failure:
         if debug:
             raise
@@ -48,7 +66,7 @@ def reported(debug: bool) -> Iterator[None]:
         raise typer.Exit(FAILED) from None
 
 
-def show(result: Result[Any], *, as_json: bool, out: Path | None = None) -> None:
+def _show(result: Result[Any], *, as_json: bool, out: Path | None) -> None:
     """Print tables or JSON on stdout, and the files in the folder `out` on stderr."""
     if as_json:
         typer.echo(result.json())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import asyncopt
+from asyncopt import studies
 from asyncopt._install import command
 from asyncopt.cli import main as entry
 from asyncopt.cli.commands import cli
@@ -269,6 +271,24 @@ def test_version_and_help() -> None:
     assert asyncopt.__version__ in runner.invoke(cli, ["--version"]).stdout
     for name in ([], ["compare"], ["compare-sparse"], ["staleness"], ["simulate"], ["doctor"]):
         assert runner.invoke(cli, [*name, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "command", cli.registered_commands, ids=lambda each: each.callback.__name__
+)
+def test_a_command_has_the_parameters_and_defaults_of_its_study(command: Any) -> None:
+    name = command.callback.__name__
+    of_command = dict(inspect.signature(command.callback).parameters)
+    of_study = dict(inspect.signature(getattr(studies, name)).parameters)
+    for own in ("context", "as_json", "debug"):
+        del of_command[own]
+    if name != "doctor":  # it writes no files
+        del of_study["progress"]
+        assert of_study.pop("out").default is None
+        assert of_command.pop("out").default == Path(f"asyncopt-{name.replace('_', '-')}")
+    assert {key: each.default for key, each in of_command.items()} == {
+        key: each.default for key, each in of_study.items()
+    }
 
 
 @pytest.mark.parametrize(
