@@ -25,7 +25,7 @@ R = TypeVar("R", bound=Row)
 ResultT = TypeVar("ResultT", bound=Result[Any])
 
 Out = str | os.PathLike[str] | None
-PROGRAMS = ("asyncopt", "__main__.py")  # argv[0] of the command line
+PROGRAMS = (("asyncopt",), ("asyncopt", "cli", "__main__.py"))  # ends of the command's argv[0]
 
 
 @overload
@@ -90,12 +90,12 @@ def announce(study: Study[Any, Any, Any], machine: machines.Machine, display: Di
 
 def facts(study: Study[Any, Any, Any], started: datetime) -> dict[str, str]:
     """Command or call, date, versions and instruction set, for results and report."""
-    program = Path(sys.argv[0]).name
-    if program in PROGRAMS:
+    program = Path(sys.argv[0]).parts
+    if any(program[-len(known) :] == known for known in PROGRAMS):
         command = shlex.join(["asyncopt", *sys.argv[1:]])
     else:
         options = (f"{name}={value!r}" for name, value in vars(study.plan).items())
-        command = f"asyncopt.studies.{study.function}({', '.join(options)})"
+        command = f"asyncopt.studies.{study.name.replace('-', '_')}({', '.join(options)})"
     return {
         "command": command,
         "date": started.astimezone().isoformat(timespec="seconds"),

@@ -76,14 +76,13 @@ class Study(ABC, Generic[P, Q, R]):
     """A plan and how it is carried out; `driver.run` calls the methods in the order given here.
 
     Attributes:
-        name: of the command. The page is the template ``NAME.html``.
-        function: of `asyncopt.studies`.
+        name: of the command, and with ``_`` for ``-`` of the function of `asyncopt.studies`. The
+            page is the template ``NAME.html``.
         lead: the first sentence of the report.
         schema: raise it when a field of results.json changes its meaning or goes away.
     """
 
     name: ClassVar[str]
-    function: ClassVar[str]
     lead: ClassVar[str]
     schema: ClassVar[int] = 1
 

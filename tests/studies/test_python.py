@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import asyncopt
 from asyncopt import studies
 from asyncopt.simulate import Costs
 from asyncopt.studies import machine, options
@@ -16,6 +18,7 @@ from asyncopt.studies.dense import study as dense
 from asyncopt.studies.dense.plan import SyncRow
 from asyncopt.studies.dense.study import Compare
 from asyncopt.studies.diagnosis import rates
+from asyncopt.studies.driver import facts
 from asyncopt.studies.progress import Display
 from asyncopt.studies.result import Result
 from asyncopt.studies.simulation.costs import costs_text
@@ -68,6 +71,49 @@ def test_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         row.test_loss.q3 for row in result.rows if row.test_loss
     ]
     assert result.about["command"].startswith("asyncopt.studies.compare(problems=('digits', 'con")
+
+
+@pytest.mark.parametrize(
+    ("study", "module", "arguments"),
+    [
+        ("compare", "dense", {"kill_rate": 0.5, "delay": "0,0.1", "workers": "1,2"}),
+        ("compare_sparse", "sparse", {"problems": "cuts", "epochs": 3}),
+        ("staleness", "delayed", {"max_staleness": ["none", 4], "schedules": "cosine"}),
+        ("simulate", "simulation", {"cases": "dense 4 KiB", "measure": False}),
+        ("doctor", "diagnosis", {"parameters": "25M", "step_ms": 40}),
+        ("doctor", "diagnosis", {}),
+    ],
+)
+def test_the_call_in_a_report_runs_the_same_study_again(
+    study: str, module: str, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        f"asyncopt.studies.{module}.study.run",
+        lambda study, **_: (study.plan, facts(study, datetime.now())["command"]),
+    )
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    plan, call = getattr(studies, study)(**arguments)
+    again, same_call = eval(call, {"asyncopt": asyncopt})
+    assert (again, same_call) == (plan, call)
+
+
+@pytest.mark.parametrize(
+    ("program", "is_command_line"),
+    [
+        ("/usr/bin/asyncopt", True),
+        ("/site-packages/asyncopt/cli/__main__.py", True),
+        ("/site-packages/someone/__main__.py", False),
+        ("train.py", False),
+        ("", False),
+    ],
+)
+def test_only_the_command_line_is_reported_as_one(
+    program: str, is_command_line: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "compare", "--seed", "0"])
+    command = facts(Compare(made_up.plan()), datetime.now())["command"]
+    assert (command == "asyncopt compare --seed 0") == is_command_line
+    assert command.startswith("asyncopt.studies.compare(problems=") != is_command_line
 
 
 @pytest.mark.slow

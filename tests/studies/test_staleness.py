@@ -35,7 +35,7 @@ def plan(**changes: object) -> Delayed:
     options: dict[str, object] = {
         "problems": ("teacher",),
         "delays": ("0",),
-        "bounds": (None,),
+        "max_staleness": (None,),
         "syncs": ("hogwild",),
         "schedules": ("constant",),
         "workers": 2,
@@ -195,7 +195,7 @@ def test_defaults(instant: list[Delayed], tmp_path: Path) -> None:
     (given,) = instant
     assert given.problems == ("teacher", "digits")
     assert given.delays == ("0", "0.002", "0,0,0,0.02") == default_delays(4)
-    assert given.bounds == (None,)
+    assert given.max_staleness == (None,)
     assert given.schedules == ("constant", "cosine", "restarts", "staleness")
     assert len(given.contenders) == 3 * 4
 

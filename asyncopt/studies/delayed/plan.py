@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ class Delayed(Plan):
 
     problems: tuple[str, ...]
     delays: tuple[str, ...]
-    bounds: tuple[int | None, ...]
+    max_staleness: tuple[int | None, ...]
     syncs: tuple[str, ...]
     schedules: tuple[str, ...]
     workers: int
@@ -56,6 +57,11 @@ class Delayed(Plan):
             Contender(sync, schedule) for sync in self.syncs for schedule in self.schedules
         )
 
+    @property
+    def launches(self) -> tuple[tuple[str, int | None], ...]:
+        """Every delay with every bound."""
+        return tuple(itertools.product(self.delays, self.max_staleness))
+
     def conditions(self, delay: str, bound: int | None) -> Conditions:
         """Conditions of one launch."""
         return Conditions(self.mode, parse_delay(delay, self.workers, self.seed), bound)
@@ -63,7 +69,7 @@ class Delayed(Plan):
     @property
     def bounded(self) -> bool:
         """True if staleness is bounded in any launch."""
-        return any(bound is not None for bound in self.bounds)
+        return any(bound is not None for bound in self.max_staleness)
 
     @property
     def meanings(self) -> dict[str, str]:

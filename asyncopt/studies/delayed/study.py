@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterable, Sequence
 
@@ -44,7 +43,6 @@ class StudyStaleness(Study[Delayed, DelayedProblem, DelayRow]):
     """Plain SGD first, then every contender under each delay and bound, in one launch."""
 
     name = "staleness"
-    function = "staleness"
     lead = (
         "What stale gradients do to training: workers that share one set of parameters, slowed "
         "down on purpose, beside plain SGD."
@@ -61,7 +59,7 @@ class StudyStaleness(Study[Delayed, DelayedProblem, DelayRow]):
         plan = self.plan
         return (
             f"{len(plan.contenders)} contenders x {plan.repeats} on {', '.join(plan.problems)} "
-            f"with {plan.workers} workers under {len(plan.delays) * len(plan.bounds)} conditions"
+            f"with {plan.workers} workers under {len(plan.launches)} conditions"
         )
 
     @property
@@ -70,7 +68,7 @@ class StudyStaleness(Study[Delayed, DelayedProblem, DelayRow]):
         plan = self.plan
         return self._cost(self._serial, 1, Conditions("thread")) + sum(
             self._cost(plan.contenders, plan.workers, plan.conditions(delay, bound))
-            for delay, bound in itertools.product(plan.delays, plan.bounds)
+            for delay, bound in plan.launches
         )
 
     def measure(self, display: Display) -> list[DelayRow]:
@@ -89,7 +87,7 @@ class StudyStaleness(Study[Delayed, DelayedProblem, DelayRow]):
             row_of(PROBLEMS[name], contender, alone, alone, workers=1)
             for (name, contender), alone in serial.items()
         ]
-        for delay, bound in itertools.product(plan.delays, plan.bounds):
+        for delay, bound in plan.launches:
             title = f"{plan.workers} workers, delay {delay_text(delay)}"
             title += "" if bound is None else f", staleness {bound} at most"
             conditions = plan.conditions(delay, bound)
@@ -199,7 +197,7 @@ def staleness(
     plan = Delayed(
         problems=options.picked("problems", problems, tuple(PROBLEMS)),
         delays=chosen,
-        bounds=tuple(dict.fromkeys(bounds)),
+        max_staleness=tuple(dict.fromkeys(bounds)),
         syncs=options.picked("syncs", syncs or (QUICK_SYNCS if quick else SYNCS), asyncopt.syncs()),
         schedules=options.picked(
             "schedules", schedules or (QUICK_SCHEDULES if quick else ()), tuple(SCHEDULES)

@@ -33,7 +33,6 @@ class Compare(Study[Comparison, DenseProblem, SyncRow]):
     """Every variant on every problem with every worker count, one launch for each of the latter."""
 
     name = "compare"
-    function = "compare"
     lead = (
         "The same real models, trained by workers that share one set of parameters, under each way "
         "of writing to shared memory."

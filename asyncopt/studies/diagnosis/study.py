@@ -67,7 +67,6 @@ class Doctor(Study[Examination, Problem, Row]):
     """
 
     name = "doctor"
-    function = "doctor"
     lead = "Machine and build, their weak points, and the modes in which a training can run here."
 
     def __init__(self, plan: Examination) -> None:

@@ -54,7 +54,6 @@ class Simulate(Study[Simulation, WorkloadProblem, PredictionRow]):
     """
 
     name = "simulate"
-    function = "simulate"
     lead = (
         "What each way of writing to shared memory would do on more cores than this machine has: a "
         "simulation, fed with costs measured here and compared with rates measured here."

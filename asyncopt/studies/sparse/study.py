@@ -80,7 +80,6 @@ class CompareSparse(Study[SparseComparison, SparseProblem, FitRow]):
     """Every sync and installed library on every problem, with every number of threads."""
 
     name = "compare-sparse"
-    function = "compare_sparse"
     lead = (
         "The problems of the Hogwild! paper: threads that share one sparse model, under each way "
         "of sharing it, beside the paper's rival (round-robin) and other libraries."
