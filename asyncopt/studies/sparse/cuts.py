@@ -65,12 +65,7 @@ class Cuts(SparseProblem):
         from asyncopt.sparse import GraphCut
 
         model = GraphCut(
-            eta0=settings.lr,
-            max_iter=settings.epochs,
-            tol=None,
-            sync=sync,
-            n_threads=workers,
-            random_state=settings.seed,
+            **settings.estimator(sync, workers),
         )
         return model.fit(data.X, data.y).transduction_
 

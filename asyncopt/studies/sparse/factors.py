@@ -57,13 +57,8 @@ class FactorProblem(SparseProblem):
             self.loss,
             n_factors=self.factors,
             regularization=self.regularization,
-            eta0=settings.lr,
             decay=1.0,
-            max_iter=settings.epochs,
-            tol=None,
-            sync=sync,
-            n_threads=workers,
-            random_state=settings.seed,
+            **settings.estimator(sync, workers),
         )
         return model.fit(data.known)
 

@@ -65,12 +65,7 @@ class LinearProblem(SparseProblem):
             self.loss,
             alpha=ALPHA,
             learning_rate="adagrad",
-            eta0=settings.lr,
-            max_iter=settings.epochs,
-            tol=None,
-            sync=sync,
-            n_threads=workers,
-            random_state=settings.seed,
+            **settings.estimator(sync, workers),
         )
         return model.fit(data.X, data.y)
 

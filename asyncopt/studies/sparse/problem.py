@@ -37,6 +37,17 @@ class Settings(NamedTuple):
     lr: float
     seed: int
 
+    def estimator(self, sync: str, workers: int) -> dict[str, Any]:
+        """Arguments of every estimator of `asyncopt.sparse`: all epochs, by `workers` threads."""
+        return {
+            "eta0": self.lr,
+            "max_iter": self.epochs,
+            "tol": None,
+            "sync": sync,
+            "n_threads": workers,
+            "random_state": self.seed,
+        }
+
 
 class Library(ABC):
     """Another library's way to train on a problem.
