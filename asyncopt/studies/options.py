@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from operator import index
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from asyncopt._limits import usable_cpus
 from asyncopt.run.delays import Delay, check_delay
@@ -36,11 +39,19 @@ def checked(option: str, parse: Callable[[], T]) -> T:
         raise OptionError(option, str(wrong)) from None
 
 
-def several(values: Any) -> tuple[Any, ...]:
-    """The values of an option that takes several; a single text or number is one value."""
-    if isinstance(values, str | int | float):
-        return (values,)
-    return () if values is None else tuple(values)
+def several(values: object) -> tuple[Any, ...]:
+    """The values of an option that takes several; a single text or number is one value.
+
+    Raises ValueError: `values` is neither a value nor several, or one is True or False.
+    """
+    if values is None:
+        return ()
+    if isinstance(values, bytes) or not isinstance(values, str | int | float | Iterable):
+        raise ValueError(f"expected one value or a sequence of them, got {values!r}")
+    found = (values,) if isinstance(values, str | int | float) else tuple(values)
+    if any(isinstance(value, bool) for value in found):
+        raise ValueError(f"expected text or numbers, got {found!r}")
+    return found
 
 
 def picked(option: str, names: str | Iterable[str] | None, known: Sequence[str]) -> tuple[str, ...]:
@@ -51,7 +62,7 @@ def picked(option: str, names: str | Iterable[str] | None, known: Sequence[str])
     return checked(option, lambda: pick(several(names), known, option.removesuffix("s")))
 
 
-def pick(names: Sequence[str], known: Sequence[str], kind: str) -> tuple[str, ...]:
+def pick(names: Sequence[Any], known: Sequence[str], kind: str) -> tuple[str, ...]:
     """`names` (all of `known` where empty) in the order of `known`, compared without case.
 
     Raises ValueError: one of them is not known; the message lists those that are.
@@ -59,7 +70,9 @@ def pick(names: Sequence[str], known: Sequence[str], kind: str) -> tuple[str, ..
     if not names:
         return tuple(known)
     by_folded = {name.casefold(): name for name in known}
-    unknown = [name for name in names if name.casefold() not in by_folded]
+    unknown = [
+        name for name in names if not isinstance(name, str) or name.casefold() not in by_folded
+    ]
     if unknown:
         raise ValueError(f"unknown {kind} {unknown[0]!r}; choose from {', '.join(known)}")
     wanted = {by_folded[name.casefold()] for name in names}
@@ -82,12 +95,27 @@ def whole_or_none(option: str, value: int | None, least: int, most: int | None) 
     return None if value is None else whole(option, value, least, most)
 
 
+def is_number(value: object) -> bool:
+    """True for a real number, which True and False are not."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def flag(option: str, value: bool) -> bool:
+    """`value`, True or False.
+
+    Raises OptionError: it is neither.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise OptionError(option, f"expected True or False, got {value!r}")
+    return bool(value)
+
+
 def learning_rate(value: float | None) -> float | None:
     """`value`, a number >= 0, or None.
 
     Raises OptionError: it is neither.
     """
-    if value is not None and not 0 <= value < float("inf"):
+    if value is not None and not (is_number(value) and 0 <= value < float("inf")):
         raise OptionError("lr", f"expected a number >= 0, got {value!r}")
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from datetime import datetime
@@ -27,6 +28,14 @@ from asyncopt.studies.sparse import linear
 from tests.pages import Reader, check_page
 from tests.simulate.test_simulation import USUAL
 from tests.studies import made_up
+
+STUDIES = {
+    "compare": "dense",
+    "compare_sparse": "sparse",
+    "staleness": "delayed",
+    "simulate": "simulation",
+    "doctor": "diagnosis",
+}
 
 
 @pytest.fixture
@@ -74,21 +83,21 @@ def test_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("study", "module", "arguments"),
+    ("study", "arguments"),
     [
-        ("compare", "dense", {"kill_rate": 0.5, "delay": "0,0.1", "workers": "1,2"}),
-        ("compare_sparse", "sparse", {"problems": "cuts", "epochs": 3}),
-        ("staleness", "delayed", {"max_staleness": ["none", 4], "schedules": "cosine"}),
-        ("simulate", "simulation", {"cases": "dense 4 KiB", "measure": False}),
-        ("doctor", "diagnosis", {"parameters": "25M", "step_ms": 40}),
-        ("doctor", "diagnosis", {}),
+        ("compare", {"kill_rate": 0.5, "delay": "0,0.1", "workers": "1,2"}),
+        ("compare_sparse", {"problems": "cuts", "epochs": 3}),
+        ("staleness", {"max_staleness": ["none", 4], "schedules": "cosine"}),
+        ("simulate", {"cases": "dense 4 KiB", "measure": False}),
+        ("doctor", {"parameters": "25M", "step_ms": 40}),
+        ("doctor", {}),
     ],
 )
 def test_the_call_in_a_report_runs_the_same_study_again(
-    study: str, module: str, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    study: str, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        f"asyncopt.studies.{module}.study.run",
+        f"asyncopt.studies.{STUDIES[study]}.study.run",
         lambda study, **_: (study.plan, facts(study, datetime.now())["command"]),
     )
     monkeypatch.setattr(sys, "argv", ["train.py"])
@@ -179,6 +188,53 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], complaint: str) -> N
         studies.compare(**arguments)
     assert isinstance(caught.value, ValueError)
     assert caught.value.option == next(iter(arguments))
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each study ends with its plan."""
+    for module in STUDIES.values():
+        monkeypatch.setattr(f"asyncopt.studies.{module}.study.run", lambda study, **_: study.plan)
+
+
+@pytest.mark.usefixtures("planned")
+@pytest.mark.parametrize(
+    ("study", "name"),
+    [
+        (study, name)
+        for study in STUDIES
+        for name in inspect.signature(getattr(studies, study)).parameters
+        if name not in ("out", "progress")
+    ],
+)
+def test_arguments_of_a_wrong_type_are_named(study: str, name: str) -> None:
+    pair: dict[str, Any] = {"parameters": "1M", "step_ms": 1.0} if study == "doctor" else {}
+    wrong: Any
+    for wrong in (object(), [object()], b"1"):
+        with pytest.raises(studies.OptionError) as caught:
+            getattr(studies, study)(**(pair | {name: wrong}))
+        assert caught.value.option == name
+
+
+@pytest.mark.usefixtures("planned")
+def test_truth_is_not_a_number_and_nothing_is_the_default() -> None:
+    wrong: Any = True
+    for study, name in [("compare", "workers"), ("compare", "lr"), ("compare", "kill_rate"),
+                        ("simulate", "computes"), ("simulate", "cores")]:  # fmt: skip
+        with pytest.raises(studies.OptionError, match=f"^{name}: .*got True"):
+            getattr(studies, study)(**{name: wrong})
+    plan: Any = studies.staleness(max_staleness=[], delays=[], problems=[])
+    assert plan == studies.staleness()
+
+
+@pytest.mark.usefixtures("planned")
+def test_delays_are_text_or_numbers() -> None:
+    plan: Any = studies.compare(delay=0.002)
+    assert plan == studies.compare(delay="0.002")
+    plan = studies.staleness(delays=0)
+    assert plan == studies.staleness(delays="0")
+    plan = studies.staleness(delays=[0, 0.5, "0,0,0,1"])
+    assert plan.delays == ("0", "0.5", "0,0,0,1")
 
 
 @pytest.mark.usefixtures("instant")

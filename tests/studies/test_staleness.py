@@ -15,7 +15,7 @@ import asyncopt
 from asyncopt.cli.commands import cli
 from asyncopt.studies import machine
 from asyncopt.studies.delayed.findings import findings
-from asyncopt.studies.delayed.plan import Contender, Delayed, DelayRow, default_delays
+from asyncopt.studies.delayed.plan import Contender, Delayed, DelayRow, parse_delays
 from asyncopt.studies.delayed.problems import CONDITION, Teacher, half_square, lesson
 from asyncopt.studies.delayed.study import StudyStaleness
 from asyncopt.studies.delayed.table import study_table
@@ -194,7 +194,7 @@ def test_defaults(instant: list[Delayed], tmp_path: Path) -> None:
     assert "Linear regression from a teacher" in result.stdout
     (given,) = instant
     assert given.problems == ("teacher", "digits")
-    assert given.delays == ("0", "0.002", "0,0,0,0.02") == default_delays(4)
+    assert given.delays == ("0", "0.002", "0,0,0,0.02") == parse_delays(None, 4, seed=0)
     assert given.max_staleness == (None,)
     assert given.schedules == ("constant", "cosine", "restarts", "staleness")
     assert len(given.contenders) == 3 * 4

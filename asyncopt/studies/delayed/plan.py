@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from asyncopt.studies.options import parse_delay
+from asyncopt.studies.options import parse_delay, several
 from asyncopt.studies.rows import Row, Spread, Staleness
 from asyncopt.studies.study import Plan
 from asyncopt.studies.training.jobs import CONSTANT
@@ -77,17 +78,29 @@ class Delayed(Plan):
         return {name: SCHEDULES[name] for name in self.schedules}
 
 
-def default_delays(workers: int) -> tuple[str, ...]:
-    """None, the same for all, and a straggler: only the last worker is slow."""
-    straggler = ",".join(["0"] * (workers - 1) + [f"{STRAGGLER:g}"])
-    return ("0", EVEN, straggler)
+def parse_delays(
+    delays: str | float | Iterable[str | float] | None, workers: int, seed: int
+) -> tuple[str, ...]:
+    """Distinct delays; by default none, the same for all, and a straggler, the last worker.
 
-
-def parse_bound(bound: int | str | None) -> int | None:
-    """A bound of staleness: a number of turns of other workers, as text or not, or ``none``.
-
-    Raises ValueError: it is neither.
+    Raises ValueError: one is none, or not for so many workers.
     """
+    straggler = ",".join(["0"] * (workers - 1) + [f"{STRAGGLER:g}"])
+    chosen = tuple(dict.fromkeys(map(str, several(delays) or ("0", EVEN, straggler))))
+    for text in chosen:
+        parse_delay(text, workers, seed)
+    return chosen
+
+
+def parse_bounds(bounds: int | str | Iterable[int | str | None] | None) -> tuple[int | None, ...]:
+    """Distinct bounds of staleness, each a number of turns of other workers, or ``none``.
+
+    Raises ValueError: one is neither.
+    """
+    return tuple(dict.fromkeys(map(_bound, several(bounds) or (None,))))
+
+
+def _bound(bound: int | str | None) -> int | None:
     text = NO_BOUND if bound is None else str(bound)
     if text.casefold() == NO_BOUND:
         return None

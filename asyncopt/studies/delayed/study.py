@@ -15,9 +15,9 @@ from asyncopt.studies.delayed.plan import (
     Contender,
     Delayed,
     DelayRow,
-    default_delays,
     delay_text,
-    parse_bound,
+    parse_bounds,
+    parse_delays,
 )
 from asyncopt.studies.delayed.problems import DelayedDigits, DelayedProblem, Teacher
 from asyncopt.studies.delayed.table import study_table
@@ -143,7 +143,7 @@ class StudyStaleness(Study[Delayed, DelayedProblem, DelayRow]):
 
 def staleness(
     problems: str | Iterable[str] | None = None,
-    delays: str | Iterable[str] | None = None,
+    delays: str | float | Iterable[str | float] | None = None,
     syncs: str | Iterable[str] | None = None,
     *,
     max_staleness: int | str | Iterable[int | str | None] | None = None,
@@ -187,17 +187,10 @@ def staleness(
         WorkerError, RunTimeout: as ``launch``.
     """
     options.whole("workers", workers, 1, options.MOST_WORKERS)
-    chosen = tuple(dict.fromkeys(options.several(delays) or default_delays(workers)))
-    for text in chosen:
-        options.checked("delays", lambda text=text: options.parse_delay(text, workers, seed))  # type: ignore[misc]
-    bounds = tuple(
-        options.checked("max_staleness", lambda bound=bound: parse_bound(bound))  # type: ignore[misc]
-        for bound in ((None,) if max_staleness is None else options.several(max_staleness))
-    )
     plan = Delayed(
         problems=options.picked("problems", problems, tuple(PROBLEMS)),
-        delays=chosen,
-        max_staleness=tuple(dict.fromkeys(bounds)),
+        delays=options.checked("delays", lambda: parse_delays(delays, workers, seed)),
+        max_staleness=options.checked("max_staleness", lambda: parse_bounds(max_staleness)),
         syncs=options.picked("syncs", syncs or (QUICK_SYNCS if quick else SYNCS), asyncopt.syncs()),
         schedules=options.picked(
             "schedules", schedules or (QUICK_SCHEDULES if quick else ()), tuple(SCHEDULES)
@@ -208,6 +201,6 @@ def staleness(
         lr=options.learning_rate(lr),
         seed=options.whole("seed", seed, 0),
         mode=options.picked("mode", (mode,), options.MODES)[0],
-        quick=quick,
+        quick=options.flag("quick", quick),
     )
     return run(StudyStaleness(plan), out=out, progress=progress)

@@ -108,7 +108,7 @@ def compare(
     mode: str = "process",
     audit: bool = True,
     kill_rate: float | None = None,
-    delay: str | None = None,
+    delay: str | float | None = None,
     max_staleness: int | None = None,
     quick: bool = False,
     out: str | os.PathLike[str] | None = None,
@@ -149,8 +149,9 @@ def compare(
         if workers is None
         else options.worker_counts("workers", workers)
     )
-    if delay is not None:
-        options.checked("delay", lambda: options.parse_delay(delay, counts[-1], seed))
+    slept = None if delay is None else str(delay)
+    if slept is not None:
+        options.checked("delay", lambda: options.parse_delay(slept, counts[-1], seed))
     options.whole_or_none("max_staleness", max_staleness, 0, None)
     disturbed = any(each is not None for each in (kill_rate, delay, max_staleness))
     plan = Comparison(
@@ -165,10 +166,10 @@ def compare(
         lr=options.learning_rate(lr),
         seed=options.whole("seed", seed, 0),
         mode=options.picked("mode", (mode,), options.MODES)[0],
-        audit=audit,
-        quick=quick,
+        audit=options.flag("audit", audit),
+        quick=options.flag("quick", quick),
         kill_rate=kill_rate,
-        delay=delay,
+        delay=slept,
         max_staleness=max_staleness,
     )
     if kill_rate is not None:
@@ -199,9 +200,9 @@ def pick_problems(names: Sequence[str], disturbed: bool) -> tuple[str, ...]:
 
 def check_kills(rate: float, mode: str) -> None:
     """Raise OptionError for kills that no run in `mode` can have; `rate` is per second."""
-    if not 0 < rate <= MOST_KILLS:
+    if not (options.is_number(rate) and 0 < rate <= MOST_KILLS):
         raise OptionError(
-            "kill_rate", f"expected kills per second above 0, up to {MOST_KILLS:g}; got {rate:g}"
+            "kill_rate", f"expected kills per second above 0, up to {MOST_KILLS:g}; got {rate!r}"
         )
     if mode != "process":
         raise OptionError(

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from asyncopt.studies.options import is_number, several
 from asyncopt.studies.rows import Row
 from asyncopt.studies.study import Plan
 
@@ -105,8 +106,8 @@ def parse_step(milliseconds: float) -> float:
     Raises:
         ValueError: they are not above 0.
     """
-    if not 0 < milliseconds < math.inf:
-        raise ValueError(f"expected milliseconds > 0, got {milliseconds:g}")
+    if not (is_number(milliseconds) and 0 < milliseconds < math.inf):
+        raise ValueError(f"expected milliseconds > 0, got {milliseconds!r}")
     return milliseconds
 
 
@@ -121,7 +122,8 @@ def parse_devices(devices: str | Iterable[str], there: Sequence[str]) -> tuple[s
         ValueError: one is no device, or not of this machine.
     """
     known = ("cpu", *there)
-    names = [name.strip() for name in (devices.split(",") if isinstance(devices, str) else devices)]
+    parts = devices.split(",") if isinstance(devices, str) else several(devices)
+    names = [str(part).strip() for part in parts]
     found = tuple("cuda:0" if name == "cuda" else name for name in names)
     for name in found:
         if name not in known:

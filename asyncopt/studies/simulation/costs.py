@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -106,15 +107,15 @@ def costs_text(costs: Mapping[str, Costs]) -> str:
     return json.dumps({name: each.as_json() for name, each in costs.items()}, indent=1)
 
 
-def read_costs(path: Path, cases: Iterable[str]) -> CaseCosts:
+def read_costs(path: str | os.PathLike[str], cases: Iterable[str]) -> CaseCosts:
     """The costs of `cases` as an earlier run wrote them.
 
     Raises:
         ValueError: the file cannot be read, is none of these, or misses a case.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as failure:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, TypeError, ValueError) as failure:
         raise ValueError(f"cannot read {path}: {failure}") from None
     if not isinstance(document, dict):
         raise ValueError(f"{path}: expected costs by case, got {type(document).__name__}")

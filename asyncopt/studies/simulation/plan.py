@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -110,11 +109,9 @@ def parse_computes(computes: str | float | Iterable[float]) -> tuple[float, ...]
     try:
         parts = computes.split(",") if isinstance(computes, str) else several(computes)
         found = sorted({float(part) for part in parts})
-    except ValueError:
+    except (TypeError, ValueError):
         raise ValueError(wrong) from None
-    if not found or not all(
-        math.isfinite(seconds) and 0 <= seconds <= LONGEST for seconds in found
-    ):
+    if not found or not all(0 <= seconds <= LONGEST for seconds in found):
         raise ValueError(wrong)
     return tuple(found)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import asyncopt
 from asyncopt.report.page import Picture
@@ -217,11 +216,11 @@ def simulate(
         repeats=options.whole("repeats", repeats, 1, options.MOST_REPEATS),
         seed=options.whole("seed", seed, 0),
         mode=options.picked("mode", (mode,), options.MODES)[0],
-        measure=measure,
+        measure=options.flag("measure", measure),
         costs=None if costs is None else str(costs),
-        quick=quick,
+        quick=options.flag("quick", quick),
     )
     known = None
     if costs is not None:
-        known = options.checked("costs", lambda: read_costs(Path(costs), plan.cases))
+        known = options.checked("costs", lambda: read_costs(costs, plan.cases))
     return run(Simulate(plan, known), out=out, progress=progress)

@@ -185,7 +185,7 @@ def compare_sparse(
         epochs=options.whole_or_none("epochs", epochs, 1, options.MOST_EPOCHS),
         lr=options.learning_rate(lr),
         seed=options.whole("seed", seed, 0),
-        quick=quick,
+        quick=options.flag("quick", quick),
     )
     return run(CompareSparse(plan), out=out, progress=progress)
 
