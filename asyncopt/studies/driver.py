@@ -25,7 +25,7 @@ R = TypeVar("R", bound=Row)
 ResultT = TypeVar("ResultT", bound=Result[Any])
 
 Out = str | os.PathLike[str] | None
-PROGRAMS = (("asyncopt",), ("asyncopt", "cli", "__main__.py"))  # ends of the command's argv[0]
+PROGRAMS = (("asyncopt",), ("asyncopt", "__main__.py"))  # ends of the command's argv[0]
 
 
 @overload

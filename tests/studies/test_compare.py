@@ -22,7 +22,7 @@ from asyncopt.studies.training.jobs import Variant
 from tests.studies import made_up
 from tests.studies.test_results import check_schema
 
-COMMAND = [sys.executable, "-m", "asyncopt.cli", "compare", "--quick"]
+COMMAND = [sys.executable, "-m", "asyncopt", "compare", "--quick"]
 
 
 @pytest.mark.slow

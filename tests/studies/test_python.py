@@ -110,7 +110,7 @@ def test_the_call_in_a_report_runs_the_same_study_again(
     ("program", "is_command_line"),
     [
         ("/usr/bin/asyncopt", True),
-        ("/site-packages/asyncopt/cli/__main__.py", True),
+        ("/site-packages/asyncopt/__main__.py", True),
         ("/site-packages/someone/__main__.py", False),
         ("train.py", False),
         ("", False),
