@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from rich import box
 from rich.console import Console, JustifyMethod
@@ -64,3 +64,11 @@ def print_sentences(console: Console, sentences: Iterable[str]) -> None:
     """Print each sentence as an indented paragraph."""
     for sentence in sentences:
         console.print(Padding(Text(sentence), (0, 0, 0, 2)), highlight=False)
+
+
+def print_advice(console: Console, recommendations: Mapping[str, str]) -> None:
+    """Print recommendations; their subjects are named if there are several."""
+    for name, text in recommendations.items():
+        subject = f" ({name})" if len(recommendations) > 1 else ""
+        line = Text(f"Recommended{subject}: ", "bold").append(text, "default")
+        console.print(line, highlight=False)

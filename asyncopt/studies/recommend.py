@@ -65,8 +65,8 @@ def recommend(ways: Sequence[Way], usable_cores: int) -> str:
     fewest = min(way.workers for way in level)
     chosen = [way for way in level if way.workers == fewest][-1]
     base = min(alone, key=lambda way: way.seconds.median, default=None)
-    if fewest == 1:
-        text = f"Use one worker: {_beside(min(several, key=lambda w: w.seconds.median), chosen)}"
+    if fewest == 1 and base is not None:
+        text = f"Use one worker: {_beside(min(several, key=lambda w: w.seconds.median), base)}"
     else:
         text = f"Use {chosen}: {_gain(chosen, base)}{_others(chosen, level)}"
     ahead = [way for way in fitting if way.is_worse and fastest.seconds.is_above(way.seconds)]
@@ -77,9 +77,9 @@ def recommend(ways: Sequence[Way], usable_cores: int) -> str:
     return f"{text}."
 
 
-def _beside(way: Way, chosen: Way) -> str:
-    text = f"{way} was {chosen.seconds.median / way.seconds.median:.2f}x as fast"
-    return text if way.seconds.is_above(chosen.seconds) else f"{text}, no gain beyond the spread"
+def _beside(way: Way, base: Way) -> str:
+    text = f"{way} was {base.seconds.median / way.seconds.median:.2f}x as fast"
+    return text if way.seconds.is_above(base.seconds) else f"{text}, no gain beyond the spread"
 
 
 def _gain(chosen: Way, base: Way | None) -> str:

@@ -61,6 +61,12 @@ class Result(Generic[R]):
         """Sentences derived from the rows, by problem."""
         return {section.problem.name: list(section.findings) for section in self.sections}
 
+    @property
+    def recommendations(self) -> dict[str, str]:
+        """What the rows speak for and why, by problem; without problems that allow none."""
+        found = ((each.problem.name, each.recommendation) for each in self.sections)
+        return {name: text for name, text in found if text}
+
     def to_frame(self) -> pandas.DataFrame:
         """The rows as a frame: for each spread its median and quartiles (``_q1``, ``_q3``).
 
@@ -85,6 +91,7 @@ class Result(Generic[R]):
             "options": self.study.plan.as_json(),
             "machine": plain(self.machine),
             "findings": self.findings,
+            "recommendations": self.recommendations,
             "rows": [row.as_json() for row in self.rows],
         }
 
@@ -93,13 +100,14 @@ class Result(Generic[R]):
         return json.dumps(self.as_json(), indent=1, allow_nan=False)
 
     def print(self, console: Console) -> None:
-        """Draw the tables and findings on `console`."""
-        from asyncopt.report.terminal import print_sentences, print_table
+        """Draw the tables and findings on `console`, and at the end the recommendations."""
+        from asyncopt.report.terminal import print_advice, print_sentences, print_table
 
         for section in self.sections:
             print_table(console, section.problem.title, section.table)
             print_sentences(console, section.findings)
             console.print()
+        print_advice(console, self.recommendations)
 
     def __repr__(self) -> str:
         return f"<result of {self.study.name}: {len(self.rows)} rows; print it for its tables>"

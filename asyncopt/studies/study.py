@@ -63,6 +63,7 @@ class Section(Generic[R]):
         findings: sentences derived from them.
         table: of the terminal and the report.
         details: a longer table for the report.
+        recommendation: what the rows speak for, and why; empty: nothing.
     """
 
     problem: Problem
@@ -70,6 +71,7 @@ class Section(Generic[R]):
     findings: Sequence[str]
     table: Table
     details: Table | None = None
+    recommendation: str = ""
 
 
 class Study(ABC, Generic[P, Q, R]):

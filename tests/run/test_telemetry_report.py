@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 import pytest
 
+from asyncopt._install import command
 from asyncopt.run.outcome import Loss
 from asyncopt.run.telemetry import plots
 from asyncopt.run.telemetry.history import History
@@ -145,6 +146,7 @@ def test_without_matplotlib_says_how_to_get_it(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "asyncopt.report.style")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ModuleNotFoundError, match=r"report: .*matplotlib.*asyncopt\[telemetry"):
+    remedy = re.escape(command("telemetry"))
+    with pytest.raises(ModuleNotFoundError, match=f"report: .*matplotlib.*; {remedy}$"):
         write_report(finished(history(steps=3)), tmp_path / "out.html")
     assert list(tmp_path.iterdir()) == []

@@ -89,6 +89,7 @@ def test_this_build_works_and_doctor_says_so() -> None:
         assert text in result.stdout
     checks = len(asyncopt.rules()) + len(asyncopt.syncs())
     assert f"self-check: {checks} of {checks} passed" in result.stdout
+    assert "\nRecommended: " in result.stdout
 
 
 def test_doctor_as_json() -> None:

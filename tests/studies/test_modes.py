@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from asyncopt.cli.commands import cli
 from asyncopt.studies.diagnosis import plan, rates
-from asyncopt.studies.diagnosis.findings import best_of, findings
+from asyncopt.studies.diagnosis.findings import best_of, findings, recommendation
 from asyncopt.studies.diagnosis.forecast import Forecast
 from asyncopt.studies.diagnosis.modes import LATE, OVERLAPPED, UNHIDDEN, forecasts
 from asyncopt.studies.diagnosis.plan import Training
@@ -195,7 +195,11 @@ def test_sentences_say_why() -> None:
     assert "A worker's computing can hide 29 ms of 29 ms for transfers and push" in text
     assert "push, but 2 workers wait for the memory." in text  # 20 ms of push, 5 of transfer
     asked = on("cuda:0", "cuda:0")
-    assert "No mode pays with 2 workers" in findings(asked, forecasts(asked, RATES))[0]
+    text = recommendation(asked, forecasts(asked, RATES))
+    assert text.startswith("One worker: no mode pays with 2; the best, ")
+    asked = on("cuda:0", "cuda:1")
+    best = best_of(forecasts(asked, RATES))
+    assert recommendation(asked, forecasts(asked, RATES)).startswith(f"{best.mode}, {best.how}: ")
 
 
 # --- The command -----------------------------------------------------------------------------

@@ -13,8 +13,8 @@ import pytest
 import asyncopt
 from asyncopt.report.text import rate_text, share_text
 from asyncopt.store.ledger import Histogram, WorkerLedger
-from asyncopt.studies.dense.findings import findings
-from asyncopt.studies.dense.plan import with_speedups
+from asyncopt.studies.dense.findings import findings, recommendation
+from asyncopt.studies.dense.plan import SyncRow, with_speedups
 from asyncopt.studies.dense.study import Compare
 from asyncopt.studies.dense.table import full_table, per_push_text, short_table
 from asyncopt.studies.driver import facts
@@ -241,3 +241,37 @@ def test_kills_are_in_the_table_and_in_a_sentence() -> None:
 def test_findings_of_contention_name_lost_updates() -> None:
     rows = made_up.rows(made_up.plan(problems=("contention",)))
     assert "lost up to 2.00%" in " ".join(findings(rows, usable_cores=4))
+
+
+def test_recommendation_leaves_out_syncs_that_lose_accuracy() -> None:
+    alone = made_up.training_row("mnist", HOGWILD, 1, test_accuracy=Spread((0.95,) * 3))
+    worse = made_up.training_row("mnist", HOGWILD, 2, test_accuracy=Spread((0.80,) * 3))
+    other = made_up.training_row("mnist", MUTEX, 2, seconds=Spread((0.7, 0.71, 0.72)))
+    assert recommendation([alone, worse, other], usable_cores=2) == (
+        "Use mutex with 2 workers: 1.55x one worker; hogwild with 2 workers was faster but lost "
+        "accuracy."
+    )
+    killed = made_up.training_row("mnist", MUTEX, 2, killed=3)
+    assert recommendation([killed], usable_cores=2) == ""
+
+
+def test_recommendation_under_contention_is_by_case() -> None:
+    def rated(case: str, variant: Variant, rate: float) -> SyncRow:
+        rates = Spread((rate, 1.01 * rate, 1.02 * rate))
+        return made_up.training_row("contention", variant, 2, case=case, updates_per_second=rates)
+
+    rows = [rated("rows", HOGWILD, 9.0), rated("rows", MUTEX, 3.0)]
+    rows += [rated("dense", HOGWILD, 5.0), rated("dense", MUTEX, 5.0)]  # a tie: mutex loses nothing
+    text = recommendation(rows, usable_cores=2)
+    assert text.startswith("With 2 workers that push all the time, use hogwild for rows; mutex for")
+
+
+def test_a_report_begins_and_a_printed_result_ends_with_the_recommendation() -> None:
+    study, machine = Compare(made_up.plan(problems=("mnist",), audit=False)), made_up.machine()
+    sections = tuple(study.sections(made_up.rows(study.plan), machine))
+    result = Result(study, machine, facts(study, datetime.now(UTC)), sections, 1.5)
+    (text,) = result.recommendations.values()
+    assert " ".join(str(result).split()).endswith(f" Recommended: {text}")
+    page = result.html()
+    assert page.index(f"<strong>Recommended:</strong> {text}") < page.index("<h2")
+    assert result.as_json()["recommendations"] == {"mnist": text}

@@ -14,7 +14,7 @@ from asyncopt.cli.commands import cli
 from asyncopt.studies import machine
 from asyncopt.studies.rows import Spread, Staleness
 from asyncopt.studies.simulation.costs import costs_text
-from asyncopt.studies.simulation.findings import findings
+from asyncopt.studies.simulation.findings import findings, recommendation
 from asyncopt.studies.simulation.plan import CASES, PredictionRow, workload_of
 from asyncopt.studies.simulation.table import short_table
 from tests.pages import check_page
@@ -136,3 +136,13 @@ def test_errors_stand_beside_what_was_measured() -> None:
     assert error.endswith("is off by 10% at the median, and at most by +10% (mutex).")
     assert ahead == "On 8 cores mutex would make 115 updates/s at a mean staleness of 7 (p99 3)."
     assert end == "Does not scale: mutex beyond 2 cores (115/s)."
+
+
+def test_recommendation_stops_where_more_cores_add_nothing() -> None:
+    rows = [row(), row(cores=4, updates_per_second=190.0), row(cores=8, updates_per_second=200.0)]
+    assert recommendation(rows) == (
+        "Use mutex on 4 cores: 190 updates/s predicted; more cores add less than 11%."
+    )
+    wrong = row(measured_updates_per_second=Spread((50.0,) * 3))
+    assert recommendation([wrong, *rows[1:]]).startswith("None: against what was measured here")
+    assert "off by 120% at the median" in recommendation([wrong, *rows[1:]])

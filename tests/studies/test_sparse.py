@@ -24,7 +24,7 @@ from asyncopt.studies.rows import Spread
 from asyncopt.studies.sparse import factors, linear, study
 from asyncopt.studies.sparse.cuts import Cuts
 from asyncopt.studies.sparse.factors import MatrixCompletion, Ranking, Ratings
-from asyncopt.studies.sparse.findings import findings
+from asyncopt.studies.sparse.findings import findings, recommendation
 from asyncopt.studies.sparse.linear import LikeRcv1, Split, TextSvm
 from asyncopt.studies.sparse.peers import Products, ranking
 from asyncopt.studies.sparse.problem import (
@@ -383,3 +383,13 @@ def test_repeats_of_other_seeds_are_other_repeats() -> None:
     plans = [plan(seed=seed) for seed in range(3)]
     seeds = [LikeRcv1().settings(each, repeat).seed for each in plans for repeat in range(3)]
     assert len(set(seeds)) == len(seeds)
+
+
+def test_recommendation_weighs_speed_and_error() -> None:
+    one, two = row("hogwild", 1, 2.0), row("hogwild", 2, 1.0)
+    assert recommendation(LikeRcv1(), [one, two], 2) == (
+        "Use hogwild with 2 workers: 2.00x one worker."
+    )
+    worse = row("hogwild", 2, 1.0, 0.6)
+    text = recommendation(LikeRcv1(), [one, worse, row("mutex", 2, 1.5)], 2)
+    assert text.startswith("Use mutex with 2 workers: 1.33x one worker; hogwild with 2 workers was")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import asyncopt
 from asyncopt.cli.commands import cli
 from asyncopt.studies import machine
-from asyncopt.studies.delayed.findings import findings
+from asyncopt.studies.delayed.findings import findings, recommendation
 from asyncopt.studies.delayed.plan import Contender, Delayed, DelayRow, parse_delays
 from asyncopt.studies.delayed.problems import CONDITION, Teacher, half_square, lesson
 from asyncopt.studies.delayed.study import StudyStaleness
@@ -250,3 +250,16 @@ def test_the_bound_is_a_column_where_there_is_one() -> None:
 
     assert "bound" not in headings(row(), row(**LATE))
     assert "bound" in headings(row(), row(**LATE, max_staleness=2))
+
+
+def test_recommendation_is_what_loses_least_under_the_worst_delay() -> None:
+    far = row(**LATE, ratio=Spread((2.0, 2.1, 2.2)))
+    near = row(**LATE, schedule="cosine", ratio=Spread((1.3, 1.3, 1.3)))
+    assert recommendation(Teacher(), [row(), far, near]) == (
+        "Under delays like these use hogwild (cosine): at worst it ended 1.30x as far from the "
+        "optimum as plain SGD, where hogwild (constant) ended 2.10x."
+    )
+    same = row(**LATE)
+    assert recommendation(Teacher(), [row(), same]).startswith("These delays cost nothing beyond")
+    lost = row(**LATE, ratio=Spread((1.0, math.inf, math.nan)))
+    assert recommendation(Teacher(), [row(), lost]).startswith("Every configuration diverged")

@@ -28,6 +28,38 @@ def findings(problem: DelayedProblem, rows: Sequence[DelayRow]) -> list[str]:
     return [*sentences, _generalization(rows)]
 
 
+def recommendation(problem: DelayedProblem, rows: Sequence[DelayRow]) -> str:
+    """The sync and schedule that lose least under the worst of the delays."""
+    late = [row for row in rows if not row.is_serial]
+    serial = [row.scores[problem.main.name].median for row in rows if row.is_serial]
+    if not late or not all(map(math.isfinite, serial)):
+        return ""
+    worst = {
+        name: max((row for row in late if row.name == name), key=_lost)
+        for name in dict.fromkeys(row.name for row in late)
+    }
+    best = min(worst.values(), key=_lost)
+    if _diverged(best):
+        return "Every configuration diverged under a delay: lower --lr, or bound the staleness."
+    even = Spread((1.0,) * len(best.ratio.values))
+    if not any(_diverged(row) or row.ratio.is_above(even) for row in late):
+        return (
+            "These delays cost nothing beyond the noise here: choose the sync by its speed, and "
+            "keep the schedule."
+        )
+    ended = f"{times_text(best.ratio.median)} {problem.worse} plain SGD"
+    others = max(worst.values(), key=_lost)
+    rest = "diverged" if _diverged(others) else f"ended {times_text(others.ratio.median)}"
+    return (
+        f"Under delays like these use {best.name}: at worst it ended {ended}, where {others.name} "
+        f"{rest}."
+    )
+
+
+def _lost(row: DelayRow) -> float:
+    return math.inf if _diverged(row) else row.ratio.median
+
+
 def _condition(problem: DelayedProblem, rows: Sequence[DelayRow]) -> str:
     """The main measure under one delay and bound."""
     lead = _lead(rows)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import asyncopt
 from asyncopt.report.page import Picture
 from asyncopt.studies import options
-from asyncopt.studies.delayed.findings import findings
+from asyncopt.studies.delayed.findings import findings, recommendation
 from asyncopt.studies.delayed.plan import (
     SCALED,
     SCHEDULES,
@@ -110,7 +110,8 @@ class StudyStaleness(Study[Delayed, DelayedProblem, DelayRow]):
         self, problem: DelayedProblem, rows: Sequence[DelayRow], machine: Machine
     ) -> Section[DelayRow]:
         """Table and findings of one problem."""
-        return Section(problem, rows, findings(problem, rows), study_table(problem, rows))
+        found, advice = findings(problem, rows), recommendation(problem, rows)
+        return Section(problem, rows, found, study_table(problem, rows), recommendation=advice)
 
     def pictures(
         self, problem: DelayedProblem, rows: Sequence[DelayRow], machine: Machine

@@ -8,6 +8,7 @@ from asyncopt.optim.kernels import syncs
 from asyncopt.report.text import NOTHING, rate_text, share_text, workers_text
 from asyncopt.studies.dense.plan import SyncRow
 from asyncopt.studies.findings import beside_blocking, preemption
+from asyncopt.studies.recommend import Way, recommend
 from asyncopt.studies.rows import Spread
 from asyncopt.studies.training.jobs import UNSHARED
 
@@ -21,6 +22,45 @@ def findings(rows: Sequence[SyncRow], usable_cores: int) -> list[str]:
     chosen = [row for row in rows if row.workers == fitting[-1]]
     found = _contention(chosen) if rows[0].case else _training(chosen, rows)
     return [*found, *preemption(counts, usable_cores)]
+
+
+def recommendation(rows: Sequence[SyncRow], usable_cores: int) -> str:
+    """What the rows of one problem speak for; nothing where workers were killed."""
+    contenders = [row for row in rows if row.sync and not row.audit]
+    if not contenders or contenders[0].killed is not None:
+        return ""
+    if not contenders[0].case:
+        worse = _worse(contenders, rows)
+        ways = [
+            Way(row.variant, row.workers, row.seconds, row in worse)
+            for row in _by_guarantees(contenders)
+        ]
+        return recommend(ways, usable_cores)
+    fitting = [row.workers for row in contenders if row.workers <= usable_cores]
+    if not fitting:
+        return ""
+    chosen: dict[str, list[str]] = {}
+    for case in dict.fromkeys(row.case for row in contenders):
+        there = [row for row in contenders if (row.case, row.workers) == (case, max(fitting))]
+        chosen.setdefault(_fastest(there), []).append(case)
+    uses = "; ".join(f"{variant} for {', '.join(cases)}" for variant, cases in chosen.items())
+    return (
+        f"With {workers_text(max(fitting))} that push all the time, use {uses}: the fastest, or as "
+        "fast within the spread and with stronger guarantees."
+    )
+
+
+def _by_guarantees(rows: Sequence[SyncRow]) -> list[SyncRow]:
+    """Rows in the order of increasing guarantees of their syncs."""
+    order = list(syncs())
+    return sorted(rows, key=lambda row: order.index(str(row.sync)))
+
+
+def _fastest(rows: Sequence[SyncRow]) -> str:
+    """The variant with the most updates per second; of equals that with the most guarantees."""
+    best = max(rows, key=lambda row: row.updates_per_second.median).updates_per_second
+    level = [row for row in rows if not best.is_above(row.updates_per_second)]
+    return _by_guarantees(level)[-1].variant
 
 
 def may_block(row: SyncRow) -> bool:
@@ -79,11 +119,26 @@ def _accuracy(contenders: list[SyncRow], everything: Sequence[SyncRow]) -> list[
     if not losses:
         return []
     worst, variant, base, reached = max(losses, key=lambda loss: loss[0])
-    noise = max(POINTS, base.q3 - base.q1, reached.q3 - reached.q1)
+    noise = _noise(base, reached)
     if worst <= noise:
         return [f"No sync lost accuracy against one worker (noise: {noise * 100:.1f} points)."]
     text = f"{variant} lost {worst * 100:.1f} points of accuracy against one worker "
     return [text + f"({reached.median:.1%}, was {base.median:.1%}), the most of all syncs."]
+
+
+def _noise(base: Spread, reached: Spread) -> float:
+    return max(POINTS, base.q3 - base.q1, reached.q3 - reached.q1)
+
+
+def _worse(contenders: Sequence[SyncRow], everything: Sequence[SyncRow]) -> list[SyncRow]:
+    """Rows whose accuracy is below that of one worker of the same sync by more than the noise."""
+    alone = {row.variant: row.test_accuracy for row in everything if row.workers == 1}
+    found = []
+    for row in contenders:
+        base, reached = alone.get(row.variant), row.test_accuracy
+        if base and reached and base.median - reached.median > _noise(base, reached):
+            found.append(row)
+    return found
 
 
 def _audit(rows: list[SyncRow]) -> list[str]:

@@ -11,7 +11,7 @@ from asyncopt.report.table import Table
 from asyncopt.report.text import workers_text
 from asyncopt.studies import options
 from asyncopt.studies.dense.contention import Contention
-from asyncopt.studies.dense.findings import findings
+from asyncopt.studies.dense.findings import findings, recommendation
 from asyncopt.studies.dense.plan import Comparison, DenseProblem, SyncRow, with_speedups
 from asyncopt.studies.dense.table import full_table, guarantees, short_table
 from asyncopt.studies.dense.training import Network
@@ -83,7 +83,8 @@ class Compare(Study[Comparison, DenseProblem, SyncRow]):
         """Contention has many cases, so all its rows are in the details."""
         found = findings(rows, machine.usable_cores)
         details = full_table(rows) if rows[0].case else None
-        return Section(problem, rows, found, short_table(rows), details)
+        advice = recommendation(rows, machine.usable_cores)
+        return Section(problem, rows, found, short_table(rows), details, advice)
 
     def pictures(
         self, problem: DenseProblem, rows: Sequence[SyncRow], machine: Machine

@@ -36,18 +36,20 @@ def best_of(found: Sequence[Forecast]) -> Forecast:
 
 
 def findings(training: Training, found: Sequence[Forecast]) -> list[str]:
-    """The worthwhile mode, the phases of the first mode, and remedies."""
-    best, first = best_of(found), found[0]
-    return [*_verdict(training, best), *_spent(first), *_hidden(found), *_heavy(training, first)]
+    """The phases of the first mode, and remedies."""
+    first = found[0]
+    return [*_spent(first), *_hidden(found), *_heavy(training, first)]
 
 
-def _verdict(training: Training, best: Forecast) -> list[str]:
+def recommendation(training: Training, found: Sequence[Forecast]) -> str:
+    """The worthwhile mode."""
+    best = best_of(found)
     gained = f"{best.rate:.3g} batches/s, {best.speedup:.2f}x one worker by itself"
     if training.workers > 1 and best.speedup < PAYS:
-        text = f"No mode pays with {training.workers} workers; the best, {best.mode}, reaches"
-        return [f"{text} {gained}."]
+        text = f"One worker: no mode pays with {training.workers}; the best, {best.mode}, reaches"
+        return f"{text} {gained}."
     merged = "" if best.batches == 1 else f"; {best.batches} batches make one update"
-    return [f"Best mode: {best.mode}, {best.how}: {gained}{merged}."]
+    return f"{best.mode}, {best.how}: {gained}{merged}."
 
 
 def _spent(first: Forecast) -> list[str]:

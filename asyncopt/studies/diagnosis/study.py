@@ -10,7 +10,7 @@ from asyncopt._limits import usable_cpus
 from asyncopt.report.text import rate_text, size_text
 from asyncopt.studies import options
 from asyncopt.studies.diagnosis.checks import Build, Check, Warn, self_checks, warnings
-from asyncopt.studies.diagnosis.findings import findings
+from asyncopt.studies.diagnosis.findings import findings, recommendation
 from asyncopt.studies.diagnosis.forecast import Forecast
 from asyncopt.studies.diagnosis.modes import forecasts
 from asyncopt.studies.diagnosis.plan import (
@@ -105,7 +105,9 @@ class Doctor(Study[Examination, Problem, Row]):
         """The rates, or the modes of the training."""
         modes = [row for row in rows if isinstance(row, Forecast)]
         if self.training is not None and modes:
-            return Section(problem, rows, findings(self.training, modes), mode_table(modes))
+            advice = recommendation(self.training, modes)
+            found = findings(self.training, modes)
+            return Section(problem, rows, found, mode_table(modes), recommendation=advice)
         assert self.rates is not None
         return Section(problem, rows, (), rate_table(list(self.rates.rows()), self.rates.threads))
 
@@ -126,6 +128,20 @@ class Diagnosis(Result[Row]):
         build = self.study.build
         workers = self.study.plan.workers
         return list(warnings(self.machine, workers, build.isa, build.isas, build.no_cuda))
+
+    @property
+    def recommendations(self) -> dict[str, str]:
+        """The mode for the planned training; without one, the first remedy."""
+        if found := super().recommendations:
+            return found
+        if not self.works:
+            return {"machine": "Reinstall asyncopt: a self-check of this build failed."}
+        if self.warnings:
+            first = self.warnings[0]
+            return {"machine": f"{first.remedy} ({first.about}: {first.trouble})."}
+        return {
+            "machine": "Change nothing. For advice on a training add --parameters and --step-ms."
+        }
 
     @property
     def facts(self) -> dict[str, str]:

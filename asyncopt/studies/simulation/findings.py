@@ -9,6 +9,7 @@ import numpy as np
 from asyncopt.report.text import rate_text, workers_text
 from asyncopt.studies.simulation.plan import PredictionRow
 
+USABLE = 0.5  # a larger median error of the rates makes them useless
 NEAR = 0.9  # of the best rate that a sync reaches on any number of cores
 
 
@@ -16,6 +17,24 @@ def findings(rows: Sequence[PredictionRow]) -> list[str]:
     """Findings of one workload: errors, the fastest sync, and the end of scaling."""
     most = max(row.cores for row in rows)
     return [*_errors(rows), _ahead([r for r in rows if r.cores == most]), *_ends(rows, most)]
+
+
+def recommendation(rows: Sequence[PredictionRow]) -> str:
+    """The sync and the number of cores that the predictions speak for."""
+    off = [abs(row.error) for row in rows if row.error is not None]
+    if off and (middle := float(np.median(off))) > USABLE:
+        return (
+            f"None: against what was measured here, predictions are off by {middle:.0%} at the "
+            "median. Measure with asyncopt compare."
+        )
+    best = max(rows, key=lambda row: row.updates_per_second)
+    own = sorted((row for row in rows if row.sync == best.sync), key=lambda row: row.cores)
+    enough = next(r for r in own if r.updates_per_second >= NEAR * best.updates_per_second)
+    more = "the most that was asked for"
+    if enough.cores < own[-1].cores:
+        more = f"more cores add less than {1 / NEAR - 1:.0%}"
+    rate = rate_text(enough.updates_per_second)
+    return f"Use {best.sync} on {enough.cores} cores: {rate} updates/s predicted; {more}."
 
 
 def error_text(error: float) -> str:

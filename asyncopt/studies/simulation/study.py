@@ -20,7 +20,7 @@ from asyncopt.studies.progress import Display, Meter, Ticker
 from asyncopt.studies.result import Result
 from asyncopt.studies.simulation import costs as measured_costs
 from asyncopt.studies.simulation.costs import CaseCosts, costs_text, measure_costs, read_costs
-from asyncopt.studies.simulation.findings import findings
+from asyncopt.studies.simulation.findings import findings, recommendation
 from asyncopt.studies.simulation.plan import (
     CASES,
     QUICK_CASES,
@@ -112,7 +112,8 @@ class Simulate(Study[Simulation, WorkloadProblem, PredictionRow]):
         self, problem: WorkloadProblem, rows: Sequence[PredictionRow], machine: Machine
     ) -> Section[PredictionRow]:
         """Table and findings of one workload."""
-        return Section(problem, rows, findings(rows), short_table(rows), full_table(rows))
+        tables = short_table(rows), full_table(rows)
+        return Section(problem, rows, findings(rows), *tables, recommendation(rows))
 
     def pictures(
         self, problem: WorkloadProblem, rows: Sequence[PredictionRow], machine: Machine

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from asyncopt._install import command
 from asyncopt.report.text import workers_text
 from asyncopt.studies.findings import beside_blocking, preemption
+from asyncopt.studies.recommend import Way, recommend
+from asyncopt.studies.rows import Spread
 from asyncopt.studies.sparse.problem import SERIAL, FitRow, SparseProblem
 from asyncopt.studies.training.jobs import UNSHARED
 
@@ -36,6 +38,33 @@ def findings(problem: SparseProblem, rows: Sequence[FitRow], usable_cores: int) 
     ]
 
 
+def recommendation(problem: SparseProblem, rows: Sequence[FitRow], usable_cores: int) -> str:
+    """What the rows of one problem speak for."""
+    ours = [row for row in rows if row.sync and row.sync not in (UNSHARED, RIVAL)]
+    serial, main = _serial(ours), problem.main
+
+    def is_worse(row: FitRow) -> bool:
+        if serial is None or row.workers == 1:
+            return False
+        return _worsening(problem, row, serial) > _noise(row.scores[main.name], serial, main.name)
+
+    return recommend(
+        [Way(str(row.sync), row.workers, row.seconds, is_worse(row)) for row in ours], usable_cores
+    )
+
+
+def _worsening(problem: SparseProblem, row: FitRow, serial: FitRow) -> float:
+    """How far the main measure is worse than one worker's."""
+    main = problem.main
+    change = row.scores[main.name].median - serial.scores[main.name].median
+    return -change if main.rising else change
+
+
+def _noise(reached: Spread, serial: FitRow, measure: str) -> float:
+    alone = serial.scores[measure]
+    return max(SAME * abs(alone.median), alone.q3 - alone.q1, reached.q3 - reached.q1)
+
+
 def _gained(fastest: FitRow, ours: Sequence[FitRow]) -> str:
     serial = _serial(ours)
     if serial is None or fastest is serial:
@@ -50,15 +79,9 @@ def _race(problem: SparseProblem, ours: Sequence[FitRow]) -> list[str]:
         return []
     main = problem.main
     alone = serial.scores[main.name]
-
-    def worse(row: FitRow) -> float:
-        change = row.scores[main.name].median - alone.median
-        return -change if main.rising else change
-
-    worst = max(several, key=worse)
+    worst = max(several, key=lambda row: _worsening(problem, row, serial))
     reached = worst.scores[main.name]
-    noise = max(SAME * abs(alone.median), alone.q3 - alone.q1, reached.q3 - reached.q1)
-    if worse(worst) <= noise:
+    if _worsening(problem, worst, serial) <= _noise(reached, serial, main.name):
         return [f"No sync's {main.heading} is worse than one worker's beyond the noise."]
     change = f"{main.text(reached.median)} instead of {main.text(alone.median)} of one worker"
     return [f"Sharing cost {_named(worst)} most: {main.heading} {change}."]

