@@ -11,7 +11,7 @@ from asyncopt.optim.averaging import ElasticAveraging, LocalSteps
 from asyncopt.optim.base import Optimizer
 from asyncopt.optim.clones import thread_clone
 from asyncopt.optim.kernels import syncs
-from asyncopt.optim.rules import ASGD, SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop, rules
+from asyncopt.optim.optimizers import ASGD, SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop, rules
 
 __all__ = [
     "ASGD",

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from asyncopt.optim.base import Optimizer
+from asyncopt.optim.optimizers import SGD
 from asyncopt.optim.origin import allow_in_workers, check, copy_origin, watching
-from asyncopt.optim.rules import SGD
 from asyncopt.optim.sharing import alias
 from asyncopt.optim.wrapper import Wrapper, holds
 from asyncopt.store import Ledger, Store

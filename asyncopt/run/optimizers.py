@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import torch
 
+from asyncopt.optim.optimizers import rules
 from asyncopt.optim.reach import Trained
-from asyncopt.optim.rules import rules
 from asyncopt.store.ledger import Ledger
 from asyncopt.warn import warn_caller
 
