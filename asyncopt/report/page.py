@@ -5,7 +5,9 @@ Templates of other packages may extend ``page.html`` and import from ``macros.ht
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +22,12 @@ class Picture(NamedTuple):
     heading: str
     drawing: str
     caption: str
+
+    @property
+    def described(self) -> str:
+        """The SVG with the caption as its text for screen readers."""
+        label = f'aria-label="{escape(self.caption)}"'
+        return re.sub(r'aria-label="plot [^"]*"', lambda _: label, self.drawing, count=1)
 
 
 @lru_cache

@@ -42,7 +42,7 @@ STYLE: Any = {
     "grid.linewidth": 0.8,
     "legend.frameon": False,
     "lines.linewidth": 1.8,
-    "svg.fonttype": "path",  # the same picture on machines without these fonts
+    "svg.fonttype": "none",  # text that can be searched, copied and read aloud
     "svg.hashsalt": "asyncopt",
 }
 
@@ -73,8 +73,9 @@ def svg(figure: Figure, name: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    # A label for screen readers; the caption below describes the plot.
-    return text.replace("<svg ", f'<svg role="img" aria-label="plot {name}" ', 1)
+    # A page gives it its caption for screen readers (`report.page.Picture`).
+    label = f'<svg role="img" data-plot="{name}" aria-label="plot {name}" '
+    return text.replace("<svg ", label, 1)
 
 
 def panels(

@@ -99,5 +99,6 @@ def _others(chosen: Way, level: Sequence[Way]) -> str:
     names = [w.name for w in level if w.workers == chosen.workers and w is not chosen]
     if not names:
         return ""
-    were = "was" if len(names) == 1 else "were"
-    return f"; {' and '.join(names)} {were} no faster beyond the spread"
+    *most, last = names
+    listed = f"{', '.join(most)} and {last} were" if most else f"{last} was"
+    return f"; {listed} no faster beyond the spread"

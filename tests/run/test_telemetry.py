@@ -152,4 +152,4 @@ def test_all_of_it_by_the_arguments_of_launch(
     page = (tmp_path / "out.html").read_text()
     check_page(page)
     for plot in ("loss", "throughput", "staleness", "cores", "processors"):
-        assert f'aria-label="plot run-{plot}"' in page
+        assert f'data-plot="run-{plot}"' in page

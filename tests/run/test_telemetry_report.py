@@ -76,7 +76,7 @@ def test_page_loads_nothing_and_has_every_plot(tmp_path: Path) -> None:
     page = path.read_text()
     check_page(page)
     for plot in PLOTS:
-        assert f'aria-label="plot run-{plot}"' in page
+        assert f'data-plot="run-{plot}"' in page
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -95,8 +95,8 @@ def test_any_number_of_workers(workers: int) -> None:
 
 def test_without_a_loss_there_is_no_plot_of_it() -> None:
     page = report_html(finished(history(log=False), losses=()))
-    assert "plot run-loss" not in page
-    assert "plot run-throughput" in page
+    assert 'data-plot="run-loss"' not in page
+    assert 'data-plot="run-throughput"' in page
     assert "Workers lost" not in page
 
 
