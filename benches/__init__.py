@@ -1,1 +1,1 @@
-"""Benchmarks: `pytest benches` measures, `python -m benches.report` makes tables of it."""
+"""Benchmarks: `pytest benches` measures, `python -m benches.report` formats the tables."""

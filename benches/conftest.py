@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_benchmark_update_machine_info(
     config: pytest.Config, machine_info: dict[str, Any]
 ) -> None:
-    """Keep what the tables of benches/README.md are headed with."""
+    """Record the machine information that benches/README.md prints above its tables."""
     machine_info["asyncopt"] = {
         "version": asyncopt.__version__,
         "isa": _core.isa(),
@@ -56,7 +56,7 @@ def _cpu_name() -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """Benches take longer than a test may: only after `LONGEST` is one taken for a hang."""
+    """Raise the hang timeout to `LONGEST`: benches take longer than tests."""
     faulthandler.dump_traceback_later(LONGEST, exit=True)
 
 

@@ -72,7 +72,7 @@ class Comparison:
         return Ratio(*quartiles([theirs / ours for ours, theirs in pairs]))
 
     def row(self, name: str, **more: Any) -> dict[str, Any]:
-        """What a report needs of `name`: its quartiles and samples in seconds, plus `more`."""
+        """The report row of `name`: its quartiles and samples in seconds, plus `more`."""
         q1, median, q3 = quartiles(self.samples[name])
         return {"median": median, "q1": q1, "q3": q3, "samples": list(self.samples[name]), **more}
 
@@ -80,7 +80,7 @@ class Comparison:
 def rotations(names: Sequence[str], rounds: int) -> Iterator[list[str]]:
     """The order of the contenders in each round; each round starts one further on.
 
-    Without the rotation a contender would always run on the caches its one neighbour left.
+    Without the rotation a contender would always find the caches of the same predecessor.
     """
     for start in range(rounds):
         shift = start % len(names)
@@ -143,7 +143,7 @@ class Timed:
 def interleave(samplers: Mapping[str, Sampler], rounds: int = ROUNDS) -> Comparison:
     """Take `rounds` samples of every contender, one of each per round.
 
-    The garbage collector is off while samples are taken: it would bill one contender for all.
+    The garbage collector is off while samples are taken: one contender would pay for all.
     """
     samples: dict[str, list[float]] = {name: [] for name in samplers}
     collecting = gc.isenabled()

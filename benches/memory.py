@@ -1,4 +1,4 @@
-"""How much memory processes have."""
+"""Memory use of processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def anonymous_bytes(process: int | str = "self") -> int:
-    """Its own, and its share of what it has together with others; program files are left out."""
+    """Private bytes plus the proportional share of shared ones, without program files."""
     try:
         text = Path(f"/proc/{process}/smaps_rollup").read_text()
     except OSError:  # it has just ended

@@ -1,4 +1,4 @@
-"""How much of the machine other programs took during a measurement: their noise is no result."""
+"""Share of the machine that other programs used during a measurement."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MATTER = 0.05
 
 
 class Others:
-    """From construction to `share`: what ran on the usable cores besides us and our descendants."""
+    """Load by processes other than us and our descendants, from construction to `share`."""
 
     def __init__(self) -> None:
         self._cores = os.sched_getaffinity(0)

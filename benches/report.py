@@ -88,7 +88,7 @@ def step_tables(records: Sequence[Record]) -> str:
 
 
 def contention_tables(records: Sequence[Record]) -> str:
-    """One table per overlap: syncs x workers in updates/s, then what the most workers met with."""
+    """One table per overlap: syncs x workers in updates/s, then the ledger at most workers."""
     parts = []
     for overlap, entries in groups(records, "overlap").items():
         workers = [str(e["case"]["workers"]) for e in entries]
@@ -131,7 +131,7 @@ def workers_table(records: Sequence[Record], title: str = "Workers") -> str:
 
 
 def folds_tables(records: Sequence[Record]) -> str:
-    """Ways to train folds: how long a call takes, and the training in it; copies of the data."""
+    """Ways to train folds: seconds of a call and of its training; copies of the data."""
     parts = []
     for entry in records:
         case, rows = entry["case"], []
@@ -167,7 +167,7 @@ def embedding_table(records: Sequence[Record]) -> str:
 def models_table(
     records: Sequence[Record], title: str, unit: str = "nonzeros", score: str = "objective"
 ) -> str:
-    """Contenders that train a model: speed, and what they reached."""
+    """Contenders that train a model: speed and final score."""
     (entry,) = records
     (ours, *_) = entry["rows"]
     rate = f"{unit}_per_second"
@@ -238,7 +238,7 @@ def contenders_tables(
 
 
 def modes_table(records: Sequence[Record]) -> str:
-    """What was measured of every mode, and how many times faster that was than predicted."""
+    """Measured time of every mode, and its ratio to the prediction."""
     rows = []
     for entry in records:
         case = entry["case"]
@@ -298,7 +298,7 @@ def machine(info: Record, records: Sequence[Record]) -> str:
     """The line at the top of every suite's tables: machine, versions, command, disturbance."""
     others = [entry["others"] for entry in records]
     quick = " **--quick: not a measurement.**" if info["quick"] else ""
-    command = re.sub(r"(--benchmark-json=)\S*/", r"\1", info["command"])  # whoever's folder it was
+    command = re.sub(r"(--benchmark-json=)\S*/", r"\1", info["command"])  # no path of that machine
     return (
         f"{info['cpu']}, {info['cores']} cores, {info['isa']}; asyncopt {info['version']}, "
         f"torch {info['torch']}, Python {info['python']}; `{command}`. Other programs took "
@@ -319,7 +319,7 @@ def render(measured: Record) -> dict[str, str]:
 
 
 def write(sections: Mapping[str, str], readme: Path = README) -> None:
-    """Replace what stands between `<!-- suite -->` and `<!-- /suite -->`."""
+    """Replace the text between `<!-- suite -->` and `<!-- /suite -->`."""
     text = readme.read_text()
     for suite, section in sections.items():
         before, begin, rest = text.partition(f"<!-- {suite} -->\n")

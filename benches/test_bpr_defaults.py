@@ -75,7 +75,7 @@ def frequent_films() -> Any:
 
 
 def words() -> Any:
-    """Of docstrings with ten words or more; words that three have or more."""
+    """Docstrings with ten words or more; words that occur in three or more of them."""
     found, _ = bag_of_words(("email", "joblib", "scipy"))
     found = found[:, np.bincount(found.indices, minlength=found.shape[1]) >= 3]
     return found[np.diff(found.indptr) >= 10]
@@ -95,7 +95,7 @@ QUICK = ("MovieLens, 800 films", "choices, dense")
 
 
 def recall(scores: npt.NDArray[Any], data: Split) -> float:
-    """Of scores of shape (users, items), or of items for all users alike."""
+    """Recall@10 of scores of shape (users, items), or (items,) for all users."""
     wanted = np.diff(data.held_out.indptr)
     users = np.flatnonzero(wanted)
     mine = scores[users].copy() if scores.ndim == 2 else np.tile(scores, (len(users), 1))
@@ -106,7 +106,7 @@ def recall(scores: npt.NDArray[Any], data: Split) -> float:
 
 
 def of_implicit(data: Split) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    """Its defaults, and others; it draws items by their popularity."""
+    """implicit with its defaults and others; it draws items by their popularity."""
     from implicit.bpr import BayesianPersonalizedRanking
 
     for factors, rate, regularization in ((100, 0.01, 0.01), (30, 0.05, 0.02), (30, 0.05, 0.05)):

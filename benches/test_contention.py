@@ -2,10 +2,10 @@
 
 One launch per number of workers; inside it all workers push under one sync after the other, a
 barrier before each, for a fixed time. Every push adds exactly 1 to each element it covers, so the
-sums show what became of the pushes: syncs that lose nothing must show all of them, and under
+sums count the pushes that arrived: syncs that lose nothing must show all of them, and under
 audited hogwild the pushed minus the sum is the number of lost updates in the ledger.
 
-"private" is the same loop on memory that nobody shares: the floor. Beyond as many workers as
+"private" is the same loop on private memory: the floor. Beyond as many workers as
 there are cores the figures show what preemption inside a critical section does, not scaling.
 """
 
@@ -37,7 +37,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Overlap:
-    """What the workers' pushes have in common: all elements, some rows or none."""
+    """Overlap of the workers' pushes: all elements, some rows or none."""
 
     name: str
     shape: tuple[int, ...]
@@ -69,7 +69,7 @@ class Slice:
 
 @dataclass
 class Hammered:
-    """What one worker did to one optimizer."""
+    """Pushes of one worker to one optimizer."""
 
     slices: list[Slice] = field(default_factory=list)
     pushes: int = 0
@@ -261,7 +261,7 @@ def test_contention(
 
 
 def ledger_row(opt: asyncopt.optim.Optimizer, elements: int) -> dict[str, float]:
-    """Figures of an optimizer's ledger per push, or per element update (`elements` in a push)."""
+    """An optimizer's ledger per push, or per element update (`elements` in a push)."""
     ledger = opt.ledger()
     return {
         "lock_waits_per_push": ledger.lock_waits / ledger.pushes,
@@ -273,7 +273,7 @@ def ledger_row(opt: asyncopt.optim.Optimizer, elements: int) -> dict[str, float]
 
 
 def check(opt: asyncopt.optim.Optimizer, contender: str, done: list[Hammered]) -> None:
-    """Hold what the store contains against what the workers pushed."""
+    """Compare the store's contents with the workers' pushes."""
     opt.pull()
     (param,) = opt.param_groups[0]["params"]
     pushes = sum(one.pushes for one in done)

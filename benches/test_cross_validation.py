@@ -156,7 +156,7 @@ def descendants() -> set[int]:
 
 
 def shared_bytes() -> int:
-    """Of the whole machine."""
+    """Bytes of shared memory in use on the whole machine."""
     return next(
         int(line.split()[1]) * 1024
         for line in Path("/proc/meminfo").read_text().splitlines()
@@ -184,7 +184,7 @@ def peak_of(name: str, case: Case, folder: Path) -> tuple[int, Turn]:
 
 
 def test_memory(benchmark: Any, quick: bool, say: Say, tmp_path: Path) -> None:
-    """How the peak grows with the data: by 1 where they are there once."""
+    """Growth of the peak per byte of data: 1 if there is one copy."""
     padding = (256 if quick else 1024) * MEBIBYTE
     names = [OURS, ONE] if quick else [*CONTENDERS, ONE]
     growth, samples = {}, {}

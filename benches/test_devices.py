@@ -1,6 +1,6 @@
-"""Workers with a device: one and two per device, beside what the devices are otherwise used for.
+"""Workers with a device: one and two per device, beside other uses of the devices.
 
-On the host it shows what the machinery costs; on a GPU what it brings. "hidden" is the share of the
+On the host it measures the overhead; on a GPU the gain. "hidden" is the share of the
 transfers' time that ran beside computing, by spans. With two GPUs, DDP over NCCL runs in the same
 rounds.
 """

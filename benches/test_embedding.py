@@ -8,12 +8,12 @@ backward and step together.
 Row-wise Adagrad is measured beside FBGEMM, which fuses backward and update, where that is installed
 (version 1.8.0 fits torch 2.13).
 
-`sparse_updates="dense"` is measured beside what it stands for, torch's AdamW on dense gradients,
-and beside our own default, which leaves rows alone that a batch does not name. It pays before the
-forward pass, so that only whole iterations are timed. A row that comes back does so within 64
-steps, and is paid them one by one.
+`sparse_updates="dense"` is measured beside its equivalent, torch's AdamW on dense gradients,
+and beside our own default, which skips rows that a batch does not name. It catches up before the
+forward pass, so only whole iterations are timed. A row is named again within 64 steps; its
+missed updates are replayed one by one.
 
-All tables train on the same batches, and those that mean the same must end alike.
+All tables train on the same batches; equivalent ones must end with equal values.
 """
 
 from __future__ import annotations
@@ -82,11 +82,11 @@ class Training:
         self.gradient()
 
     def finish(self) -> None:
-        """What is left to do before `weight` is read whole."""
+        """Complete pending updates, so that `weight` can be read."""
 
 
 class TorchTraining(Training):
-    """With an optimizer of torch's kind."""
+    """A table trained by an optimizer with torch's interface."""
 
     def __init__(
         self, cls: type[Any], options: dict[str, Any], rows: int, sparse: bool = True
@@ -113,7 +113,7 @@ class TorchTraining(Training):
 
 
 class OwingTraining(TorchTraining):
-    """Rows owe what a dense gradient would have done to them."""
+    """Lazy dense updates: rows catch up before they are used."""
 
     def __init__(self, cls: type[Any], options: dict[str, Any], rows: int) -> None:
         super().__init__(cls, {**options, "sparse_updates": "dense"}, rows)
@@ -124,7 +124,7 @@ class OwingTraining(TorchTraining):
 
 
 class FbgemmTraining(Training):
-    """Its backward pass updates the table."""
+    """FBGEMM, whose backward pass updates the table."""
 
     def __init__(self, options: dict[str, Any], rows: int) -> None:
         from fbgemm_gpu import split_table_batched_embeddings_ops_common as common

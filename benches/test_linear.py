@@ -5,7 +5,7 @@ data, made up in the shape of RCV1. Contenders pass over the data in turns; all 
 passes when their objectives are compared. "unshared" is the floor: each thread has weights of its
 own, which are averaged after a pass, so that it learns more slowly.
 
-`test_fit` measures what a user sees: a whole call of fit, with the copying of the data.
+`test_fit` times a whole call of fit, including the copy of the data.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Theirs:
 
 
 def prepare(data: Data) -> tuple[ColumnSums, Examples, npt.NDArray[np.float32]]:
-    """What fit does before its first pass."""
+    """Preparation that fit does before its first pass."""
     X, y = canonical(data[0]), data[1]
     sums = ColumnSums(X.shape[1], intercept=True)
     sums.add(X, slow_intercept=True)

@@ -1,8 +1,7 @@
-"""What `asyncopt doctor` predicts of a training on the processor, beside the training itself.
+"""Predictions of `asyncopt doctor` for training on the CPU, beside measured training.
 
-The machine is measured anew next to every training, which is of real workers that push real
-gradients and compute nothing: they are busy for as long as a batch would take. A ratio above 1: the
-training was faster than predicted.
+The machine is measured again before each training. The workers are real and push real gradients,
+but spin for the time of a batch instead of computing. A ratio above 1: faster than predicted.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ LEAST = 0.6  # seconds of one training
 
 
 def forecast(task: Training, mode: str) -> Forecast:
-    """From rates of now."""
+    """Forecast from rates measured now."""
     rates = measure((task.rule, "SGD"), usable_cores())
     return next(each for each in forecasts(task, rates) if each.mode.startswith(mode))
 
@@ -46,7 +45,7 @@ def predict(task: Training, mode: str) -> float:
 
 
 def optimizer(task: Training, mode: str) -> torch.optim.Optimizer:
-    """Over one parameter, not shared yet."""
+    """An optimizer over one parameter, not shared yet."""
     parameter = torch.nn.Parameter(torch.zeros(task.parameters))
     make = getattr(asyncopt, task.rule)
     if mode == LOCAL:
@@ -73,7 +72,7 @@ def work(
 
 
 def train(task: Training, mode: str, expected: float) -> float:
-    """The same, measured; `expected` decides how many batches that takes."""
+    """Measured seconds per batch; `expected` decides the number of batches."""
     batches = max(8, round(LEAST / expected / task.workers))
     opt: Any = optimizer(task, mode)
     run = asyncopt.launch(work, (opt, task.compute, batches), workers=task.workers)

@@ -142,7 +142,7 @@ def race(
     quick: bool,
     say: Say,
 ) -> None:
-    """Time the models beside the first, which comes as near to the best one's objective."""
+    """Time the models against the first; all reach the best one's objective."""
     first, *others = models
     pairs = [Pair(first, other) for other in others] + more
     least = objective(data, loss, alpha, best.coef_[0])

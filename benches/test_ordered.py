@@ -1,4 +1,4 @@
-"""What it costs linear models to have the bits of one thread: sync="ordered" beside hogwild.
+"""Cost of bit-reproducible linear models: sync="ordered" beside hogwild.
 
 Examples of ten columns out of a million, drawn evenly, so that few of a block share one (where most
 do, as in text, a single thread trains). A time is that of a whole fit of twenty passes, with the
@@ -25,7 +25,7 @@ ROWS, COLUMNS, ENTRIES, PASSES = 200_000, 1_000_000, 10, 20
 
 
 def apart(rows: int) -> tuple[Any, Any]:
-    """Examples that seldom share a column, labelled by a linear model."""
+    """Examples of which few share a column, labelled by a linear model."""
     random = np.random.default_rng(0)
     columns = random.integers(0, COLUMNS, (rows, ENTRIES)).astype(np.int32)
     values = random.standard_normal(columns.size, np.float32)

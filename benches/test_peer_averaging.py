@@ -3,7 +3,7 @@
 The model, data, batches and turns are those of test_workers.py: every contender has seen as many
 images when the losses are compared. Where there are two GPUs each rank has one and they talk by
 NCCL; else they are processes on a core each, talk by gloo, and a run on a store is beside them.
-gloo's threads then share the cores with the training, so that there is little to hide behind.
+gloo's threads then share the cores with the training, so little communication is hidden.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""From the call that starts workers to its return, where they have nothing to do but to meet.
+"""Time from the call that starts workers to its return; the workers only meet.
 
 Workers of `asyncopt.launch` are forks of a process that has imported torch, which the first launch
 starts ("first") and the next ones find. `torch.multiprocessing.spawn` imports torch in every
-process; so does its fork server, unless it is told what to load before, which is the floor here.
+process; so does its fork server, unless it preloads torch, which is the floor here.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What it costs to watch two workers train: at most 2% of their throughput.
+"""Telemetry overhead for two training workers: at most 2% of their throughput.
 
-The same model, data and store as in test_workers.py, in processes that nobody watches and in those
-of `asyncopt.launch(view=True)`: with the board's marks, the recorder, the live view (redrawn twice
-a second on a terminal that nobody sees) and each loss logged. The difference also holds what a run
-does besides, handing out batches above all, so it is an upper bound. The ledger is a part of the
+The same model, data and store as in test_workers.py, in plain processes and in those of
+`asyncopt.launch(view=True)`: with the board's events, the recorder, the live view (redrawn twice
+a second on a hidden terminal) and each loss logged. The difference includes the other work of a
+run, mainly the dispatch of batches, so it is an upper bound. The ledger is a part of the
 store and on both sides: a dozen additions to a worker's own cache line in a push of microseconds.
 """
 

@@ -1,4 +1,4 @@
-"""Two workers on the convolutional net, beside what else two cores can be used for.
+"""Two workers on the convolutional net, beside other ways to use two cores.
 
 All contenders are up and warm at once and take turns of the same number of images, so that
 start-up is off the clock; one thread per worker, each on a core of its own. "independent" is the
@@ -27,7 +27,7 @@ ROUNDS = 15
 
 
 class Program(NamedTuple):
-    """A contender: what to run, and how many workers it brings."""
+    """A contender: the program to run, and its number of workers."""
 
     module: str
     workers: int
@@ -64,7 +64,7 @@ def sampler(stage: Stage, name: str) -> Callable[[], float]:
 def score_rows(
     comparison: Comparison, scores: Mapping[str, Sequence[Score]]
 ) -> dict[str, dict[str, float]]:
-    """What a report says of each contender: its speed, and the mean of its workers' scores."""
+    """The report row of each contender: its speed and its workers' mean score."""
     return {
         name: {
             "images_per_second": 1 / comparison.median(name),

@@ -1,6 +1,6 @@
 """Ways to train the folds of one cross-validation: ADDRESS CONTENDER.
 
-Each contender is a program that makes a whole cross-validation when it is its turn, starting the
+Each contender is a program that runs a whole cross-validation in its turn and starts the
 processes that it needs. Folds, seeds, order of batches and model are the same everywhere, and the
 loop too (`train_fold`), except in skorch, which has its own.
 """
@@ -38,7 +38,7 @@ FEW = 256  # images trained on in each fold where memory is measured
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained. `padding`: bytes of images that are there but in no fold; see `data`."""
+    """Training parameters. `padding`: bytes of images that belong to no fold; see `data`."""
 
     epochs: int
     padding: int = 0
@@ -49,7 +49,7 @@ class Turn:
     """A contender's answer; seconds of the machine-wide clock.
 
     `call`: from its turn to the last score. `training`: from the first fold's first batch to the
-    last fold's score; None where the contender does not tell.
+    last fold's score; None if the contender does not report it.
     """
 
     call: float
@@ -71,7 +71,7 @@ def data(case: Case) -> tuple[Tensor, Tensor]:
 
 
 def pairs(case: Case) -> Any:
-    """What `folds` takes: a k-fold, or where memory is measured a little of one."""
+    """Argument of `folds`: a k-fold, or a small part of one where memory is measured."""
     real = len(Mnist().load(SEED).train[0])
     splits = make_splits(FOLDS, real, None, None, SEED)
     folds = [splits[fold] for fold in range(FOLDS)]
@@ -81,7 +81,7 @@ def pairs(case: Case) -> Any:
 
 
 def recipe(case: Case) -> Recipe:
-    """Of `train_fold`: what `cross_validate` makes of `options`."""
+    """The recipe for `train_fold` that `cross_validate` derives from `options`."""
     return Recipe(
         scheduler=None, schedule_by="epoch", drop_last=False, patience=None, **options(case)
     )
@@ -140,7 +140,7 @@ def with_asyncopt(case: Case) -> Turn:
 
 
 def independently(case: Case) -> Turn:
-    """A program of its own for each core: nothing shared, nothing supervised. The ceiling."""
+    """One program per core, nothing shared, nothing supervised: the ceiling."""
     begin = time.monotonic()
     processes = len(os.sched_getaffinity(0))
     shares = [json.dumps([case.epochs, case.padding, rank, processes]) for rank in range(processes)]
@@ -174,7 +174,7 @@ def serially(case: Case) -> Turn:
 
 
 def one_fold(case: Case) -> Turn:
-    """What a single fold on a single core needs."""
+    """A single fold on a single core."""
     begin = time.monotonic()
     torch.set_num_threads(1)
     return turn(case, begin, told(run_folds(case, range(1), data(case))))

@@ -1,6 +1,6 @@
 """Processes with models of their own, nothing shared: ADDRESS PROCESSES.
 
-The same loop on private memory. What it reaches is all that the machine has to give.
+The same loop on private memory: an upper bound of the machine's throughput.
 """
 
 from __future__ import annotations

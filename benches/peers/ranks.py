@@ -1,4 +1,4 @@
-"""What contenders over torch.distributed have in common: a process group, and a device each."""
+"""Setup of the contenders over torch.distributed: a process group and a device per rank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the workers of benches/test_start.py do: meet, weigh themselves, and return."""
+"""Workers of benches/test_start.py: meet, measure their memory, and return."""
 
 from __future__ import annotations
 

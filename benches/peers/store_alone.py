@@ -1,4 +1,4 @@
-"""Plain processes on a store, which counts its ledger and nothing more: ADDRESS WORKERS."""
+"""Plain processes on a store, with no telemetry but its ledger: ADDRESS WORKERS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all contenders have in common: model, data, order of batches, loss, and the turn itself."""
+"""Model, data, order of batches, loss and turns, common to all contenders."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def shard(rank: int, workers: int, device: torch.device | str = "cpu") -> Callab
 
 
 def ignore(loss: Tensor) -> None:
-    """What is done with a loss that nobody watches."""
+    """Discard a loss."""
 
 
 def take_turns(
@@ -85,7 +85,7 @@ def take_turns(
     seen: Callable[[Tensor], object] = ignore,
     settle: Callable[[], object] = lambda: None,
 ) -> None:
-    """A worker's life: train when told to "train", evaluate when told to "score".
+    """Main loop of a worker: train on the command "train", evaluate on "score".
 
     `seen` gets the loss of every batch; `settle` is called before a score.
     """

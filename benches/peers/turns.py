@@ -1,4 +1,4 @@
-"""Turns: programs that are all up and warm, and train only when it is their turn.
+"""Turns: all programs are started and warmed up, and each trains only in its turn.
 
 Each contender is a program with workers of its own. Every worker connects to the `Stage` and waits
 in a read, using no core, until the stage gives its contender a turn. So start-up is off the clock,
@@ -60,7 +60,7 @@ class Turns:
 
     def __iter__(self) -> Iterator[str]:
         """Commands of the stage, until it closes."""
-        self.reply(self._rank)  # "here I am"
+        self.reply(self._rank)  # announces the worker
         while True:
             try:
                 command: str = self._link.receive()
@@ -73,7 +73,7 @@ class Turns:
 
 
 class Stage:
-    """The benchmark's side: starts the programs and hands out turns."""
+    """The benchmark's side: starts the programs and gives them turns."""
 
     def __init__(self, folder: Path) -> None:
         """`folder`: where the sockets are made; private to the user, its path short (108 bytes)."""

@@ -2,7 +2,7 @@
 
     python -m examples.cross_validation.study --out build/study
 
-Serial is what one would write without asyncopt: one fold after the other, all cores inside torch.
+Serial is the loop without asyncopt: one fold after the other, all cores inside torch.
 Side by side is ``asyncopt.cross_validate``: as many folds at once as there are cores, one each.
 Both train the same folds from the same seeds. Needs the extra ``asyncopt[cli]``.
 """
@@ -89,7 +89,7 @@ def table(lines: list[Line]) -> str:
 
 
 def study(options: argparse.Namespace) -> list[Line]:
-    """Everything that was asked for; one report each in ``options.out``."""
+    """Run every requested combination; one report each in ``options.out``."""
     x, y = DATA[options.data]()
     data = x[: options.examples], y[: options.examples]
     cores = len(os.sched_getaffinity(0))

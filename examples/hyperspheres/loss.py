@@ -1,4 +1,4 @@
-"""What a reduction is trained for: points of one sphere come close together."""
+"""The training loss of a reduction: it pulls points of one sphere together."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ TEMPERATURE = 0.1
 
 
 def contrastive_loss(reduced: Tensor, y: Tensor) -> Tensor:
-    """Supervised contrastive loss: each point is to single out those of its class.
+    """Supervised contrastive loss: each point must identify those of its class.
 
-    Khosla et al., arXiv 2004.11362, equation 2. A point that is alone with its class counts as 0.
+    Khosla et al., arXiv 2004.11362, equation 2. The only point of a class counts as 0.
 
     Args:
         reduced: (n, d), rows of length 1.

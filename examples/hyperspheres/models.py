@@ -1,4 +1,4 @@
-"""The network that reduces points, and which of its parameters belong together."""
+"""The network that reduces points, and its parameter groups."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Reducer(nn.Module):
         dimensions: of the points.
         width: of the hidden layers.
         blocks: residual ones.
-        reduced: dimensions of what comes out.
+        reduced: dimensions of the output.
     """
 
     def __init__(

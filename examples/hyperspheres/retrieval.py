@@ -1,4 +1,4 @@
-"""What a reduction is judged by; workers, which need no scikit-learn, do not import it."""
+"""The score of a reduction. Workers do not import this module and need no scikit-learn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def average_precision(reduced: Tensor, y: Tensor) -> float:
-    """How well points find those of their class: mean average precision of retrieval.
+    """Mean average precision of retrieval: each point should find those of its class.
 
     Every point is a query; the others are ranked by cosine, and those of its class are relevant.
 

@@ -38,7 +38,7 @@ QUICK = {"dimensions": [128], "batch_sizes": [64], "workers": [1, 2], "epochs": 
 
 
 class Case(NamedTuple):
-    """What is trained, but for the seed."""
+    """Training parameters without the seed."""
 
     dimensions: int
     batch_size: int
@@ -73,7 +73,7 @@ class Row(NamedTuple):
 
 
 def measure(case: Case, seed: int, options: argparse.Namespace) -> Trained:
-    """Make points and a model, train it, and judge it by what was held out."""
+    """Make points and a model, train it, and score it on the held-out points."""
     points, held_out = data.make(case.dimensions, seed, options.points)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -114,7 +114,7 @@ def judge(model: nn.Module, points: data.Points) -> tuple[float, float]:
 def write_summary(
     path: Path, case: Case, seed: int, options: argparse.Namespace, trained: Trained
 ) -> None:
-    """What was set and what came of it, for TensorBoard's page of hyperparameters."""
+    """Hyperparameters and results, for TensorBoard's HParams page."""
     from torch.utils.tensorboard import SummaryWriter
 
     how = {name: getattr(options, name) for name in ("sync", "mode", "schedule", "epochs")}
@@ -233,7 +233,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train everything that was asked for and print the table."""
+    """Train every requested case and print the table."""
     options = parse(arguments)
     rows = list(study(options))
     raw = untrained(options)

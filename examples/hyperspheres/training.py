@@ -1,4 +1,4 @@
-"""What every worker of the study does, whatever it runs on."""
+"""The training loop of the study's workers, on any device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from examples.hyperspheres.data import Points
 from examples.hyperspheres.loss import contrastive_loss
 from examples.hyperspheres.models import parameter_groups
 
-LOGGED = 10  # of so many batches one loss is shown: to read it waits for the device
+LOGGED = 10  # batches between two logged losses: reading one waits for the device
 
 
 class Recipe(NamedTuple):
