@@ -1,4 +1,4 @@
-"""A census around every test: what a test opens, starts or makes must be gone when it ends."""
+"""Leak check around every test: its processes, descriptors and files must be gone at its end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GRACE = 2.0  # s for a dead child to be reaped and for garbage to be collected
 # 0.15 s of these it looks through all installed packages for devices of theirs.
 os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 
-#: What the kernel calls the descriptors that carry shared memory and talk between processes.
+#: The kernel's names of descriptors of shared memory and of channels between processes.
 KINDS = ("/memfd:", "/dev/shm/", "socket:", "pipe:", "anon_inode:[pidfd]")
 
 #: Files that torch and asyncopt would leave if they shared memory by name.
@@ -101,7 +101,7 @@ shared_shm = pytest.StashKey[str | None]()
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """Says whether files of other programs may come into the census."""
+    """Report whether files of other programs can disturb the leak check."""
     reason = config.stash[shared_shm]
     return "/dev/shm: " + ("our own" if reason is None else f"shared with others ({reason})")
 
@@ -124,7 +124,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Notes failures: a failed test's traceback keeps its objects alive."""
+    """Record failures: a failed test's traceback keeps its objects alive."""
     report = yield
     if report.failed:
         item.stash[failed] = True

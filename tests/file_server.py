@@ -1,4 +1,4 @@
-"""A file server on this machine, for tests of what is downloaded."""
+"""A local file server for tests of downloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What another user of the machine can get at."""
+"""Access attempts by another user of the machine."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become ano
 
 
 def as_somebody(attempts: Sequence[Callable[[], object]]) -> list[str]:
-    """What becomes of each attempt by another user: "done", or the name of the error."""
+    """The outcome of each attempt by another user: "done", or the name of the error."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.setgroups([])
         os.setresgid(SOMEBODY, SOMEBODY, SOMEBODY)
         os.setresuid(SOMEBODY, SOMEBODY, SOMEBODY)
-        LIBC.prctl(PR_SET_DUMPABLE, 1)  # or not even its own /proc would be open to it
+        LIBC.prctl(PR_SET_DUMPABLE, 1)  # otherwise even its own /proc would be closed to it
         ends = []
         for attempt in attempts:
             try:

@@ -1,4 +1,4 @@
-"""What every page of HTML must be: one well-formed file that loads nothing."""
+"""Checks of HTML pages: one well-formed file that loads nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 
 class Reader(HTMLParser):
-    """Collects ids, what would be loaded, and whether the tags close in order."""
+    """Collect ids, loaded resources, and tags that do not close in order."""
 
     VOID = frozenset({"meta", "br", "img", "hr", "input", "link"})
 

@@ -1,4 +1,4 @@
-"""A /dev/shm of one's own, where the system allows it: other programs' files stay out of sight."""
+"""A private /dev/shm, where the system allows it: without other programs' files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def mount_private_shm() -> str | None:
     Threads that were started before (of OpenBLAS, say) stay where they are; they open no files.
 
     Returns:
-        Why that was not possible (it needs CAP_SYS_ADMIN); None: it was.
+        The reason why it failed (it needs CAP_SYS_ADMIN); None on success.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNS) != 0:

@@ -1,4 +1,4 @@
-"""Files from a server on this machine: what arrives is checked, kept, or refused."""
+"""Files from a local server: downloads are checked, kept, or refused."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_what_is_not_the_file_is_refused(
 
 
 def test_trusted_once(server: FileServer, url: str, tmp_path: Path) -> None:
-    """Without a checksum the first file is the right one, and no other is taken for it."""
+    """Without a checksum the first file is trusted, and later ones must equal it."""
     path = fetch(url, None, tmp_path)
     record = tmp_path / "rows.bz2.sha256"
     assert record.read_text() == f"{sha256(CONTENT)}  rows.bz2\n"

@@ -1,4 +1,4 @@
-"""What importing the package does, and says when it cannot."""
+"""Import of the package: lazy parts, and the error if the engine is missing."""
 
 from __future__ import annotations
 

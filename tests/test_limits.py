@@ -294,7 +294,7 @@ def call(program: str, *groups: Path) -> str:
 
 
 def test_a_store_above_the_limit_of_a_control_group_is_refused() -> None:
-    """Not killed: the kernel ends a process of a group that has no memory left."""
+    """The error comes first: the kernel would kill a process of a group without memory."""
     with control_group("memory", memory_limit_in_bytes=768 << 20) as group:
         said = call(SHARE, group)
     assert "cannot allocate 1," in said or "cannot allocate 2," in said

@@ -1,4 +1,4 @@
-"""The compiled lists drive everything: nothing in them is out of reach, nothing else is offered."""
+"""The compiled lists define the API: every entry is reachable, and nothing else is offered."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def compiled_rule(case: Case) -> tuple[str, Any, dict[str, Any]]:
 
 
 def test_every_compiled_rule_is_reached() -> None:
-    """By some class with some option, and no class asks for one that is not compiled."""
+    """Some class and option select each compiled rule, and no class needs another one."""
     rowwise = {k["rule"] for k in _core.kernels() if k["row_slots"]}
     assert {compiled_rule(case)[0] for case in CASES} == set(COMPILED) - rowwise
     classes = (asyncopt.Adagrad, asyncopt.Adam, asyncopt.AdamW)
@@ -128,7 +128,7 @@ def test_syncs_are_those_compiled() -> None:
 
 
 def test_contracts() -> None:
-    """What a contract says fits together, and is what the header says in words."""
+    """The fields of a contract are consistent, and agree with the header's text."""
     for contract in _core.syncs():
         header = ROOT / "src" / "asyncopt" / "sync" / f"{contract['name']}.h"
         words = header.read_text().split("#pragma once")[0]

@@ -48,7 +48,7 @@ def output_of(command: Sequence[str | Path], folder: Path) -> str:
 
 
 def search(model: str, defines: Sequence[str], folder: Path) -> str | None:
-    """Visits all states of an instance; what is wrong in a bad one, and the last steps to it."""
+    """Search all states of an instance; returns the first error and the last steps to it."""
     source = FOLDER / f"{model}.pml"
     output_of(["spin", *defines, "-a", source], folder)
     # Optimized, the search takes less time than the optimization.
@@ -79,7 +79,7 @@ def test_a_model_verifies(model: str, tmp_path: Path) -> None:
     ("model", "switch"), [(model, switch) for model in MODELS for switch in switches(model)]
 )
 def test_nothing_is_superfluous(model: str, switch: str, tmp_path: Path) -> None:
-    """What a switch removes is needed in one instance at least."""
+    """Each removal fails in at least one instance."""
     assert any(search(model, [*instance, f"-D{switch}"], tmp_path) for instance in instances(model))
 
 

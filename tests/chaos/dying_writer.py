@@ -1,8 +1,8 @@
-"""A program whose children write a checkpoint and do not get to the end.
+"""A program whose children are interrupted while they write a checkpoint.
 
-It forks, which costs milliseconds where a new process would take seconds to import torch. Nothing
-in it has started a thread. Arguments: what stops the writers, a scratch directory, how often to go
-through it all. It prints what became of the checkpoints, in JSON.
+It forks, which takes milliseconds; a new process takes seconds to import torch. It has started no
+thread. Arguments: the fault that stops the writers, a scratch directory, the number of rounds. It
+prints the state of the checkpoints as JSON.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def write_limited(limit: int, path: Path) -> None:
 
 
 def in_child(act: Callable[[], object]) -> int:
-    """The exit status of a child that does it."""
+    """The exit status of a forked child that calls ``act``."""
     child = os.fork()
     if child == 0:
         try:
@@ -76,7 +76,7 @@ def in_child(act: Callable[[], object]) -> int:
 
 
 def judge(path: Path, what: str, old: int, keep: int) -> None:
-    """After a writer of ``old + 1`` was stopped: one of both is whole, and all goes on."""
+    """After a writer of ``old + 1`` was stopped: one of both is whole; the next write works."""
     newest = resume(path)
     one = next((name for name, n in (("old", old), ("new", old + 1)) if is_whole(newest, n)), "")
     found[one or "neither"] += 1
@@ -91,12 +91,12 @@ def judge(path: Path, what: str, old: int, keep: int) -> None:
 
 
 def names(path: Path) -> list[str]:
-    """What is there, but for the lock."""
+    """Names in the directory, without the lock."""
     return sorted(each.name for each in path.iterdir() if each.name != ".lock")
 
 
 def all_whole(path: Path) -> bool:
-    """Whether all that goes by the name of a checkpoint is one; raises if not."""
+    """Raise unless everything named like a checkpoint is whole."""
     return all(load(path / name) for name in names(path) if name.startswith("checkpoint-"))
 
 
@@ -149,7 +149,7 @@ def full(scratch: Path, turn: int) -> None:
 
 
 if __name__ == "__main__":
-    os.fsync = lambda fd: None  # for its time: what a process has written survives its death
+    os.fsync = lambda fd: None  # to save time: data that a process has written survives its death
     act = {"killed": killed, "limited": limited, "full": full}[sys.argv[1]]
     for turn in range(int(sys.argv[3])):
         act(Path(sys.argv[2]), turn)

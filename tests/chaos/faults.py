@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-#: What the writer asks of the system, by itself and through shutil.
+#: System calls of the writer, its own and those through shutil.
 CALLS = ("open", "mkdir", "write", "fsync", "close", "rename", "scandir", "unlink", "rmdir")
 
 Replacement = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -18,7 +18,7 @@ Replacement = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]
 
 @contextlib.contextmanager
 def replaced(replacement: Replacement) -> Iterator[None]:
-    """Calls come to ``replacement(name, original, args, kwargs)``."""
+    """Route calls through ``replacement(name, original, args, kwargs)``."""
     originals = {name: getattr(os, name) for name in CALLS}
 
     def wrapper(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,7 +34,7 @@ def replaced(replacement: Replacement) -> Iterator[None]:
 
 
 class At:
-    """Does something at one call, and counts them all.
+    """Run an action at call number ``k``, and count all calls.
 
     Args:
         k: which call, from 0; -1: none.

@@ -1,4 +1,4 @@
-"""What the chaos tests run in workers: spawned processes import it from here."""
+"""Functions of the chaos tests' workers; spawned processes import this module."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def descend(
     data: torch.Tensor,
     scene: Scene,
 ) -> None:
-    """Push the gradient of half the squared distance to ``TARGET``, until it is over."""
+    """Push the gradient of half the squared distance to ``TARGET`` until ``scene.over`` is set."""
     scene.enter(worker.rank)
     weight = model.weight
     weight.grad = torch.empty_like(weight)
@@ -68,7 +68,7 @@ def descend_apart(
     scene: Scene,
     torn: torch.Tensor,
 ) -> None:
-    """The same with a replica; ``torn`` counts those that were no whole version."""
+    """``descend`` on a replica; ``torn`` counts pulls that were not one whole version."""
     scene.enter(worker.rank)
     for _ in worker.batches(data, batch_size=1, epochs=10**6, dispatch="dynamic"):
         optimizer.zero_grad()
@@ -81,7 +81,7 @@ def descend_apart(
 
 
 def push_on(worker: Worker, model: Weights, optimizer: torch.optim.Optimizer, scene: Scene) -> None:
-    """Push, and hardly anything else, until it is over."""
+    """Push in a tight loop until ``scene.over`` is set."""
     scene.enter(worker.rank)
     worker.barrier()
     model.weight.grad = torch.ones_like(model.weight)
@@ -102,10 +102,10 @@ def stop_the_other(
     times: int,
     seed: int,
 ) -> list[tuple[float, str]]:
-    """Worker 0 stops worker 1 again and again, until its lock was in the way ``times`` times.
+    """Worker 0 stops worker 1 repeatedly, until it was stopped with the lock ``times`` times.
 
     Returns:
-        Of each time, how long worker 0 waited in seconds, and what it was told.
+        For each time, the seconds that worker 0 waited and its error message.
     """
     if worker.rank == 1:
         push_on(worker, model, optimizer, scene)

@@ -1,7 +1,7 @@
-"""Programs that train and are killed: one for every line that is read; their ids are printed.
+"""Training programs to kill: starts one per line read, and prints its process id.
 
-They are forked from this one, which has imported all that they need and has started no thread; what
-they start themselves is spawned. Each is a session of its own. Run by test_killed_launcher.py.
+They are forks of this process, which has imported their modules and started no thread; their own
+children are spawned. Each is a session of its own. Run by test_killed_launcher.py.
 """
 
 from __future__ import annotations

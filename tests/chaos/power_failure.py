@@ -1,4 +1,4 @@
-"""What a disk may hold after a power failure, by the model of a journalling file system.
+"""Possible contents of a disk after a power failure: a model of a journalling file system.
 
 The changes of one directory reach the disk in their order, at the latest when that directory is
 synced; so does a file's data when the file is synced, and any prefix of it before. There is no
@@ -22,7 +22,7 @@ State = dict[int, "dict[str, int] | bytes"]  # inode -> a directory's entries or
 
 @dataclass
 class Recorder:
-    """The states that a directory tree goes through, call by call, and what was synced when.
+    """The states of a directory tree after each call, and the calls that synced it.
 
     Args:
         root: the tree's top; it and what lies in it count as synced at the beginning.
@@ -40,7 +40,7 @@ class Recorder:
     def __call__(
         self, name: str, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """To be called in place of each function of `os`."""
+        """Replacement of each function of `os`: calls it and records the state."""
         result = None if name == "fsync" else original(*args, **kwargs)  # it is only noted
         if name in ("open", "mkdir", "write", "rename", "unlink", "rmdir", "fsync"):
             synced = dict(self.synced[-1])
@@ -78,7 +78,7 @@ class Recorder:
         return inode
 
     def after_failure(self, at: int, to: Path, chance: random.Random) -> None:
-        """Build in `to` what may be found if the power fails after the `at`-th call."""
+        """Build in `to` a possible tree after a power failure that follows the `at`-th call."""
         self._rebuild(os.lstat(self.root).st_ino, at, to, chance)
 
     def _rebuild(self, inode: int, at: int, to: Path, chance: random.Random) -> None:

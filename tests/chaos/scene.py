@@ -1,4 +1,4 @@
-"""What the chaos tests have in common: how long they are, their dice, and what they watch."""
+"""Shared parts of the chaos tests: repetitions, random numbers, and progress of workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEED = int(os.environ.get("ASYNCOPT_CHAOS_SEED", "0"))
 
 
 def often(short: int, long: int) -> int:
-    """How often something is tried, in CI and in a long run (``ASYNCOPT_CHAOS=long``)."""
+    """Number of repetitions, in CI and in a long run (``ASYNCOPT_CHAOS=long``)."""
     return long if LONG else short
 
 
@@ -47,12 +47,12 @@ def wait_for(condition: Callable[[], object], limit: float, what: str) -> float:
 
 @dataclass
 class Scene:
-    """Memory in which workers show what they do; each tensor has an element per rank.
+    """Shared memory for the progress of workers; each tensor has an element per rank.
 
     Attributes:
-        process: who runs.
+        process: id of the running process.
         born: when that process was started, on the clock of ``now()``.
-        pusher: who made the last push.
+        pusher: id of the process that made the last push.
         pushed: when that was, on the same clock.
         effort: seconds for which that process ran until its first push.
         over: one element: whether the workers are to return.

@@ -1,4 +1,4 @@
-"""A checkpoint that is interrupted anywhere: the old or the new one loads, never neither.
+"""Checkpoint writes interrupted at any point: the old or the new checkpoint loads.
 
 ``ASYNCOPT_CHAOS=long`` goes through all of it many times more.
 """
@@ -78,7 +78,7 @@ def test_a_full_file_system(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=errno.errorcode.get)
 def test_an_error_at_every_call(tmp_path: Path, number: int) -> None:
-    """The old one stays, or the new one is there; the error is told, and the next one works."""
+    """The old or the new one is whole; the error is raised, and the next write works."""
     found: Counter[str] = Counter()
     k = 0
     while True:
@@ -127,7 +127,7 @@ def test_short_writes(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "keep"), [(1, 1), (2, 2), (3, 1), (1, 3)])
 def test_power_failure_after_every_call(tmp_path: Path, before: int, keep: int) -> None:
-    """Whatever was not synced may be on the disk or not."""
+    """Changes that were not synced may or may not be on the disk."""
     path, found = tmp_path / "run", Counter[str]()
     fill(path, before, keep=3)
     recorder = Recorder(path)

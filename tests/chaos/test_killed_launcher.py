@@ -1,4 +1,4 @@
-"""The launcher is killed at random instants of its life: nothing is left of its run."""
+"""The launcher is killed at random instants: nothing of its run is left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT = 2.0 if LONG else 30.0  # s for the workers of a dead launcher to be gone
 
 
 def named() -> set[str]:
-    """What has a name in shared memory, and files that only this package or torch makes."""
+    """Named segments in shared memory, and files that only this package or torch creates."""
     temporary = (e.path for e in os.scandir(tempfile.gettempdir()))
     own = {path for path in temporary if Path(path).name.startswith(("asyncopt", "torch_", "pymp"))}
     return {entry.path for entry in os.scandir("/dev/shm")} | own

@@ -83,7 +83,7 @@ class Killer(threading.Thread):
 
 
 def train_under_fire(killer: Killer, fn: Any, *args: Any, kills: int, **options: Any) -> Run:
-    """A run whose workers are killed; every loss is counted, and nothing else."""
+    """A run whose workers are killed; its record counts exactly the killed workers."""
     options |= {"on_error": "restart", "retries": kills, "timeout": HANG * (1 + kills)}
     killer.start()
     try:
@@ -132,7 +132,7 @@ def test_workers_with_a_device_die_in_the_middle_of_a_push(
     request: pytest.FixtureRequest,
     record_property: Callable[[str, object], None],
 ) -> None:
-    """The store keeps whole tensors; under seqlock every replica is one whole version."""
+    """The store's tensors stay whole; under seqlock every replica is one whole version."""
     model = jobs.Layers(3, 4 * SIZE)  # each in a chunk of its own
     optimizer = asyncopt.SGD(model.parameters(), lr=0.02, sync=sync)
     scene, torn = Scene.of(WORKERS), torch.zeros(WORKERS, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""A worker is stopped while it holds a lock: waiters are told by whom, and nobody takes it."""
+"""A worker is stopped while it holds a lock: errors name it, and no waiter takes the lock."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What every rule promises under every sync, for every dtype and instruction set of the build."""
+"""The contract of every rule under every sync, for every dtype and instruction set."""

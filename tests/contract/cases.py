@@ -25,7 +25,7 @@ from asyncopt import _core
 #: compiled rule is reached by none of them.
 SWITCHES: dict[str, Any] = {"momentum": 0.9, "amsgrad": True, "centered": True}
 
-#: Given to every class that takes them, so that what they do is seen within a few steps.
+#: Given to every class that takes them, so that their effect shows within a few steps.
 COMMON: dict[str, Any] = {"weight_decay": 0.1, "lambd": 0.01, "t0": 5}
 
 SYNCS = asyncopt.syncs()

@@ -1,4 +1,4 @@
-"""What the tests' worker processes do; they import this module."""
+"""Functions of the tests' worker processes, which import this module."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROW_SETS = 16
 
 @dataclass
 class Sight:
-    """What one worker did and saw of one optimizer.
+    """Actions and observations of one worker on one optimizer.
 
     Attributes:
         pushes: how often it pushed.
@@ -60,7 +60,7 @@ def count_up(worker: Worker, optimizer: Any, seconds: float) -> Sight:
     counts = type(optimizer).__name__ == "SGD"  # others' elements are no plain counts
     value, version = 0.0, optimizer.store.version
     worker.barrier()
-    # A torn version is a rarer sight than a lost update.
+    # Torn versions are rarer than lost updates.
     end = time.monotonic() + seconds * (3 if optimizer.is_replica else 1)
     while sight.pushes < 2 or (sight.pushes < most and time.monotonic() < end):
         optimizer.step()

@@ -52,7 +52,7 @@ def shared(case: Case, sync: str, param_dtype: str, state_dtype: str, **extra: A
 
 
 def test_instruction_set() -> None:
-    """This process runs what it was told to, or else the best that there is."""
+    """This process uses the requested instruction set, or the best available one."""
     assert _core.isa() == (os.environ.get("ASYNCOPT_ISA") or _core.isas()[-1])
 
 
@@ -154,7 +154,7 @@ def two_threads() -> Iterator[None]:
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("rule", ["sgd_momentum", "adam"])
 def test_large_tensors_on_two_threads(rule: str, sync: str) -> None:
-    """What is cut into chunks for several threads is updated once, to its last element."""
+    """Tensors cut into chunks for several threads are updated once, to the last element."""
     probe = [Parameter(torch.zeros(1))]
     case = next(c for c in CASES if (o := c.ours(probe))._rule(o.param_groups[0]) == rule)
     shapes = ((3,), (1000, 50), ((1 << 17) + 5,))
@@ -181,7 +181,7 @@ def test_large_tensors_on_two_threads(rule: str, sync: str) -> None:
 
 @every_sync
 def test_where_the_parameters_live(sync: str) -> None:
-    """In the store, or a copy of their own: as the sync's contract says."""
+    """Parameters are in the store or in private copies, as the sync's contract says."""
     param = Parameter(torch.ones(40))
     optimizer = CASES[0].ours([param], sync=sync).share_memory(workers=1)
     memory = optimizer.store.memory

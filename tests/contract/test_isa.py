@@ -1,4 +1,4 @@
-"""The other instruction sets: one is picked per process, so each gets a process of its own."""
+"""The other instruction sets, each in a process of its own: a process chooses only once."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_matrix_under_another_instruction_set(isa: str) -> None:
 
 
 def test_unknown_instruction_set() -> None:
-    """The message names the variable, what the machine has, and what came."""
+    """The message names the variable, the machine's instruction sets and the value."""
     program = "import asyncopt, torch; asyncopt.SGD([torch.zeros(3)])"
     done = run("avx1024", "-c", program)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""How optimizers get to other workers: a plain spawned Process, and threads."""
+"""Optimizers sent to other workers: plain spawned processes, and threads."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_workers_in_turn_equal_one_worker(sync: str) -> None:
 
 
 def test_all_slots_taken() -> None:
-    """One worker too many is told what to change."""
+    """One worker too many: the error names the remedy."""
     optimizer: Any = asyncopt.SGD([Parameter(torch.zeros(3))]).share_memory(workers=2)
     clones = [thread_clone((optimizer,)) for _ in range(2)]
     with pytest.raises(asyncopt.SegmentError, match=r"workers: all 3 .* larger workers="):

@@ -1,4 +1,4 @@
-"""The ledger: what is counted for whom, and the arithmetic on snapshots."""
+"""The ledger: counts per worker, and the arithmetic on snapshots."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_staleness_counts_the_pushes_of_others_since_the_last_pull(sync: str) ->
 
 @pytest.mark.parametrize("sync", SYNCS)
 def test_a_worker_that_joins_late_is_not_stale(sync: str) -> None:
-    """It starts from what is there, not from the store's beginning."""
+    """Its staleness counts from its start, not from the store's beginning."""
     first, second = pair(sync)
     push(second, 4)
     del second  # its slot is free again

@@ -35,7 +35,7 @@ def keep_stepping(optimizer: Any, timeouts: list[str]) -> None:
 
 @pytest.mark.parametrize("sync", LOSSLESS)
 def test_a_repeated_step_is_taken_once(sync: str) -> None:
-    """Workers that give each other no time to finish, and repeat what timed out."""
+    """Workers with a lock timeout that is too short, which repeat steps that timed out."""
     params = [Parameter(torch.zeros(SIZE, dtype=torch.float64)) for _ in range(2)]
     optimizer = asyncopt.SGD(params, lr=1.0, maximize=True, sync=sync)
     optimizer.share_memory(workers=WORKERS, lock_timeout=1e-6)

@@ -1,4 +1,4 @@
-"""Exactness with real processes: whatever the timing, counts come out as each sync promises.
+"""Exact counts with real processes: they are as each sync guarantees, whatever the timing.
 
 All elements of all parameters count up by 1 per push: SGD with lr=1 in the parameter, Adagrad in
 its sum of squares, Adam in its step. Such sums are exact in every dtype and in every order.
@@ -45,7 +45,7 @@ class Outcome:
     run: asyncopt.Run
 
     def sights(self, name: str) -> list[Sight]:
-        """What each worker did and saw."""
+        """The record of each worker."""
         return [result[name] for result in self.run.results]
 
     def pushed(self, name: str) -> int:
@@ -53,7 +53,7 @@ class Outcome:
         return sum(sight.pushes for sight in self.sights(name))
 
     def expected(self, name: str) -> list[torch.Tensor]:
-        """What every element counts to if nothing is lost; float64."""
+        """The count in every element if no update is lost; float64."""
         if name in self.dense:
             shapes = [p.shape for p in params_of(self.dense[name])]
             return [torch.full(s, self.pushed(name), dtype=torch.float64) for s in shapes]
@@ -67,7 +67,7 @@ class Outcome:
         return [counts[:, None].expand(table.shape).double()]
 
     def counted(self, name: str) -> list[torch.Tensor]:
-        """What counted in every element: SGD's parameters, Adagrad's sums; float64."""
+        """The count found in every element: SGD's parameters, Adagrad's sums; float64."""
         optimizer = (self.dense | self.rows)[name]
         optimizer.pull()
         found = params_of(optimizer)
@@ -108,7 +108,7 @@ def outcome() -> Outcome:
 
 @pytest.mark.slow
 def test_workers_met(outcome: Outcome) -> None:
-    """So that the tests below do not pass because everybody worked in turn."""
+    """Workers overlapped; otherwise the tests below would prove nothing."""
     ledger = outcome.run.ledger
     assert ledger.staleness.counts[1:].sum() > 0.05 * ledger.staleness.count
     assert ledger.retries > 0
@@ -129,7 +129,7 @@ def test_nothing_is_lost(outcome: Outcome, kind: str, sync: str) -> None:
 @every_sync
 @every_kind
 def test_nothing_is_invented(outcome: Outcome, kind: str, sync: str) -> None:
-    """No element is ever more than what was pushed, nor torn into something else."""
+    """No element exceeds the pushed sum or is torn."""
     name = f"{sync} {kind}"
     for counted, expected in zip(outcome.counted(name), outcome.expected(name), strict=True):
         assert torch.equal(counted, counted.round())

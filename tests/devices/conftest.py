@@ -25,13 +25,13 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So small that every model has several; in threads, which see the same module."""
+    """Chunks so small that every model has several; threads see the patched module."""
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 1024)
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Sums of several threads come in any order."""
+    """One torch thread: several would add in any order."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

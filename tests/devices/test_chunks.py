@@ -1,4 +1,4 @@
-"""How parameters are cut into chunks, and where they lie in them."""
+"""Division of parameters into chunks, and their offsets in them."""
 
 from __future__ import annotations
 

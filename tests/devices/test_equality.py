@@ -86,7 +86,7 @@ def drop_some(model: nn.Module, optimizer: Any) -> None:
 
 
 def scale_back(model: nn.Module, optimizer: Any) -> None:
-    """What GradScaler.unscale_ does."""
+    """Unscale gradients as GradScaler.unscale_ does."""
     grads = [param.grad for param in model.parameters() if param.grad is not None]
     found, factor = (
         torch.zeros(1, device=grads[0].device),
@@ -223,7 +223,7 @@ def test_two_optimizers(device: str, on: Train) -> None:
 
 
 def look_everywhere(worker: Any, model: Any, optimizer: Any, x: Any, y: Any) -> list[Any]:
-    """Whatever reads parameters after a step: evaluation, an average, a state dict."""
+    """Read parameters after a step: evaluation, an average, a state dict."""
     average = copy.deepcopy(model)
     seen = []
     for xb, yb in worker.batches((x, y), batch_size=8):
@@ -314,7 +314,7 @@ def test_other_ways_through_a_module_in_evaluation(device: str, on: Train) -> No
 
 
 def test_averaging(device: str, on: Train) -> None:
-    """Its local steps are taken on the device; the center stays where it is."""
+    """Local steps are taken on the device; the center stays on the host."""
 
     def train(worker: Any, model: Any, optimizer: Any, x: Any, y: Any) -> str:
         models.fit(worker, model, optimizer, x, y)

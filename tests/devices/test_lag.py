@@ -18,7 +18,7 @@ STEPS = 10
 
 
 def gradients(model: nn.Module, values: list[Tensor], x: Tensor, y: Tensor) -> list[Tensor]:
-    """Those of the loss at other values of the parameters."""
+    """Gradients of the loss at other values of the parameters."""
     names = [name for name, _ in model.named_parameters()]
     leaves = [value.clone().requires_grad_() for value in values]
     out = torch.func.functional_call(model, dict(zip(names, leaves, strict=True)), (x,))

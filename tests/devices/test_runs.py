@@ -1,4 +1,4 @@
-"""Runs of several workers with devices: what holds for workers in place holds for them."""
+"""Runs of several workers with devices: the guarantees of workers in place hold for them."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_push_that_fails_names_device_and_call(
 
 
 def test_nothing_is_left_of_a_failed_replica(on: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Out of memory, where the replica is made: a typed error, and no thread lives on."""
+    """Out of memory while the replica is made: a typed error, and no thread is left."""
 
     def exhausted(*args: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
@@ -198,7 +198,7 @@ class Interrupt:
         self.steps += 1
         if self.steps == 7:
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(2.0)  # for the launcher to hear it
+            time.sleep(2.0)  # for the launcher to receive it
 
 
 @pytest.mark.slow

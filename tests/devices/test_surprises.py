@@ -1,4 +1,4 @@
-"""What goes wrong in a worker with a device, and what its function does besides the usual loop."""
+"""Failures in a worker with a device, and functions other than the usual loop."""
 
 from __future__ import annotations
 

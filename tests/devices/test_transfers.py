@@ -1,4 +1,4 @@
-"""What runs beside computing is told, by spans and in sum, and it does run beside computing."""
+"""Transfers overlap with computing; spans and totals report by how much."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PATIENCE = 20.0  # s that one side waits for what the other must do meanwhile
 
 
 class Gate:
-    """Counts what has happened; waits until it has happened so often, or in vain."""
+    """An event counter; `wait` returns at a given count or after a timeout."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

@@ -1,4 +1,4 @@
-"""What the ranks train, with which optimizers, and on which devices; no code under test is used."""
+"""Models, data, optimizers and devices of the ranks; uses no code under test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NESTEROV = functools.partial(torch.optim.SGD, lr=0.7, momentum=0.9, nesterov=Tru
 
 
 class Place(NamedTuple):
-    """Where the models are, and what carries the exchanges."""
+    """The models' devices and the backend of the exchanges."""
 
     device: str
     backend: str
@@ -79,14 +79,14 @@ OURS: dict[str, Local] = {"ours": functools.partial(asyncopt.SGD, lr=0.05, momen
 
 
 def model(rank: int) -> nn.Module:
-    """Another one on every rank."""
+    """A model that differs by rank."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(rank)
         return nn.Linear(3, 2, dtype=torch.float64)
 
 
 def data(rank: int) -> tuple[Tensor, Tensor]:
-    """Every rank's own: what it minimizes lies elsewhere than the others'."""
+    """Data of a rank; the minimum differs by rank."""
     generator = torch.Generator().manual_seed(100 + rank)
     x = torch.randn(16, 3, generator=generator, dtype=torch.float64)
     return x, torch.randn(16, 2, generator=generator, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""What the tests' ranks do; they import this module."""
+"""Functions of the tests' ranks, which import this module."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def group(worker: Worker, place: Place, path: str, seconds: float = 60.0) -> Ite
 
 
 def everything(worker: Worker, place: Place, path: str) -> dict[str, Any]:
-    """All that needs ranks, in one start of them."""
+    """Everything that needs ranks, in one launch."""
     with group(worker, place, path) as device:
         found: dict[str, Any] = {
             "histories": histories(worker.rank, device),
@@ -152,7 +152,7 @@ def buffers(rank: int, device: torch.device) -> dict[str, list[Tensor]]:
 
 
 def resumed(case: str, rank: int, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
-    """What follows 5 steps, an exchange under way: in the first process, and after a load."""
+    """Steps after a checkpoint at step 5 with a pending exchange: continued, and loaded."""
     local = functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9)
     network, x, y = placed(rank, device)
     opt = wrapped(case, local(network.parameters()))
@@ -172,7 +172,7 @@ def resumed(case: str, rank: int, device: torch.device) -> tuple[list[Tensor], l
 
 
 def disagreements(rank: int, device: torch.device) -> list[str]:
-    """What is said where the ranks' arguments or shapes differ; the parameters stay."""
+    """Errors where the ranks' arguments or shapes differ; the parameters stay unchanged."""
     weights = [nn.Parameter(torch.full((3,), float(rank), device=device)) for _ in range(3)]
     other = nn.Parameter(torch.full((4,), float(rank), device=device))
     double = nn.Parameter(torch.full((3,), float(rank), device=device, dtype=torch.float64))
@@ -184,7 +184,7 @@ def disagreements(rank: int, device: torch.device) -> list[str]:
     trained = functools.partial(LocalSteps, sgd(head.parameters()), 4, model=whole)
 
     def changed(tensor: Any, make: Callable[[], object]) -> object:
-        """Makes it while a tensor differs on the last rank."""
+        """Call ``make`` while a tensor differs on the last rank."""
         tensor += rank
         try:
             return make()
@@ -219,7 +219,7 @@ def disagreements(rank: int, device: torch.device) -> list[str]:
 
 
 def uneven(rank: int, device: torch.device) -> str:
-    """What is said when the ranks come to a pull after different numbers of steps."""
+    """Errors when the ranks pull after different numbers of steps."""
     network, x, y = placed(rank, device)
     opt = ElasticAveraging(torch.optim.SGD(network.parameters(), lr=0.1), 8)
     train(network, opt, x, y, 3 + rank)
@@ -246,7 +246,7 @@ def went_on_alone(worker: Worker, device: torch.device) -> bool:
 
 
 def left_alone(worker: Worker, place: Place, folder: str) -> list[tuple[asyncopt.PeerError, bool]]:
-    """Rank 1 first stands still, in the second group it dies; what rank 0 hears of it, and whether
+    """Rank 1 first stands still, in the second group it dies; the error on rank 0, and whether
     its parameters are those of its local steps."""
     heard = []
     for how in ("stands still", "dies"):

@@ -44,7 +44,7 @@ def mean(states: States) -> Tensor:
 
 @functools.cache
 def history(case: Case, local: Local, steps: int) -> tuple[list[States], States]:
-    """Parameters after every step, and what a pull then gives."""
+    """Parameters after every step, and after a final pull."""
     return (local_steps if case.method == "LocalSteps" else elastic)(case, local, steps)
 
 

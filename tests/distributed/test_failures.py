@@ -1,4 +1,4 @@
-"""Ranks that are left alone hear of it."""
+"""Ranks whose peer hangs or dies raise an error."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from .cases import CASES, LOCAL, OURS, PLACES, RANKS, STEPS, data
 
 @pytest.fixture(scope="module", params=PLACES)
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What every rank found; with a CPU as with GPUs, in workers of `launch`."""
+    """Results of every rank, in workers of `launch`; on the CPU and on GPUs."""
     path = str(Path(tmp_path_factory.mktemp("meeting")) / "file")
     args = (request.param, path)
     return asyncopt.launch(jobs.everything, args, RANKS, threads_per_worker=1, timeout=240).results

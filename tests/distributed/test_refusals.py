@@ -1,4 +1,4 @@
-"""What is refused before anything is exchanged or changed, in a group of one rank."""
+"""Input that is refused before any exchange or change, in a group of one rank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 from a file server on this machine: what arrives is checked, kept, or refused."""
+"""CIFAR-10 from a local file server: downloads are checked, kept, or refused."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_average_precision_by_hand() -> None:
     """Points of two classes at 0, 10, 180 and 182 degrees."""
     angles = torch.deg2rad(torch.tensor([0.0, 10.0, 180.0, 182.0]))
     points = torch.stack([angles.cos(), angles.sin()], dim=1)
-    # Where they take turns, 182 finds 180 and then 10, of its own; the others find it third.
+    # If classes alternate, 182 ranks 180 and then 10, of its class; the others rank theirs third.
     expected = (1 / 3 + 1 / 3 + 1 / 3 + 1 / 2) / 4
     assert retrieval.average_precision(points, torch.tensor([0, 1, 0, 1])) == pytest.approx(
         expected
@@ -216,7 +216,7 @@ def test_devices_are_dealt_in_turns() -> None:
 
 
 def test_training_helps() -> None:
-    """From what a random reduction gives."""
+    """Average precision rises above that of an untrained reduction."""
     options = study.parse([*SMALL, "--points", "60", "--epochs", "6", "--mode", "thread"])
     trained = study.measure(study.Case(32, 32, 1), 0, options)
     with torch.random.fork_rng(devices=[]):

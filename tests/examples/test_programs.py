@@ -1,4 +1,4 @@
-"""The short programs of examples/ do what they say."""
+"""The short programs of examples/ print the documented results."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_cross_validate(tmp_path: Path) -> None:
 
 
 def test_resume(tmp_path: Path) -> None:
-    """Of its 100 x 113 updates none is missing, and those of whole batches are not repeated."""
+    """None of the 100 x 113 updates is missing, and those of whole batches are not repeated."""
     path = tmp_path / "run"
     with start("resume.py", str(path)) as process:
         deadline = time.monotonic() + 120

@@ -17,7 +17,7 @@ _CPU = 1  # DLPack's number
 
 
 def host_library() -> ctypes.CDLL:
-    """What the device is in, with the tests' own calls of it."""
+    """The library that contains the device, with functions for the tests."""
     return ctypes.CDLL(str(BUILD / "host_device.so"))
 
 

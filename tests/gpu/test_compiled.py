@@ -1,4 +1,4 @@
-"""What nvcc made of the kernels: 16-byte loads and stores, and nothing in local memory."""
+"""Machine code of the kernels: 16-byte loads and stores, and no local memory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_machine_code(source: Path) -> None:
 
 
 def test_portable_code() -> None:
-    """The same of PTX, which needs nvcc alone."""
+    """The same checks on PTX, which needs nvcc alone."""
     if shutil.which("nvcc") is None:
         pytest.skip("needs nvcc")
     flags = ["-std=c++20", "-fmad=false", "-diag-suppress=186", "-arch=compute_80", f"-I{ROOT}/src"]

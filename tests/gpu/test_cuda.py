@@ -41,7 +41,7 @@ def fill(params: list[Parameter], seed: int) -> None:
 
 
 def fused(rule: str) -> dict[str, bool]:
-    """torch's fused implementation of a rule, or else the one that is its definition."""
+    """torch's fused implementation of a rule, or else its default one."""
     return {"fused": True} if rule in ("SGD", "Adam", "AdamW", "Adagrad") else {"foreach": False}
 
 
@@ -86,7 +86,7 @@ def test_rounds_as_on_the_cpu(rule: str) -> None:
 
 
 def test_graph() -> None:
-    """A captured step replays as an eager one: it counts, and reads the rate on the device."""
+    """A replayed step equals an eager one: it counts, and reads the rate on the device."""
     actual, expected = params(), params()
     rate = torch.tensor(0.02, device="cuda")
     optimizer = asyncopt.Adam(actual, lr=rate, capturable=True)

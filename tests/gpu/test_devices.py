@@ -1,4 +1,4 @@
-"""What a build without CUDA kernels says, and parameters on other devices than the engine's."""
+"""Errors of a build without CUDA kernels, and parameters on unsupported devices."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_mixed_devices() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.skipif(unavailable() is not None, reason="the build has no CUDA kernels")
 def test_without_a_driver() -> None:
-    """A call that fails is an error that names the device, the call and what helps."""
+    """A failed call raises an error that names the device, the call and the remedy."""
     from asyncopt import _cuda
 
     with pytest.raises(asyncopt.DeviceError, match=r"cuda:0: cuda\w+: cudaError\w+") as info:

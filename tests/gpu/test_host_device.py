@@ -1,4 +1,4 @@
-"""Everything around a device's kernels, by one in host memory: equal to the host's own steps."""
+"""Device steps except the kernel launches, on a device in host memory: equal to host steps."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_grad_scaler() -> None:
 
 @pytest.mark.parametrize("sync", ["hogwild", "atomic"])
 def test_grad_scaler_leaves_unscaled_gradients(sync: str) -> None:
-    """As torch's fused optimizers do, so that norms and sums of gradients are what they seem."""
+    """As torch's fused optimizers do, so that norms and sums of gradients are unscaled."""
     left = []
     for cls, options in ((asyncopt.Adam, {"sync": sync}), (torch.optim.Adam, {"fused": True})):
         mine = params()
@@ -166,7 +166,7 @@ def test_scaling_ends_with_the_step() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_learning_rate_on_the_device(dtype: torch.dtype) -> None:
-    """A scheduler that writes into the tensor is heard."""
+    """A value that a scheduler writes into the tensor takes effect."""
     actual, expected = params(), params()
     rate = torch.tensor(0.5, dtype=dtype)
     optimizer = asyncopt.Adam(actual, lr=rate, capturable=True)
@@ -220,7 +220,7 @@ def test_several_workers_share_tensors() -> None:
 
 
 def test_clones_round_by_numbers_of_their_own() -> None:
-    """Or rounding errors of several workers would add up instead of cancelling out."""
+    """Equal numbers would add up rounding errors of several workers instead of cancelling them."""
     weight = Parameter(torch.ones(64, dtype=torch.bfloat16))
     optimizer = asyncopt.SGD([weight], lr=1.0)
     (first,), (second,) = (thread_clone((optimizer,)) for _ in range(2))

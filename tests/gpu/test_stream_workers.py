@@ -1,4 +1,4 @@
-"""Device workers on a GPU: what tests/devices, which runs there as well, cannot see on the host."""
+"""Device workers on a GPU: properties that tests/devices cannot check on the host."""
 
 from __future__ import annotations
 

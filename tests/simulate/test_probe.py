@@ -1,4 +1,4 @@
-"""What is measured between two processors: sane, and refused where it cannot be."""
+"""Measured costs between two processors are plausible; impossible requests are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model against cases worked by hand, formulas of queues, and itself at a finer grain."""
+"""The model against cases worked by hand, queueing formulas, and itself at a finer grain."""
 
 from __future__ import annotations
 

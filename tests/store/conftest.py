@@ -1,4 +1,4 @@
-"""What torch keeps of the first optimizer of a process is not the store's."""
+"""Warm-up: torch keeps memory for the first optimizer of a process."""
 
 import torch
 

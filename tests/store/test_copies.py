@@ -129,7 +129,7 @@ def test_a_copy_of_a_replica_has_the_newest_version(sync: str) -> None:
 
 @every_sync
 def test_users_own_state_entries_stay(sync: str) -> None:
-    """Whatever else `state` holds is the user's, shared and private again."""
+    """Other entries of `state` are the user's; they stay when shared and when private again."""
     optimizer = asyncopt.Adam([param := Parameter(torch.ones(3))], lr=0.1, sync=sync)
     step(optimizer, 1)
     optimizer.state[param]["note"] = "mine"

@@ -31,7 +31,7 @@ def refused(memory: torch.Tensor, match: str) -> None:
 
 @pytest.mark.parametrize("sync", SYNCS)
 def test_an_intact_copy_attaches(sync: str) -> None:
-    """So that the refusals below are the damage's doing."""
+    """An undamaged copy attaches, so the refusals below are due to the damage."""
     store = Store.attach(copy_of_segment(sync))
     assert (store.sync, store.version) == (sync, 3)
     assert store.ledger().pushes == 3

@@ -1,4 +1,4 @@
-"""Objects over a mapping keep it: each is used after all else that held it is gone.
+"""Objects over a mapping keep it alive: each is used after all other references are gone.
 
 A fault here ends the process, so each case runs in one of its own.
 """

@@ -46,7 +46,7 @@ def test_every_size_below_what_is_needed(sync: str) -> None:
 def test_more_than_the_machine_has(
     sync: str, exponent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Refused before the kernel is asked: it would hand out pages until it has to kill."""
+    """Refused before the allocation: the kernel would overcommit and then kill processes."""
 
     def allocate(fd: int, offset: int, length: int) -> NoReturn:
         pytest.fail(f"asked the kernel for {length:,} bytes")

@@ -86,7 +86,7 @@ def test_the_old_bytes_are_freed_and_the_new_ones_go_with_the_last_view() -> Non
 
 
 def test_numpy_arrays_of_the_tensor_stay_valid() -> None:
-    """They do not follow, but their bytes are not freed under them."""
+    """They do not follow the move, but their bytes are not freed."""
     tensor = torch.full((1 << 20,), 3.0)
     array = tensor.numpy()
     moved(tensor)

@@ -28,7 +28,7 @@ def give(param: Parameter, grad: Tensor) -> None:
     if grad.shape == param.shape and grad.device == param.device:
         param.grad = grad
         return
-    # torch checks shape and device when a gradient is set, but not what becomes of it.
+    # torch checks shape and device when a gradient is set, but not later changes.
     param.grad = torch.zeros_like(param)
     param.grad.data = grad
 
@@ -184,7 +184,7 @@ def test_rows_of_another_parameter(sync: str) -> None:
 @pytest.mark.parametrize("sync", IN_PLACE)
 @pytest.mark.parametrize("how", ["step", "step_rows"])
 def test_replaced_memory(how: str, sync: str) -> None:
-    """`param.data = ...` takes a parameter out of the store: refused, by either kind of step."""
+    """`param.data = ...` takes a parameter out of the store: either kind of step refuses it."""
     optimizer = shared(sync, "SGD")
     first, second = params_of(optimizer)
     first.grad = torch.ones(21)
@@ -284,7 +284,7 @@ def test_replaced_by_something_else(shape: tuple[int, int], dtype: torch.dtype, 
 
 @every_sync
 def test_one_worker_may_not_disturb_another(sync: str) -> None:
-    """What is refused here leaves a worker elsewhere as it was."""
+    """A refused call of one worker leaves the other unchanged."""
     optimizer = shared(sync)
     (other,) = thread_clone((optimizer,))
     give(params_of(optimizer)[1], torch.ones(5, 3, dtype=torch.float64))

@@ -192,7 +192,7 @@ def test_a_copied_reference_is_the_same_store() -> None:
 
 @pytest.mark.parametrize("sync", SYNCS)
 def test_header(sync: str) -> None:
-    """What the header says of itself; processes rely on its layout."""
+    """The header's fields; processes rely on its layout."""
     optimizer = shared(sync, workers=4)
     store = optimizer.store
     header = header_of(store.memory)
@@ -244,7 +244,7 @@ def test_another_layout_is_refused() -> None:
 
 @pytest.mark.parametrize("sync", IN_PLACE)
 def test_views_are_the_segment(sync: str) -> None:
-    """What is written to a parameter, through any name, is in the segment, and is trained."""
+    """Writes to a parameter, through any name, are in the segment and are trained."""
     optimizer = shared(sync, "SGD", momentum=0.9)
     first, _ = params_of(optimizer)
     with torch.no_grad():
@@ -275,7 +275,7 @@ def test_adding_a_group_is_refused() -> None:
 
 @pytest.mark.parametrize("sync", SYNCS)
 def test_no_parameters_in_memory(sync: str) -> None:
-    """Nothing but empty tensors is still a store."""
+    """A store may hold only empty tensors."""
     optimizer: Any = asyncopt.Adam([Parameter(torch.zeros(0, 4))], sync=sync)
     optimizer.share_memory(workers=1)
     step(optimizer, 2)

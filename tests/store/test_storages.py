@@ -1,4 +1,4 @@
-"""A shared tensor's storage is exactly its own bytes, whatever saves, copies or sends it."""
+"""A shared tensor's storage is exactly its own bytes when saved, copied or sent."""
 
 from __future__ import annotations
 

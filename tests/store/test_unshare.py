@@ -1,4 +1,4 @@
-"""The way back from a store: private again, changed, and shared again."""
+"""`unshare`: optimizers are private again, can be changed, and shared again."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ def test_averaging_methods_share_again(method: str) -> None:
 
 @pytest.mark.parametrize("sync", REPLICAS)
 def test_written_here_and_trained_elsewhere_is_refused(sync: str) -> None:
-    """Neither the loaded weights nor what others trained may be dropped without a word."""
+    """Neither the loaded weights nor the others' training may be dropped silently."""
     model, optimizer = model_and_optimizer(sync)
     optimizer.share_memory(workers=2)
     (other_model, other) = thread_clone((model, optimizer))
