@@ -1,1 +1,1 @@
-"""The torch face: every optimizer beside its namesake in torch.optim."""
+"""The torch interface: every optimizer beside its namesake in torch.optim."""

@@ -1,4 +1,4 @@
-"""What a rank of `test_dtensor` does."""
+"""Functions of the ranks of `test_fsdp2`."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def refused(call: Any, *words: str) -> None:
 
 
 def refuse() -> None:
-    """What a DTensor cannot have, each by name."""
+    """Options that DTensors do not support are refused by name."""
     model, optimizer = model_and(asyncopt.Adam, lr=0.1)
     params = list(model.parameters())
     refused(lambda: asyncopt.Adam(params, flat_grads=True), "flat_grads", "DTensor")

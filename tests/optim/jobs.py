@@ -1,4 +1,4 @@
-"""What the tests' worker processes do; they import this module."""
+"""Functions of the tests' worker processes, which import this module."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def params_of(optimizer: Any) -> list[Tensor]:
 
 
 def gradient_of(at: Tensor, step: int) -> Tensor:
-    """Of the quadratic (at - target)^2 / 2, with a target that moves."""
+    """Gradient of (at - target)^2 / 2 for a target that moves."""
     return at - 3 - step % 4
 
 
@@ -115,7 +115,7 @@ def wander(worker: Worker, model: nn.Module, optimizer: Any, steps: int) -> list
 def look(
     worker: Worker, model: nn.Module, optimizer: Any
 ) -> tuple[list[Tensor], list[Tensor], bool, int]:
-    """Parameters at start and end, whether pull leaves a trained replica alone, local state."""
+    """Parameters at start and end, whether pull keeps a trained replica, local state."""
     start = [p.detach().clone() for p in model.parameters()]
     for p in model.parameters():
         p.grad = torch.ones_like(p)

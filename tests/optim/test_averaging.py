@@ -38,7 +38,7 @@ def script(count: int, seed: int = 5) -> list[int]:
 
 
 def gradient(at: Tensor, step: int) -> Tensor:
-    """Of (at - target)^2 / 2 for a target that moves."""
+    """Gradient of (at - target)^2 / 2 for a target that moves."""
     (target,) = draw((tuple(at.shape),), torch.float64, seed=step % 7)
     return at.detach() - target
 
@@ -164,7 +164,7 @@ def test_local_steps(sync: str, name: str, every: int, outer: dict[str, Any] | N
 
 
 def test_a_worker_counts_its_own_steps() -> None:
-    """Not those that the optimizer took before there were workers."""
+    """Steps that the optimizer took before it was shared do not count."""
     for optimizer, pushes in zip(both(), ([1, 1], [0, 1]), strict=True):
         params_of(optimizer)[0].grad = torch.ones(3)
         optimizer.step()
@@ -176,7 +176,7 @@ def test_a_worker_counts_its_own_steps() -> None:
 
 
 def test_staleness_of_an_exchange_is_counted_in_rounds() -> None:
-    """What the others gave to the center while a worker took its local steps."""
+    """Exchanges of the others while a worker took its local steps."""
     optimizer = LocalSteps(torch.optim.SGD([Parameter(torch.zeros(2))], lr=1.0), every=2)
     first, second, _ = crew(optimizer)
     for worker, steps in ((second, 1), (first, 6), (second, 1)):
@@ -198,7 +198,7 @@ def recipe(workers: int) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("workers", [2, 4, 8])
 def test_diloco_with_any_number_of_workers(workers: int) -> None:
-    """As far as serial DiLoCo in a round of steady progress, and as near on the way there."""
+    """Equals serial DiLoCo after a round of steady progress, and is near it on the way."""
     theirs = Parameter(torch.zeros(2, dtype=torch.float64))
     outer = torch.optim.SGD([theirs], lr=0.7, momentum=0.9, nesterov=True)
     local = torch.optim.SGD([Parameter(torch.zeros(2, dtype=torch.float64))], lr=0.5)
@@ -278,7 +278,7 @@ def test_copies_are_private() -> None:
 
 
 def test_state_dict() -> None:
-    """Goes into another one like it; the local optimizer's alone is taken as well."""
+    """Loads into an equal optimizer; the local optimizer's dict alone loads as well."""
     make = functools.partial(asyncopt.SGD, lr=0.5, momentum=0.9)
     pair = [
         LocalSteps(torch.optim.Adam([Parameter(torch.ones(3))], lr=0.1), 1, make) for _ in range(2)
@@ -304,7 +304,7 @@ def test_state_dict() -> None:
 
 
 def test_a_state_dict_that_is_refused_changes_nothing() -> None:
-    """Also where one of its two halves could be loaded."""
+    """Nothing changes even if one of its two halves fits."""
     params = [Parameter(torch.ones(3))]
     optimizer = LocalSteps(torch.optim.Adam(params, lr=0.1), every=2)
     params[0].grad = torch.ones(3)

@@ -115,7 +115,7 @@ def test_one_worker_and_a_second_run(outer: dict[str, Any] | None) -> None:
 
 
 def test_exchanges_lose_nothing() -> None:
-    """What a replica gives the center takes, however many exchange at once (sync="atomic")."""
+    """The center receives every exchange, however many run at once (sync="atomic")."""
     model = nn.Linear(40, 30, dtype=torch.float64)
     before = [p.detach().clone() for p in model.parameters()]
     optimizer = ElasticAveraging(

@@ -1,8 +1,8 @@
 """bfloat16 parameters and state: stochastic rounding, so the mean is right, not each element.
 
 Many equal elements are given equal gradients: each then is one draw of the same random
-variable, whose mean must be what float64 computes. Tolerances are multiples of the spread
-that the draws show themselves, divided by the root of their number.
+variable, whose mean must equal the float64 result. Tolerances are multiples of the draws'
+standard deviation, divided by the root of their number.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Late pushes: smaller steps and corrected gradients, against what the papers' formulas give."""
+"""Late pushes: smaller steps and corrected gradients, against the papers' formulas."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def newest(optimizer: Any) -> Tensor:
     return params_of(optimizer)[0].detach().clone()
 
 
-# --- The hook and the mark --------------------------------------------------------------------
+# --- The hook and staleness --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sync", SYNCS)
@@ -199,7 +199,7 @@ class DCASGD:
         return self.backups[worker]
 
     def push(self, worker: int, g: Tensor) -> None:
-        """g is of what is minimized."""
+        """`g`: gradient of the minimized function."""
         lam: Any = self.lam
         if self.m is not None:
             self.mean_squares[worker] = self.m * self.mean_squares[worker] + (1 - self.m) * g**2

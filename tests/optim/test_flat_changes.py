@@ -1,4 +1,4 @@
-"""Whatever is exchanged between steps: flat gradients train as gradients without a buffer do."""
+"""Tensors replaced between steps: flat gradients train as gradients without a buffer do."""
 
 from collections.abc import Callable
 from typing import Any

@@ -12,7 +12,7 @@ from .twins import COMBINED, RTOL, assert_close, draw, ours, theirs
 
 
 class Partial(nn.Module):
-    """Uses its second layer only when told to."""
+    """Uses its second layer only if `both`."""
 
     def __init__(self) -> None:
         super().__init__()

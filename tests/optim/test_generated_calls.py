@@ -22,7 +22,7 @@ DTYPES = (torch.float32, torch.float64)
 BAD_VALUES = st.sampled_from([float("nan"), float("inf"), -float("inf")])
 
 Attempt = Callable[[], object]
-#: What to call, and how it is to end: an error whose text matches, or None for a counted skip.
+#: The call and its outcome: an error whose text matches, or None for a counted skip.
 Fault = tuple[Attempt, str | None]
 
 

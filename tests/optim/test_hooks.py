@@ -1,4 +1,4 @@
-"""Hooks see what torch's optimizers show them, and what they change takes effect."""
+"""Hooks get the same arguments as from torch's optimizers, and their changes take effect."""
 
 import copy
 from typing import Any
@@ -78,7 +78,7 @@ def test_step_hook_replaces_the_closure(rule: str) -> None:
 def test_state_dict_hooks(rule: str, how: str, shared: bool) -> None:
     """They see the optimizer before, and after it the dict that is returned, entries of users too.
 
-    What the post-hook returns is what the caller gets.
+    The caller gets the dict that the post-hook returns.
     """
     twins = Twins(rule, extra={"sparse_updates": how})
     twins.step(3)

@@ -32,7 +32,7 @@ def problem() -> tuple[nn.Module, Tensor]:
 def serial(
     model: nn.Module, data: Tensor, optimizer: torch.optim.Optimizer, every: int = 1, **how: Any
 ) -> dict[str, Tensor]:
-    """What torch alone makes of it."""
+    """The average as torch alone computes it."""
     averaged = AveragedModel(model, **how)
     averaged.update_parameters(model)
     for step in range(STEPS):
@@ -77,7 +77,7 @@ def test_one_worker_has_the_serial_average(mode: str, sync: str, how: dict[str, 
 
 @pytest.mark.parametrize("mode", ["process", "thread"])
 def test_one_of_several_workers_averages(mode: str) -> None:
-    """What all of them have made of the parameters, as far as the one has seen."""
+    """The average covers the pushes of all workers that the averaging one has pulled."""
     model, data = problem()
     theirs = copy.deepcopy(model)
     expected = serial(theirs, data, torch.optim.Adam(theirs.parameters(), lr=0.05), every=2)

@@ -81,7 +81,7 @@ def test_gradients_of_any_strides(rule: str, options: dict[str, Any], form: str)
 
 
 def test_gradients_change_their_strides(rule: str) -> None:
-    """Nothing learned from an earlier gradient's memory is used for the next."""
+    """Each step reads the current gradient's strides, not those of an earlier one."""
     twins = Twins(rule, draw(((6, 4),)))
     for form in (*GRADIENTS.values(), *reversed(GRADIENTS.values())):
         twins.gradients()

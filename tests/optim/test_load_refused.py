@@ -1,4 +1,4 @@
-"""`load_state_dict` that raises leaves everything as it was, whatever it was given."""
+"""`load_state_dict` that raises leaves everything unchanged, for any input."""
 
 import copy
 import random
@@ -139,7 +139,7 @@ def trained(rule: str, options: dict[str, Any], shared: bool, how: str, flat: bo
     for step in range(2):
         for param in params:
             param.grad = torch.full_like(param, step + 1.0)
-        if how == "dense":  # so that rows owe something
+        if how == "dense":  # so that rows have pending updates
             index = torch.tensor([[1]])
             params[0].grad = torch.sparse_coo_tensor(index, torch.ones(1, 3), (4, 3))
         optimizer.step()
@@ -164,7 +164,7 @@ def test_a_dict_is_loaded_whole_or_not_at_all(rule: str, shared: bool) -> None:
             for _ in range(dice.choice([1, 1, 2, 3])):
                 spoil(saved, dice)
         except (TypeError, KeyError, IndexError, AttributeError, RuntimeError, ValueError):
-            pass  # too spoilt to be spoilt further
+            pass  # damaged so much that no further damage is possible
         before = look(optimizer)
         try:
             optimizer.load_state_dict(saved)

@@ -1,4 +1,4 @@
-"""Workers that race, and rounding, mix a rule's state: it stays finite and steps stay bounded."""
+"""State mixed by races and rounding stays finite, and steps stay bounded."""
 
 import math
 import threading

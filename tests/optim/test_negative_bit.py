@@ -1,6 +1,6 @@
-"""Tensors with torch's negative or conjugate bit, whose memory holds other values than they have.
+"""Tensors with torch's negative or conjugate bit, whose values differ from their memory.
 
-The bits come with lazy views: `.imag` of a conjugate is the negative of what lies in memory.
+The bits come with lazy views: `.imag` of a conjugate is the negative of the value in memory.
 """
 
 from typing import Any
@@ -80,7 +80,7 @@ def test_rows(rows: int, width: int, how: str) -> None:
 
 
 def test_state_that_is_loaded(rule: str) -> None:
-    """A state tensor of one element with the bit is taken for what it is."""
+    """A loaded state tensor of one element with the bit keeps its value."""
     twins = Twins(rule, draw(((1,), ())))
     twins.step(2)
     saved = twins.actual.state_dict()

@@ -86,7 +86,7 @@ def errors() -> list[Any]:
 
 @pytest.mark.parametrize(("rule", "error"), errors())
 def test_errors(rule: str, error: Any) -> None:
-    """What torch's constructor refuses is refused with the same type and text."""
+    """Input that torch's constructor refuses raises the same type and text."""
     assert error.error_on is db.OptimizerErrorEnum.CONSTRUCTION_ERROR
     case = error.optimizer_error_input
     params = case.params

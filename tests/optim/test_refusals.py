@@ -208,7 +208,7 @@ def test_duplicate_parameters_are_refused(rule: str) -> None:
 
 
 def test_unknown_sync_lists_the_known_ones(rule: str) -> None:
-    """The message quotes what came and lists what there is."""
+    """The message quotes the unknown name and lists the known ones."""
     with pytest.raises(ValueError, match=r"sync.*'hogwold'") as info:
         ours(rule)([good()], sync="hogwold")
     assert all(sync in str(info.value) for sync in SYNCS)
@@ -218,7 +218,7 @@ def test_unknown_sync_lists_the_known_ones(rule: str) -> None:
 
 
 def test_arguments_of_another_kind(rule: str) -> None:
-    """What torch's constructors say nothing of, or too little."""
+    """Arguments of a wrong type that torch's constructors accept or report unclearly."""
     with pytest.raises(TypeError, match=r"params: .*Sequential; pass its \.parameters\(\)"):
         ours(rule)(torch.nn.Sequential(torch.nn.Linear(2, 2)))
     for name, default in theirs(rule)([good()]).defaults.items():
@@ -294,7 +294,7 @@ def test_flags_that_exclude_each_other(rule: str) -> None:
 
 @pytest.mark.parametrize("value", [-1.0, float("nan")], ids=str)
 def test_bad_numbers(rule: str, value: float) -> None:
-    """What torch refuses is refused: a negative number with torch's text, NaN always, by name."""
+    """Numbers that torch refuses are refused: negative ones with torch's text, NaN by name."""
     checked = 0
     for name, default in theirs(rule)([good()]).defaults.items():
         if isinstance(default, bool) or not isinstance(default, int | float | tuple):
@@ -316,7 +316,7 @@ def test_bad_numbers(rule: str, value: float) -> None:
 
 @pytest.mark.parametrize("value", ["0.1", None, [0.1], torch.ones(2)], ids=repr)
 def test_a_number_of_a_group_that_is_none(rule: str, value: Any) -> None:
-    """What somebody has set in a group since is refused by group and name, before any write."""
+    """A bad value set in a group later is refused by group and name, before any write."""
     twins = Twins(rule, draw(((5,), (4,))))
     twins.step()
     before = bytes_of(twins.actual)

@@ -103,7 +103,7 @@ def test_sums_of_bfloat16_are_rounded_once(entry: str, strength: Any) -> None:
 
 
 def test_caught_up_rows_may_repeat() -> None:
-    """A row that is named twice is paid what it owes once."""
+    """The pending updates of a row that is named twice are applied once."""
     found = []
     for rows in ([1, 1, 4, 1], [1, 4]):
         param = Parameter(torch.ones(ROWS, WIDTH, dtype=torch.float64))

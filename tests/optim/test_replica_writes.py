@@ -33,7 +33,7 @@ def push(optimizer: Any, values: list[float]) -> None:
 
 
 def newest(other: Any) -> list[float]:
-    """What the store holds, by a worker of it that has written nothing."""
+    """The store's parameters, pulled by a worker that has written nothing."""
     other.pull()
     values: list[float] = params_of(other)[0].tolist()
     return values
@@ -41,7 +41,7 @@ def newest(other: Any) -> list[float]:
 
 @pytest.mark.parametrize("sync", SYNCS)
 def test_elements_that_were_not_written_keep_what_others_did(sync: str) -> None:
-    """From the second write to a parameter on, whose first one is a write of all elements."""
+    """From the second write to a parameter on; the first is a write of all elements."""
     first, param, second, _ = two(sync)
     for number in (1.0, 2.0):
         push(second, [1.0, 1.0, 1.0, 1.0])
@@ -54,7 +54,7 @@ def test_elements_that_were_not_written_keep_what_others_did(sync: str) -> None:
 
 @pytest.mark.parametrize("sync", SYNCS)
 def test_pull_keeps_what_was_written(sync: str) -> None:
-    """It is in the store with the next push; flush brings it there at once."""
+    """The next push writes it to the store; flush does so at once."""
     first, param, second, _ = two(sync)
     for number in range(2):
         with torch.no_grad():
@@ -101,7 +101,7 @@ def test_a_skipped_push_keeps_what_was_written(sync: str) -> None:
 
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_no_delay_is_seen_in_own_writes(adaptive: bool) -> None:
-    """The gradient was computed where the write has brought the parameters."""
+    """The gradient was computed at the written parameters."""
     strength = (0.5, 0.9) if adaptive else 0.5
     first, param, second, _ = two("seqlock", delay_compensation=strength)
     with torch.no_grad():
@@ -142,7 +142,7 @@ def test_a_plan_that_is_made_anew_still_finds_what_was_written(sync: str) -> Non
 
 @pytest.mark.parametrize("sync", SYNCS)
 def test_writes_of_the_process_that_shares(sync: str) -> None:
-    """They are in the parameters that it takes back, and in those of who comes to the store."""
+    """They are in the parameters that it takes back, and in those of new workers."""
     first, param, *_ = two(sync)
     with torch.no_grad():
         param.fill_(3.0)

@@ -1,4 +1,4 @@
-"""The face itself: names, signatures, defaults, texts."""
+"""The optimizers' interface: names, signatures, defaults, texts."""
 
 import inspect
 from typing import Any
@@ -12,7 +12,7 @@ from asyncopt.optim.options import Options
 
 from .twins import RULES, SYNCS, Twins, ours, parameters_of, theirs
 
-#: What our constructors take beyond torch's, by keyword alone, with its default.
+#: Keyword-only arguments of our constructors beyond torch's, with their defaults.
 OWN = {
     "sync": "hogwild",
     "audit": False,
@@ -51,7 +51,7 @@ def test_signature(rule: str) -> None:
 
 
 def test_options() -> None:
-    """What all optimizers take is what their base class takes, by keyword, with its defaults."""
+    """All optimizers take the keywords of their base class, with its defaults."""
     parameters = inspect.signature(asyncopt.optim.Optimizer.__init__).parameters.values()
     taken = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     assert taken == OWN

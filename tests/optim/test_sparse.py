@@ -1,4 +1,4 @@
-"""Sparse gradients: what `nn.Embedding(sparse=True)` and `EmbeddingBag` leave in `.grad`."""
+"""Sparse gradients, as `nn.Embedding(sparse=True)` and `EmbeddingBag` leave them in `.grad`."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def test_not_finite_values_are_skipped(sync: str) -> None:
 
 
 def flags_at(address: int) -> set[str]:
-    """What the kernel says of the mapping that holds an address."""
+    """The kernel's flags of the mapping that contains an address."""
     inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):

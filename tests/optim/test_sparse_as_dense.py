@@ -244,7 +244,7 @@ def test_two_weighted_lookups_before_one_backward_pass() -> None:
 @pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
 @pytest.mark.parametrize("kind", DECAYED)
 def test_goes_on_from_a_checkpoint(tmp_path: Path, kind: str, shared: bool) -> None:
-    """To the bit, with rows that owed something when it was saved."""
+    """Bit for bit, with rows that had pending updates when it was saved."""
     unbroken, resumed = (Twins(kind, DECAYED[kind], torch.float32) for _ in range(2))
     if shared:
         unbroken.ours.share_memory(workers=1)
@@ -319,7 +319,7 @@ def test_a_table_in_other_memory() -> None:
     optimizer = asyncopt.SGD([p], lr=0.1, weight_decay=0.5, sparse_updates="dense")
     for rows in (3, 5, 2):
         p.data = torch.ones(rows, 2, dtype=torch.float64)
-        optimizer.catch_up(p, torch.arange(rows))  # another table owes nothing
+        optimizer.catch_up(p, torch.arange(rows))  # another table has no pending updates
         p.grad = sparse(torch.tensor([1]), torch.zeros(1, 2, dtype=torch.float64), p)
         optimizer.step()
         p.data = p.data.clone()

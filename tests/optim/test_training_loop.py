@@ -1,4 +1,4 @@
-"""What a training loop does with an optimizer: groups, closures, hooks, gradients come and go."""
+"""Use of an optimizer in training loops: groups, closures, hooks, missing gradients."""
 
 import weakref
 from typing import Any
@@ -213,7 +213,7 @@ def test_hooks_run_in_torchs_order(rule: str) -> None:
 
 
 def test_pre_hook_changes_gradients_and_arguments(rule: str) -> None:
-    """What a pre-hook writes or returns is what the step sees."""
+    """The step uses the gradients and arguments that a pre-hook writes or returns."""
     twins = Twins(rule)
     losses = []
     for optimizer, params in twins.sides:

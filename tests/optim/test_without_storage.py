@@ -28,7 +28,7 @@ def test_fsdp2(tmp_path: Path) -> None:
 
 
 class Wrapped(Tensor):
-    """A wrapper subclass, as torchao's are."""
+    """A wrapper subclass, like those of torchao."""
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> Any:
@@ -86,7 +86,7 @@ def test_two_of_them_are_not_said_to_share_memory() -> None:
 
 
 def test_rows_without_storage() -> None:
-    """What `step_rows` is given."""
+    """`step_rows` refuses indices and gradients without storage."""
     table = nn.Parameter(torch.ones(3, 1))
     with pytest.raises(ValueError, match="values: expected a tensor with storage, got a Wrapped"):
         asyncopt.SGD([table]).step_rows(table, torch.tensor([0]), Wrapped(torch.ones(1, 1)))

@@ -28,7 +28,7 @@ SIZES = ((0,), (), (1,), (15,), (16,), (17,), (7, 7), (1000,))
 
 STEPS = 100
 
-#: A value other than torch's default for every option that changes what is computed.
+#: A value other than torch's default for every option that changes the result.
 ALTERNATES: dict[str, Any] = {
     "lr": 0.02,
     "momentum": 0.9,
@@ -52,7 +52,7 @@ ALTERNATES: dict[str, Any] = {
 #: State that is one number per tensor; torch keeps these in float32 whatever the parameter.
 NUMBERS = ("step", "eta", "mu")
 
-#: Options that choose how torch computes, not what.
+#: Options that choose torch's implementation and leave the result unchanged.
 IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable")
 
 
@@ -73,7 +73,7 @@ def parameters_of(cls: Any) -> dict[str, inspect.Parameter]:
 
 
 def options_of(rule: str) -> dict[str, tuple[Any, Any]]:
-    """Every option of a rule that changes what is computed: its default and another value."""
+    """Every option of a rule that changes the result: its default and another value."""
     return {
         name: (parameter.default, ALTERNATES[name])
         for name, parameter in parameters_of(theirs(rule)).items()
@@ -171,7 +171,7 @@ def assert_same_state(actual: dict[str, Any], expected: dict[str, Any], rtol: fl
                 continue
             assert isinstance(mine, Tensor) == isinstance(value, Tensor), key
             if isinstance(value, Tensor):
-                # A single element may be what cancellation left: judge it by its like.
+                # A single element may be a cancellation error: use the scale of its kind.
                 alike = (state.get(key) for state in expected["state"].values())
                 scale = largest(t for t in alike if isinstance(t, Tensor))
                 assert_close(mine, value, f"state[{index}][{key!r}]", rtol, scale)
@@ -269,5 +269,5 @@ def assert_equal(actual: Iterable[Tensor], expected: Iterable[Tensor], rtol: flo
         torch.testing.assert_close(a.detach(), b.detach(), rtol=rtol, atol=1e-12)
 
 
-#: Of an outer optimizer, as DiLoCo has it.
+#: Options of the outer optimizer, as in DiLoCo.
 NESTEROV = {"lr": 0.7, "momentum": 0.9, "nesterov": True}

@@ -52,17 +52,17 @@ def equal_fields(one: Draws, other: Draws) -> list[str]:
 
 
 def draw(worker: Worker) -> Draws:
-    """In a worker of a run."""
+    """Draw in a worker of a run."""
     return draws()
 
 
 def draw_in_task(task: int) -> Draws:
-    """In a task of a pool."""
+    """Draw in a task of a pool."""
     return draws()
 
 
 def draw_and_die(worker: Worker, seen: torch.Tensor) -> Draws:
-    """Rank 0's first two lives leave a row of ``seen`` and end."""
+    """Rank 0 is killed twice; each of its processes first writes a row of ``seen``."""
     found = draws()
     if worker.rank == 0:
         life = int((seen[:, 0] != 0).sum())
@@ -73,13 +73,13 @@ def draw_and_die(worker: Worker, seen: torch.Tensor) -> Draws:
 
 
 def draw_on_gpu(worker: Worker) -> list[float]:
-    """From the generator of the worker's GPU."""
+    """Draw from the generator of the worker's GPU."""
     found: list[float] = torch.rand(4, device=worker.device).tolist()
     return found
 
 
 def draw_after_a_death(task: int, folder: Path) -> Draws:
-    """In a task whose first worker dies after it has drawn."""
+    """Draw in a task whose first worker dies after its draw."""
     found = draws()
     mark = folder / str(task)
     if not mark.exists():

@@ -1,4 +1,4 @@
-"""A module with a random constant, as one that splits its data when it is imported."""
+"""A module with a random constant, like one that splits its data at import."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ CONSTANT = (
 
 
 def constant(worker: Worker) -> tuple[float, float, float]:
-    """As this worker's import made it."""
+    """The constant of this worker's import."""
     return CONSTANT

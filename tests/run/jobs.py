@@ -1,4 +1,4 @@
-"""What the tests run in workers: spawned processes import it from here."""
+"""Functions of the tests' workers; spawned processes import this module."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAP = 0.3  # s
 
 @dataclass
 class Facts:
-    """What a worker sees of itself."""
+    """A worker's view of its environment."""
 
     rank: int
     world_size: int
@@ -44,7 +44,7 @@ class Facts:
 
 
 def report(worker: Worker, argument: Any, shared: torch.Tensor) -> Facts:
-    """Look around, meet the others twice and write to shared memory."""
+    """Collect facts, meet the others twice and write to shared memory."""
     import multiprocessing
 
     arrivals, departures = [], []
@@ -79,7 +79,7 @@ def inner_trouble() -> NoReturn:
 
 
 def fail_one(worker: Worker, notes: Path) -> None:
-    """Worker 1 raises while worker 0 would sleep on."""
+    """Worker 1 raises while worker 0 sleeps."""
     (notes / str(worker.rank)).write_text(str(os.getpid()))
     worker.barrier()
     if worker.rank == 1:
@@ -105,7 +105,7 @@ def leave(worker: Worker, how: str) -> None:
 
 
 def skip_barrier(worker: Worker) -> str:
-    """Worker 1 returns at once; what worker 0 is told at the barrier."""
+    """Worker 1 returns at once; returns worker 0's error at the barrier."""
     if worker.rank == 0:
         try:
             worker.barrier()
@@ -115,7 +115,7 @@ def skip_barrier(worker: Worker) -> str:
 
 
 def late_for_barrier(worker: Worker, missed: torch.Tensor) -> str:
-    """Worker 1 comes when worker 0 has given up."""
+    """Worker 1 arrives after worker 0 has timed out."""
     try:
         if worker.rank == 1:
             wait_for(lambda: bool(missed))
@@ -127,7 +127,7 @@ def late_for_barrier(worker: Worker, missed: torch.Tensor) -> str:
 
 
 def outstay(worker: Worker) -> None:
-    """Worker 1 is deaf to SIGTERM, and both stay too long."""
+    """Worker 1 ignores SIGTERM, and both exceed the timeout."""
     if worker.rank == 1:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sleep_long(worker)
@@ -209,7 +209,7 @@ def fit(
 
 
 def stumble(worker: Worker, lives: torch.Tensor, falls: int) -> int:
-    """Worker 1's first ``falls`` lives end in an exception; which life it returned in."""
+    """Worker 1 raises in its first ``falls`` processes; the number of the one that returned."""
     lives[worker.rank] += 1
     life = int(lives[worker.rank])
     if worker.rank == 1 and life <= falls:
@@ -232,7 +232,7 @@ def exists(process: int) -> bool:
 def train_and_fall(
     worker: Worker, data: torch.Tensor, seen: torch.Tensor, dispatch: str, falls: int
 ) -> None:
-    """Count each example that comes; the first ``falls`` lives of worker 1 end in a third batch.
+    """Count each example; worker 1's first ``falls`` processes die in their third batch.
 
     The last of ``seen`` counts the falls; in their second batch the others wait for them all.
     """
@@ -274,7 +274,7 @@ def meet_without_the_lost(worker: Worker) -> int:
 
 @dataclass
 class Kin:
-    """What a worker is a fork of, and what it has of its own nevertheless."""
+    """The process that a worker was forked from, and the worker's own state."""
 
     server: int
     variable: str | None
@@ -309,7 +309,7 @@ def read_all(worker: Worker, tensors: list[torch.Tensor]) -> list[int]:
 
 
 def kill_kin(worker: Worker, lives: torch.Tensor) -> int:
-    """In its first life, worker 1 kills what both are forks of."""
+    """Worker 1's first process kills the fork server of both."""
     lives[worker.rank] += 1
     worker.barrier()
     if worker.rank == 1 and lives[1] == 1:
@@ -358,7 +358,7 @@ def stand_still(worker: Worker, pids: torch.Tensor, optimizer: Any = None, pushe
 def count_down_lives(
     worker: Worker, model: Bias, optimizer: torch.optim.Optimizer, lives: torch.Tensor, steps: int
 ) -> None:
-    """Every life takes ``steps`` steps; worker 1 has five of them."""
+    """Every process takes ``steps`` steps; worker 1 is restarted until its fifth."""
     count_down(worker, model, {"optimizers": [optimizer]}, steps)
     lives[worker.rank] += 1
     if worker.rank == 1 and lives[1] < 5:
@@ -410,14 +410,14 @@ def nothing_but_a_name(worker: Worker, kind: type) -> tuple[str, bool]:
 
 
 def wait_for_leave(worker: Worker, flags: torch.Tensor) -> int:
-    """Says that it is there, and returns the process that it is a fork of once it may."""
+    """Announce the worker, wait for permission, and return its fork server's process id."""
     flags[0] = 1
     wait_for(lambda: bool(flags[1]))
     return os.getppid()
 
 
 def where_imported(worker: Worker, module: str) -> tuple[int, int, str]:
-    """In which process a module of the tests was imported, whose fork this is, and its text."""
+    """The process that imported a module of the tests, this process's parent, and its text."""
     found = importlib.import_module(module)
     return found.PROCESS, os.getppid(), found.TEXT
 

@@ -23,7 +23,7 @@ def do_nothing(worker: Worker) -> None: ...
 
 
 class Witness:
-    """Says how the run ended, when no worker lives any more."""
+    """Print how the run ended, after all workers are gone."""
 
     interval = 60.0
 

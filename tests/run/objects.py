@@ -41,7 +41,7 @@ class Agent:
 
 
 class Guarded(Agent):
-    """It holds what cannot be pickled, and leaves it out."""
+    """An object that leaves an unpicklable attribute out of its pickle."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ def owner(holder: Any) -> Agent:
 
 
 def functions(agent: Agent) -> dict[str, Callable[..., Any]]:
-    """The same as functions of a worker, by the way in which they reach the agent."""
+    """Worker functions, by the way in which they reach the agent."""
     return {
         "method": agent.train,
         "partial": functools.partial(train, get=itself, holder=agent),
@@ -195,7 +195,7 @@ FOREIGN: dict[str, Callable[..., Any]] = {
 
 
 def try_all(worker: Any, data: bytes) -> dict[str, str]:
-    """What is said of each; none has changed."""
+    """The error of each; none has changed."""
     said = {}
     for kind, train_it in FOREIGN.items():
         before = here.model.weight.detach().clone()
@@ -227,11 +227,11 @@ def train_own(worker: Any, *more: Any) -> list[list[float]]:
     return results
 
 
-# --- What is reached, and what is not -------------------------------------------------------------
+# --- Reached and unreached objects -------------------------------------------------------------
 
 
 class Private:
-    """It keeps its agent out of pickles."""
+    """An object that leaves its agent out of pickles."""
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
@@ -241,7 +241,7 @@ class Private:
 
 
 class Anew:
-    """It makes another agent whenever it is pickled."""
+    """An object that makes another agent whenever it is pickled."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {"agent": Agent()}

@@ -1,7 +1,7 @@
-"""A program that trains with checkpoints, is killed, and goes on when it is started again.
+"""A program that trains with checkpoints, is killed, and resumes when it is started again.
 
-Run by test_checkpoint_resume.py with a description of the run in JSON; it prints, in JSON, what the
-run has come to.
+Run by test_checkpoint_resume.py with a description of the run in JSON; it prints the state of the
+run in JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LAYERS = torch.nn.Sequential
 
 
 def make(rule: str, sync: str) -> tuple[torch.nn.Module, Any, Any]:
-    """Everything that has state: weights, moments, running statistics, a schedule."""
+    """A model, optimizer and schedule with state of every kind."""
     torch.manual_seed(0)
     model = LAYERS(
         torch.nn.Linear(6, 9), torch.nn.BatchNorm1d(9), torch.nn.Dropout(0.4), torch.nn.Linear(9, 2)
@@ -62,7 +62,7 @@ def train(
 
 
 def digest(*objects: Any) -> str:
-    """Of every bit of tensors in state dicts, and of the numbers beside them."""
+    """A hash of all tensors and numbers in state dicts."""
     total = hashlib.sha256()
     for obj in objects:
         flat = [obj.state_dict()]
@@ -78,7 +78,7 @@ def digest(*objects: Any) -> str:
 
 
 def main(run: dict[str, Any]) -> None:
-    """One life."""
+    """One process of the run."""
     parts = make(run["rule"], run["sync"])
     data = torch.randn(96, 6, generator=torch.Generator().manual_seed(1))
     checkpoint = Checkpoints(run["path"], every=run["every"]) if run["path"] else None
@@ -93,7 +93,7 @@ def main(run: dict[str, Any]) -> None:
     )
     assert (
         done.ledger.version == done.ledger.pushes
-    )  # what a checkpoint brought is not of this life
+    )  # without the counts that a checkpoint restored
     version = parts[1].store.version
     print(json.dumps([digest(*parts[:2]), version, done.results]), flush=True)
 

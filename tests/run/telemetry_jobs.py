@@ -1,4 +1,4 @@
-"""What the tests of telemetry run in workers."""
+"""Functions of the telemetry tests' workers."""
 
 from __future__ import annotations
 

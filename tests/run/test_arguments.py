@@ -1,4 +1,4 @@
-"""What ``launch`` refuses before anything is started, and the run's errors as objects."""
+"""Arguments that ``launch`` refuses before it starts anything, and its error objects."""
 
 from __future__ import annotations
 

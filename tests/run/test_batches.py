@@ -1,4 +1,4 @@
-"""``Worker.batches`` against the obvious way to write it."""
+"""``Worker.batches`` against a simple reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who gets which batch: dynamic and static dispatch, replacements, loops left early, pauses."""
+"""Dispatch of batches: dynamic and static, replacements, loops left early, pauses."""
 
 from __future__ import annotations
 

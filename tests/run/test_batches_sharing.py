@@ -1,4 +1,4 @@
-"""Data on their way to worker processes: one copy in memory, whatever holds them."""
+"""Data sent to worker processes: one copy in memory, in any container."""
 
 from __future__ import annotations
 

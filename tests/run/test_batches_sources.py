@@ -1,4 +1,4 @@
-"""What batches can be made of: every kind of data against the same data as tensors."""
+"""Sources of batches: every kind of data against the same data as tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The board as Python sees it; the engine's part of it is tested in tests/cpp/test_board*.cc."""
+"""The Python interface of the board; tests/cpp/test_board*.cc test the engine's side."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_timeouts_name_who_is_ahead() -> None:
         board.begin(1, 0, timeout=0.2)
     assert time.monotonic() - start >= 0.2
     assert error.value.ranks == (0,)
-    # Who gave up is not in the way of those who did not.
+    # A worker that timed out does not block the others.
     board.end(0)
     board.begin(2, 0, timeout=0.0)
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: everything, bit for bit, and only for the objects it was made of."""
+"""Contents of a checkpoint: all state, bit for bit, restored only into matching objects."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def _state_names(optimizer: Any) -> list[str]:
     return sorted(f"optimizers.0.state.0.{name}" for name in entries)
 
 
-# --- What does not fit
+# --- Mismatches
 
 
 def refusals() -> dict[str, tuple[Callable[[], Any], str]]:

@@ -1,4 +1,4 @@
-"""The directory of checkpoints: what is in it, who may touch it, and that no damage goes unseen."""
+"""The directory of checkpoints: its files, their permissions, and detection of damage."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def steps(path: Path) -> list[int]:
     return [load(each).step for each in sorted(path.glob("checkpoint-*"))]
 
 
-# --- What lies there
+# --- Files
 
 
 def test_files_are_plain_and_open_to_their_owner_alone(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_another_format_is_no_damage(tmp_path: Path) -> None:
 def test_nothing_is_lost_when_permission_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is no damage is told as it is, and no older checkpoint taken instead."""
+    """An error that is no damage is raised; no older checkpoint is loaded instead."""
     save(model(), tmp_path)
     real = os.open
 

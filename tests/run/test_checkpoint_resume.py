@@ -1,4 +1,4 @@
-"""Runs that are killed and started again: they go on where they were."""
+"""Runs that are killed and started again resume where they were."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def started(run: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
 
 
 def outcome(run: dict[str, Any]) -> tuple[str, int, list[int]]:
-    """What the program comes to: a digest of the model, its version, steps of each worker."""
+    """The program's result: a digest of the model, its version, steps of each worker."""
     with started(run) as process:
         stdout, stderr = process.communicate(timeout=120)
         assert process.returncode == 0, stderr
@@ -72,7 +72,7 @@ def outcome(run: dict[str, Any]) -> tuple[str, int, list[int]]:
 
 
 def step_of(path: Path) -> int:
-    """What a checkpoint says of itself."""
+    """The step that a checkpoint records."""
     try:
         return int(json.loads((path / "checkpoint.json").read_text())["checkpoint"]["step"])
     except FileNotFoundError:  # a newer one has taken its place
@@ -81,7 +81,7 @@ def step_of(path: Path) -> int:
 
 @functools.cache
 def uninterrupted(sync: str) -> tuple[str, int, list[int]]:
-    """What it comes to without checkpoints."""
+    """The program's result without checkpoints."""
     return outcome(RUN | {"sync": sync})
 
 
@@ -155,7 +155,7 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_batch_counts_once(tmp_path: Path) -> None:
-    """Two workers on a shared dispenser: what came after the last checkpoint comes again."""
+    """Two workers on a shared dispenser: batches after the last checkpoint are repeated."""
     run = RUN | {
         "path": str(tmp_path / "run"),
         "sync": "mutex",
@@ -443,7 +443,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
 def test_the_last_checkpoint_is_written_though_the_one_before_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That is being written when the run ends, and fails only then."""
+    """The one before is still being written when the run ends, and fails only then."""
     ending, noted = threading.Event(), tmp_path / "noted"
     write, result = Snapshot.write, observer._Writer.result
 

@@ -1,4 +1,4 @@
-"""What workers keep to themselves: handed over, left for them, taken back at the right place."""
+"""Worker state in checkpoints: saved by workers, and restored in the right loop."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_replacement_takes_what_its_predecessor_did_not() -> None:
 
 
 def test_rates_that_no_scheduler_in_args_sets_are_left_to_fn() -> None:
-    """One that fn makes starts from the first rate and steps to where the run is."""
+    """A scheduler made by fn starts from the first rate and steps to the run's position."""
     worker_states = WorkerStates()
     handed_over(worker_states, loop=0, scheduled=False)
     kept = worker_states.get(0)
@@ -140,7 +140,7 @@ def test_slots_are_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def parked(board: Board, act: Callable[[], object]) -> None:
-    """Does it in a pause, and lets the worker go on."""
+    """Call ``act`` in a pause, then release the worker."""
     deadline = time.monotonic() + 60
     while board.parked != [0] and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -150,7 +150,7 @@ def parked(board: Board, act: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("loop", [0, 1, 2])
 def test_the_place_is_the_loop_that_is_entered(loop: int) -> None:
-    """A pause may come between two loops: what fn does there is not to be done again."""
+    """A pause may come between two loops: work that fn does there must not be repeated."""
     board, worker_states = Board(1), WorkerStates()
     worker = Worker(0, 1, lambda timeout: None, board=board)
     worker_state = WorkerState(worker_states, 0, ())

@@ -1,4 +1,4 @@
-"""What pickle refuses is named by its place in what the user has passed."""
+"""Errors for unpicklable objects name their path in the user's arguments."""
 
 from __future__ import annotations
 

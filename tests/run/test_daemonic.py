@@ -1,4 +1,4 @@
-"""Daemonic processes may start no others: they are told so, with the remedy."""
+"""Daemonic processes cannot start children: the error names the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers see the numbers that the launching process saw at the call, or the call is refused."""
+"""Workers get the data as the launching process sees it at the call, or an error."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def deleted_tensor(folder: Path) -> Any:
     ],
 )
 def test_what_cannot_be_seen_is_refused(make: Any, message: str, tmp_path: Path) -> None:
-    """What workers write to a shared map must reach the others; bytes that are gone end them."""
+    """Writes to a shared map must reach the others; missing bytes would kill workers."""
     with pytest.raises(TypeError, match=rf"^args\[1\]: .*\({message}\)"):
         launch(see, ({}, make(tmp_path)), workers=1)
 

@@ -1,4 +1,4 @@
-"""``docs/data.md`` says what becomes of every option, sampler and kind of data of torch."""
+"""``docs/data.md`` covers every option, sampler and kind of data of torch."""
 
 from __future__ import annotations
 

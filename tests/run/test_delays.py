@@ -1,4 +1,4 @@
-"""Injected delays: what they are, that workers keep to them, and what cannot be one."""
+"""Injected delays: kinds, effect on workers, and refused values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from . import loops
 
 
 class Given:
-    """Of a run's plan, what a worker looks at."""
+    """The fields of a run's plan that a worker reads."""
 
     def __init__(self, delay: Any, workers: int = 1) -> None:
         self.max_staleness = None
@@ -30,7 +30,7 @@ class Given:
 def slept(
     delay: Any, turns: int, monkeypatch: pytest.MonkeyPatch, board: Board | None = None
 ) -> list[float]:
-    """What a worker of rank 0 sleeps in its turns, in s, by an exact clock."""
+    """Seconds that a worker of rank 0 sleeps in its turns, by an exact clock."""
     now = [0.0]
     naps: list[float] = []
 

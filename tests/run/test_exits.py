@@ -1,4 +1,4 @@
-"""However a run ends, the model of the launching process is the newest whole version."""
+"""After any end of a run, the launching process has the newest whole version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers are forks of a process that has imported torch; they are as new ones would be."""
+"""Workers forked by the fork server behave like newly started processes."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_ctrl_c_cannot_end_it_while_it_starts(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_path_longer_than_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    """128 KiB were cut off, and 208 KiB not sent."""
+    """Regression: 128 KiB were truncated, and 208 KiB not sent."""
     long = [*sys.path, *(f"/nowhere/{number:0100}" for number in range(3000))]
     monkeypatch.setattr(sys, "path", long)
     stop_fork_server()

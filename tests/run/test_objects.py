@@ -1,4 +1,4 @@
-"""Optimizers in objects: what workers get of them is shared, or it is refused."""
+"""Optimizers in objects are shared with workers, or refused."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_torchs_optimizers_in_objects_are_warned_about() -> None:
         launch(objects.nothing, (agent,), workers=1, timeout=120)
 
 
-# --- What is not shared is refused ----------------------------------------------------------------
+# --- Unshared optimizers are refused ----------------------------------------------------------------
 
 
 ORIGIN = (

@@ -1,4 +1,4 @@
-"""What watches a run: when it is called, and what becomes of what it raises."""
+"""Observers of a run: order of calls, and handling of their exceptions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .conftest import children
 
 
 class Witness(Observer):
-    """Notes its calls, and raises in those named."""
+    """Record calls, and raise in those named."""
 
     def __init__(self, interval: float = 0.05, trouble: str = "") -> None:
         self.interval = interval
@@ -135,7 +135,7 @@ def test_without_observers_nothing_is_due() -> None:
 
 
 class Log(asyncopt.Observer):
-    """What a user's logger sees of a run."""
+    """A user's logger."""
 
     interval = 0.05
 

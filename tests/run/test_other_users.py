@@ -1,4 +1,4 @@
-"""Nobody else gets at a run: not at its memory, not at its processes, not over a network."""
+"""Other users cannot access a run: neither its memory, its processes, nor a network port."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def look_around(
     _data: npt.NDArray[np.float64],
     public: Path,
 ) -> tuple[list[str], list[str], int]:
-    """In a worker: what another user can open of its memory, of its process, and who listens."""
+    """In a worker: memory and process files that another user can open, and open ports."""
     # The descriptors themselves, got by whatever leak, and without any right to read or write.
     paths = [os.open(f"/proc/self/fd/{fd}", os.O_PATH) for fd in memory()]
     paths.append(os.open(public, os.O_PATH))

@@ -1,4 +1,4 @@
-"""What becomes of the workers when the launching process is killed, interrupted or ill-written."""
+"""Workers end when the launching process is killed or interrupted, or lacks a main guard."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def wait_until(true: Callable[[], bool], limit: float) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [(), ("after a thread",)])
 def test_workers_die_with_a_killed_launcher(arguments: tuple[str, ...]) -> None:
-    """Also where the fork server was started by a thread that is over."""
+    """Also if the fork server was started by a thread that has ended."""
     with launcher(LAUNCHER, *arguments) as process:
         announced(process)
         pids = descendants(process.pid)

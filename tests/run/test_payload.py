@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run_script(script: str, *before: str) -> None:
-    """Run a program of its own, whose assertions hold."""
+    """Run a separate program, and fail if an assertion in it fails."""
     done = subprocess.run(
         [*before, sys.executable, "-c", textwrap.dedent(script)],
         cwd=ROOT,
@@ -144,7 +144,7 @@ def test_views_in_and_outside_of_the_arguments_follow() -> None:
 
 
 def values(tensor: torch.Tensor) -> Any:
-    """What a tensor holds, in plain data."""
+    """A tensor's contents as plain data."""
     if tensor.is_nested:
         return [each.tolist() for each in tensor.unbind()]
     if tensor.device.type == "meta":

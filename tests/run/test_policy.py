@@ -1,4 +1,4 @@
-"""When workers are replaced and reported, without workers and without a clock."""
+"""Policy for replacing and reporting workers, without workers and without a clock."""
 
 from __future__ import annotations
 

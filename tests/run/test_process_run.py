@@ -1,4 +1,4 @@
-"""Workers as processes: one run that goes well, looked at from all sides."""
+"""Workers as processes: properties of one successful run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers as processes: everything that can go wrong."""
+"""Workers as processes: failures."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_timeout_ends_even_the_deaf(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_start_has_a_timeout_too(
     is_first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it is torch that takes its time, as in the first launch of all, or an argument."""
+    """A slow import of torch, as in the first launch, or an argument slow to unpickle."""
     if is_first:
         monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
         late: tuple[Any, ...] = ()

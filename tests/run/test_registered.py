@@ -1,4 +1,4 @@
-"""Buffers that a worker binds anew are shared all the same; replaced parameters are refused."""
+"""Buffers that a worker rebinds stay shared; replaced parameters are refused."""
 
 from __future__ import annotations
 

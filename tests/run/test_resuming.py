@@ -69,7 +69,7 @@ def examples(count: int = 24, width: int = 3, seed: int = 0) -> torch.Tensor:
 
 
 class Trial:
-    """One run and what it left."""
+    """One run and its results."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ def goes_on(path: Path, first: dict[str, Any], second: dict[str, Any]) -> Trial:
     return found
 
 
-# --- The rows, by what they say is changed. Each returns what the table says of it.
+# --- The rows of the table, by the changed thing. Each returns the table's answer.
 
 
 def nothing(path: Path) -> str:
@@ -445,7 +445,7 @@ CHANGES: dict[str, Callable[[Path], str]] = {
 
 
 def rows() -> list[tuple[str, str]]:
-    """What the table says is changed, and the answer."""
+    """The changed thing and the answer of each row of the table."""
     lines = DOCS.read_text().splitlines()
     cells = [[cell.strip() for cell in line.split("|")] for line in lines if line.startswith("|")]
     return [(each[1], each[2]) for each in cells[2:]]

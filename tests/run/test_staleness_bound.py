@@ -1,4 +1,4 @@
-"""``max_staleness``: what the stores' ledgers say of it, and what it makes of training."""
+"""``max_staleness``: the staleness in the stores' ledgers, and equality with serial SGD."""
 
 from __future__ import annotations
 

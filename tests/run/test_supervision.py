@@ -1,4 +1,4 @@
-"""Runs that lose workers and go on."""
+"""Runs that continue after the loss of workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watched runs: what observers say of real workers, beside what those count themselves."""
+"""Observers of real workers, compared with the workers' own counts."""
 
 from __future__ import annotations
 

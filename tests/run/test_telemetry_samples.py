@@ -1,4 +1,4 @@
-"""Samples and histories: every push in one interval and one rank, whoever dies when."""
+"""Samples and histories: each push is in one interval and one rank, also across deaths."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_a_core_is_busy_while_we_keep_it_busy() -> None:
 
 
 def test_cpu_use_of_a_worker_over_its_replacement() -> None:
-    """Two processes one after the other: their times add up, and between them nothing is known."""
+    """Times of two consecutive processes add up; between them the use is unknown."""
     run = Watched(workers=1)
     sampler = Sampler(run.view)
     code = "import time\nwhile time.process_time() < 0.3: pass\ninput()"

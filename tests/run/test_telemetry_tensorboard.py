@@ -1,4 +1,4 @@
-"""TensorBoard: what its own reader finds in the files."""
+"""TensorBoard: files read back by its own reader."""
 
 from __future__ import annotations
 

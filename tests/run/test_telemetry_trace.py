@@ -1,4 +1,4 @@
-"""Chrome traces: the file says what the workers did, and what it does not say is counted."""
+"""Chrome traces: spans match the workers' actions, and missing spans are counted."""
 
 from __future__ import annotations
 

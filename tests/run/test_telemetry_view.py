@@ -1,4 +1,4 @@
-"""The live view: a table on a terminal, lines elsewhere, and what is said without rich."""
+"""The live view: a table on a terminal, lines elsewhere, and the error without rich."""
 
 from __future__ import annotations
 

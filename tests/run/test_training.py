@@ -1,4 +1,4 @@
-"""Runs that train: what a run does with the optimizers in its arguments."""
+"""Runs that train the optimizers in their arguments."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_an_optimizer_outlives_failed_threads() -> None:
 
 
 def test_one_worker_learns_what_the_plain_loop_learns() -> None:
-    """Bit for bit, in both modes."""
+    """Equal bit for bit, in both modes."""
     expected = torch.nn.Linear(3, 1)
     models = [torch.nn.Linear(3, 1) for _ in range(2)]
     for model in models:

@@ -46,7 +46,7 @@ def loop(one: Worker, data: Any = 12, **options: Any) -> Iterator[int]:
 
 
 def left(board: Board, optimizers: list[Any], loops: int = 0, **options: Any) -> list[int]:
-    """What a replacement of worker 0 gets in the loop after so many others."""
+    """Batches that a replacement of worker 0 gets in the loop after ``loops`` others."""
     board.leave(0)
     again = worker(board, optimizers)
     again._rounds = loops
@@ -224,7 +224,7 @@ def paused(
 def test_a_paused_worker_ends_its_window_first(
     dispatch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a resumed run would go through it again with other random numbers."""
+    """Otherwise a resumed run would repeat it with other random numbers."""
     monkeypatch.setattr(windows, "PATIENCE", 600.0)
     optimizers, board, count = shared(), Board(1), 0
     one = worker(board, optimizers)

@@ -1,4 +1,4 @@
-"""What workers write to parameters themselves is in the model after a run, as in plain torch."""
+"""Direct writes of workers to parameters are in the model after a run, as in plain torch."""
 
 from __future__ import annotations
 

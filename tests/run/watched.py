@@ -1,4 +1,4 @@
-"""A run that never ran, for those who watch runs: what it did is up to the test."""
+"""A fake run for tests of observers; the test sets its events."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Store:
 
 
 class Watched:
-    """Attributes are what the view shows; `elapsed` is a clock that the test moves."""
+    """A fake run with the attributes that the view shows; the test sets the clock `elapsed`."""
 
     def __init__(self, workers: int, stores: int = 1, slots: int | None = None) -> None:
         self.board = Board(workers)

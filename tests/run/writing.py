@@ -29,7 +29,7 @@ def batches(count: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 class Writer:
-    """What a loop writes before each of its steps, in one of the ways that there are."""
+    """Write to parameters before each step, in one of several ways."""
 
     def __init__(self, way: str, model: nn.Module) -> None:
         self._write: Callable[[nn.Module, int], object] = getattr(self, f"_{way}")

@@ -1,4 +1,4 @@
-"""Programs in an interpreter of their own."""
+"""Programs in a separate interpreter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ sys.modules["asyncopt"].__path__ = [sys.argv[1]]
 
 
 def run(program: str, **environment: str) -> str:
-    """What a program prints that uses nothing of asyncopt but its lower packages.
+    """Output of a program that uses only asyncopt's lower packages.
 
     ``import asyncopt`` imports torch, which takes longer than most such programs.
     """

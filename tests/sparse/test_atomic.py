@@ -62,7 +62,7 @@ def test_no_addition_is_lost(dtype: str) -> None:
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="threads take turns on one core")
 def test_without_atomics_additions_are_lost() -> None:
-    """So the test above can fail."""
+    """A control: the test above can fail."""
     for _ in range(100):
         counts = np.zeros(3)
         together(count_racily, counts, BINS)
@@ -181,7 +181,7 @@ def test_bounds() -> None:
 
 
 def test_alignment() -> None:
-    """Which numba's types do not tell."""
+    """Numba's types do not contain the alignment, so it is checked at run time."""
     apart, packed = (np.zeros(3, "i1,f8")["f1"], np.zeros(25, np.int8)[1:].view(float))
     for array in (apart, packed):
         with pytest.raises(ValueError, match=r"array: expected elements at multiples .*copy"):
@@ -212,7 +212,7 @@ READ_ONLY.flags.writeable = False
     ],
 )
 def test_wrong_arguments(arguments: Any, message: str) -> None:
-    """Are told while compiling, and told plain Python."""
+    """Wrong arguments raise while compiling, and in plain Python."""
     with pytest.raises(TypingError, match=message):
         all_of_them(*arguments)
     with pytest.raises(TypeError, match=message):

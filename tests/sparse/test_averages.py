@@ -1,4 +1,4 @@
-"""The mean of the weights: scikit-learn's at one thread, and what it is good for at two."""
+"""The mean of the weights: equal to scikit-learn's at one thread, less noise at two."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def numbers() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
 
 @pytest.mark.parametrize("average", [True, 1, 250, 3 * ROWS, 10 * ROWS])
 def test_it_is_scikit_learns(average: bool | int) -> None:
-    """Which has no more than the weights themselves where the mean would begin after the end."""
+    """If averaging would begin after the end, scikit-learn returns the plain weights."""
     X, y = numbers()
     theirs = SGDRegressor(average=average, max_iter=3, **IN_ORDER).fit(X, y)
     ours = LinearRegressor(average=average, max_iter=3, **IN_ORDER).fit(X, y)
@@ -33,7 +33,7 @@ def test_it_is_scikit_learns(average: bool | int) -> None:
 
 
 def weights_after_each_example(X: Any, y: Any) -> npt.NDArray[np.float64]:
-    """Of AdaGrad with an elastic net, in float64; shape (examples, features)."""
+    """Weights of AdaGrad with an elastic net, in float64; shape (examples, features)."""
     eta0, alpha, l1_ratio = 0.5, 0.01, 0.3
     gaps = len(X) / (X != 0).sum(axis=0)
     w, squares = np.zeros(X.shape[1]), np.zeros(X.shape[1])

@@ -1,4 +1,4 @@
-"""Losses of one's own: the results of scikit-learn's models of them, and errors that tell."""
+"""Custom losses: results equal to scikit-learn's models, and error messages."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.sparse.test_estimators import classes, expected_failures
 
 
 def pinball(prediction: float, target: float) -> tuple[float, float]:
-    """Of the quantile 0.9."""
+    """Pinball loss of the quantile 0.9."""
     error = target - prediction
     return (0.9 * error, -0.9) if error > 0 else (-0.1 * error, 0.1)
 
 
 def poisson(prediction: float, target: float) -> float:
-    """Minus the log likelihood of a count, of the logarithm of its mean."""
+    """Negative log-likelihood of a count; the prediction is the logarithm of its mean."""
     return math.exp(prediction) - target * prediction
 
 
@@ -144,7 +144,7 @@ def test_focal_loss_classifies() -> None:
 
 
 def test_is_shown_by_the_names_of_its_functions() -> None:
-    """Which every process has, and so have the names of tests."""
+    """Names are the same in every process, so test ids can contain them."""
     assert repr(CustomLoss(squared)) == "CustomLoss(squared, curvature=1)"
 
 

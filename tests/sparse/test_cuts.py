@@ -111,7 +111,7 @@ def relaxed(X: Any, y: Labels) -> float:
 
 
 def check(model: GraphCut, X: Any, y: Any) -> None:
-    """That what was found fits together, from dense matrices."""
+    """Check that the model's results are consistent, with dense matrices."""
     dense = np.triu(X.toarray() if sparse.issparse(X) else X, 1).astype(np.float64)
     found, shares = model.transduction_, model.label_distributions_.astype(np.float64)
     known = y != -1

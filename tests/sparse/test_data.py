@@ -1,4 +1,4 @@
-"""What comes in: odd matrices give the right result or a clear error; made-up sets their shape."""
+"""Input: odd matrices give the right result or a clear error; shapes of synthetic data."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_bad_parameters(how: dict[str, Any], message: str) -> None:
 
 
 def test_no_memory_is_an_error() -> None:
-    """And never a SIGBUS in the middle of training."""
+    """An error, and never a SIGBUS in the middle of training."""
     X, y = data()
     with (
         file_size_limit(100),

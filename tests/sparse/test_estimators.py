@@ -75,7 +75,7 @@ def classes(number: int = 2) -> tuple[Any, Any]:
 
 
 def objective(model: Any, X: Any, y: Any, loss: str, l2: float) -> float:
-    """What is minimized, in float64."""
+    """The minimized objective, in float64."""
     margin = np.where(y > 0, 1, -1) * model.decision_function(X)
     each = {
         "log_loss": np.logaddexp(0, -margin),
@@ -117,7 +117,7 @@ def rare_columns() -> tuple[Any, Any]:
 
 
 def test_the_penalty_is_that_of_the_whole_objective() -> None:
-    """Though it is paid only by the examples that have a column."""
+    """Although only the examples that have a column apply its penalty."""
     X, y = rare_columns()
     alpha = 0.2
     theirs = Ridge(alpha=alpha * len(y), fit_intercept=True).fit(X, y)

@@ -1,4 +1,4 @@
-"""The solvers that end at the optimum: the same minimum as other libraries' solvers find."""
+"""Exact solvers: the same minimum as other libraries' solvers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def objective(
     weights: Any = 1,
     alpha: float = ALPHA,
 ) -> float:
-    """What is minimized, in float64, without the penalty of an intercept."""
+    """The minimized objective, in float64, without the penalty of an intercept."""
     prediction = X @ coef + intercept
     margin, error = y * prediction, np.abs(prediction - y)
     each = {
@@ -109,7 +109,7 @@ def correlated(seed: int = 3) -> tuple[Any, npt.NDArray[np.float64]]:
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize(("solver", "passes"), [("dual", 30), ("saga", 120), ("svrg", 120)])
 def test_momentum_takes_less_than_half_the_passes(solver: str, passes: int) -> None:
-    """Where alpha is some 1e-2 of an example's part in the curvature."""
+    """With alpha about 1e-2 of an example's part in the curvature."""
     X, y = correlated()
     alpha = 1e-2 / len(y)
     how = {"C": 1 / (alpha * len(y)), "fit_intercept": False, "tol": 1e-9, "max_iter": 10**4}
@@ -185,7 +185,7 @@ def test_the_intercept_is_free(solver: str) -> None:
 
 
 def test_the_duals_intercept_is_penalized() -> None:
-    """As LinearSVC's."""
+    """The penalty is that of LinearSVC."""
     X, y = data("squared_hinge")
     reference = LinearSVC(C=1 / (ALPHA * ROWS), tol=1e-8, max_iter=10**5).fit(X, y)
     model = estimator("squared_hinge", solver="dual", fit_intercept=True).fit(X, y)

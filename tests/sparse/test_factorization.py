@@ -1,4 +1,4 @@
-"""Matrix factorization: scikit-learn's checks, and what is found beside other ways to find it."""
+"""Matrix factorization: scikit-learn's checks, and results beside other algorithms."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_low_rank_is_recovered() -> None:
 def objective(
     X: Any, mean: float, users: npt.NDArray[Any], items: npt.NDArray[Any], regularization: float
 ) -> float:
-    """What is minimized, in float64; rows hold factors, then the bias."""
+    """The minimized objective, in float64; rows hold factors, then the bias."""
     u, i = X.coords
     k = users.shape[1] - 1
     predicted = (users[u, :k] * items[i, :k]).sum(axis=1) + users[u, k] + items[i, k] + mean
@@ -133,7 +133,7 @@ def recall(scores: npt.NDArray[Any], known: Any, held_out: Any, most: int = 10) 
 
 
 def test_the_defaults_recommend_better_than_popularity() -> None:
-    """Films of which a tenth is held out."""
+    """On MovieLens with a tenth held out."""
     ratings = movielens().ratings
     kept = np.random.default_rng(0).random(ratings.nnz) >= 0.1
     known, held_out = (

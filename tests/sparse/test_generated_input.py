@@ -202,7 +202,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "nothing": (lambda X: None, "Expected 2D array|NoneType|X"),
 }
 
-# --- What takes them -----------------------------------------------------------------------------
+# --- Models -----------------------------------------------------------------------------
 
 
 @st.composite
@@ -248,7 +248,7 @@ def labels(rows: int) -> npt.NDArray[np.int64]:
 
 
 def results(model: Any, X: Any, rows: int) -> list[Any]:
-    """What a model finds and says of a matrix, by all of its methods."""
+    """Results of all methods of a model on a matrix."""
     model = copy.deepcopy(model)
     if isinstance(model, MatrixFactorization):
         fitted = model.fit(X)
@@ -283,7 +283,7 @@ def suits(model: Any, X: Any) -> bool:
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_other_forms_of_the_same_matrix(kind: str) -> None:
-    """Give the same bits, and are left as they were."""
+    """Other forms give the same bits and are not modified."""
 
     @generated
     @given(st.data(), MODELS[kind](threads=1), matrices(), st.sampled_from(sorted(FORMS)))
@@ -317,7 +317,7 @@ def test_threads(kind: str) -> None:
 
 
 def attempts(model: Any, X: Any, rows: int) -> list[tuple[str, Callable[[Any], object]]]:
-    """All methods of a model that take a matrix; what they call it."""
+    """All methods of a model that take a matrix, and its name in their messages."""
     fresh, fitted = copy.deepcopy(model), copy.deepcopy(model)
     if isinstance(model, MatrixFactorization):
         fitted.fit(X)
@@ -345,7 +345,7 @@ def state(model: Any) -> list[bytes]:
 @pytest.mark.filterwarnings("ignore:sync=.ordered.:RuntimeWarning")
 @pytest.mark.parametrize("kind", MODELS)
 def test_indices_outside(kind: str, tmp_path: Path) -> None:
-    """Are refused by whatever takes a matrix, before anything is read or written there."""
+    """Every method refuses indices out of range, before it reads or writes there."""
 
     @generated
     @given(st.data(), MODELS[kind](threads=2), matrices())
@@ -629,7 +629,7 @@ def test_svmlight_text(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:invalid value")  # scikit-learn's search for a NaN
 def test_damaged_folders(tmp_path: Path) -> None:
-    """Are refused when they are opened, or by what uses the rows first."""
+    """Damaged folders are refused when opened, or at the first use of the rows."""
     X = sparse.random_array((9, 6), density=0.4, rng=0, format="csr", dtype=np.float32)
     save_csr(tmp_path / "rows", X, labels(9))
     files = sorted((tmp_path / "rows").iterdir())

@@ -1,4 +1,4 @@
-"""What importing the package needs, and says where it is missing."""
+"""Imports that the package needs, and errors if they are missing."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def examples(seed: int = 0) -> tuple[_Array, _Array]:
 
 
 def objective(X: Any, y: Any, coef: Any, alpha: float, weights: Any = 1) -> float:
-    """That of log_loss, in float64."""
+    """The objective of log_loss, in float64."""
     each = weights * np.logaddexp(0, -y * (X @ coef))
     return float(each.mean() + alpha / 2 * coef @ coef)
 
@@ -164,7 +164,7 @@ def test_support_vectors_to_1e_6(loss: str) -> None:
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("solver", ["saga", "svrg"])
 def test_zeros_and_intercept_to_1e_6(solver: str, nesterov: bool) -> None:
-    """Of an l1 and l2 penalty: the same zeros, exactly."""
+    """With an l1 and l2 penalty: exactly the same zeros."""
     X, _ = examples()
     truth = np.where(np.arange(COLUMNS) < 8, 1.0, 0.0)
     noise = np.random.default_rng(3).standard_normal(ROWS)

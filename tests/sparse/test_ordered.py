@@ -1,4 +1,4 @@
-"""sync="ordered": any number of threads leaves the bits of one."""
+"""sync="ordered": any number of threads gives the bits of one thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses, learning rates and starts that SGDClassifier and SGDRegressor have, beside theirs."""
+"""Losses, learning rates and starts, compared with SGDClassifier and SGDRegressor."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _Array = npt.NDArray[np.float64]
 
 
 def data(rows: int = 300) -> tuple[_Array, npt.NDArray[np.int64]]:
-    """Of columns that are about as large as 1, so that the intercept's unit is 1."""
+    """Examples with columns of about 1, so that the intercept's unit is 1."""
     random = np.random.default_rng(0)
     X = random.standard_normal((rows, 6))
     X /= np.sqrt((X**2).mean())
@@ -89,7 +89,7 @@ def test_nothing_is_printed_unless_asked(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def slope(loss: str, prediction: float, target: float) -> float:
-    """From the textbook."""
+    """Derivative of a loss by its textbook formula."""
     margin = prediction * target
     if loss == "perceptron":
         return -target if margin <= 0 else 0.0
@@ -213,7 +213,7 @@ def test_a_warm_start_of_an_exact_solver_needs_fewer_passes(solver: str) -> None
 
 @pytest.mark.parametrize("learning_rate", ["constant", "adagrad", "ftrl"])
 def test_weights_begin_as_told(learning_rate: str) -> None:
-    """And stay so where the learning rate is next to nothing."""
+    """The given weights also stay the same if the learning rate is nearly 0."""
     X, y = data()
     how: dict[str, Any] = {"learning_rate": learning_rate, "eta0": 1e-12, "max_iter": 1}
     model = LinearRegressor(penalty=None, tol=None, **how)

@@ -1,4 +1,4 @@
-"""Results of a comparison that never ran: right in form, free to choose in content."""
+"""Made-up results of a comparison, in the right format."""
 
 from __future__ import annotations
 

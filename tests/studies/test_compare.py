@@ -48,7 +48,7 @@ def test_a_quick_comparison_of_everything(tmp_path: Path) -> None:
     rows = [row for row in document["rows"] if row["problem"] == "contention"]
     for case in {row["case"] for row in rows}:
         assert [row["variant"] for row in rows if row["case"] == case] == labels
-    # What each lost was checked against its promise while measuring; here, that it was counted.
+    # Losses were checked against each sync's contract while measuring; here, that they are counted.
     assert all(row["lost_updates"] is not None for row in rows if row["sync"])
     page = (out / "report.html").read_text()
     assert page.count("<svg") == 11

@@ -1,4 +1,4 @@
-"""What ``asyncopt doctor`` looks at, warns of, and when it fails; its advice: test_modes."""
+"""Checks, warnings and failures of ``asyncopt doctor``; test_modes.py tests its advice."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ runner = CliRunner()
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is measured in full takes seconds."""
+    """Shorten the measurements, which take seconds in full."""
     monkeypatch.setattr(rates, "SIZES", (1000, 10_000))
     monkeypatch.setattr(rates, "SAMPLES", 1)
 
 
 def warned(workers: int | None = None, isas: tuple[str, ...] = ("a", "b"), **changes: Any) -> str:
-    """What a machine that is perfect but for `changes` is warned of."""
+    """Warnings for a perfect machine with `changes`."""
     found = checks.warnings(made_up.machine(**changes), workers, isas[-1], isas)
     return " ".join(warning.about for warning in found)
 

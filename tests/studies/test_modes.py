@@ -47,7 +47,7 @@ def on(*devices: str, **changes: object) -> Training:
     return replace(TRAINING, devices=devices, workers=len(devices), **changes)  # type: ignore[arg-type]
 
 
-# --- What is predicted -----------------------------------------------------------------------
+# --- Predictions -----------------------------------------------------------------------
 
 
 def test_in_place_by_hand() -> None:
@@ -174,7 +174,7 @@ def test_a_push_between_and_beyond_what_was_measured() -> None:
     assert odd.busy(25 * M) == pytest.approx(40 * MS)
 
 
-# --- What is said ----------------------------------------------------------------------------
+# --- Sentences ----------------------------------------------------------------------------
 
 
 def test_the_least_stale_of_the_fast_ones_pays() -> None:

@@ -1,4 +1,4 @@
-"""Studies from Python: arguments, and all that a result can do."""
+"""Studies called from Python: arguments, and methods of the result."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check_result(result: Result[Any], tmp_path: Path) -> None:
-    """All that a result can do, except for its numbers."""
+    """Check all methods of a result, except for its numbers."""
     text = str(result)
     fragment = Reader()
     fragment.feed(result._repr_html_())

@@ -105,7 +105,7 @@ def test_document_is_valid_json_with_all_fields() -> None:
 
 
 def check_schema(document: dict[str, object]) -> None:
-    """What readers of results.json may rely on."""
+    """Check the documented schema of results.json."""
     assert document["schema"] == 1
     for name in ("command", "date", "versions", "isa"):
         assert isinstance(document[name], str)

@@ -268,7 +268,7 @@ def test_unknown_users_and_items_are_given_the_mean() -> None:
 
 
 def library_scores(subject: SparseProblem, label: str, data: Any, epochs: int) -> dict[str, float]:
-    """What another library has learned with two threads."""
+    """Scores of another library after training with two threads."""
     (library,) = (each for each in subject.libraries if each.label == label)
     pytest.importorskip(library.module, reason=command("peers"))
     contender = study.Contender(library, None, 2)

@@ -1,4 +1,4 @@
-"""What the tests run in workers: spawned processes import it from here."""
+"""Functions of the tests' workers; spawned processes import this module."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def first_time(notes: Path, name: str) -> bool:
 
 
 def task(task: str, notes: Path) -> Any:
-    """Do what the task says."""
+    """Execute the task."""
     if task == "raise":
         inner_trouble()
     elif task == "exit":

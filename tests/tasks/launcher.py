@@ -15,7 +15,7 @@ from .reference import validate
 
 
 def make_model(folder: Path) -> nn.Module:
-    """The third one waits for a sign."""
+    """The third model waits for a file."""
     while len(list(folder.glob("folds/checkpoint-*"))) == 2 and not (folder / "go on").exists():
         time.sleep(0.01)
     return jobs.make_model()

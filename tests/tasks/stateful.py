@@ -1,4 +1,4 @@
-"""Arguments of cross_validate that keep state: what one fold leaves in them, no other may see."""
+"""Arguments of cross_validate with state, which must not leak from one fold to another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""cross_validate: the same as a serial loop, whatever happens to it."""
+"""cross_validate equals a serial loop, also after failures."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def scores_of(result: CrossValidation) -> list[dict[str, float]]:
 
 
 def is_earlier(result: CrossValidation) -> list[bool]:
-    """Which folds an earlier call has trained."""
+    """For each fold, whether an earlier call has trained it."""
     return [math.isnan(fold.begin) for fold in result.folds]
 
 

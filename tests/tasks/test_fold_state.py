@@ -1,4 +1,4 @@
-"""No fold sees what another one did to the arguments."""
+"""Folds do not see changes that other folds make to the arguments."""
 
 from __future__ import annotations
 

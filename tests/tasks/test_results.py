@@ -1,4 +1,4 @@
-"""What a cross-validation shows of itself."""
+"""Tables, plots and the report of a cross-validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of folds are those of all examples held out, and decide what they should."""
+"""Scores of folds cover all held-out examples; schedules and early stopping use them."""
 
 from __future__ import annotations
 

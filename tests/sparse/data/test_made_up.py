@@ -1,4 +1,4 @@
-"""Made-up ratings and graphs: the shape that was promised, and what can be learnt from them."""
+"""Synthetic ratings and graphs: documented shapes, and structure that can be learned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows in mapped files: what was written comes back, whole or not at all; damage is refused."""
+"""Rows in mapped files: they read back as written, writes are atomic, damage is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files in the svmlight format: what scikit-learn reads, bit for bit; the rest is refused."""
+"""Files in the svmlight format: equal to scikit-learn bit for bit; bad files are refused."""
 
 from __future__ import annotations
 
