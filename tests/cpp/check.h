@@ -9,9 +9,9 @@
 
 namespace asyncopt::test {
 
-inline std::string current_case;  // what a loop over syncs, rules or sizes is at; set by its owner
+inline std::string current_case;  // current item of a loop over syncs, rules, sizes
 
-// Right in threads and forked children too: nothing is unwound and no exit handler runs.
+// Safe in threads and forked children: unwinds nothing and runs no exit handler.
 [[noreturn]] inline void fail(const char* file, int line, const std::string& what) {
   std::fprintf(stderr, "%s:%d: %s [%s]\n", file, line, what.c_str(), current_case.c_str());
   _exit(1);

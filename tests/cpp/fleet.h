@@ -8,7 +8,7 @@
 
 namespace asyncopt::test {
 
-// Beside the store: what each worker knows for certain that it has done.
+// Beside the store: each worker's count of pushes that it has certainly completed.
 struct alignas(kCacheLine) Progress {
   std::atomic<std::uint64_t> pushes, timeouts;
 };
@@ -39,7 +39,7 @@ struct Fleet {
         threads(threads_each),
         store(s.name, n, {{&kernel, size}}, lock_timeout) {}
 
-  // Pushes until told to stop, or `most` times; a replica's worker pulls what it has pushed.
+  // Pushes until stopped, or `most` times; a replica's worker pulls after each push.
   template <class AfterEach>
   void work(std::uint64_t most, AfterEach after_each) const {
     const Segment segment = Segment::attach(store.memory.data(), store.memory.size());

@@ -1,5 +1,5 @@
-// A device in host memory: it runs the kernels thread by thread, so that all of a step on a device
-// but the launches themselves is tested where there is none.
+// A device in host memory: it runs the kernels thread by thread, so that a step on a device can be
+// tested, except for the launches, on machines without one.
 #pragma once
 
 #include <array>
@@ -25,14 +25,14 @@ class HostDevice final : public device::Backend {
  public:
   static constexpr unsigned kResident = 3;  // blocks at once: they take several chunks each
 
-  // What was asked of it.
+  // Counts of its calls.
   std::size_t launches[4] = {}, uploads = 0, uploaded_bytes = 0, events = 0;
   std::set<void*> memory;  // that is allocated
   // Launches are kept for replay() instead of being run.
   bool capturing = false;
   // The next call of this name fails.
   std::string failing;
-  // While it is held, whoever needs it waits; one who has waited for long goes on, and is counted.
+  // While it is held, callers wait; a caller that times out continues and is counted.
   std::atomic<bool> held = false;
   std::atomic<std::size_t> waiting = 0, overdue = 0;
 

@@ -99,7 +99,7 @@ struct Examples {
   }
 };
 
-// What a step that keeps notes is given of the examples, all at an anchor of 0.
+// The examples' data for steps that keep notes, all at an anchor of 0.
 struct Kept {
   std::vector<float> notes;
   std::vector<linear::Anchor> anchors;

@@ -1,5 +1,5 @@
-// The rules once more, as a scalar float64 reference written from the formulas of torch's
-// documentation and sharing no code with the engine; and the hyperparameters to test them with.
+// A scalar float64 reference of the rules, written from the formulas in torch's documentation,
+// without code of the engine; and the hyperparameters to test them with.
 #pragma once
 
 #include <algorithm>
@@ -22,8 +22,8 @@ struct Element {
   double s[kMaxSlots];
 };
 
-// torch's names: g gradient, t step. Each function updates the elements of one row in place; what a
-// rule keeps for the row as a whole is in the first element's slots.
+// torch's names: g gradient, t step. Each function updates the elements of one row in place; state
+// of the whole row is in the first element's slots.
 using Reference =
     std::function<void(const Hyper&, double t, std::span<const double> g, std::span<Element>)>;
 

@@ -11,7 +11,7 @@
 
 namespace asyncopt::test {
 
-// A child that runs act() under this process's hand, one machine instruction at a time.
+// A child that runs act() under ptrace, one machine instruction at a time.
 class Stepped {
  public:
   template <class Prepare, class Act>
@@ -28,7 +28,7 @@ class Stepped {
   Stepped(const Stepped&) = delete;
   Stepped& operator=(const Stepped&) = delete;
 
-  // False: act has come to its end.
+  // False: act has returned.
   bool step() {
     if (!WIFSTOPPED(status_)) return false;
     CHECK_EQ(ptrace(PTRACE_SINGLESTEP, child_, nullptr, nullptr), 0);

@@ -34,7 +34,7 @@ inline constexpr bool kSanitized = false;
 // Sanitizers make everything 3 to 50 times slower.
 constexpr int count(int plain, int sanitized) { return kSanitized ? sanitized : plain; }
 
-// How often chance gets a try, and the seconds for it: 50 times as often and as long with
+// Number of random trials, and seconds for them: 50 times as many and as long with
 // ASYNCOPT_CHAOS=long in the environment, as `make test-long` sets it.
 inline std::uint64_t long_run() {
   const char* const chaos = std::getenv("ASYNCOPT_CHAOS");
@@ -250,7 +250,7 @@ inline double bfloat16_below(double x) {
 }
 inline double bfloat16_above(double x) { return -bfloat16_below(-x); }
 
-// Is `stored` what rounding to the dtype may make of a value within `tolerance` of `exact`?
+// Whether `stored` is a possible rounding to the dtype of a value within `tolerance` of `exact`.
 inline bool rounds_to(std::string_view dtype, double exact, double stored, double tolerance) {
   if (dtype != "bfloat16") return std::abs(stored - exact) <= tolerance;
   return bfloat16_below(exact - tolerance) <= stored && stored <= bfloat16_above(exact + tolerance);

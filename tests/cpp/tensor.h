@@ -102,7 +102,7 @@ inline std::uint64_t run_with_isa(const char* isa) {
   return result;
 }
 
-// What main() does: runs body() in a process of its own for each instruction set that this
+// Entry point for main(): runs body() in a separate process for each instruction set that this
 // processor has, and compares the digests that it returns.
 template <class Body>
 void in_every_isa(Body body) {

@@ -82,7 +82,7 @@ void check_shares() {
       for (int i = 0; i < 3; ++i) CHECK_EQ(board.take_static(rank, round, total, 3), -1);
     }
   }
-  // Who leaves a round early finds it over, and nobody else does.
+  // A worker that leaves a round early finds it over; for the others it goes on.
   CHECK_EQ(board.take_static(0, 20, 9, 3), 0);
   board->done(0, 20);
   CHECK_EQ(board.take_static(0, 20, 9, 3), -1);
@@ -105,7 +105,7 @@ void check_rounds_inside_rounds() {
   CHECK_EQ(board.take(0, 0, 5), 1);
 }
 
-// What the next worker of a rank finds, by how the one before had gone.
+// The state that a rank's next worker finds, by how its predecessor ended.
 void check_replacement() {
   const TestBoard board(2);
   CHECK_EQ(board->seat(0).incarnation.load(), 0u);
@@ -121,7 +121,7 @@ void check_replacement() {
   CHECK_EQ(board.take(0, 0, 10), 2);
   CHECK_EQ(board.take_static(0, 1, 10, 2), 2);
   CHECK_EQ(board.take_static(0, 1, 10, 2), 4);
-  // What was finished does not come again.
+  // Finished batches are not handed out again.
   board->finish(0, 0);
   board->finish(0, 1);
   board->leave(0);
@@ -137,7 +137,7 @@ void check_kept() {
   CHECK_EQ(*board->take_static(0, 1, 9, 2), 0u);
   CHECK_EQ(*board->take_static(0, 1, 9, 2, true), 2u);
   board->leave(0);
-  // A share and what all share, each in its order; what is done of one is not of the other.
+  // A static share and a shared round, each in its order; what is done in one is open in the other.
   for (std::uint32_t i = 0; i < 2; ++i) CHECK_EQ(*board->take(0, 0, 2000, true), i);
   CHECK_EQ(*board->take_static(0, 1, 9, 2), 0u);
   board->finish(0, 0);
@@ -169,7 +169,7 @@ void check_orphans() {
   board->abandon(1);
   board->abandon(2);
   board->abandon(2);
-  // Orphans of a round are nothing in another one.
+  // Orphans of a round do not appear in another one.
   CHECK_EQ(board.take(3, kRing, 6), 0);
   CHECK_EQ(board.take(0, 0, 6), 1);
   // The adopter dies as well: its replacement has the batch.
@@ -239,7 +239,7 @@ void check_pause() {
   board->pause();
   CHECK(board->paused());
   CHECK(!board->park(0, kSecond / 100));
-  CHECK_EQ(board->parked().size(), 1u);  // it looks again soon, and is parked meanwhile
+  CHECK_EQ(board->parked().size(), 1u);  // it polls again soon, and is parked meanwhile
   board->leave(0);
   CHECK(board->parked().empty());
   int state[3] = {};
@@ -272,8 +272,8 @@ void check_seats() {
   CHECK_EQ(board->seat(1).progress.load_relaxed(), 4u);
 }
 
-// A reader beside a fast writer gets each event at most once, unharmed, and knows how many it
-// missed.
+// A reader beside a fast writer gets each event at most once, undamaged, and the number of events
+// that it missed.
 void check_events() {
   constexpr auto kPhaseCount = static_cast<std::uint32_t>(std::size(kPhases));
   const std::uint64_t marks = count(2'000'000, 200'000);

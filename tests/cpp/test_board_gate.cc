@@ -1,4 +1,4 @@
-// The gate of the board with threads: nobody is staler than the bound, and nobody waits for ever.
+// The gate of the board with threads: staleness stays within the bound, and every wait ends.
 #include <algorithm>
 #include <atomic>
 #include <random>
@@ -48,7 +48,7 @@ void check_bound(std::size_t workers, std::uint64_t max_staleness) {
   CHECK_EQ(board->turns(), version.load());
   CHECK(board->in_turn().empty());
   if (max_staleness != kUnbounded && workers > 1 && !kSanitized)
-    CHECK_LE(std::min<std::uint64_t>(max_staleness, 1), worst.load());  // it is no lock
+    CHECK_LE(std::min<std::uint64_t>(max_staleness, 1), worst.load());  // turns do overlap
   current_case.clear();
 }
 

@@ -1,5 +1,5 @@
-// The board with processes that are killed: after every single instruction of what they do at it,
-// and at random while all do something.
+// The board with killed processes: after every single instruction of their operations on it, and at
+// random instants while all are busy.
 #include <atomic>
 #include <cstring>
 #include <random>
@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::uint64_t kSecond = 1'000'000'000;
 
-// What worker 0 of three does when it is killed, in a round of kTotal batches.
+// The operation of worker 0 of three that the kill interrupts, in a round of kTotal batches.
 struct Scene {
   static constexpr std::uint64_t kTotal = 7;
 
@@ -120,7 +120,7 @@ void play_on(const TestBoard& board, const Scene& scene, bool replaced, bool oth
     CHECK_EQ(handed.count(static_cast<std::int64_t>(i)), 1u);
 }
 
-// At every instant of a take, on a copy of the board: as if the worker had died there.
+// For every instant of a take, on a copy of the board: the state if the worker had died there.
 void check_death_in_take(const Scene& scene) {
   const TestBoard board(3);
   scene.before(board);
@@ -260,7 +260,7 @@ void check_random_deaths_in_rounds() {
   if (!kSanitized) CHECK_LE(1u, again);  // or no death fell into the work
 }
 
-// The same without replacements: worker 0 lives, and takes what the others leave.
+// The same without replacements: worker 0 survives, and takes the batches of the others.
 void check_random_deaths_abandoned() {
   constexpr std::size_t kWorkers = 4;
   constexpr std::uint64_t kTotal = 3000;
@@ -293,7 +293,7 @@ void check_random_deaths_abandoned() {
   }
 }
 
-// The bound holds exactly whoever dies, and the others go on as soon as the launcher knows.
+// The bound holds whichever worker dies; the others continue once the launcher has seen the death.
 void check_random_deaths_in_turns(std::uint64_t max_staleness) {
   current_case = "max_staleness " + std::to_string(max_staleness);
   constexpr std::size_t kWorkers = 3;

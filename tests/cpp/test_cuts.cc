@@ -1,4 +1,4 @@
-// Graph cuts: single steps beside float64, what threads add up and how they are ordered.
+// Graph cuts: single steps against float64, sums of several threads, and ordered threads.
 #include <algorithm>
 #include <numeric>
 

@@ -12,7 +12,7 @@ using namespace asyncopt::test;
 
 namespace {
 
-// Tensors with all that a step needs, in memory of their own; copies have the same values.
+// Tensors and state for a step, in private memory; copies have the same values.
 struct Model {
   struct Tensor {
     const Kernel* kernel;
@@ -163,7 +163,7 @@ Model many(std::size_t tensors, const char* rule = "adam", const char* dtype = "
   return model;
 }
 
-// One array that does not lie as vectors need it is enough to do without.
+// A single misaligned array is enough to disable vectors.
 void check_alignment() {
   current_case = "alignment";
   for (const char* const dtype : {"float32", "bfloat16"}) {
@@ -178,7 +178,7 @@ void check_alignment() {
   }
 }
 
-// Two launches for 200 tensors, and a table again only where an address or a size is another one.
+// Two launches for 200 tensors, and a new table only if an address or a size has changed.
 void check_tables() {
   current_case = "tables";
   Model model = many(200);
@@ -249,8 +249,7 @@ void check_mixed() {
   CHECK_EQ(device.launches[1], 3u * 3 * 3);  // 32, 32 and 11 groups
 }
 
-// What GradScaler leaves to the step: gradients are left unscaled, and nothing is written where
-// found_inf says so.
+// The step's part of GradScaler: gradients are left unscaled, and found_inf prevents all writes.
 void check_scaling(const char* dtype, bool atomic) {
   current_case = std::string("scaling ") + dtype + (atomic ? " atomic" : " hogwild");
   const Kernel& kernel = kernel_of("adam", dtype);
@@ -278,7 +277,7 @@ void check_scaling(const char* dtype, bool atomic) {
   CHECK_EQ(stepper.skipped(), 1u);
 }
 
-// A learning rate on the device; it may change between two steps without the host's knowledge.
+// A learning rate on the device; it may change between two steps without the host.
 void check_rates() {
   current_case = "rates";
   Model here = many(3);
@@ -295,7 +294,7 @@ void check_rates() {
     const device::Rate rate =
         t % 2 == 0 ? device::Rate{&narrow, sizeof narrow} : device::Rate{&wide, sizeof wide};
     here.hyper[0][0] = wide;
-    there.hyper[0][0] = 1e9;  // not looked at
+    there.hyper[0][0] = 1e9;  // not read
     step_alone(here, t);
     stepper.step({.push = there.push(t), .rates = {&rate, 1}});
     check_same(here, there);
@@ -381,7 +380,7 @@ void check_capture() {
   }
 }
 
-// What fails says where and leaves a stepper that works.
+// A failure names the call and leaves a stepper that works.
 void check_errors() {
   current_case = "errors";
   Model here = many(3);
@@ -404,7 +403,7 @@ void check_errors() {
   }
   step_both(here, there, stepper, 1);
 
-  // What the check of a step has found is not said of the next one.
+  // The result of one step's check is not reported for the next step.
   Push push = there.push(2);
   push.skip_nonfinite = true;
   there.draw(2);

@@ -1,5 +1,5 @@
-// Matrix factorization: single steps beside float64, what is drawn, what threads add up and how
-// they are ordered.
+// Matrix factorization: single steps against float64, random draws, sums of several threads, and
+// ordered threads.
 #include <algorithm>
 #include <numeric>
 
@@ -106,7 +106,7 @@ void check_squared_step() {
     }
 }
 
-// Of two items the user likes the first, so that the second is what is drawn.
+// The user likes the first of two items, so the second is always drawn.
 void check_bpr_step() {
   const float regularization = 0.1f, rate = 0.05f;
   for (const std::size_t k : {1, 14, 30})

@@ -138,7 +138,7 @@ class Run {
     CHECK(std::ranges::find(ends, memory) != ends.end());
   }
 
-  // Those with the largest and smallest ratios between values: where the search goes on.
+  // States with the largest and smallest ratios between values, from which the search continues.
   static std::vector<Memory<Rule>> extremes(const std::vector<Memory<Rule>>& all) {
     std::vector<Memory<Rule>> kept;
     const auto keep = [&](auto measure) {

@@ -215,7 +215,7 @@ void check_by_hand(const SyncInfo& sync) {
   CHECK_EQ(table.store.version(), 6u);
 }
 
-// Pushes and payments of several threads; each row ends as if each push had decayed it.
+// Pushes and catch-ups of several threads; each row ends as if each push had decayed it.
 void check_paid_once(const SyncInfo& sync) {
   constexpr std::size_t workers = 4, rows = 7;
   const auto pushes = static_cast<std::size_t>(count(3000, 500));  // of each thread but one
@@ -276,7 +276,7 @@ void check_share_has_no_named_rows() {
   }
 }
 
-// Several threads do for a push what one does, to the bit.
+// A push by several threads equals one by a single thread, bit for bit.
 void check_threads_of_one_push() {
   const Kernel& kernel = kernel_of("adam", "float32");
   constexpr std::size_t rows = 4096, width = 64;

@@ -71,7 +71,7 @@ void check_kills(const SyncInfo& sync, bool audit, std::uint64_t kills, std::siz
     const double whole = buffer * (buffer + 1) / 2;
     CHECK_LE(std::abs(w - whole), static_cast<double>(kills) * begun);
     if (sync.contract->may_tear) continue;
-    // A push that a killed worker had not finished shows nowhere.
+    // An unfinished push of a killed worker is not visible.
     CHECK_EQ(w, whole);
     CHECK_EQ(version, steps);
     CHECK_EQ(buffer, steps);

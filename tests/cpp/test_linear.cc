@@ -108,7 +108,7 @@ void check_steps() {
     for (const linear::Sync& sync : linear::kSyncs)
       for (const auto& [l1, l2] : {std::pair{0.0f, 0.0f}, {0.0f, 0.01f}, {0.004f, 0.01f}})
         for (const auto& [decay, power] : {std::pair{0.0f, 1.0f}, {0.1f, 1.0f}, {1.0f, 0.3f}}) {
-          if (kernel.leads && decay > 0) continue;  // has no use for it
+          if (kernel.leads && decay > 0) continue;  // ignores it
           current_case = std::string(kernel.loss) + " " + kernel.step + " " + sync.name;
           linear::Settings settings{0.03f, decay, l1, l2, kEpsilon, nullptr};
           settings.since = kernel.averages ? 11 : 0;
@@ -175,7 +175,7 @@ void check_penalty_is_stable() {
   }
 }
 
-// The pages are there before they are touched, and nobody else can open them. Only root may ask.
+// Pages are allocated before first use, and other users cannot open them. The check needs root.
 void check_memory() {
   current_case = "memory";
   constexpr std::size_t bytes = 1 << 20;
@@ -189,7 +189,7 @@ void check_memory() {
   CHECK_LE(static_cast<blkcnt_t>(bytes / 512), file.st_blocks);
 }
 
-// The first of its failures is told, with where; those of predictions that are not finite are not.
+// The first failure is reported with its place, unless its prediction is not finite.
 void check_custom_loss_that_fails() {
   linear::CustomLoss root([](double prediction, double target, double* found) {
     found[0] = std::sqrt(prediction);

@@ -1,5 +1,5 @@
-// Linear solvers that end at the optimum: their steps against float64, what their workers keep
-// true.
+// Linear solvers that end at the optimum: their steps against float64, and the invariants that
+// their workers keep.
 #include <numeric>
 
 #include "linear.h"

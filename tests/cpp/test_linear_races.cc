@@ -1,4 +1,4 @@
-// Linear models of several workers: what adds up under each sync, what is merged, how they stop.
+// Linear models of several workers: exact sums under each sync, merged copies, interruption.
 #include <algorithm>
 #include <atomic>
 #include <latch>
@@ -62,8 +62,8 @@ void check_counts() {
     }
 }
 
-// What the mean is made of is exact whatever is raced for: the sum, over a column's examples, of
-// the number of examples before.
+// The sums behind the mean are exact despite races: the sum, over a column's examples, of the
+// number of examples before.
 void check_means() {
   const Counting counting;
   std::vector<float> expected(kColumns);
@@ -102,7 +102,7 @@ void check_merge_does_not_overshoot() {
   }
 }
 
-// Turns go round in the order of the ranks and pass over those that are gone.
+// Turns go round in rank order and skip workers that have ended.
 void check_turns() {
   current_case = "turns";
   constexpr std::size_t workers = 8;  // more than cores
@@ -172,7 +172,7 @@ void check_ordered() {
   }
 }
 
-// The caller says no: workers stop, and the threads are gone.
+// The caller interrupts: workers stop, and their threads end.
 void check_stop() {
   const Counting counting;
   for (const linear::Sync& sync : linear::kSyncs) {

@@ -1,5 +1,5 @@
-// The lists drive everything: a rule that is one struct here goes through the same templates as the
-// built-in ones, and what the build offers is what its lists name.
+// The lists define the build: a rule declared as one struct here uses the same templates as the
+// built-in ones, and the build offers exactly the entries of its lists.
 #include <set>
 #include <string>
 #include <tuple>
@@ -11,7 +11,7 @@
 
 namespace asyncopt {
 
-// Signum: Bernstein et al., arXiv 1802.04434. All that a new rule has to say.
+// Signum: Bernstein et al., arXiv 1802.04434. The complete definition of a new rule.
 struct Signum {
   static constexpr const char* name = "signum";
   struct Hyper {
@@ -42,7 +42,7 @@ using namespace test;
 using Extended = in_this_test::LoopTable<List<Signum, SGD<false>>, Dtypes>;
 static_assert(Extended::size == 2 * Dtypes::size);
 
-// What the dispatcher makes of a list's entry, for the list of this test.
+// The dispatcher's result for an entry of this test's list.
 template <class Rule, class D>
 Kernel kernel_from(const Loops& loops) {
   using C = arithmetic_t<typename D::param>;

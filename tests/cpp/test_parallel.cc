@@ -1,4 +1,4 @@
-// Work spread over threads: each piece once, whoever asks and however often.
+// Work spread over threads: each piece runs once, for any caller and number of calls.
 #include <atomic>
 #include <stdexcept>
 #include <string>
@@ -26,7 +26,7 @@ void check_each_index_once() {
   current_case.clear();
 }
 
-// What tasks wrote is seen by the caller, without any atomics of its own.
+// The caller sees the writes of its tasks without atomics of its own.
 void check_results_are_seen() {
   std::vector<int> squares(500);
   for (int round = 0; round < count(200, 50); ++round) {
@@ -37,8 +37,8 @@ void check_results_are_seen() {
   }
 }
 
-// The helpers really take part: two tasks that wait for each other can only end on two threads. And
-// the caller waits for a helper that is late.
+// Helpers take part: two tasks that wait for each other can only end on two threads. The caller
+// waits for a late helper.
 void check_helpers_take_part() {
   const std::thread::id caller = std::this_thread::get_id();
   std::atomic<int> met{0}, ended{0};
@@ -84,7 +84,7 @@ void check_nested_callers() {
   for (const auto& each : calls) CHECK_EQ(each.load(), 1);
 }
 
-// A thread works on neighbours, and on the same ones whenever the question is the same.
+// A thread gets adjacent pieces, and the same ones in every equal call.
 void check_ranges_stay() {
   constexpr std::size_t n = 103;
   std::vector<std::size_t> first;
@@ -112,7 +112,7 @@ void check_forked_child() {
   check_helpers_take_part();
 }
 
-// Forks of a process that said so have threads of their own; theirs do not.
+// Forks of a process that called expect_forks() have threads of their own; their forks do not.
 void check_expected_fork() {
   const pid_t child = fork_child([] {
     expect_forks();
@@ -129,7 +129,7 @@ struct Broken : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// What a thread throws reaches the caller, once all have ended, and the threads stay usable.
+// An exception of a thread reaches the caller once all have ended; the threads stay usable.
 void check_exceptions_reach_the_caller() {
   for (const std::size_t threads : {1u, 2u, 3u, 4u})
     for (std::size_t at = 0; at < 12; ++at) {

@@ -1,4 +1,4 @@
-// What it costs to share memory: measures that are numbers, of threads that end, whoever asks.
+// Costs of sharing memory: results are finite, threads end, and the caller's affinity stays.
 #include "asyncopt/probe/probe.h"
 
 #include <sched.h>

@@ -1,4 +1,4 @@
-// Which processes are gone: by their threads and by their start, not by their id alone.
+// Detection of ended processes: by their threads and start time, not by their id alone.
 #include "asyncopt/base/process.h"
 
 #include <linux/sched.h>
@@ -11,7 +11,7 @@ using namespace asyncopt::test;
 
 namespace {
 
-// A child that tells who it is and then calls `then`.
+// A child that reports its identity and then calls `then`.
 template <class Then>
 struct Child {
   const Mapping memory{sizeof(std::atomic<std::uint64_t>)};

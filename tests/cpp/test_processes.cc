@@ -32,7 +32,7 @@ void check_increments(const SyncInfo& sync, bool audit) {
              static_cast<double>(kSize * total));
 }
 
-// What a push of this sync waits for, and how it is left by a worker that stops or dies inside.
+// The lock that a push of this sync takes, and its state after a worker stops or dies inside.
 bool hold_lock(const Segment& segment, const SyncInfo& sync) {
   Header& h = segment.header();
   Tally tally;
@@ -108,7 +108,7 @@ void check_takes_over_from_the_dead(const SyncInfo& sync) {
 }
 
 // A worker is stopped holding the lock: the others get an error that names it, in time, and the
-// lock stays its own; when it goes on, all is as if nothing had been.
+// lock stays its own; when it continues, nothing has changed.
 void check_waits_for_the_stopped(const SyncInfo& sync) {
   Held held(sync);
   const pid_t child = fork_child([&] {
@@ -156,8 +156,8 @@ void check_waits_for_the_stopped(const SyncInfo& sync) {
   for (std::size_t i = 0; i < Held::kSize; ++i) CHECK_EQ(held.store.param<double>()[i], 1);
 }
 
-// A worker is stopped at random instants: the other one goes on or is told of the lock, and nothing
-// is lost.
+// A worker is stopped at random instants: the other one continues or gets a LockTimeout, and
+// nothing is lost.
 void check_random_stops(const SyncInfo& sync) {
   constexpr std::size_t kSize = 2000;
   const Fleet fleet("sgd", sync, false, 2, kSize, 0.005);

@@ -1,5 +1,5 @@
-// Pushes and pulls of one worker at a time: what each sync makes of them is what stepping the
-// tensors one after the other gives, and the counters say what was done.
+// Pushes and pulls of one worker at a time: under each sync the result equals stepping the tensors
+// one after the other, and the counters match.
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -228,7 +228,7 @@ void check_every_kernel_by_rows() {
       std::all_of(store.param<float>(), store.param<float>() + 12, [](float x) { return x == 0; }));
 }
 
-// Several threads do to large tensors what one does, to the bit.
+// Several threads step large tensors to the same bits as one.
 void check_threads(const Kernel& kernel, const SyncInfo& sync, bool by_rows) {
   constexpr std::size_t width = 48;
   constexpr std::size_t rows_of_it = kParallel / width + 100;
@@ -305,7 +305,7 @@ void check_skips_nonfinite() {
         CHECK_EQ(store.version(), 1u);
         CHECK_EQ(store.segment.worker(1).pushes.load_relaxed(), 1u);
         CHECK_EQ(store.segment.worker(0).skipped_nonfinite.load_relaxed(), 0u);
-        // A gradient that is not there cannot be bad; one that is not looked at goes through.
+        // A missing gradient cannot be bad; an unchecked one is applied.
         blocks[1].grad = nullptr;
         CHECK(!push(store.segment, 1, request).skipped);
         blocks[1].grad = large.data();
@@ -410,7 +410,7 @@ void check_versions_and_staleness() {
       CHECK_EQ(slot.staleness_sum.load_relaxed(), sum);
       for (std::size_t b = 0; b < kStalenessBuckets; ++b)
         CHECK_EQ(slot.staleness[b].load_relaxed(), buckets[b]);
-      // One worker at a time meets nobody.
+      // One worker at a time has no contention.
       CHECK_EQ(slot.retries.load_relaxed() + slot.lost_updates.load_relaxed() +
                    slot.lost_state_updates.load_relaxed() + slot.lock_waits.load_relaxed() +
                    slot.lock_wait_ns.load_relaxed() + slot.repairs.load_relaxed(),
@@ -419,7 +419,7 @@ void check_versions_and_staleness() {
   });
 }
 
-// A push that comes in parts is what it is whole, and is counted with the last of them.
+// A push in parts equals a whole push, and is counted with its last part.
 void check_parts() {
   const Kernel& kernel = kernel_of("adam", "float64");
   for_each_sync([&](const SyncInfo& sync) {

@@ -1,4 +1,4 @@
-// Threads that increment the same elements: what adds up under each sync, and what hogwild loses.
+// Threads that increment the same elements: exact sums under each sync, and hogwild's losses.
 #include <atomic>
 #include <string>
 

@@ -39,7 +39,7 @@ pid_t start_waiter(Shared& shared, Wait wait) {
   return child;
 }
 
-// A waiter that is killed just as it is woken takes the wake-up with it; the others must not sleep
+// If a waiter is killed just after it was woken, the wake-up is lost; the others must not sleep
 // beside a free lock until their deadline. The first waiter here is one that is always too late:
 // it sleeps as pthread_mutex_clocklock does, for the same word, and does nothing once it is woken.
 void check_a_lost_wake_up_does_not_strand_the_next() {
@@ -105,7 +105,7 @@ void check_waits_for_all_threads_of_the_dead() {
   Tally tally;
   const auto start = Clock::now();
   while (shared.mutex.owner.load() == 0) CHECK_LE(seconds_since(start), 60);
-  for (int i = 0; i < 3; ++i)  // the second is not told of a death by the kernel
+  for (int i = 0; i < 3; ++i)  // the kernel reports the death only to the first
     CHECK_THROWS(LockTimeout, of, shared.mutex.lock(20'000'000, tally));
   CHECK_EQ(tally.repairs, 0u);
   kill(child, SIGKILL);

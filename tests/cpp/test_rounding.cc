@@ -83,7 +83,7 @@ void check_correlations_of_draws() {
   }
 }
 
-// What the loops make of `seed` over many pushes: unbiased, each array with draws of its own.
+// Rounding by `seed` over many pushes: unbiased, with separate draws for each array.
 void check_rounding_of_kernels() {
   constexpr std::size_t n = 32;
   constexpr std::uint32_t seeds = count(4096, 1024);
@@ -143,7 +143,7 @@ void check_rounding_of_kernels() {
   }
 }
 
-// Bad gradients reach the parameter as in torch, and rounding makes nothing finite of them.
+// Bad gradients reach the parameter as in torch, and rounding does not make them finite.
 void check_nonfinite_stay() {
   constexpr double inf = std::numeric_limits<double>::infinity();
   for (const Kernel& kernel : kernels()) {

@@ -131,8 +131,8 @@ void check_kernels() {
   current_case = picked_isa();
 }
 
-// What another worker's update between load and compare-exchange does. Here the same memory serves
-// as two of a rule's values: committing one is to the other as if somebody had written it.
+// The effect of another worker's update between load and compare-exchange. Two of a rule's values
+// share the same memory here: committing one is, to the other, a write of another worker.
 void check_conflicts() {
   for (const Kernel& kernel : kernels()) {
     const std::string_view rule = kernel.rule, dtype = kernel.param_dtype;
@@ -163,8 +163,8 @@ void check_conflicts() {
   }
 }
 
-// An instruction set that is not there is refused by name. The choice is made once, so a child
-// asks.
+// A missing instruction set is refused by name. The choice is made once per process, so a child
+// checks it.
 void check_unknown_isa() {
   const pid_t child = fork_child([] {
     setenv("ASYNCOPT_ISA", "abacus", 1);

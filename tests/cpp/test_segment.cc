@@ -1,4 +1,4 @@
-// The segment: its layout, what attach refuses, and the worker slots.
+// The segment: its layout, memory that attach refuses, and the worker slots.
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
@@ -10,7 +10,7 @@
 using namespace asyncopt;
 using namespace asyncopt::test;
 
-// What other processes rely on, and builds of other days with it: a change needs a new
+// The layout that other processes and other builds rely on: a change needs a new
 // kSegmentVersion.
 static_assert(kSegmentVersion == 3);
 static_assert(sizeof(RobustMutex) == 64 && alignof(RobustMutex) == 64);
@@ -100,7 +100,7 @@ void check_create_refuses() {
   bad.sync = "telepathy";
   CHECK_THROWS(SegmentError, "sync: expected one of hogwild", Segment::bytes_needed(bad));
   CHECK_THROWS(SegmentError, "got 'telepathy'", Segment::create(memory.data(), bytes, bad));
-  // None of them has left anything that attach would take.
+  // None of them has left memory that attach accepts.
   CHECK_THROWS(SegmentError, "no asyncopt segment", Segment::attach(memory.data(), bytes));
 }
 
@@ -144,7 +144,7 @@ void check_attach_refuses() {
   CHECK_EQ(attach().header().version.load(), 12345u);
 }
 
-// A header that is whole but was made elsewhere: what the checksum cannot tell.
+// A valid header of another machine or build, which the checksum cannot detect.
 void check_attach_refuses_strangers() {
   const Mapping memory(Segment::bytes_needed(config_of("hogwild", 1, 64)));
   Header& h = Segment::create(memory.data(), memory.size(), config_of("hogwild", 1, 64)).header();
@@ -203,9 +203,9 @@ void check_worker_slots() {
   CHECK(WIFSIGNALED(wait_for(child, 10)));
   CHECK_EQ(s.claim_worker(), 1u);
   CHECK_EQ(s.worker(1).reading.load() + s.worker(1).building.load(), 0u);
-  CHECK_EQ(s.worker(1).pushes.load_relaxed(), 5u);  // the ledger remembers
+  CHECK_EQ(s.worker(1).pushes.load_relaxed(), 5u);  // the ledger keeps them
 
-  // Who comes late is not stale by all that was before.
+  // A late worker's staleness does not count earlier pushes.
   s.header().version.store(77);
   s.release_worker(3);
   CHECK_EQ(s.claim_worker(), 3u);

@@ -1,5 +1,5 @@
-// Torn-read hunts among the dead: under the syncs that promise whole versions, every pull is one,
-// and never one of the past, whenever and however often the writers are killed.
+// Torn-read hunts with killed writers: under the syncs that guarantee whole versions, every pull is
+// one, and versions never go back, at any instant and number of kills.
 #include <atomic>
 #include <random>
 #include <string>
@@ -57,8 +57,8 @@ struct Hunt {
   }
 };
 
-// One push, dead at any instant: what is left is the version before or the one after, and the next
-// push goes on from there.
+// One push, killed at any instant: the store has the version before or after it, and the next push
+// continues from there.
 void check_deaths_in_a_push(const SyncInfo& sync) {
   current_case = sync.name;
   Hunt hunt(sync, 5, 1);

@@ -1,5 +1,5 @@
-// The svmlight format: numbers are rounded as strtod does, pieces make no difference, and whatever
-// is in a file, nothing outside it is read (AddressSanitizer sees to that).
+// The svmlight format: numbers are rounded as by strtod, pieces make no difference, and no file
+// content causes a read outside it (AddressSanitizer checks that).
 #include "asyncopt/io/svmlight/rows.h"
 
 #include <bit>

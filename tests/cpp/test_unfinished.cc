@@ -1,5 +1,5 @@
-// Pushes that a LockTimeout ends in the middle: the worker's next push does the rest, and nothing
-// twice. The reference is the same pushes without a lock in the way.
+// Pushes that a LockTimeout ends in the middle: the worker's next push completes the rest, and
+// repeats nothing. The reference is the same pushes without a lock in the way.
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -127,7 +127,7 @@ void check_dense(std::string_view rule, std::size_t threads, std::size_t scale) 
   }
 }
 
-// Whoever gives the first gradients up, and goes on with others: each element takes one of them.
+// A worker that gives up the first gradients and continues with others: each element takes one.
 void check_other_gradients() {
   const Kernel& kernel = kernel_of("sgd", "float64");
   constexpr std::size_t kSize = 64;

@@ -1,5 +1,5 @@
-// What a worker wrote to its replica: under every sync the elements that it changed, and no others,
-// are in the store before the gradients are applied.
+// A worker's writes to its replica: under every sync, exactly the changed elements are in the store
+// before the gradients are applied.
 #include <string>
 #include <vector>
 

@@ -1,4 +1,4 @@
-// The device in host memory as a library, for the Python tests of what is around a device's
+// The device in host memory as a library, for the Python tests of the code around a device's
 // kernels.
 #include "host_device.h"
 

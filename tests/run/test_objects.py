@@ -157,7 +157,7 @@ def test_torchs_optimizers_in_objects_are_warned_about() -> None:
         launch(objects.nothing, (agent,), workers=1, timeout=120)
 
 
-# --- Unshared optimizers are refused ----------------------------------------------------------------
+# --- Unshared optimizers are refused --------------------------------------------------------------
 
 
 ORIGIN = (
