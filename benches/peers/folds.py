@@ -110,7 +110,7 @@ def run_folds(case: Case, folds: Iterable[int], columns: tuple[Any, Any]) -> lis
     return [train_fold(fold, recipe(case), columns, splits, False) for fold in folds]
 
 
-def told(trained: list[Trained]) -> list[tuple[float, float, float]]:
+def summary(trained: list[Trained]) -> list[tuple[float, float, float]]:
     """Begin, end and accuracy of each fold."""
     found = []
     for each in trained:
@@ -163,21 +163,21 @@ def share(epochs: int, padding: int, rank: int, processes: int) -> None:
     """One program of `independently`."""
     use_core(rank)
     case = Case(epochs, padding)
-    print(json.dumps(told(run_folds(case, range(rank, FOLDS, processes), data(case)))))
+    print(json.dumps(summary(run_folds(case, range(rank, FOLDS, processes), data(case)))))
 
 
 def serially(case: Case) -> Turn:
     """Fold after fold in this process, all cores inside torch."""
     begin = time.monotonic()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    return turn(case, begin, told(run_folds(case, range(FOLDS), data(case))))
+    return turn(case, begin, summary(run_folds(case, range(FOLDS), data(case))))
 
 
 def one_fold(case: Case) -> Turn:
     """A single fold on a single core."""
     begin = time.monotonic()
     torch.set_num_threads(1)
-    return turn(case, begin, told(run_folds(case, range(1), data(case))))
+    return turn(case, begin, summary(run_folds(case, range(1), data(case))))
 
 
 def with_joblib(case: Case) -> Turn:
@@ -198,7 +198,7 @@ def with_joblib(case: Case) -> Turn:
 
 def in_joblib(case: Case, fold: int, x: Any, y: Any) -> tuple[float, float, float]:
     torch.set_num_threads(1)
-    return told(run_folds(case, [fold], (x, y)))[0]
+    return summary(run_folds(case, [fold], (x, y)))[0]
 
 
 def with_skorch(case: Case) -> Turn:

@@ -75,7 +75,7 @@ def in_child(act: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def judge(path: Path, what: str, old: int, keep: int) -> None:
+def check_outcome(path: Path, what: str, old: int, keep: int) -> None:
     """After a writer of ``old + 1`` was stopped: one of both is whole; the next write works."""
     newest = resume(path)
     one = next((name for name, n in (("old", old), ("new", old + 1)) if is_whole(newest, n)), "")
@@ -116,7 +116,7 @@ def killed(scratch: Path, turn: int) -> None:
             fault = At(k, death)
 
             status = in_child(functools.partial(write_under, fault, path, old + 1, keep))
-            judge(path, f"{death.__name__} call {k}, {old} before, keep {keep}", old, keep)
+            check_outcome(path, f"{death.__name__} call {k}, {old} before, keep {keep}", old, keep)
             k += 1
 
 
@@ -129,7 +129,7 @@ def limited(scratch: Path, turn: int) -> None:
         fill(path, 1, 2)
 
         status = in_child(functools.partial(write_limited, limit, path))
-        judge(path, f"files of {limit} bytes", 1, 2)
+        check_outcome(path, f"files of {limit} bytes", 1, 2)
         limit += 211 + turn
 
 
@@ -145,7 +145,7 @@ def full(scratch: Path, turn: int) -> None:
         power += 1
     if status != REFUSED:
         problems.append(f"a full file system: exit status {status}")
-    judge(path, "a full file system", 1, 2)
+    check_outcome(path, "a full file system", 1, 2)
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def stop_the_other(
     worker.barrier()
     dice = random.Random(seed)
     other = int(scene.process[1])
-    told: list[tuple[float, str]] = []
+    timeouts: list[tuple[float, str]] = []
     try:
         for _ in range(100 * times):
             time.sleep(dice.uniform(0, 0.01))
@@ -125,14 +125,14 @@ def stop_the_other(
             try:
                 optimizer.step()
             except asyncopt.LockTimeout as error:
-                told.append((time.monotonic() - start, str(error)))
+                timeouts.append((time.monotonic() - start, str(error)))
             stopped = now()
             os.kill(other, signal.SIGCONT)
             wait_for(partial(pushed_since, scene, stopped), 10, "it goes on")
             optimizer.step()  # its lock is free again
-            if len(told) == times:
+            if len(timeouts) == times:
                 break
     finally:
         os.kill(other, signal.SIGCONT)
         scene.over[0] = 1
-    return told
+    return timeouts

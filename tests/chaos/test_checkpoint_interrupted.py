@@ -32,7 +32,7 @@ WRITER = Path(__file__).with_name("dying_writer.py")
 SEED = int(os.environ.get("ASYNCOPT_CHAOS_SEED", "20"))
 
 
-def judged(*command: str | Path) -> dict[str, int]:
+def outcomes(*command: str | Path) -> dict[str, int]:
     """Runs the writers; what was found after each of them."""
     done = subprocess.run(
         [*map(str, command)],
@@ -53,14 +53,14 @@ def judged(*command: str | Path) -> dict[str, int]:
 @pytest.mark.slow
 def test_killed_at_every_call(tmp_path: Path) -> None:
     """10,000 deaths in the long run."""
-    found = judged(sys.executable, WRITER, "killed", tmp_path, str(often(1, 75)))
+    found = outcomes(sys.executable, WRITER, "killed", tmp_path, str(often(1, 75)))
     assert found["old"] > 40
     assert found["new"] > 20
     assert sum(found.values()) > often(100, 9000)
 
 
 def test_no_room_for_a_file_of_any_size(tmp_path: Path) -> None:
-    found = judged(sys.executable, WRITER, "limited", tmp_path, str(often(1, 20)))
+    found = outcomes(sys.executable, WRITER, "limited", tmp_path, str(often(1, 20)))
     assert found["old"] > 3
     assert found["new"] > 0
 
@@ -72,7 +72,7 @@ def test_a_full_file_system(tmp_path: Path) -> None:
         subprocess.run([*alone, mount], check=True, capture_output=True, timeout=30)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"no file systems can be mounted here: {error}")
-    found = judged(*alone, f"{mount} && exec {sys.executable} {WRITER} full {tmp_path} 1")
+    found = outcomes(*alone, f"{mount} && exec {sys.executable} {WRITER} full {tmp_path} 1")
     assert found == {"old": 1}
 
 

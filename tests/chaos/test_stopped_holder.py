@@ -20,7 +20,7 @@ HANG = 30.0  # s, of every waiter
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sync", ["mutex", "seqlock", "striped"])
-def test_waiters_are_told_who_holds_the_lock(
+def test_lock_timeouts_name_the_stopped_holder(
     sync: str, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     model = jobs.Weights(1_000_000)
@@ -30,11 +30,11 @@ def test_waiters_are_told_who_holds_the_lock(
     seed = dice(request, record_property).randrange(1 << 31)
     args = (model, optimizer, scene, TIMES, seed)
     run = launch(jobs.stop_the_other, args, workers=2, timeout=60 + 20 * TIMES)
-    told = run.results[0]
-    assert len(told) == TIMES
-    for waited, text in told:
+    timeouts = run.results[0]
+    assert len(timeouts) == TIMES
+    for waited, text in timeouts:
         assert f"held by process {int(scene.process[1])}" in text
         assert DEADLINE <= waited < HANG
-    waits = [waited for waited, _ in told]
+    waits = [waited for waited, _ in timeouts]
     assert (max(waits) if LONG else min(waits)) < DEADLINE + LATE
     assert run.ledger.repairs == 0

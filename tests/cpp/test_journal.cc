@@ -12,11 +12,11 @@ using namespace asyncopt::test;
 namespace {
 
 // A journal in memory of its own.
-struct OwnBook {
+struct OwnJournal {
   Mapping memory;
   Journal journal;
 
-  explicit OwnBook(std::size_t rows, bool at_rest = true)
+  explicit OwnJournal(std::size_t rows, bool at_rest = true)
       : memory(Journal::bytes(rows, kMaxCoef)),
         journal(static_cast<std::byte*>(memory.data()), rows, kMaxCoef) {
     Journal::open(static_cast<std::byte*>(memory.data()), memory.size(), at_rest);
@@ -31,7 +31,7 @@ Record record_of(unsigned char value) {
 }
 
 void check_records() {
-  const OwnBook own(3);
+  const OwnJournal own(3);
   const Journal& journal = own.journal;
   Record found;
   CHECK(!journal.read(1, found));
@@ -52,7 +52,7 @@ void check_records() {
 }
 
 void check_claims() {
-  const OwnBook own(3);
+  const OwnJournal own(3);
   const Journal& journal = own.journal;
   Journal::Claim claim{};
   CHECK(!journal.claim(0, 0, claim));
@@ -87,7 +87,7 @@ void check_claims() {
   CHECK(journal.is_caught_up(13));
   CHECK(!journal.is_caught_up(14));
 
-  const OwnBook loaded(3, false);  // state that came from elsewhere
+  const OwnJournal loaded(3, false);  // state that came from elsewhere
   CHECK(loaded.journal.claim(2, 7, claim));
   CHECK_EQ(claim.idle, 0u);
   CHECK(loaded.journal.claim(2, 8, claim));
@@ -99,7 +99,7 @@ void check_claims() {
 void check_claims_of_threads() {
   constexpr std::size_t threads = 4;
   const auto pushes = static_cast<std::uint64_t>(count(200000, 20000));  // of each thread
-  const OwnBook own(1);
+  const OwnJournal own(1);
   const Journal& journal = own.journal;
   std::atomic<std::uint64_t> replayed{0};
   const auto claim_all = [&journal] {
@@ -126,7 +126,7 @@ void check_claims_of_threads() {
 // Every row catches up four times while a record lasts.
 void check_shares() {
   for (const std::size_t rows : {1u, 5u, 16u, 1000u, 100000u}) {
-    const OwnBook own(rows);
+    const OwnJournal own(rows);
     constexpr std::uint64_t from = 1'000'000;
     std::vector<int> times(rows);
     for (std::uint64_t number = own.journal.oldest(from); number < from; ++number) {

@@ -62,7 +62,7 @@ def test_names_of_one_device() -> None:
     assert check_devices(["cpu", "cpu:0", torch.device("cpu")]) == (torch.device("cpu"),) * 3
 
 
-def test_books_stay_on_the_host() -> None:
+def test_lazy_updates_stay_on_the_host() -> None:
     model = torch.nn.Embedding(10, 4, sparse=True)
     optimizer = asyncopt.SGD(model.parameters(), lr=0.1, momentum=0.9, sparse_updates="dense")
     with pytest.raises(ValueError, match="devices: expected optimizers with sparse_updates"):

@@ -102,7 +102,7 @@ def test_resumes_with_an_exchange_under_way(results: Any, case: str) -> None:
         assert_close(went_on[-1], steps[-1][rank])
 
 
-def test_ranks_that_disagree_all_say_so(results: Any) -> None:
+def test_all_ranks_that_disagree_raise(results: Any) -> None:
     assert results[0]["disagreements"] == results[1]["disagreements"]
     shapes = "got torch.float32 of shape (3,) on rank 0, torch.float"
     expected = [
@@ -124,7 +124,7 @@ def test_ranks_that_disagree_all_say_so(results: Any) -> None:
         assert said.startswith(start) if start else not said
 
 
-def test_ranks_that_took_different_numbers_of_steps_all_say_so(results: Any) -> None:
+def test_all_ranks_after_different_numbers_of_steps_raise(results: Any) -> None:
     said = "steps: expected the same on all ranks, got 3 on rank 0, 4 on rank 1"
     assert [result["uneven"] for result in results] == [said] * RANKS
 

@@ -11,7 +11,7 @@ from asyncopt.gpu import unavailable
 from asyncopt.optim.checks import check_device
 
 
-def test_what_is_lacking_is_said() -> None:
+def test_a_build_without_cuda_names_what_is_missing() -> None:
     reason = unavailable()
     if reason is not None:
         assert "nvcc" in reason

@@ -109,7 +109,7 @@ class LocalSGD(Reference):
             self.exchange(i)
 
 
-def crew(optimizer: Any) -> list[Any]:
+def workers_of(optimizer: Any) -> list[Any]:
     """Workers of a newly shared optimizer."""
     optimizer.share_memory(workers=WORKERS)
     return [thread_clone((optimizer,))[0] for _ in range(WORKERS)]
@@ -117,7 +117,7 @@ def crew(optimizer: Any) -> list[Any]:
 
 def compare(optimizer: Any, reference: Any, steps: int = 60) -> None:
     """Step by step the same replicas, and at the end the same center."""
-    workers = crew(optimizer)
+    workers = workers_of(optimizer)
     for step, i in enumerate(script(steps)):
         (x,) = params_of(workers[i])
         x.grad = gradient(x, step)
@@ -168,7 +168,7 @@ def test_a_worker_counts_its_own_steps() -> None:
     for optimizer, pushes in zip(both(), ([1, 1], [0, 1]), strict=True):
         params_of(optimizer)[0].grad = torch.ones(3)
         optimizer.step()
-        first = crew(optimizer)[0]
+        first = workers_of(optimizer)[0]
         params_of(first)[0].grad = torch.ones(3)
         for expected in pushes:
             first.step()
@@ -178,7 +178,7 @@ def test_a_worker_counts_its_own_steps() -> None:
 def test_staleness_of_an_exchange_is_counted_in_rounds() -> None:
     """Exchanges of the others while a worker took its local steps."""
     optimizer = LocalSteps(torch.optim.SGD([Parameter(torch.zeros(2))], lr=1.0), every=2)
-    first, second, _ = crew(optimizer)
+    first, second, _ = workers_of(optimizer)
     for worker, steps in ((second, 1), (first, 6), (second, 1)):
         for _ in range(steps):
             params_of(worker)[0].grad = torch.ones(2)

@@ -30,7 +30,7 @@ def events(count: int, seed: int = 5) -> Iterator[tuple[int, bool]]:
         yield min(int(rng.expovariate(1.0)), WORKERS - 1), rng.random() < 0.3
 
 
-def crew(optimizer: Any) -> list[Any]:
+def workers_of(optimizer: Any) -> list[Any]:
     """The shared optimizer and other workers of its store."""
     optimizer.share_memory(workers=WORKERS - 1)
     return [optimizer, *(thread_clone((optimizer,))[0] for _ in range(WORKERS - 1))]
@@ -79,7 +79,7 @@ def test_before_push(sync: str) -> None:
 @pytest.mark.parametrize("sync", SYNCS)
 def test_staleness_counts_from_the_pull(sync: str) -> None:
     """In place as on a replica; looking at the state is no pull in place."""
-    first, second, _ = crew(asyncopt.SGD([Parameter(torch.zeros(3))], lr=1.0, sync=sync))
+    first, second, _ = workers_of(asyncopt.SGD([Parameter(torch.zeros(3))], lr=1.0, sync=sync))
     for optimizer in (first, second):
         params_of(optimizer)[0].grad = torch.ones(3)
     for _ in range(4):
@@ -103,7 +103,7 @@ def test_staleness_lr(rule: str, sync: str) -> None:
     (start,) = draw(((7, 3),), torch.float64)
     reference = Parameter(start.clone())
     expected = theirs(rule)([reference], lr=0.1)
-    optimizers = crew(
+    optimizers = workers_of(
         ours(rule)([Parameter(start.clone())], lr=0.1, sync=sync, staleness_lr="inverse")
     )
     pulled = [0] * WORKERS
@@ -131,7 +131,7 @@ def test_staleness_lr_of_rows_and_groups() -> None:
     """Every group by its own rate, which may be a tensor; pushes of rows as well."""
     params = [Parameter(torch.zeros(3, 1)), Parameter(torch.zeros(1))]
     groups = [{"params": [params[0]], "lr": torch.tensor(1.0)}, {"params": [params[1]], "lr": 0.5}]
-    first, second, _ = crew(asyncopt.SGD(groups, sync="mutex", staleness_lr="inverse"))
+    first, second, _ = workers_of(asyncopt.SGD(groups, sync="mutex", staleness_lr="inverse"))
     for _ in range(3):
         first.step_rows(params[0], torch.tensor([0]), torch.ones(1, 1))
     a, b = params_of(second)
@@ -150,7 +150,7 @@ def test_staleness_lr_of_rows_and_groups() -> None:
 def test_a_skipped_push_is_no_pull_in_place(sync: str) -> None:
     """A replica's step ends with a pull in any case."""
     optimizer = asyncopt.SGD([Parameter(torch.zeros(1))], lr=1.0, sync=sync, staleness_lr="inverse")
-    first, second, _ = crew(optimizer)
+    first, second, _ = workers_of(optimizer)
     params_of(first)[0].grad = torch.ones(1)
     for _ in range(3):
         first.step()
@@ -162,7 +162,7 @@ def test_a_skipped_push_is_no_pull_in_place(sync: str) -> None:
     assert newest(first).item() == (-4 if second.is_replica else -3.25)
 
 
-def test_alone_nothing_is_late(rule: str) -> None:
+def test_staleness_options_change_nothing_without_a_store(rule: str) -> None:
     """Without a store the options change nothing, bit for bit."""
     if rule == "ASGD":
         with pytest.raises(ValueError, match="staleness_lr: expected None"):
@@ -229,7 +229,7 @@ def test_delay_compensation(rule: str, options: dict[str, Any], sync: str, m: fl
     server = DCASGD(rule, start, lam, m, **options)
     plain = DCASGD(rule, start, 0.0, None, **options)
     strength = lam if m is None else (lam, m)
-    optimizers = crew(
+    optimizers = workers_of(
         ours(rule)([Parameter(start.clone())], **options, sync=sync, delay_compensation=strength)
     )
     seen = [start.clone() for _ in range(WORKERS)]
@@ -262,7 +262,7 @@ def test_delay_compensation_of_rows(m: float | None, is_sparse: bool) -> None:
     (start,) = draw(((6, 2),), torch.float64)
     server = DCASGD("SGD", start, 0.5, m, lr=0.1)
     strength = 0.5 if m is None else (0.5, m)
-    optimizers = crew(
+    optimizers = workers_of(
         asyncopt.SGD([Parameter(start.clone())], lr=0.1, sync="mutex", delay_compensation=strength)
     )
     for step, (rank, again) in enumerate(events(30)):
@@ -307,7 +307,9 @@ def test_mean_squares_of_bfloat16_gradients_do_not_stall() -> None:
 def test_delay_compensation_leaves_gradients_alone() -> None:
     """`.grad` stays what backward made; one that is missing or not finite is treated as ever."""
     params = [Parameter(torch.ones(3)), Parameter(torch.ones(2))]
-    first, second, _ = crew(asyncopt.SGD(params, lr=1.0, sync="mutex", delay_compensation=1.0))
+    first, second, _ = workers_of(
+        asyncopt.SGD(params, lr=1.0, sync="mutex", delay_compensation=1.0)
+    )
     params[0].grad = torch.full((3,), 0.5)
     first.step()  # the second parameter has none
     late, _ = params_of(second)

@@ -89,7 +89,7 @@ def test_one_of_several_workers_averages(mode: str) -> None:
     assert_same(averaged, expected)
 
 
-def test_an_average_made_of_a_shared_model_is_its_own() -> None:
+def test_an_average_of_a_shared_model_is_private() -> None:
     """Also after the parameters have moved to a store."""
     model, data = problem()
     optimizer = asyncopt.SGD(model.parameters(), lr=0.1).share_memory(workers=1)

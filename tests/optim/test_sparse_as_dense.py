@@ -151,7 +151,7 @@ def test_torch_takes_the_state(rule: str) -> None:
     twins.torch.load_state_dict(state)
 
 
-def test_step_pays_rows_that_were_not_caught_up_with() -> None:
+def test_step_applies_pending_updates_of_rows() -> None:
     p = Parameter(torch.ones(3, 2, dtype=torch.float64))
     optimizer = asyncopt.SGD([p], lr=0.1, weight_decay=0.5, sparse_updates="dense")
     for row in (0, 0, 1):
@@ -281,7 +281,7 @@ def decay(worker: Any, optimizer: Any, pushes: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["process", "thread"])
-def test_each_step_is_paid_once_by_two_workers(mode: str) -> None:
+def test_two_workers_apply_each_pending_update_once(mode: str) -> None:
     p = Parameter(torch.ones(6, WIDTH, dtype=torch.float64))
     options: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.01, "sparse_updates": "dense"}
     optimizer = asyncopt.SGD([p], sync="atomic", **options)
@@ -327,7 +327,7 @@ def test_a_table_in_other_memory() -> None:
         assert p[:, 0].tolist() == pytest.approx([0.95] * rows)
 
 
-def test_dense_gradients_and_rules_that_owe_nothing_keep_no_counts() -> None:
+def test_dense_gradients_and_rules_without_pending_updates_keep_no_counts() -> None:
     cases: tuple[tuple[dict[str, Any], Any], ...] = (
         ({"weight_decay": 0.1}, lambda p: torch.ones_like(p)),
         ({}, lambda p: sparse(torch.tensor([1]), torch.ones(1, WIDTH), p)),

@@ -273,7 +273,7 @@ def meet_without_the_lost(worker: Worker) -> int:
 
 
 @dataclass
-class Kin:
+class ForkFacts:
     """The process that a worker was forked from, and the worker's own state."""
 
     server: int
@@ -282,8 +282,8 @@ class Kin:
     numbers: tuple[float, float]
 
 
-def look_at_kin(worker: Worker, variable: str) -> Kin:
-    return Kin(
+def report_fork(worker: Worker, variable: str) -> ForkFacts:
+    return ForkFacts(
         os.getppid(),
         os.environ.get(variable),
         resource.getrlimit(resource.RLIMIT_NOFILE),
@@ -308,7 +308,7 @@ def read_all(worker: Worker, tensors: list[torch.Tensor]) -> list[int]:
     return [int(tensor) for tensor in tensors]
 
 
-def kill_kin(worker: Worker, lives: torch.Tensor) -> int:
+def kill_fork_server(worker: Worker, lives: torch.Tensor) -> int:
     """Worker 1's first process kills the fork server of both."""
     lives[worker.rank] += 1
     worker.barrier()

@@ -87,11 +87,11 @@ def test_a_killed_worker_s_batch_is_handed_out_again_and_no_other(
 
 
 @BOTH
-def test_a_share_that_nobody_trains_is_told(dispatch: str, tmp_path: Path) -> None:
+def test_a_share_without_a_worker_is_reported(dispatch: str, tmp_path: Path) -> None:
     data, notes = torch.arange(60), tmp_path / "notes"
-    with pytest.warns(RuntimeWarning, match="worker 1 was killed by SIGKILL") as told:
+    with pytest.warns(RuntimeWarning, match="worker 1 was killed by SIGKILL") as caught:
         launch(loops.note_batches, (data, notes, dispatch), workers=2, on_error="continue")
-    (message,) = (str(each.message) for each in told)
+    (message,) = (str(each.message) for each in caught)
     rest = "the rest of its batches is not trained, as they were dealt out by dispatch='static'"
     assert (rest in message) == (dispatch == "static")
     batches = {line.split(" ", 1)[1] for line in notes.read_text().splitlines()}

@@ -226,7 +226,7 @@ def test_no_symlink_within_is_followed(tmp_path: Path, inner: str) -> None:
     assert found.step == 1
 
 
-def test_a_pipe_in_place_of_a_file_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_pipe_in_place_of_a_file_is_refused_without_blocking(tmp_path: Path) -> None:
     where = save(model(), tmp_path)
     (where / "checkpoint.json").unlink()
     os.mkfifo(where / "checkpoint.json")

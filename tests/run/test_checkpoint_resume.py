@@ -244,10 +244,10 @@ def push_on(worker: Worker, model: Counter, optimizer: Any, path: Path) -> None:
         time.sleep(0.001)
 
 
-def test_who_takes_no_batches_is_told(tmp_path: Path) -> None:
+def test_a_worker_without_batches_is_reported(tmp_path: Path) -> None:
     model = Counter()
     optimizer = asyncopt.SGD(model.parameters(), lr=1.0)
-    with pytest.warns(RuntimeWarning, match="worker 0 took no batch from worker.batches") as told:
+    with pytest.warns(RuntimeWarning, match="worker 0 took no batch from worker.batches") as caught:
         launch(
             push_on,
             (model, optimizer, tmp_path),
@@ -255,7 +255,7 @@ def test_who_takes_no_batches_is_told(tmp_path: Path) -> None:
             timeout=120,
             checkpoint=Checkpoints(tmp_path, every=0.1),
         )
-    assert len(told) == 1
+    assert len(caught) == 1
 
 
 def lag(
@@ -277,7 +277,7 @@ def lag(
         over.fill_(1)
 
 
-def test_who_is_through_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_finished_worker_delays_no_checkpoint(tmp_path: Path) -> None:
     model = Counter()
     optimizer = asyncopt.SGD(model.parameters(), lr=1.0, sync="mutex")
     launch(
@@ -303,7 +303,7 @@ def meet_often(
             break
 
 
-def test_barriers_hold_no_checkpoint_up(tmp_path: Path) -> None:
+def test_a_worker_at_a_barrier_delays_no_checkpoint(tmp_path: Path) -> None:
     """One worker waits at the barrier for another that is parked."""
     model = Counter()
     optimizer = asyncopt.SGD(model.parameters(), lr=1.0, sync="mutex")
@@ -419,7 +419,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
     monkeypatch.setattr(os, "mkdir", full)
     model = Counter()
     optimizer = asyncopt.SGD(model.parameters(), lr=1.0)
-    with warnings.catch_warnings(record=True, action="default") as told:  # equal ones come once
+    with warnings.catch_warnings(record=True, action="default") as caught:  # equal ones come once
         run = launch(
             count_until,
             (model, optimizer, refused),
@@ -428,7 +428,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
             checkpoint=Checkpoints(tmp_path / "here", every=0.05),
         )
     assert run.ledger.pushes == run.results[0]
-    messages = [str(each.message) for each in told]
+    messages = [str(each.message) for each in caught]
     assert len(messages) >= 2
     assert run.failed_checkpoints == len(messages)
     for number, message in enumerate(messages, 1):

@@ -95,6 +95,6 @@ def test_cycles_end() -> None:
     assert reason(cycle, ERROR) in ("no", "[1]: no")
 
 
-def test_map_tasks_says_it() -> None:
+def test_map_tasks_names_the_path() -> None:
     with pytest.raises(TypeError, match=r"^fn: .* \(closure variable thing: cannot pickle"):
         map_tasks(closure(LOCK), [1], workers=1)

@@ -25,44 +25,44 @@ from .conftest import children, gone
 VARIABLE = "ASYNCOPT_TEST_VARIABLE"
 
 
-def kin(workers: int = 1) -> list[jobs.Kin]:
+def fork_facts(workers: int = 1) -> list[jobs.ForkFacts]:
     options: dict[str, Any] = {"workers": workers, "threads_per_worker": 1, "start_timeout": None}
-    return launch(jobs.look_at_kin, (VARIABLE,), **options).results
+    return launch(jobs.report_fork, (VARIABLE,), **options).results
 
 
-def test_runs_share_it() -> None:
-    first, second = kin(2)
-    [third] = kin()
+def test_runs_share_the_fork_server() -> None:
+    first, second = fork_facts(2)
+    [third] = fork_facts()
     assert os.getpid() != first.server == second.server == third.server
     ours = [*first.numbers, *second.numbers, *third.numbers]
     assert len(set(ours)) == 6  # nobody has another's random numbers
 
 
 def test_a_changed_environment_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    [before] = kin()
+    [before] = fork_facts()
     monkeypatch.setenv(VARIABLE, "here")
-    [changed] = kin()
+    [changed] = fork_facts()
     monkeypatch.delenv(VARIABLE)
-    [after] = kin()
+    [after] = fork_facts()
     assert [each.variable for each in (before, changed, after)] == [None, "here", None]
     assert after.server == before.server != changed.server
     monkeypatch.setenv(VARIABLE, "there")
-    assert kin()[0].variable == "there"
+    assert fork_facts()[0].variable == "there"
     assert gone(changed.server)  # no more than two stay
 
 
 def test_changed_limits_are_seen() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert kin()[0].files == (soft, hard)
+    assert fork_facts()[0].files == (soft, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
     try:
-        assert kin()[0].files == (soft - 1, hard)
+        assert fork_facts()[0].files == (soft - 1, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_output_goes_where_it_goes_now(capfd: pytest.CaptureFixture[str]) -> None:
-    kin()
+    fork_facts()
     read, write = os.pipe()
     kept = os.dup(1)
     try:
@@ -90,40 +90,40 @@ def test_more_descriptors_than_a_record_holds() -> None:
 
 
 def test_no_room_for_descriptors_is_an_error_of_one_run() -> None:
-    [before] = kin()
+    [before] = fork_facts()
     limits = resource.prlimit(before.server, resource.RLIMIT_NOFILE)
     resource.prlimit(before.server, resource.RLIMIT_NOFILE, (20, limits[1]))
     tensors = [torch.tensor(i).share_memory_() for i in range(300)]
     with pytest.raises(OSError, match="Too many open files"):
         launch(jobs.read_all, (tensors,), workers=1, threads_per_worker=1)
     resource.prlimit(before.server, resource.RLIMIT_NOFILE, limits)
-    assert kin()[0].server == before.server
+    assert fork_facts()[0].server == before.server
 
 
-def test_one_that_was_killed_between_runs_is_replaced() -> None:
-    [before] = kin()
+def test_a_fork_server_killed_between_runs_is_replaced() -> None:
+    [before] = fork_facts()
     os.kill(before.server, signal.SIGKILL)
-    [after] = kin()
+    [after] = fork_facts()
     assert gone(before.server)
     assert after.server != before.server
 
 
-def test_one_that_is_killed_takes_its_forks_along() -> None:
+def test_killing_the_fork_server_kills_its_forks() -> None:
     lives = torch.zeros(2, dtype=torch.int64)
     options: dict[str, Any] = {"workers": 2, "on_error": "restart"}
     with pytest.warns(RuntimeWarning, match="was killed by SIGKILL"):
-        run = launch(jobs.kill_kin, (lives,), **options)
+        run = launch(jobs.kill_fork_server, (lives,), **options)
     assert run.restarts == (1, 1)
     assert run.results == [2, 2]
 
 
-def test_one_that_cannot_import_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_server_that_cannot_import_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fork_server, "PROGRAM", "raise SystemExit(7)")
     monkeypatch.setenv(VARIABLE, "another")
     with pytest.raises(OSError, match=r"^starting a worker: expected .* exit code 7; its stderr"):
-        kin()
+        fork_facts()
     monkeypatch.undo()
-    kin()
+    fork_facts()
 
 
 def in_threads(call: Callable[[], object], count: int = 1) -> None:
@@ -141,33 +141,33 @@ def in_threads(call: Callable[[], object], count: int = 1) -> None:
         thread.join()
 
 
-def test_threads_share_it() -> None:
+def test_threads_share_the_fork_server() -> None:
     stop_fork_server()
-    found: list[jobs.Kin] = []
-    in_threads(lambda: found.extend(kin()), 20)
+    found: list[jobs.ForkFacts] = []
+    in_threads(lambda: found.extend(fork_facts()), 20)
     assert len(found) == 20
     assert len({each.server for each in found}) == 1
 
 
-def test_it_outlives_the_thread_that_started_it() -> None:
+def test_the_fork_server_outlives_the_thread_that_started_it() -> None:
     stop_fork_server()
-    found: list[jobs.Kin] = []
-    in_threads(lambda: found.extend(kin()))
+    found: list[jobs.ForkFacts] = []
+    in_threads(lambda: found.extend(fork_facts()))
     assert not gone(found[0].server)
-    assert kin()[0].server == found[0].server
+    assert fork_facts()[0].server == found[0].server
 
 
-def test_it_can_be_stopped() -> None:
-    [before] = kin()
+def test_the_fork_server_can_be_stopped() -> None:
+    [before] = fork_facts()
     stop_fork_server()
     assert gone(before.server)
     stop_fork_server()
-    [after] = kin()
+    [after] = fork_facts()
     assert after.server != before.server
 
 
 @pytest.mark.slow
-def test_one_that_is_stopped_lets_its_workers_return() -> None:
+def test_a_stopped_fork_server_lets_its_workers_return() -> None:
     flags = torch.zeros(2, dtype=torch.int64).share_memory_()
     servers: list[int] = []
 
@@ -178,7 +178,7 @@ def test_one_that_is_stopped_lets_its_workers_return() -> None:
     thread.start()
     jobs.wait_for(lambda: bool(flags[0]))
     stop_fork_server()
-    [after] = kin()
+    [after] = fork_facts()
     flags[1] = 1
     thread.join()
     assert servers != [after.server]
@@ -186,7 +186,7 @@ def test_one_that_is_stopped_lets_its_workers_return() -> None:
 
 
 def test_a_forked_child_has_one_of_its_own() -> None:
-    [before] = kin()
+    [before] = fork_facts()
     read, write = os.pipe()
     kept.lock.acquire()  # as another thread may; the child has none that would release it
     with warnings.catch_warnings():
@@ -194,7 +194,7 @@ def test_a_forked_child_has_one_of_its_own() -> None:
         child = os.fork()
     if child == 0:
         try:
-            os.write(write, str(kin()[0].server).encode())
+            os.write(write, str(fork_facts()[0].server).encode())
         finally:
             os._exit(0)
     kept.lock.release()
@@ -204,14 +204,14 @@ def test_a_forked_child_has_one_of_its_own() -> None:
     os.waitpid(child, 0)
     assert own != before.server
     jobs.wait_for(lambda: gone(own))
-    assert kin()[0].server == before.server
+    assert fork_facts()[0].server == before.server
 
 
 def test_ctrl_c_cannot_end_it_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted = "import os, signal; os.kill(os.getpid(), signal.SIGINT)\n"
     monkeypatch.setattr(fork_server, "PROGRAM", interrupted + fork_server.PROGRAM)
     stop_fork_server()
-    kin()
+    fork_facts()
     stop_fork_server()
 
 
@@ -237,6 +237,6 @@ def test_a_launch_that_gives_up_leaves_no_worker(
         launch(jobs.nothing, workers=1, preload=["late"], threads_per_worker=1, start_timeout=0.2)
     server = kept.servers[-1].pid
     fifo.write_text("")
-    run = launch(jobs.look_at_kin, (VARIABLE,), workers=1, preload=["late"], threads_per_worker=1)
+    run = launch(jobs.report_fork, (VARIABLE,), workers=1, preload=["late"], threads_per_worker=1)
     assert run.results[0].server == server
     assert children(server) == set()

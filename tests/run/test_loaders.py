@@ -190,7 +190,7 @@ def test_a_loader_goes_on_from_call_to_call(name: str) -> None:
     assert calls == [expected[0], expected[1] + expected[2], expected[3]]
 
 
-def test_a_sampler_told_its_epoch_goes_on_from_there() -> None:
+def test_a_sampler_resumes_from_set_epoch() -> None:
     loader: Any = LOADERS["distributed"]()
     loader.sampler.set_epoch(5)
     second = got(worker(Board(1)).batches(loader, epochs=2))[len(loader) :]

@@ -125,7 +125,7 @@ def test_sigterm_ends_the_run_and_then_the_launcher() -> None:
         assert all(map(gone, pids))
 
 
-def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
+def test_a_script_without_a_main_guard_gets_an_error(tmp_path: Path) -> None:
     script = tmp_path / "unguarded.py"
     script.write_text(
         "from asyncopt.run import launch\ndef fn(worker): pass\nlaunch(fn, workers=1)\n"

@@ -192,7 +192,7 @@ def test_every_kind_of_tensor_arrives_as_it_is() -> None:
     assert describe(Worker(0, 1, lambda timeout: None), tensors) == expected
 
 
-def test_without_the_means_to_move_torch_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensors_that_cannot_move_are_shared_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asyncopt.run.payload.can_move", lambda: False)
     base = torch.zeros(3)
     launch(set_first, (base[1:],), workers=1)

@@ -23,7 +23,7 @@ def test_progress_gives_no_further_replacements() -> None:
     assert Backoff(0).next(progress=True) is None
 
 
-def test_each_stall_is_told_once() -> None:
+def test_each_stall_is_reported_once() -> None:
     stalls = Stalls(limit=2)
     assert not stalls.look(0, progress=5, now=0)
     assert not stalls.look(0, progress=5, now=1.9)

@@ -60,7 +60,7 @@ def test_elapsed_is_the_work_without_the_start(run: Run, tmp_path: Path) -> None
     assert elapsed < time.monotonic() - start - 1.0
 
 
-def test_nobody_leaves_a_barrier_before_all_have_come(run: Run) -> None:
+def test_no_worker_leaves_a_barrier_before_all_have_arrived(run: Run) -> None:
     for meeting in range(2):
         last = max(facts.arrivals[meeting] for facts in run.results)
         assert all(facts.departures[meeting] >= last for facts in run.results)

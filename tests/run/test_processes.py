@@ -52,7 +52,7 @@ def test_a_worker_that_leaves(how: str, message: str) -> None:
         launch(jobs.leave, (how,), workers=1)
 
 
-def test_the_timeout_ends_even_the_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_timeout_ends_workers_that_ignore_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(member, "TERM_GRACE", 0.5)
     with pytest.raises(RunTimeout, match=r"within 0\.5 s, workers 0, 1 did not") as caught:
         launch(jobs.outstay, workers=2, timeout=0.5)

@@ -7,7 +7,7 @@ import math
 from asyncopt.run.rendezvous import Rendezvous
 
 
-def test_all_are_let_go_when_the_last_arrives_and_again_the_next_time() -> None:
+def test_the_last_arrival_releases_all_every_time() -> None:
     meeting = Rendezvous(2)
     for _ in range(2):
         meeting.arrive(1, deadline=10)
@@ -63,7 +63,7 @@ def test_a_replacement_passes_at_once_what_its_predecessor_has_passed() -> None:
     assert meeting.settle(now=0) == {0: "", 1: ""}
 
 
-def test_who_dies_at_the_barrier_has_not_arrived() -> None:
+def test_a_worker_that_dies_at_the_barrier_has_not_arrived() -> None:
     meeting = Rendezvous(2)
     meeting.arrive(1, deadline=10)
     meeting.restart(1)
@@ -76,7 +76,7 @@ def test_who_dies_at_the_barrier_has_not_arrived() -> None:
     assert meeting.settle(now=0) == {0: "", 1: ""}
 
 
-def test_who_is_lost_for_good_is_not_waited_for() -> None:
+def test_a_lost_worker_is_not_waited_for() -> None:
     meeting = Rendezvous(3)
     meeting.arrive(0, deadline=10)
     meeting.arrive(1, deadline=10)

@@ -92,7 +92,7 @@ class Trial:
         if scheduled:
             parts += (lr_scheduler.StepLR(self.optimizer, 5, 0.5),)
         settings: dict[str, Any] = {"workers": 1, "mode": "thread", "resume": path is not None}
-        with warnings.catch_warnings(record=True, action="always") as told:
+        with warnings.catch_warnings(record=True, action="always") as warned:
             self.run = launch(
                 fn,
                 (parts, examples() if data is None else data, LOOP | (loop or {})),
@@ -100,7 +100,7 @@ class Trial:
                 timeout=60,
                 **settings | options,
             )
-        self.told = [str(each.message) for each in told]
+        self.warned = [str(each.message) for each in warned]
         self.sizes = [size for sizes in self.run.results for size in sizes]
 
     @property
@@ -122,7 +122,7 @@ def goes_on(path: Path, first: dict[str, Any], second: dict[str, Any]) -> Trial:
     """As an uninterrupted run would, bit for bit."""
     Trial(path, **first)
     found = Trial(path, **second)
-    assert found.told == []
+    assert found.warned == []
     assert found.weights == Trial(None, **second).weights
     return found
 
@@ -141,11 +141,11 @@ def finished(path: Path) -> str:
     found = Trial(path)
     assert found.sizes == []
     assert found.weights == first.weights
-    (told,) = found.told
+    (warned,) = found.warned
     assert re.fullmatch(
         f"resume: the run in '{path}' was finished, and no worker got a batch; .* more epochs "
         ".* another directory for a new run",
-        told,
+        warned,
     )
     return "warns"
 
@@ -292,8 +292,8 @@ def shapes(path: Path) -> str:
 def buffer_shape(path: Path) -> str:
     Trial(path, net={"seen": 7})
     found = Trial(path, loop={"epochs": 3})
-    (told,) = found.told
-    assert told.startswith(
+    (warned,) = found.warned
+    assert warned.startswith(
         "modules.0.seen: the buffer is of shape (7,) in the checkpoint, of shape"
     )
     assert found.model.seen.shape == (7,)
@@ -312,12 +312,12 @@ def fleeting_buffers(path: Path) -> str:
 def rates(path: Path) -> str:
     Trial(path, hyper={"momentum": 0.9})
     found = Trial(path, hyper={"lr": 0.01, "momentum": 0.5}, loop={"epochs": 3})
-    for told, words in zip(
-        found.told,
+    for warned, words in zip(
+        found.warned,
         ("lr is 0.1 in the checkpoint, 0.01 here: ", "momentum is 0.9 in the checkpoint, 0.5 here"),
         strict=True,
     ):
-        assert told.startswith(f"resume: optimizers[0]: {words}")
+        assert warned.startswith(f"resume: optimizers[0]: {words}")
     expected = Trial(None, hyper={"momentum": 0.9}, loop={"epochs": 3})
     assert found.weights == expected.weights
     return "warns"
@@ -365,8 +365,8 @@ def scheduler_in_fn(path: Path) -> str:
     goes_on(path, {"fn": scheduled_in_fn, **first}, {"fn": scheduled_in_fn, **second})
     # Without the call before the loop the first push has the first rate.
     found = Trial(path, fn=scheduled_in_fn, loop={"epochs": 5, "by": "the run, late"})
-    assert len(found.told) == 1
-    assert "after a push, which had the rate of step 0; call" in found.told[0]
+    assert len(found.warned) == 1
+    assert "after a push, which had the rate of step 0; call" in found.warned[0]
     return "goes on"
 
 
@@ -374,11 +374,13 @@ def scheduler_stepped_in_fn(path: Path) -> str:
     settings: dict[str, Any] = {"fn": scheduled_in_fn, "loop": {"by": "fn"}}
     first = Trial(path, **settings)
     again = Trial(None, **settings, on_error="restart")
-    for told in (first.told, again.told):
-        assert len(told) == 1
-        assert re.match("scheduler: StepLR is stepped by fn, so it begins anew .*schedule", told[0])
-    assert Trial(None, **settings).told == []  # nothing can begin anew
-    assert Trial(None, scheduled=True, on_error="restart").told != []
+    for warned in (first.warned, again.warned):
+        assert len(warned) == 1
+        assert re.match(
+            "scheduler: StepLR is stepped by fn, so it begins anew .*schedule", warned[0]
+        )
+    assert Trial(None, **settings).warned == []  # nothing can begin anew
+    assert Trial(None, scheduled=True, on_error="restart").warned != []
     return "warns"
 
 

@@ -23,7 +23,7 @@ def shared(*size: int) -> torch.Tensor:
 
 
 @contextmanager
-def told(*expected: str) -> Iterator[None]:
+def expect_warnings(*expected: str) -> Iterator[None]:
     """Exactly these warnings, in this order, each a part of its text."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -37,7 +37,9 @@ def told(*expected: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("mode", ["process", "thread"])
 def test_a_worker_that_raises_is_replaced(mode: str) -> None:
-    with told("Unlucky: boom; it is replaced in 0.1 s (restart 1 of 3)", "0.2 s (restart 2 of 3)"):
+    with expect_warnings(
+        "Unlucky: boom; it is replaced in 0.1 s (restart 1 of 3)", "0.2 s (restart 2 of 3)"
+    ):
         run = launch(jobs.stumble, (shared(2), 2), mode=mode, on_error="restart")
     assert run.results == [1, 3]
     assert run.restarts == (0, 2)
@@ -54,7 +56,7 @@ def test_a_worker_that_raises_is_replaced(mode: str) -> None:
 def test_when_the_restarts_are_used_up_the_last_failure_is_raised(mode: str) -> None:
     options: dict[str, Any] = {"mode": mode, "on_error": "restart", "retries": 1}
     with (
-        told("(restart 1 of 1)"),
+        expect_warnings("(restart 1 of 1)"),
         pytest.raises(WorkerError, match="boom; it had been replaced 1 times") as caught,
     ):
         launch(jobs.stumble, (shared(2), 2), **options)
@@ -65,7 +67,7 @@ def test_when_the_restarts_are_used_up_the_last_failure_is_raised(mode: str) -> 
 
 @pytest.mark.parametrize("mode", ["process", "thread"])
 def test_the_others_go_on(mode: str) -> None:
-    with told("the run goes on with 2 of 3 workers"):
+    with expect_warnings("the run goes on with 2 of 3 workers"):
         run = launch(jobs.stumble, (shared(3), 1), workers=3, mode=mode, on_error="continue")
     assert run.results == [1, None, 1]
     assert run.restarts == (0, 0, 0)
@@ -74,7 +76,10 @@ def test_the_others_go_on(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["process", "thread"])
 def test_when_nobody_is_left_the_last_failure_is_raised(mode: str) -> None:
-    with told("goes on with 1 of 2"), pytest.raises(WorkerError, match="; no worker is left"):
+    with (
+        expect_warnings("goes on with 1 of 2"),
+        pytest.raises(WorkerError, match="; no worker is left"),
+    ):
         launch(jobs.leave, ("sys.exit",), workers=2, mode=mode, on_error="continue")
 
 
@@ -83,7 +88,7 @@ def test_a_dead_workers_batch_is_handed_out_again_and_no_other(dispatch: str) ->
     """Counted by the workers themselves, in memory of their own."""
     examples = 60
     seen = shared(examples + 1)
-    with told(
+    with expect_warnings(
         *[
             f"SIGKILL (signal 9); the kernel sends it when memory runs out; it is replaced "
             f"in 0.1 s (restart {n} of 3)"
@@ -105,7 +110,7 @@ def test_a_dead_workers_batch_is_handed_out_again_and_no_other(dispatch: str) ->
 def test_what_is_left_of_a_worker_that_is_not_replaced_goes_to_the_others() -> None:
     examples = 60
     seen = shared(examples + 1)
-    with told("the run goes on with 2 of 3 workers"):
+    with expect_warnings("the run goes on with 2 of 3 workers"):
         run = launch(
             jobs.train_and_fall,
             (torch.arange(examples), seen, "dynamic", 1),
@@ -120,21 +125,21 @@ def test_what_is_left_of_a_worker_that_is_not_replaced_goes_to_the_others() -> N
 
 def test_a_replacement_walks_through_the_barriers_that_were_passed() -> None:
     met = shared(2)
-    with told("exited with code 5", "exited with code 5"):
+    with expect_warnings("exited with code 5", "exited with code 5"):
         run = launch(jobs.meet_thrice, (met, shared(3)), on_error="restart")
     assert run.restarts == (0, 2)
     assert met.tolist() == [3, 1 + 1 + 3]
 
 
 def test_barriers_without_the_lost() -> None:
-    with told("the run goes on with 2 of 3 workers"):
+    with expect_warnings("the run goes on with 2 of 3 workers"):
         run = launch(jobs.meet_without_the_lost, workers=3, on_error="continue")
     assert run.results == [0, None, 2]
 
 
 @pytest.mark.parametrize("on_error", ["restart", "continue"])
-def test_what_cannot_even_begin_is_raised(on_error: str) -> None:
-    with told(), pytest.raises(WorkerError, match="could not unpickle fn and args"):
+def test_a_failure_before_fn_is_raised(on_error: str) -> None:
+    with expect_warnings(), pytest.raises(WorkerError, match="could not unpickle fn and args"):
         launch(jobs.nothing, (jobs.Unwelcome(),), workers=1, on_error=on_error)
 
 
@@ -145,7 +150,7 @@ def test_replacements_take_the_store_slots_of_the_dead(mode: str) -> None:
     model = jobs.Bias(9)
     optimizer = asyncopt.SGD(model.parameters(), lr=1.0, sync="mutex")
     lives = shared(2)
-    with told(*[f"restart {n} of 4" for n in range(1, 5)]):
+    with expect_warnings(*[f"restart {n} of 4" for n in range(1, 5)]):
         run = launch(
             jobs.count_down_lives,
             (model, optimizer, lives, 5),
@@ -159,7 +164,9 @@ def test_replacements_take_the_store_slots_of_the_dead(mode: str) -> None:
 
 @pytest.mark.slow
 def test_a_stopped_worker_is_reported_once_and_goes_on() -> None:
-    with told("stopped; SIGCONT resumes it) has made no progress for 2 s: 1 batches and barriers"):
+    with expect_warnings(
+        "stopped; SIGCONT resumes it) has made no progress for 2 s: 1 batches and barriers"
+    ):
         run = launch(jobs.stand_still, (shared(2),), stall_timeout=2.0)
     assert run.losses == ()
 
@@ -168,12 +175,12 @@ def test_a_stopped_worker_is_reported_once_and_goes_on() -> None:
 def test_pushes_are_progress() -> None:
     """Also in a loop of its own, without batches."""
     optimizer = asyncopt.SGD(jobs.Bias(3).parameters(), lr=1.0)
-    with told("no progress for 2 s: 1 batches and barriers and 7 pushes so far"):
+    with expect_warnings("no progress for 2 s: 1 batches and barriers and 7 pushes so far"):
         launch(jobs.stand_still, (shared(2), optimizer, 7), stall_timeout=2.0)
 
 
 @pytest.mark.slow
-def test_who_waits_for_others_to_start_has_not_stalled(tmp_path: Path) -> None:
-    with told():
+def test_waiting_for_others_to_start_is_no_stall(tmp_path: Path) -> None:
+    with expect_warnings():
         launch(jobs.nothing, (jobs.LateInOne(tmp_path / "mark", 4.0),), stall_timeout=2.0)
     assert (tmp_path / "mark").exists()

@@ -38,7 +38,7 @@ def test_results_and_settings() -> None:
     assert sorted(os.sched_getaffinity(0)) == allowed
 
 
-def test_nobody_enters_before_all_are_ready() -> None:
+def test_no_worker_starts_before_all_are_ready() -> None:
     alive: list[int] = []
 
     def fn(worker: Worker) -> None:
@@ -71,7 +71,7 @@ def test_sys_exit_is_a_failure() -> None:
         launch(jobs.leave, ("sys.exit",), workers=1, mode="thread")
 
 
-def test_the_timeout_names_the_late() -> None:
+def test_the_timeout_names_the_late_workers() -> None:
     def fn(worker: Worker) -> None:
         if worker.rank == 1:
             jobs.sleep_long(worker)

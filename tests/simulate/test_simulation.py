@@ -110,7 +110,7 @@ def test_in_place_staleness_is_one_less_than_the_cores_on_average(sync: str) -> 
     assert outcome.mean_staleness == pytest.approx(15, rel=0.03)
 
 
-def test_who_sleeps_is_overtaken() -> None:
+def test_sleeping_workers_are_overtaken() -> None:
     workload = Workload(lines=4096, touched=4096)
     slow = simulate(USUAL, "mutex", 8, workload)
     fast = simulate(replace(USUAL, wake=0.0, wake_call=0.0, sleep=0.0), "mutex", 8, workload)

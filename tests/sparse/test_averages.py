@@ -23,7 +23,7 @@ def numbers() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
 
 
 @pytest.mark.parametrize("average", [True, 1, 250, 3 * ROWS, 10 * ROWS])
-def test_it_is_scikit_learns(average: bool | int) -> None:
+def test_the_average_equals_scikit_learns(average: bool | int) -> None:
     """If averaging would begin after the end, scikit-learn returns the plain weights."""
     X, y = numbers()
     theirs = SGDRegressor(average=average, max_iter=3, **IN_ORDER).fit(X, y)

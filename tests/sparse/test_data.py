@@ -73,7 +73,7 @@ def read_only(X: Any) -> Any:
     ],
     ids=["dense", "fortran", "csc", "coo", "array", "float64", "int64", "unsorted", "twice", "ro"],
 )
-def test_the_same_matrix_in_other_clothes(change: Any) -> None:
+def test_the_same_matrix_in_other_formats(change: Any) -> None:
     X, y = data()
     before = (X.data.copy(), X.indices.copy())
     np.testing.assert_allclose(fit(change(X), y), fit(X, y), rtol=1e-4, atol=1e-6)

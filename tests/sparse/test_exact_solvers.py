@@ -226,15 +226,15 @@ def test_a_weight_is_a_repetition(solver: str) -> None:
     assert reached == pytest.approx(best, rel=1e-5)
 
 
-def test_passes_that_were_not_enough_are_told_of() -> None:
+def test_too_few_passes_warn() -> None:
     X, y = data("log_loss")
     model = estimator("log_loss", solver="saga", max_iter=2, tol=1e-6)
     with pytest.warns(
         ConvergenceWarning,
         match="did not converge in 2 passes; scale the features, set nesterov=True, or raise max",
-    ) as told:
+    ) as caught:
         model.fit(X, y)
-    assert told[0].filename == __file__
+    assert caught[0].filename == __file__
     assert model.n_iter_ == 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")

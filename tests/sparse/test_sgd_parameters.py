@@ -212,7 +212,7 @@ def test_a_warm_start_of_an_exact_solver_needs_fewer_passes(solver: str) -> None
 
 
 @pytest.mark.parametrize("learning_rate", ["constant", "adagrad", "ftrl"])
-def test_weights_begin_as_told(learning_rate: str) -> None:
+def test_weights_start_at_the_given_values(learning_rate: str) -> None:
     """The given weights also stay the same if the learning rate is nearly 0."""
     X, y = data()
     how: dict[str, Any] = {"learning_rate": learning_rate, "eta0": 1e-12, "max_iter": 1}

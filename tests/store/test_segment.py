@@ -144,7 +144,7 @@ def test_freed_when_sharing_fails() -> None:
     assert (descriptors(), mappings()) == before
 
 
-def test_a_forked_child_is_told_to_spawn() -> None:
+def test_a_forked_child_gets_an_error_that_names_spawn() -> None:
     """It has no slot of its own: under leashed two workers in one would mix their buffers."""
     program = """if True:
         import os

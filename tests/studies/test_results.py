@@ -147,7 +147,7 @@ def test_full_table_has_a_line_for_every_row(problem: str) -> None:
     assert table.rows[-1].last
 
 
-def test_short_contention_sheet_has_a_line_for_every_case_and_variant() -> None:
+def test_short_contention_table_has_a_row_for_every_case_and_variant() -> None:
     plan = made_up.plan(problems=("contention",))
     table = short_table(made_up.rows(plan))
     names = [(row.cells[0], row.cells[1]) for row in table.rows]

@@ -150,7 +150,7 @@ def test_the_default_workers_are_the_papers(
     assert plans[0].syncs[-1] == "unshared"
 
 
-def test_a_learning_rate_that_is_too_great_is_told_in_a_line(tmp_path: Path) -> None:
+def test_too_large_a_learning_rate_is_a_one_line_error(tmp_path: Path) -> None:
     arguments = ["compare-sparse", "--problem", "rcv1-shaped", "--quick", "--lr", "1e38"]
     result = runner.invoke(cli, [*arguments, "--out", str(tmp_path)])
     assert result.exit_code == 1
