@@ -1,12 +1,12 @@
-// How a number that other workers write too is changed: change(at, f) calls f on the value, which
-// may be several times, stores what that made of it and returns that.
+// Read-modify-write of a number that other workers write too. change(at, f) stores f(value) and
+// returns it. It may call f more than once.
 #pragma once
 
 #include "asyncopt/kernels/lanes.h"
 
 namespace asyncopt::ASYNCOPT_ISA::linear {
 
-// A load and a store, which race on purpose where there are others: asyncopt/kernels/racy.h.
+// A plain load and store, which race on purpose: asyncopt/kernels/racy.h.
 struct Plain {
   template <class Change>
   static ASYNCOPT_INLINE float change(float* at, Change change) {
@@ -17,7 +17,7 @@ struct Plain {
   }
 };
 
-// No change is lost.
+// Compare-and-swap: no update is lost.
 struct Atomic {
   template <class Change>
   static ASYNCOPT_INLINE float change(float* at, Change change) {

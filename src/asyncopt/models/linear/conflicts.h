@@ -1,6 +1,6 @@
-// Examples of a block that threads may step on at once, because they have no column in common: each
-// step then reads and writes what it would in the serial order, and the result has its bits,
-// whatever the number of threads (Cyclades; Pan et al., NIPS 2016).
+// Conflict-free schedules (Cyclades; Pan et al., NIPS 2016): examples of a block that threads step
+// on at once because they have no column in common. Every step reads and writes the same values as
+// in the serial order, so the result is bit-identical for any number of threads.
 #pragma once
 
 #include <cstddef>
@@ -10,8 +10,8 @@
 
 namespace asyncopt::linear {
 
-// Into which a block is cut. No two share a column. It does not follow the number of threads, so
-// that the order of the examples does not either.
+// Pieces of a block; no two share a column. The number is fixed, so the order of the examples does
+// not depend on the number of threads.
 inline constexpr std::size_t kPieces = 16;
 
 struct Conflicts {

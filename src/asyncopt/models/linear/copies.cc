@@ -81,14 +81,14 @@ void Copies::merge_changes(const Levels::Level& level, float examples) {
     weights_.shared[u] += share(u, rate(u), examples) * weights_.change(u);
 }
 
-// A sum is the part that l1 holds, which is added up, and the weight times its pull. The weights
-// are merged as those of other steps, each as it is now. Were whole sums added up, so would be the
-// pulls to where gradients were taken: they go with the root of the squares, and each copy starts
-// from the same root, so that together they would exceed that of all squares, and dense columns
-// diverge.
+// FTRL. A sum consists of the part that l1 cancels and of the weight times its pull. The former is
+// added up over the copies; the weights are merged like those of other steps, at their current
+// values. Adding whole sums would also add the pulls to the points where gradients were taken.
+// These grow with the root of the squares, and every copy starts from the same root, so their total
+// would exceed that of the squares' total, and dense columns would diverge.
 //
-// What keeps a sum where it is while the penalty grows is added in full: to count only a share of
-// it would be to count the penalty more often than the losses.
+// The part that balances the growing penalty is added in full; a share of it would weigh the
+// penalty more than the losses.
 void Copies::merge_leaders(const Levels::Level& level, float examples) {
   const Settings& settings = merging_.settings;
   for (std::size_t u = level.begin; u < level.end; ++u) {
@@ -125,15 +125,15 @@ float Copies::rate(std::size_t u) const {
   return merging_.kernel.adaptive ? eta_ / (std::sqrt(squares_.mine[u]) + kEps) : eta_;
 }
 
-// What of a copy's change is added.
+// The share of a copy's change that is added to the shared weight.
 float Copies::share(std::size_t u, float rate, float examples) const {
   if (!strides_.empty()) return 1 / strides_[u];
   return merging_.average ? part() : sound_share(u, rate, examples);
 }
 
-// All of it would overshoot where each of W workers has gone most of the way to the same optimum:
-// W times as far. After steps that shrink a deviation by 1 / (1 + s), W times as many shrink it by
-// about 1 / (1 + W s), so that is what is aimed at.
+// If each of W workers has gone most of the way to the same optimum, adding all changes would go W
+// times as far. One worker's steps shrink a deviation to 1 / (1 + s) of it; W times as many steps
+// would shrink it to about 1 / (1 + W s), so the share is chosen to give that.
 float Copies::sound_share(std::size_t u, float rate, float examples) const {
   const float s = std::min(rate * merging_.curvatures[u] * examples, 1e30f);
   return (1 + s) / (1 + merging_.workers * s);

@@ -1,4 +1,4 @@
-// Columns of which each worker has a copy of its own, and how copies become one again.
+// Private copies of frequent columns, one per worker, and their merging.
 #pragma once
 
 #include <cstddef>
@@ -10,10 +10,10 @@
 
 namespace asyncopt::linear {
 
-// The copied columns, the most frequent first, in levels that are merged together. In a power law
-// a column's frequency falls as its number rises: so each level goes to four times that of the one
-// before and is merged a fourth as often, and between two merges of a column lie about as many
-// steps on it, whichever it is.
+// The copied columns, most frequent first, in levels that are merged together. Under a power law a
+// column's frequency falls with its number, so each level ends at four times the column of the
+// level before and is merged a fourth as often. Every column then gets about the same number of
+// steps between two merges.
 class Levels {
  public:
   // The first columns are merged after `merge_every` examples of a worker.
@@ -34,33 +34,34 @@ class Levels {
 struct Merging {
   const Kernel& kernel;
   const Settings& settings;
-  const float* curvatures;  // each column's part in that of the mean loss
+  const float* curvatures;  // each column's share of the curvature of the mean loss
   Model shared;
   float workers;
-  bool average;  // the copies' changes, instead of adding them up
+  bool average;  // average the copies' changes instead of adding them
 };
 
 // One worker's copies.
 class Copies {
  public:
-  // Makes those of the levels' columns, in `mine`.
+  // Makes copies of the levels' columns in `mine`.
   Copies(Levels& levels, const Merging& merging, const Model& mine);
 
-  // After some more examples, the last of which was the `seen`-th since the beginning and took the
-  // learning rate `eta`: merges the levels that are due.
+  // Counts further examples and merges the levels that are due. `seen`: examples since the start.
+  // `eta`: learning rate of the last example.
   void count(std::size_t examples, float eta, float seen);
   void merge();  // all
 
-  // Of each column, if the step moves copies by strides: how far it moves the copy for each 1 that
-  // merging it moves the weight. So a worker steps as if the others took steps like its own, which
-  // they do, and what is added up is not too much (CoCoA+, Ma et al., ICML 2015). Else null.
+  // Strides of the columns, for steps that use them; else null. A stride is how far a step moves
+  // the copy for each 1 that the merge adds to the weight. A worker thus steps as if the others
+  // took steps like its own, and the sum of all changes does not overshoot (CoCoA+, Ma et al., ICML
+  // 2015).
   const float* strides() const { return strides_.empty() ? nullptr : strides_.data(); }
 
  private:
-  // One number of each column.
+  // One number per column.
   struct Numbers {
     float *shared, *mine;
-    std::vector<float> before;  // as it was when merged last
+    std::vector<float> before;  // value at the last merge
 
     float change(std::size_t u) const { return mine[u] - before[u]; }
   };
@@ -76,8 +77,8 @@ class Copies {
 
   Levels& levels_;
   const Merging merging_;
-  Numbers weights_, squares_, sums_;   // `before` is empty where the step has no such numbers
-  std::vector<std::size_t> examples_;  // of each level since it was merged
+  Numbers weights_, squares_, sums_;   // `before` is empty if the step has no such numbers
+  std::vector<std::size_t> examples_;  // of each level since its last merge
   std::vector<float> strides_;
   float eta_, seen_ = 0;
 };

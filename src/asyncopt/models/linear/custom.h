@@ -1,4 +1,4 @@
-// A loss that the caller brings, as a function.
+// A user-defined loss, given as a function.
 #pragma once
 
 #include <atomic>
@@ -10,8 +10,8 @@ namespace asyncopt::linear {
 
 class CustomLoss {
  public:
-  // Gives the value and the derivative with respect to the prediction. Workers call it at the same
-  // time; it does not throw.
+  // Writes the value and the derivative with respect to the prediction. Workers call it
+  // concurrently; it must not throw.
   using Function = void (*)(double prediction, double target, double* value_and_derivative);
 
   struct At {
@@ -30,7 +30,8 @@ class CustomLoss {
     return at;
   }
 
-  // Where the loss of a finite prediction was first not finite; to be asked when workers are done.
+  // The first example whose prediction was finite and whose loss was not. Call it after the workers
+  // have ended.
   std::optional<At> failure() const;
 
  private:

@@ -1,19 +1,19 @@
-// Where a solver that ends at the optimum stands, in float64.
+// Iterative refinement for solvers that converge to the optimum (Wilkinson, 1963).
 //
-// In float32 a weight of 1 stands still under steps below 6e-8, and a sum of many small changes
-// drifts. So such a solver steps in float32 on differences from an anchor: float64 weights, with
-// the prediction and the number of each example there. From time to time the weights become the
-// next anchor, and the differences start from 0 (iterative refinement: Wilkinson, 1963). How near
-// it can come to the optimum is so a matter of float64, while a step costs what float32 does.
+// In float32, steps below 6e-8 do not change a weight of 1, and a sum of many small changes drifts.
+// These solvers therefore step in float32 on differences from an anchor: float64 weights, with each
+// example's prediction and number there. From time to time the weights become the next anchor, and
+// the differences start from 0. The accuracy is that of float64; a step costs what float32 costs.
 //
-// A gauge takes the weights of an anchor to the examples' predictions, derivatives and gradients.
+// A gauge computes, from the weights of an anchor, the examples' predictions, derivatives and
+// gradients.
 #pragma once
 
 #include "asyncopt/models/linear/loops.h"
 
 namespace asyncopt::ASYNCOPT_ISA::linear {
 
-// Four sums, because a processor adds two numbers at once, each in four cycles.
+// Four partial sums hide the latency of addition (four cycles, two additions per cycle).
 ASYNCOPT_INLINE double dot(const double* w, const Row& row) {
   double sums[4] = {};
   std::size_t k = 0;

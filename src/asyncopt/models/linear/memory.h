@@ -1,4 +1,4 @@
-// The memory of one model, and what each worker sees of it.
+// The memory of a linear model, and each worker's view of it.
 #pragma once
 
 #include <cstddef>
@@ -6,19 +6,19 @@
 
 namespace asyncopt::linear {
 
-// An array of zeros that all workers share, and views of it in which the first bytes are the
-// worker's own: two mappings of the same pages, the second with other pages in front. So one
-// pointer reaches both kinds of memory, and loops need not ask which is which.
+// A zeroed array that all workers share, and views of it whose first bytes are private to a worker:
+// each view maps private pages in front of the shared ones. Loops address both kinds of memory by
+// one pointer, without a branch.
 class Memory {
  public:
-  // The bytes in as many pages as hold these.
+  // `bytes` rounded up to whole pages.
   static std::size_t whole_pages(std::size_t bytes);
 
-  // Bytes that a memory of these takes, all views included.
+  // Memory that these take, all views included; bytes.
   static std::size_t bytes_needed(std::size_t bytes, std::size_t views, std::size_t own_bytes);
 
-  // In each of the `views`, `own_bytes` are its own: whole pages, or all; if that is 0, all views
-  // are the shared array itself. Throws std::system_error where there is no memory.
+  // `own_bytes`: private bytes of each view, a multiple of the page size or all; with 0, every view
+  // is the shared array itself. Throws std::system_error if the memory cannot be had.
   Memory(std::size_t bytes, std::size_t views, std::size_t own_bytes);
   ~Memory();
   Memory(const Memory&) = delete;

@@ -5,9 +5,9 @@
 namespace asyncopt::linear {
 namespace {
 
-// Some microseconds: several examples' work, and what it costs to sleep and be woken. Whoever has
-// waited for longer waits for a thread that does not run, to which this one's core is of more use.
-// Yielding it instead is no help: the scheduler gives it to anybody, for milliseconds.
+// A few microseconds: the work of several examples, and the cost of a sleep and a wake-up. A longer
+// wait means that the thread with the turn is not running, so this one sleeps and frees its core.
+// Yielding does not help: the scheduler may give the core to any thread, for milliseconds.
 constexpr int kSpins = 100;
 
 }  // namespace
@@ -38,7 +38,7 @@ void Round::Seat::wait() {
     futex_wait(mine_.state, kSleeps, kSliceNs);
 }
 
-// Only who has the turn goes, so that whom it is given to is there.
+// Workers leave only during their own turn, so the next one is present when it gets the turn.
 void Round::Seat::pass() {
   mine_.state.store(kWaits, std::memory_order_relaxed);
   const std::size_t size = round_.places_.size();

@@ -1,4 +1,4 @@
-// Turns: workers change the weights one after the other, always in the same order.
+// Round-robin turns: workers change the weights one after the other, always in the same order.
 #pragma once
 
 #include <atomic>
@@ -12,7 +12,7 @@
 
 namespace asyncopt::linear {
 
-// The turn goes from rank to rank, passing over those that are not there.
+// The turn passes from rank to rank and skips absent ones.
 class Round {
  public:
   class Seat;
@@ -28,11 +28,11 @@ class Round {
   };
 
   std::vector<Place> places_;
-  std::mutex door_;  // to come and go
+  std::mutex door_;  // held to enter or leave
   std::size_t here_ = 0;
 };
 
-// A worker's place in a round. It waits for its turn once more before it goes.
+// A worker's membership in a round. The destructor waits for the worker's turn and passes it on.
 class Round::Seat {
  public:
   Seat(Round& round, std::size_t rank);
@@ -49,7 +49,7 @@ class Round::Seat {
   Place& mine_;
 };
 
-// One turn, for which it waits; none without a seat.
+// Holds one turn: the constructor waits for it. Without a seat it does nothing.
 class Turn {
  public:
   ASYNCOPT_INLINE explicit Turn(Round::Seat* seat) : seat_(seat) {
