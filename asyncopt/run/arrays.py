@@ -1,8 +1,8 @@
-"""Numpy arrays on their way to worker processes: one copy in memory for all of them.
+"""Transfer of numpy arrays to worker processes: one copy in shared memory for all workers.
 
-Each worker still has an array of its own, as if it had been pickled: the pages are shared until a
-worker writes to them (a private mapping). Memory maps are mapped again from their file if that
-shows a worker the same numbers; else they are copied as other arrays are.
+Each worker maps the copy privately (copy-on-write), so its writes stay its own, as with pickling.
+Memory maps are mapped again from their file if the file has the same contents as the map;
+otherwise they are copied like other arrays.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _Array = npt.NDArray[Any]
 
 
 def map_again(array: _Array, mappings: Mappings) -> tuple[Any, ...] | None:
-    """The pickle reduction that maps a mapped array again elsewhere; None: the array is copied.
+    """Pickle reduction that maps a memory-mapped array again in the receiver; None: copy the array.
 
-    An array is copied if it is no memory map, if its file was deleted or replaced, or if this
+    An array is copied if it is not a memory map, if its file was deleted or replaced, or if this
     process has written to pages of a map with mode "c".
 
     Args:
@@ -38,8 +38,8 @@ def map_again(array: _Array, mappings: Mappings) -> tuple[Any, ...] | None:
         mappings: of this process.
 
     Raises:
-        ValueError: the file is shorter than the map; or others could not see what a worker writes
-            to the map (modes "r+" and "w+"), because its file was deleted, replaced or has no name.
+        ValueError: the file is shorter than the map; or the map is writable (mode "r+" or "w+")
+            and its file was deleted, replaced or has no name, so writes could not be shared.
     """
     mapping = _mapping(array) if _is_plain(array) else None
     if mapping is None:
@@ -136,7 +136,7 @@ def _open(
 
 
 def _mapping(array: _Array) -> np.memmap[Any, Any] | None:
-    """The file's map whose memory an array shows."""
+    """The memory map that an array is a view of; None if there is none."""
     base: Any = array
     while isinstance(base, np.ndarray):
         if isinstance(base, np.memmap) and getattr(base, "_mmap", None) is not None:

@@ -9,14 +9,13 @@ LONGEST = 5.0  # s
 
 
 class Backoff:
-    """The replacements of one worker: how many are left, and how soon the next one comes.
+    """Exponential backoff for the replacements of one worker, with a limit on their number.
 
-    A worker that dies again and again without progress in between is replaced ever later: after
-    0.1 s, 0.2 s, 0.4 s, and so on up to 5 s. Progress begins that anew, but gives no further
-    replacements.
+    The delay is 0.1 s and doubles with each death without progress, up to 5 s. Progress resets the
+    delay, but not the number of replacements left.
 
     Args:
-        restarts: replacements at most.
+        restarts: maximum number of replacements.
     """
 
     def __init__(self, restarts: int) -> None:
@@ -24,10 +23,10 @@ class Backoff:
         self._delay = 0.0
 
     def next(self, *, progress: bool) -> float | None:
-        """Seconds until the worker that has just died is replaced; None: it is not.
+        """Seconds until the worker that just died is replaced; None if none are left.
 
         Args:
-            progress: whether it had got on with its work before it died.
+            progress: whether the worker made progress before it died.
         """
         if self._left == 0:
             return None

@@ -23,9 +23,9 @@ class Batches:
     Args:
         supply: the data and how they are cut.
         epochs: passes over the data.
-        seed: with the epoch, it alone decides the order of the examples.
-        every: each epoch is filled up to a multiple of this many numbers, so that a worker that
-            takes every n-th one has the same share of all epochs. The numbers filled in are empty.
+        seed: the order of the examples depends on the seed and the epoch only.
+        every: each epoch is padded to a multiple of this many numbers, so that a worker that takes
+            every n-th number gets the same share of each epoch. Padding has no examples.
 
     Raises:
         ValueError: there are more batches than a loop can have.
@@ -56,7 +56,7 @@ class Batches:
         return self.total
 
     def is_empty(self, number: int) -> bool:
-        """True if a number was only filled in."""
+        """True if a number is padding."""
         return number % self._stride >= self._per_epoch
 
     def fetch(self, number: int) -> Any:
@@ -103,13 +103,13 @@ class SampledBatches:
         return has_grown
 
     def final_total(self) -> int:
-        """The batches of all epochs, whose orders are drawn for that."""
+        """The batches of all epochs; draws the orders that are still missing."""
         while self.grow():
             pass
         return self._seen
 
     def is_empty(self, number: int) -> bool:
-        """True if a number was only filled in."""
+        """True if a number is padding."""
         order, place = self._drawing.find(number)
         return place >= len(order)
 

@@ -1,4 +1,4 @@
-"""The board: shared memory in which the workers of a run and their launcher see each other."""
+"""The board: shared memory for coordination between the workers of a run and their launcher."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from asyncopt.store.memory import map_new_memfd
 
 __all__ = ["PHASES", "Board"]
 
-#: What a worker can be at: see :meth:`Board.mark`.
+#: The phases of a worker: see :meth:`Board.mark`.
 PHASES = _core.PHASES
 
 _INDEX = {phase: index for index, phase in enumerate(PHASES)}
-_SLICE = 0.05  # s that a wait stays away from Python, which may have a signal to handle
+_SLICE = 0.05  # s of native waiting between checks for Python signals
 
 _T = TypeVar("_T")
 
@@ -28,9 +28,9 @@ _T = TypeVar("_T")
 class Board:
     """Shared state of a run: claims of batches, turns, and progress of each worker.
 
-    Every worker has a seat, that of its rank, and takes it with its first act there. All of it may
-    be killed at any instant: a replacement takes the seat over and finds its predecessor's batch.
-    The launcher calls :meth:`leave` when it has seen a worker dead, before it starts another.
+    Each rank has a seat, which its worker takes with its first call. Workers may be killed at any
+    instant: a replacement takes over the seat and its predecessor's batch. The launcher calls
+    :meth:`leave` after a worker's death, before it starts a replacement.
 
     A worker's loop over batches calls, in this order::
 
@@ -94,17 +94,16 @@ class Board:
     def take(self, rank: int, round: int, total: int, keep: bool = False) -> int:
         """The next batch for this worker, from what all workers share.
 
-        First come the batches that a dead worker of this rank had, then those of abandoned ranks,
-        then a new one. Every batch is handed out at least once, and exactly once while nobody dies.
-        Up to 64 rounds are open at once: for a worker that is further behind the first, its round
-        is over.
+        Batches of a dead worker of this rank come first, then those of abandoned ranks, then new
+        ones. Every batch is handed out at least once, and exactly once if no worker dies. Up to 64
+        rounds are open at once; for a worker more than 64 rounds behind the first, its round ends.
 
         Args:
             rank: the worker.
-            round: which loop over batches this is, counted from 0 by every worker alike.
-            total: batches in the round, as far as they are known; it may grow from call to call.
-            keep: the batches before are not done: a replacement gets them, until :meth:`finish`. A
-                worker keeps 1,024 at most; with one more, those before are done.
+            round: number of the loop over batches, from 0, the same in every worker.
+            total: batches in the round known so far; it may grow between calls.
+            keep: the earlier batches are not done: a replacement gets them, until :meth:`finish`. A
+                worker keeps at most 1,024; the next one marks the earlier ones as done.
 
         Returns:
             An index below `total`, or -1 if none is left.
@@ -119,15 +118,15 @@ class Board:
     ) -> int:
         """The next batch of this worker's own share: `rank`, `rank + world_size`, ...
 
-        A replacement goes on with the batches that its predecessor had not finished. Arguments and
-        result are those of :meth:`take`.
+        A replacement continues with the batches that its predecessor had not finished. Arguments
+        and result are those of :meth:`take`.
         """
         return self._core.take_static(rank, round, total, world_size, keep)
 
     def finish(self, rank: int, round: int) -> None:
-        """The worker's batches of this round are done: neither death nor a resume brings them back.
+        """Mark the worker's batches of this round as done: no replacement or resume repeats them.
 
-        The next `take` says the same unless it keeps them; this says it before.
+        The next `take` does the same unless `keep` is true.
         """
         self._core.finish(rank, round)
 
@@ -167,7 +166,7 @@ class Board:
         return int(min(new + some, default=0))
 
     def abandon(self, rank: int) -> None:
-        """By the launcher: the worker is dead and not replaced, so others may take its batches."""
+        """Called by the launcher: the worker died for good, so others may take its batches."""
         self._core.abandon(rank)
 
     def positions(self) -> _core.Positions:
@@ -177,12 +176,12 @@ class Board:
     def restore(self, positions: _core.Positions) -> None:
         """Go on from `positions`, on a board that no worker has used.
 
-        What was finished then is skipped: a worker whose rounds are over gets -1 at once, and
-        batches that were not finished come again first.
+        Finished batches are skipped: a worker whose rounds are over gets -1 at once, and batches
+        that were not finished are repeated first.
 
         Raises:
-            ValueError: they are of a run with another number of workers or no positions at all, or
-                the board has been used.
+            ValueError: `positions` is malformed or of a run with another number of workers, or the
+                board has been used.
         """
         self._core.restore(positions)
 
@@ -192,8 +191,8 @@ class Board:
         """Open a turn: wait until the worker may pull.
 
         Between a worker's pull and its push, at most `max_staleness` turns of others that push
-        end. 0 lets one worker in at a time. Turns are begun in the order in which they are asked
-        for. A turn that was still open is ended.
+        end. 0 admits one worker at a time. Turns begin in the order of the requests. An open turn
+        is ended first.
 
         Args:
             rank: the worker.
@@ -201,10 +200,10 @@ class Board:
             timeout: seconds.
 
         Returns:
-            The turns of the run with a push that have ended.
+            The number of turns of the run with a push that have ended.
 
         Raises:
-            RunTimeout: it did not come to the worker's turn in time.
+            RunTimeout: the turn could not begin in time.
         """
         try:
             return self._wait(
@@ -221,7 +220,7 @@ class Board:
         """Wait until the worker may push in its turn; at once outside of turns.
 
         Raises:
-            RunTimeout: it may not within `timeout` seconds.
+            RunTimeout: the worker was not admitted within `timeout` seconds.
         """
         self._wait(
             rank,
@@ -235,7 +234,7 @@ class Board:
         self._core.end(rank)
 
     def leave(self, rank: int) -> None:
-        """By the launcher: the worker is dead. Its turn ends, and its seat is free."""
+        """Called by the launcher after a worker's death: end its turn and free its seat."""
         self._core.leave(rank)
 
     @property
@@ -259,7 +258,7 @@ class Board:
         return self._core.paused
 
     def park(self, rank: int, timeout: float = 600.0) -> None:
-        """Wait until the run is not paused; what the worker did before is whole by then.
+        """Wait until the run is not paused. Call it when the worker's earlier changes are complete.
 
         Raises:
             RunTimeout: it is still paused after `timeout` seconds.
@@ -277,11 +276,11 @@ class Board:
     # --- seats
 
     def beat(self, rank: int) -> None:
-        """Count progress: the worker has come to another batch or barrier."""
+        """Count progress: the worker has reached another batch or barrier."""
         self._core.beat(rank)
 
     def log(self, rank: int, loss: float) -> None:
-        """Show the worker's latest loss."""
+        """Publish the worker's latest loss."""
         self._core.log(rank, loss)
 
     def mark(self, rank: int, phase: str, ns: int | None = None) -> None:
@@ -304,8 +303,8 @@ class Board:
         """Published state of one worker.
 
         Returns:
-            `pid` (0 while nobody sits there), `incarnation` (how many workers have), `progress`
-            (beats, replacements' included), `loss` (NaN before the first), `phase`.
+            `pid` (0 if the seat is free), `incarnation` (number of workers so far), `progress`
+            (beats of all of them), `loss` (NaN before the first), `phase`.
         """
         return self._core.seat(rank)
 
@@ -317,15 +316,15 @@ class Board:
             after: the last sequence number seen; they start at 1.
 
         Returns:
-            `(sequence, time.monotonic_ns(), phase)` of each later event that is still kept, and how
-            many are not.
+            `(sequence, time.monotonic_ns(), phase)` of each later event that is still kept, and the
+            number of later events that are not.
         """
         return self._core.events(rank, after)
 
     def _wait(
         self, rank: int, timeout: float, what: str, attempt: Callable[[float], _T | None]
     ) -> _T:
-        """The result of `attempt`, which waits up to the seconds that it is given."""
+        """The result of `attempt`, which takes the seconds to wait and returns None if too few."""
         deadline = time.monotonic() + timeout
         while True:
             result = attempt(min(_SLICE, deadline - time.monotonic()))

@@ -31,19 +31,19 @@ class Job:
     stream: Stream
 
     def __call__(self) -> None:
-        """The whole life of the process."""
+        """Run the worker from setup to exit."""
         prepare(self.threads)
         run_worker(self.rank, self.pipe, self.mailbox, self.start_timeout, self.stream)
 
 
 def prepare(threads: int) -> None:
-    """First thing in a worker process: tie its life to its parent's, and set its torch threads."""
+    """Set up a worker process: it ends when its parent does, and uses `threads` torch threads."""
     threading.Thread(target=_die_with_parent, name="asyncopt-parent", daemon=True).start()
     torch.set_num_threads(threads)
 
 
 def _die_with_parent() -> None:
-    """Second line behind PR_SET_PDEATHSIG: the start-up pipe's other end closes with the parent."""
+    """Fallback for PR_SET_PDEATHSIG: exit when the parent's end of the start-up pipe closes."""
     parent = parent_process()
     assert parent is not None
     wait([parent.sentinel])

@@ -1,4 +1,4 @@
-"""Examples that lie in memory along dimension 0: tensors, numpy arrays and memory maps."""
+"""Examples along dimension 0 of tensors, numpy arrays and memory maps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Source(Protocol):
         """Some of them as one batch.
 
         Args:
-            which: int64 numbers of examples, or a slice for those that lie side by side.
+            which: int64 numbers of examples, or a slice of contiguous ones.
         """
 
 
@@ -33,7 +33,7 @@ def from_columns(data: Any) -> Source:
     """The source of a tensor or an array, or of a tuple of equally long ones.
 
     Raises:
-        TypeError: ``data`` is of another kind, or of a layout or dtype without rows.
+        TypeError: ``data`` has another type, or a layout or dtype that is not supported.
         ValueError: there are no examples along dimension 0, or unequal numbers of them.
     """
     if not isinstance(data, tuple):
@@ -96,7 +96,7 @@ def _ragged(ends: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
     """Ends of selected ragged rows, and the indices of their elements.
 
     Args:
-        ends: where each row ends in all elements, after a first 0; shape (rows + 1,).
+        ends: offsets of the rows in all elements, as in CSR; shape (rows + 1,).
         which: numbers of rows.
     """
     begin = ends[which]
@@ -106,7 +106,7 @@ def _ragged(ends: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
     return new, shift + torch.arange(len(shift), device=ends.device)
 
 
-#: How rows of each layout are picked.
+#: Function that picks rows, by layout.
 _ROWS: dict[torch.layout, Callable[[Any, Tensor | slice], Tensor]] = {
     torch.strided: _dense_rows,
     torch.sparse_coo: _coo_rows,

@@ -1,6 +1,6 @@
 """Private interfaces of CPython that the fork server needs, and the reason for each.
 
-CPython documents none of them. `tests/run/test_fork_server.py` fails where one has changed.
+CPython documents none of them. `tests/run/test_fork_server.py` fails if one changes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = [
 def tracker() -> int | None:
     """Descriptor of this process's resource tracker; None if none runs.
 
-    The public `ensure_running` would start one, a process that named segments alone need.
+    The public `ensure_running` would start a tracker process, which only named segments need.
     """
     return getattr(resource_tracker._resource_tracker, "_fd", None)
 
@@ -35,17 +35,17 @@ def set_tracker(fd: int | None) -> None:
 
 
 def run_spawned(start: int) -> int:
-    """Run what a pipe says, as a process does that multiprocessing has spawned; its exit code.
+    """Run the job from a pipe, as a process spawned by multiprocessing does; return its exit code.
 
-    The public `spawn_main` ends the interpreter, which takes 0.2 s for all that was imported.
+    The public `spawn_main` also finalizes the interpreter, which takes 0.2 s with torch imported.
     """
     return spawn._main(start, os.dup(start))
 
 
 def forget_exit_handlers() -> None:
-    """Let no finalizer of a module that was imported up to now run at exit.
+    """Disable the exit finalizers of all modules imported so far.
 
-    Those of torch would take its operators back, in every fork.
+    Those of torch would unregister its operators, in every fork.
     """
     registry: Any = weakref.finalize
     for finalizer in list(registry._registry):
@@ -53,5 +53,5 @@ def forget_exit_handlers() -> None:
 
 
 def run_exit_handlers() -> None:
-    """Run what was registered with `atexit`, before an exit by ``os._exit``."""
+    """Run the `atexit` handlers; ``os._exit`` would skip them."""
     atexit._run_exitfuncs()

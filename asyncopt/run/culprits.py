@@ -18,12 +18,12 @@ from asyncopt.run.payload import unpicklable
 
 __all__ = ["naming", "reason"]
 
-MOST = 10_000  # parts of one object that are looked at
+MOST = 10_000  # parts of one object that are searched
 
 
 @contextlib.contextmanager
 def naming(parts: Mapping[str, object], remedy: str) -> Iterator[None]:
-    """Context of pickling ``parts`` in which an error becomes a TypeError that names the part."""
+    """Context for pickling ``parts``: an error becomes a TypeError that names the part."""
     try:
         yield
     except (OSError, MemoryError, AsyncoptError):
@@ -57,7 +57,7 @@ def reason(part: object, error: Exception) -> str:
 def _first_at_fault(part: object) -> tuple[str, object] | None:
     try:
         return unpicklable(dict(islice(_parts(part), MOST)))
-    except Exception:  # of its own __reduce_ex__: this is the part
+    except Exception:  # raised by its own __reduce_ex__, so this part is at fault
         return None
 
 
@@ -85,7 +85,7 @@ def _parts(part: object) -> Iterator[tuple[str, object]]:
 
 
 def _is_plain(part: object) -> bool:
-    """True for tensors and arrays without objects. To copy them may end the process (SIGBUS)."""
+    """True for tensors and non-object arrays, which are skipped: copying may raise SIGBUS."""
     return isinstance(part, torch.Tensor) or (
         isinstance(part, np.ndarray) and not part.dtype.hasobject
     )

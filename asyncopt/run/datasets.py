@@ -16,7 +16,7 @@ __all__ = ["Examples", "Unbatched", "check_map_style", "from_dataset", "length"]
 
 @dataclass(frozen=True)
 class Examples:
-    """The examples of a dataset, which makes them one by one or, by ``__getitems__``, together."""
+    """Examples of a dataset, read one by one or in one call of ``__getitems__``."""
 
     dataset: Any
     examples: int
@@ -26,7 +26,7 @@ class Examples:
         """A collated batch.
 
         Args:
-            which: numbers, a slice, or a list of other keys that a sampler draws.
+            which: numbers, a slice, or a list of other keys drawn by a sampler.
         """
         if isinstance(which, slice):
             wanted = list(range(self.examples)[which])
@@ -40,7 +40,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class _Listed:
-    """A ``TensorDataset`` under torch's own collation: the same lists, without the loop."""
+    """A ``TensorDataset`` with torch's default collation: same batches, no Python loop."""
 
     loop: Examples
     tensors: Tensors
@@ -54,7 +54,7 @@ class _Listed:
             return self.loop.pick(which)
         try:
             return self.tensors.pick(which)
-        except IndexError:  # numbers of a sampler that count from the end, or are out of range
+        except IndexError:  # a sampler drew negative or out-of-range numbers
             return self.loop.pick(which)
 
 

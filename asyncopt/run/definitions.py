@@ -4,11 +4,10 @@ Definitions that another process can import are pickled by name. Lambdas, closur
 and everything that was defined in a notebook, an interactive session, on stdin or by ``python -c``
 are pickled by value, by cloudpickle. The main module of a script counts as importable, because
 workers import it again, except for the code under its ``if __name__ == "__main__":``. A module that
-was loaded from a path, or made by a program, is pickled by value if an import of its name would not
-find it.
+was loaded from a path or created at run time is pickled by value if importing its name would fail.
 
-A definition that was sent by value keeps its identity when it comes back: if a worker returns an
-object whose class was defined in a notebook, ``isinstance`` holds there.
+A definition that was sent by value keeps its identity on the way back: if a worker returns an
+object whose class was defined in a notebook, ``isinstance`` is true in the notebook.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ def main_is_file() -> bool:
 
 
 def _is_in_main_file(item: _Definition) -> bool:
-    """True if workers have a definition of the main module after they have imported that again."""
+    """True if a definition exists in workers after they import the main module again."""
     if item.__module__ != "__main__" or not main_is_file():
         return False
     found: Any = sys.modules["__main__"]

@@ -1,4 +1,4 @@
-"""Injected delays: how long a worker sleeps before a push, to study what staleness does."""
+"""Injected delays: sleeps before a worker's push, to study the effects of staleness."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ __all__ = ["Delay", "check_delay"]
 class Delay:
     """Seconds that a worker sleeps between its pull and its push, once per turn.
 
-    It sleeps when the gradient is there, first thing in the push, so that what it pushes is as old
-    as if the gradient had taken that long. The same worker sleeps equally long in the same turn of
-    every run, however often it is restarted. A subclass with a :meth:`seconds` of its own can be
-    used like those made here, if it pickles.
+    The sleep is at the start of the push, so the gradient is as stale as if computing it had taken
+    that much longer. Rank and turn determine the sleep, in every run and after restarts. Subclasses
+    that override :meth:`seconds` work like the built-in delays, if they can be pickled.
     """
 
     def seconds(self, rank: int, turn: int) -> float:
@@ -33,7 +32,7 @@ class Delay:
         raise NotImplementedError
 
     def took(self, rank: int, turn: int, seconds: float) -> None:
-        """Told by the worker before it sleeps: the seconds from its pull to its push."""
+        """Called before the sleep with the seconds from the worker's pull to its push."""
 
     @staticmethod
     def constant(seconds: float) -> Delay:
@@ -56,7 +55,7 @@ class Delay:
 
     @staticmethod
     def trace(source: Sequence[Any] | npt.NDArray[Any] | str | os.PathLike[str]) -> Delay:
-        """Replays given delays turn by turn, and from the start again when they are used up.
+        """Replay given delays turn by turn; repeat from the start at the end.
 
         Args:
             source: seconds turn by turn, the same for every worker; or a list of such lists, one
@@ -77,10 +76,10 @@ class Delay:
 
     @staticmethod
     def record(path: str | os.PathLike[str]) -> Delay:
-        """No sleep; the seconds from each pull to its push are written to a file for :meth:`trace`.
+        """Write the seconds from each pull to its push to a file for :meth:`trace`; do not sleep.
 
         Args:
-            path: of the file, which is made, or emptied, now. Each line is ``[rank, turn,
+            path: path of the file, which is created or emptied now. Each line is ``[rank, turn,
                 seconds]`` in JSON.
 
         Raises:
@@ -91,7 +90,7 @@ class Delay:
         return recorder
 
     def check(self, workers: int) -> None:
-        """Raise ValueError if it does not fit a run of so many workers."""
+        """Raise ValueError if the delay does not fit a run with ``workers`` workers."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ class _Record(Delay):
         return 0.0
 
     def took(self, rank: int, turn: int, seconds: float) -> None:
-        """Append a line: one short write, which workers do not mix up."""
+        """Append a line in one short write, so that lines of workers do not interleave."""
         line = f"{json.dumps([rank, turn, seconds])}\n".encode()
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
@@ -164,7 +163,7 @@ class _Record(Delay):
 
 
 def check_delay(delay: Any, workers: int) -> Delay | None:
-    """The delay that ``launch(delay=...)`` means.
+    """Convert the argument of ``launch(delay=...)``.
 
     Args:
         delay: None, seconds, a ``Delay``, or a list of seconds or delays, one per rank.

@@ -26,9 +26,9 @@ from asyncopt.run.worker import Worker
 
 __all__ = ["LONGEST", "REBUILD", "Box", "Stop", "WorkerTask", "parts_of", "run_worker"]
 
-# Seconds beyond the launcher's own deadlines after which a worker stops believing in an answer.
+# Seconds after the launcher's own deadline at which a worker gives up waiting for an answer.
 GRACE = 30.0
-# Seconds that a system call which waits for an answer takes at most.
+# Longest timeout, in seconds, that is passed to a waiting system call.
 LONGEST = 1e6
 # Remedies in messages: for an argument that cannot be pickled, for an unshared optimizer.
 REBUILD = "build it inside fn, or use mode='thread'"
@@ -39,7 +39,7 @@ REMEDY = (
 
 
 class Stop(SystemExit):
-    """Raised inside workers of a run that is over; ``except Exception`` lets it pass."""
+    """Raised in workers when the run is over; ``except Exception`` does not catch it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class WorkerTask:
     fn: Callable[..., Any]
     args: tuple[Any, ...]
     trained: Trained
-    """Optimizers, modules and schedulers in ``fn`` and ``args``; in a worker, its own copies."""
+    """Optimizers, modules and schedulers in ``fn`` and ``args``; in a worker, its copies."""
     board: Board
     plan: Plan
     worker_states: WorkerStates | None = None
@@ -70,7 +70,7 @@ class Box(Protocol):
     """A slot for one object that is too large for the pipe between launcher and worker."""
 
     def take(self) -> Any:
-        """Take the object that was put in last: in a worker, its task."""
+        """Remove and return the object put in last: in a worker, its task."""
 
     def put_result(self, result: object) -> None:
         """Put the return value of ``fn``."""
@@ -113,7 +113,7 @@ def _station(task: WorkerTask, rank: int) -> contextlib.AbstractContextManager[S
     plan, transfers = task.plan, task.transfers
     if plan.devices is None or transfers is None:
         return contextlib.nullcontext()
-    # Buffers are those of the first worker, as in data-parallel training.
+    # Buffers of the first worker are kept, as in data-parallel training.
     return Station(
         task.trained, plan.devices[rank], lag=plan.lag, keeps=rank == 0, log=transfers.of(rank)
     )
@@ -131,11 +131,11 @@ def run_worker(
     The generators of the process are seeded from ``stream`` just before ``fn`` is called; None
     leaves them as they are, in a thread of the launching process.
 
-    The words on the pipe, worker to launcher: ``("ready",)``, ``("barrier", timeout)``,
-    ``("returned", when)``, ``("failed", when)``, where ``when`` is the machine's monotonic clock;
-    launcher to worker: ``("go",)``, ``("barrier", problem)``. All are small enough to be written at
-    once; results and failures lie in the box before their word is sent. A launcher that hangs up
-    ends the worker.
+    Messages from worker to launcher: ``("ready",)``, ``("barrier", timeout)``,
+    ``("returned", when)``, ``("failed", when)``, where ``when`` is the machine's monotonic clock.
+    Messages from launcher to worker: ``("go",)``, ``("barrier", problem)``. All are small enough to
+    be written at once. Results and failures are put in the box before their message is sent. The
+    worker ends when the launcher closes the pipe.
     """
     line = _Line(rank, pipe)
     excuse = f"worker {rank} could not unpickle fn and args: "

@@ -70,7 +70,7 @@ class ForkServer:
     other, and an abandoned request leaves nothing behind.
 
     Args:
-        environment: all variables of its environment, and of its forks'.
+        environment: the whole environment of the server and its forks.
         preload: names of modules that it imports.
 
     Attributes:
@@ -114,7 +114,7 @@ class ForkServer:
             stream: random stream that it starts with.
             start: descriptor of the pipe that it reads its job from, as in
                 ``multiprocessing.spawn``.
-            fds: further descriptors that it is sent.
+            fds: further descriptors to send to it.
             patience: s to wait for a server that is still importing.
 
         Raises:
@@ -122,7 +122,7 @@ class ForkServer:
             ImportError: a module to preload cannot be imported, or makes forks unsafe.
             KeyboardInterrupt: Ctrl-C during a run.
             ChildProcessError: the server has ended.
-            OSError: the system has no room for another process, or for the descriptors.
+            OSError: too many processes or descriptors.
         """
         stdio = tuple(fd for fd in range(3) if _is_open(fd))
         tracker = cpython.tracker()
@@ -166,7 +166,7 @@ class ForkServer:
 
 
 def _memory_file(content: bytes) -> IO[bytes]:
-    """A file without a name, open at its beginning. A record of a socket holds 200 KiB at most."""
+    """Unnamed file with ``content``, open at offset 0. A socket record holds at most 200 KiB."""
     file = open(os.memfd_create("asyncopt-setup", os.MFD_CLOEXEC), "w+b")  # noqa: SIM115
     file.write(content)
     file.seek(0)
@@ -298,7 +298,7 @@ def fork(
         cpus: CPUs to which the process is pinned; see :meth:`ForkServer.fork`, also for the rest.
         stream: random stream that the process starts with.
         start: descriptor of the pipe that the process reads its job from.
-        fds: further descriptors that the process is sent.
+        fds: further descriptors to send to the process.
         patience: s to wait for a server that is still importing.
 
     Raises:

@@ -49,22 +49,22 @@ UNHEEDED = ("PYTEST_CURRENT_TEST",)
 
 
 class Request(NamedTuple):
-    """Properties of a fork that is to be made."""
+    """A request for a fork."""
 
     cpus: tuple[int, ...]
-    """To which it is pinned."""
+    """CPUs to which it is pinned."""
     stream: Stream
     """The random stream that it starts with."""
     environment: dict[str, str]
-    """Those of ``UNHEEDED`` that are set."""
+    """The variables of ``UNHEEDED`` that are set."""
     stdio: tuple[int, ...]
-    """Those of descriptors 0 to 2 that are sent first. The pipe that it starts from comes next."""
+    """Which of descriptors 0 to 2 are sent. They come first, then the pipe with the fork's job."""
     is_tracked: bool
     """True if the resource tracker's descriptor follows. The others are for ``Received``."""
 
 
 class Fork(NamedTuple):
-    """A fork, as the server's parent holds it."""
+    """Handle of a fork in the server's parent."""
 
     pid: int
     pidfd: int
@@ -73,10 +73,10 @@ class Fork(NamedTuple):
 
 
 class Received:
-    """A descriptor that a fork was sent, as reducers of multiprocessing want it.
+    """A descriptor sent to a fork, with the interface that reducers of multiprocessing expect.
 
     Args:
-        index: its place among those that were sent.
+        index: its index among the descriptors that were sent.
     """
 
     fds: tuple[int, ...] = ()
@@ -107,8 +107,8 @@ def receive(line: socket.socket) -> tuple[Any, list[int]]:
     """The next message, and its descriptors.
 
     Raises:
-        HungUp: there will be none.
-        OSError: there is no room for the descriptors.
+        HungUp: the connection is closed.
+        OSError: too many descriptors are open.
     """
     fds: list[int] = []
     is_cut = is_last = False
@@ -145,13 +145,13 @@ def serve(line: socket.socket, preload: Sequence[str]) -> NoReturn:
     """Import, then fork on request until the parent hangs up; in a fork, run the worker."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, the kernel would reap them
     _core.expect_forks()
-    Stream(None).enter()  # imports numpy.random, which would take each fork 10 ms
+    Stream(None).enter()  # imports numpy.random, which would cost each fork 10 ms
     problem = _import(preload)
     cpython.forget_exit_handlers()
     gc.collect()
-    gc.freeze()  # what is never looked at stays shared
+    gc.freeze()  # the collector then writes to no object, so the pages stay shared
     me = os.getpid()
-    forks: dict[int, tuple[int, int]] = {}  # by pidfd: process id, where to write how it ended
+    forks: dict[int, tuple[int, int]] = {}  # by pidfd: process id, pipe for the exit code
     poll = select.poll()
     poll.register(line, select.POLLIN)
     while True:
@@ -163,14 +163,14 @@ def serve(line: socket.socket, preload: Sequence[str]) -> NoReturn:
             try:
                 orders = _answer(line, forks, poll, problem)
             except HungUp:
-                os._exit(0)  # and the kernel kills the forks
+                os._exit(0)  # the kernel then kills the forks
             if orders is not None:
                 line.close()
                 _live(me, *orders)
 
 
 def _import(names: Sequence[str]) -> ImportError | None:
-    """Import modules; return the reason why forks cannot be made then, if there is one."""
+    """Import modules; return the error that makes forks impossible, or None."""
     for name in names:
         try:
             importlib.import_module(name)
@@ -222,7 +222,7 @@ def _answer(
     poll: select.poll,
     problem: ImportError | None,
 ) -> tuple[Request, list[int]] | None:
-    """Fork as the next request says; in the fork, return that request and its descriptors.
+    """Serve the next request; in the new fork, return the request and its descriptors.
 
     Raises:
         HungUp: the parent has closed the line.
@@ -230,7 +230,7 @@ def _answer(
     try:
         _, [end] = receive(line)
     except OSError:
-        return None  # no descriptor was free for the channel; the requester sees it closed
+        return None  # no descriptor was free for the channel; it closes, which the requester sees
     with socket.socket(fileno=end) as channel, contextlib.suppress(HungUp, ConnectionError):
         try:
             return _fork(channel, forks, poll, problem)
@@ -245,11 +245,11 @@ def _fork(
     poll: select.poll,
     problem: ImportError | None,
 ) -> tuple[Request, list[int]] | None:
-    """Fork as the channel says, unless the requester has given up; see :func:`_answer`.
+    """Serve the request of a channel, unless the requester gave up; see :func:`_answer`.
 
     Raises:
         ImportError: ``problem``, if there is one.
-        OSError: there is no room for another process, or for descriptors; there is no fork then.
+        OSError: too many processes or descriptors; no fork was made.
     """
     with contextlib.ExitStack() as ours:
         request, fds = receive(channel)
@@ -281,10 +281,10 @@ def _fork(
 
 
 def _tell(pidfd: int, pid: int, end: int) -> None:
-    """Reap a fork, and write how it ended."""
+    """Reap a fork, and write its exit code."""
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
-    with contextlib.suppress(BrokenPipeError):  # nobody wants to know
+    with contextlib.suppress(BrokenPipeError):  # the requester has closed its end
         os.write(end, code.to_bytes(EXIT_CODE, sys.byteorder, signed=True))
     close(pidfd, end)
 
@@ -321,7 +321,7 @@ def _live(server: int, request: Request, fds: Sequence[int]) -> NoReturn:
 def _end_well() -> None:
     """Run exit handlers and flush files, without tearing down the imported modules.
 
-    That would take 0.2 s, and copies of the pages that are shared with the server.
+    Tearing them down takes 0.2 s and copies pages that are shared with the server.
     """
     cpython.run_exit_handlers()
     written = io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a run: noted when they come, acted on where the run can take it."""
+"""Ctrl-C and SIGTERM during a run: recorded on arrival, raised where the run can handle them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["Interrupts", "wait"]
 
 
 class _Terminated(BaseException):
-    """SIGTERM has come."""
+    """SIGTERM has been received."""
 
 
 class Interrupts:
     """Context in which a first Ctrl-C or SIGTERM waits for ``check`` to raise it.
 
-    An exception out of a signal handler can come between any two instructions, also between a
-    process's start and the note of its id; so the handlers only wake those who wait for this
-    object's descriptor. A second signal is raised at once, wherever the run is. On leaving, the
-    handlers are what they were, and after a SIGTERM the process ends by that same signal.
+    An exception from a signal handler can occur between any two instructions, for example between
+    the start of a process and the record of its id. Therefore the handlers only make this object's
+    descriptor readable. A second signal is raised at once, wherever the run is. On exit, the
+    previous handlers are restored, and after a SIGTERM the process ends by that same signal.
 
-    It acts in the main thread only, where Python handles signals, and only on signals whose
-    handling is Python's own: who has installed other handlers keeps them.
+    It acts only in the main thread, where Python handles signals, and only on signals with Python's
+    default handlers; other handlers are left in place.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Interrupts:
     ) -> None:
         try:
             if kind is None:
-                self.check()  # one that came after the last look
+                self.check()  # a signal since the last check
         except _Terminated:
             kind = _Terminated
         finally:
@@ -63,11 +63,11 @@ class Interrupts:
             signal.raise_signal(signal.SIGTERM)
 
     def fileno(self) -> int:
-        """Readable once a signal has come."""
+        """Descriptor that is readable once a signal has been received."""
         return self._wake
 
     def check(self) -> None:
-        """Raise what has come, once.
+        """Raise the recorded signal, once.
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
@@ -94,7 +94,7 @@ class _Innermost:
 def wait(objects: Sequence[Any], timeout: float) -> list[Any]:
     """Wait as ``multiprocessing.connection.wait`` does, but end early at a recorded signal.
 
-    Call it only where an exception loses nothing.
+    Call it only where an exception is safe.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, recorded by the main thread's innermost :class:`Interrupts`.

@@ -50,17 +50,17 @@ class Run:
     Attributes:
         results: what ``fn`` returned, in the order of ranks; None for workers lost for good.
         elapsed: seconds from the start barrier, where all workers had their arguments, to the last
-            worker's return from ``fn``; start-up and exit are not in it.
-        ledger: what the workers' pushes did during the run, over all its optimizers.
+            worker's return from ``fn``, without start-up and exit.
+        ledger: counters of the workers' pushes during the run, over all its optimizers.
         workers: number of workers.
         restarts: how often each worker was replaced, in the order of ranks.
-        losses: the workers that ended before ``fn`` returned, in the order of their ends.
+        losses: the workers that ended before ``fn`` returned, in chronological order.
         history: samples of the run over time.
         args: as given.
         trained: the optimizers, modules and schedulers that were found in ``fn`` and ``args``.
-        transfers: what workers with devices did beside computing; None without devices.
+        transfers: transfers and pushes of workers with devices; None without devices.
         failed_checkpoints: number of checkpoints that were skipped or could not be written; each
-            was a RuntimeWarning.
+            gave a RuntimeWarning.
     """
 
     results: list[Any]
@@ -110,7 +110,7 @@ class Run:
         write_report(self, path)
 
     def __repr__(self) -> str:
-        """A line for the updates, and one for lost workers."""
+        """One line for the updates, and one for lost workers if there are any."""
         done = (
             f"{_counted(self.workers, 'worker')}: {_counted(self.ledger.pushes, 'update')} "
             f"in {self.elapsed:.1f} s ({self.updates_per_second:,.0f}/s)"
@@ -165,16 +165,17 @@ def launch(
 ) -> Run:
     """Run ``fn(worker, *args)`` in several workers at once and wait for all of them.
 
-    Every asyncopt optimizer that the workers get is first moved to shared memory with its
-    parameters, unless it is there already: those in ``args``, and those that pickling ``fn`` and
-    ``args`` comes to, such as an agent's attribute, a variable of a closure, the object of a bound
-    method or an argument of a ``functools.partial``. Any other one that was made before ``fn`` was
-    called, such as a global of an imported module, raises a RuntimeError at its first step in a
-    worker. Optimizers that ``fn`` makes are the worker's own. A shared one is moved again if its
-    parameters were replaced since, if a replica's parameters were written here, or if the store has
-    too few slots. When the run ends, by return or by exception, the optimizers' parameters in this
-    process are the newest whole version, and an exception has a note with the number of updates.
-    ``launch`` warns of each optimizer of torch's own among them, which would train without a sync.
+    Every asyncopt optimizer that the workers receive is first moved to shared memory with its
+    parameters, unless it is there already. These are the optimizers in ``args`` and all others that
+    pickling ``fn`` and ``args`` reaches, such as an agent's attribute, a variable of a closure, the
+    object of a bound method or an argument of a ``functools.partial``. Any other optimizer made
+    before ``fn`` was called, such as a global of an imported module, raises a RuntimeError at its
+    first step in a worker. Optimizers made by ``fn`` belong to one worker. A shared optimizer is
+    moved again if its parameters were replaced since, if a replica's parameters were written here,
+    or if the store has too few slots. When the run ends, by return or by exception, the optimizers'
+    parameters in this process are the newest complete version, and an exception has a note with the
+    number of updates. ``launch`` warns of each optimizer of torch's own among them, which would
+    train without a sync.
 
     Processes start as spawned ones do: ``args`` must pickle, and a script must call ``launch``
     under ``if __name__ == "__main__":``. Functions and classes that a worker can import are sent by
@@ -201,12 +202,12 @@ def launch(
     its own copy of the objects and closures that hold them, and all else as it is. A global is not
     copied, so an optimizer must not be one there.
 
-    A worker that ends before ``fn`` returned is lost, be it by an exception, an exit, a signal or
-    want of memory; ``on_error`` says what then becomes of the run. A replacement is a worker of
-    the same rank that calls ``fn`` with the same ``args`` from the start, on the parameters as they
-    are by now; ``worker.batches`` and ``worker.barrier`` let it go on where its predecessor was.
-    Every loss that the run survives is a RuntimeWarning and an entry in ``Run.losses``. What goes
-    wrong before ``fn`` begins, unless by a signal, is always raised.
+    A worker is lost if it ends before ``fn`` returns: by an exception, an exit, a signal or lack of
+    memory; ``on_error`` decides how the run continues. A replacement is a worker of the same rank
+    that calls ``fn`` with the same ``args`` from the start, on the current parameters;
+    ``worker.batches`` and ``worker.barrier`` continue where its predecessor was. Every loss that
+    the run survives gives a RuntimeWarning and an entry in ``Run.losses``. Errors before ``fn``
+    begins are always raised, except deaths by a signal.
 
     In a worker ``fn`` may write to parameters and buffers besides stepping: such writes are shared,
     or a ValueError names the tensor that cannot be shared. On replicas, writes that bypass torch's
@@ -232,14 +233,14 @@ def launch(
         workers: number of workers; by default one for each of ``devices``, or 2.
         devices: where each worker computes, "cpu" or "cuda:0"; the same device as often as it has
             workers. A worker with a device has a replica of the model there, under any sync: its
-            gradients are pushed, and new parameters pulled, beside computing. Code that reads
-            parameters in any other way than by a forward pass or ``state_dict()`` of the module
-            that holds them, or that writes to them, calls ``optimizer.flush()`` before. Buffers are
-            each worker's own; those of worker 0 are kept.
+            gradients are pushed and new parameters pulled in the background. Call
+            ``optimizer.flush()`` before writing to parameters, and before reading them in any other
+            way than by a forward pass or ``state_dict()`` of the module that holds them. Each
+            worker has its own buffers; those of worker 0 are kept.
             None: workers train in place, on the host.
-        lag: with ``devices``, 0: a forward pass waits for the parameters that its worker's last
-            push has brought, each module for its own. 1: it begins at once with those of the push
-            before, so that all of the transfer can be hidden, at the price of one more staleness.
+        lag: with ``devices``, 0: a forward pass waits for the parameters pulled after its worker's
+            last push, each module for its own. 1: it starts at once with those of the push before,
+            which can hide the whole transfer, at the cost of one more push of staleness.
         mode: "process" or "thread".
         threads_per_worker: torch threads for each worker, and in processes also ``OMP_NUM_THREADS``
             of the child's environment (this process's environment stays as it is). By default the
@@ -248,7 +249,7 @@ def launch(
         pin: bind each worker to its own CPUs, one per thread: worker i with one thread to CPU i
             modulo n of the n CPUs that this process may use.
         timeout: seconds from the start barrier within which all workers must return.
-        start_timeout: seconds within which all workers, or a replacement, must stand at the start
+        start_timeout: seconds within which all workers, or a replacement, must reach the start
             barrier.
         seed: root of the workers' random streams, an integer >= 0. None: one number that is drawn
             from torch's global generator.
@@ -257,28 +258,28 @@ def launch(
             must not open files or connections, which all workers would share. If the file of a
             named module changes that this process has imported, another server is started; if a
             module changes that it imports in turn, call :func:`asyncopt.stop_fork_server`.
-        on_error: "raise": end the run; "continue": go on with the others, which meet at barriers
-            without it (under ``dispatch="static"`` the rest of its batches is not trained; under
-            ``"dynamic"`` others take them); "restart": replace it.
-        retries: how often each worker is replaced at most; the next loss ends the run. A
-            replacement starts 0.1 s after the loss, and twice as long, up to 5 s, after each
+        on_error: "raise": end the run; "continue": continue with the other workers, whose barriers
+            no longer wait for it (under ``dispatch="static"`` the rest of its batches is not
+            trained; under ``"dynamic"`` others take them); "restart": replace it.
+        retries: maximum number of replacements of each worker; the next loss ends the run. A
+            replacement starts 0.1 s after the loss; the delay doubles, up to 5 s, with each
             further loss without progress in between.
         stall_timeout: seconds without progress (a batch, a barrier or a push) after which a
-            RuntimeWarning names the worker and its state. It is neither ended nor replaced, and its
-            locks stay its own. None: no such watch.
-        max_staleness: how many turns (from a pull to a push) of others may end within a worker's
-            own: 0 for one worker at a time, None for no bound.
+            RuntimeWarning names the worker and its state. The worker is neither ended nor replaced,
+            and keeps its locks. None: stalls are not reported.
+        max_staleness: maximum number of turns (from a pull to a push) of others that may end within
+            a worker's own: 0 for one worker at a time, None for no bound.
         delay: an ``asyncopt.Delay`` to inject.
-        checkpoint: a directory for checkpoints, or an ``asyncopt.Checkpoints`` that says how often
-            and how many. A last one is written when the run ends, also by Ctrl-C. Without
-            ``resume`` it must hold none.
+        checkpoint: a directory for checkpoints, or an ``asyncopt.Checkpoints`` with their interval
+            and number. A last one is written when the run ends, also by Ctrl-C. Without
+            ``resume`` the directory must hold no checkpoints.
         resume: begin with the newest checkpoint in ``checkpoint``, if there is one. Loops over
             batches continue exactly, or are refused if they were begun with other settings.
         view: show the run in the terminal.
         log_dir: a directory for TensorBoard.
-        trace: a file for a Chrome trace of what each worker did when.
-        observers: instances of ``asyncopt.Observer`` that follow the run from this process, such as
-            a logger. They start after those behind ``checkpoint``, ``log_dir``, ``trace`` and
+        trace: a file for a Chrome trace of each worker's phases.
+        observers: instances of ``asyncopt.Observer``, such as a logger; they are called in this
+            process. They start after the observers of ``checkpoint``, ``log_dir``, ``trace`` and
             ``view``.
 
     Returns:
@@ -289,9 +290,9 @@ def launch(
             the rank, holds its traceback's text and has its exception as ``__cause__`` where that
             can be pickled. The other workers have been ended (SIGTERM, after 5 s SIGKILL).
         RunTimeout: a deadline passed; it names the late workers, and all have been ended.
-        KeyboardInterrupt: Ctrl-C; all workers have been ended. After a SIGTERM this process ends
-            by it in the same order.
-        SegmentError: there is no room for tensors and arrays in shared memory.
+        KeyboardInterrupt: Ctrl-C; all workers have been ended. After a SIGTERM the workers are
+            ended likewise, then this process ends by that signal.
+        SegmentError: shared memory has no room for tensors and arrays.
         CheckpointError: this run cannot continue from the checkpoints in ``checkpoint``, or
             something in ``args`` cannot be saved; nothing was changed. Settings of loops over
             batches are compared in the workers: another one raises WorkerError, whose
@@ -338,7 +339,7 @@ def launch(
     recorder = Recorder()
     worker_states = None if plan.checkpoint is None else WorkerStates()
     checkpoints = _checkpoint_observer(plan, worker_states)
-    # The recorder comes last: what a checkpoint brings back was not done by this run.
+    # The recorder comes last: it must not count updates restored from a checkpoint.
     observers = [*checkpoints, *_observers(plan), *given, recorder]
 
     if mode == "process":
@@ -386,7 +387,7 @@ def launch(
 
 
 def _bring_up_to_date(optimizers: Sequence[SharedOptimizer]) -> None:
-    """Give this process's models the newest whole versions of their stores."""
+    """Update this process's models to the newest complete versions of their stores."""
     for optimizer in optimizers:
         if optimizer.is_replica:
             optimizer.pull()

@@ -1,4 +1,4 @@
-"""``DataLoader``s: which of their options a run takes over, and which it refuses."""
+"""``DataLoader`` support: options that a run uses, and options that it refuses."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ __all__ = ["LoaderSampler", "check_loader", "plain_cut", "source_of"]
 
 # Methods that make a loader's batches. A subclass that overrides one is refused.
 _ITERATION = ("__iter__", "_get_iterator", "_index_sampler", "_auto_collation")
-# Examples that any sampler may draw in one epoch; many more count as an endless stream.
+# Number of examples per epoch that is always allowed; many more count as an endless stream.
 _MANY = 10_000_000
 
 
 def check_loader(loader: DataLoader[Any], **options: Any) -> None:
-    """Raise for a loader whose batches a run cannot number and deal out.
+    """Raise for a loader whose batches a run cannot number and distribute.
 
     Args:
         loader: a loader.
-        options: arguments of ``Worker.batches`` that a loader brings itself.
+        options: arguments of ``Worker.batches`` that a loader already defines.
 
     Raises:
-        TypeError: its class or its dataset makes batches in a way of its own.
-        ValueError: an option cannot be kept.
+        TypeError: its class or its dataset overrides how batches are made.
+        ValueError: an option is not supported.
     """
     for name, value in options.items():
         if value is not None:
@@ -60,7 +60,7 @@ def check_loader(loader: DataLoader[Any], **options: Any) -> None:
 
 
 def source_of(loader: DataLoader[Any]) -> Source:
-    """Source of a loader's batches, in pinned memory if the loader is set so and torch can."""
+    """Source of a loader's batches, in pinned memory if ``pin_memory`` is set and available."""
     dataset, collate = loader.dataset, loader.collate_fn
     if loader.batch_sampler is None:
         source: Source = Unbatched(dataset, length(dataset) or 0, collate)
@@ -85,7 +85,7 @@ class _Pinned:
 
 
 def plain_cut(loader: DataLoader[Any]) -> tuple[int, bool, bool] | None:
-    """Batch size, ``shuffle`` and ``drop_last``, where a loader's order is one of these alone.
+    """Batch size, ``shuffle`` and ``drop_last``, if these alone determine a loader's batches.
 
     Returns:
         None for any other sampler, or one with a generator of its own.
@@ -113,7 +113,7 @@ class LoaderSampler:
         loader: the loader. Its samplers and its generator are not copied, so they advance.
 
     Attributes:
-        batch_size: the loader's; None if a batch sampler, or the dataset, cuts the batches.
+        batch_size: the loader's; None if a batch sampler, or the dataset, makes the batches.
         drop_last: the loader's.
         name: name of the sampler, for messages.
     """
@@ -139,8 +139,9 @@ class LoaderSampler:
         their first one.
 
         Args:
-            seed: of the global generators of torch, numpy and Python meanwhile, with the epoch.
-            epoch: its number.
+            seed: with the epoch, it seeds the global generators of torch, numpy and Python for the
+                draw.
+            epoch: number of the epoch.
 
         Returns:
             Keys of the dataset for each batch: a list, or one key with ``batch_size=None``.

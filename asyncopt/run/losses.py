@@ -13,11 +13,12 @@ __all__ = ["Losses"]
 class Losses:
     """A record of losses.
 
-    The ledgers tell how many locks were taken over from dead owners, not from whom: it happens
-    mostly between a death and its note, else soon after, so each is put down to the newest loss.
+    The ledgers count the locks that were taken over from dead owners, but not by owner. Most
+    takeovers happen before or soon after the death is noted, so each is attributed to the newest
+    loss.
 
     Args:
-        optimizers: whose ledgers tell of repairs.
+        optimizers: optimizers whose ledgers count repairs.
     """
 
     def __init__(self, optimizers: list[SharedOptimizer]) -> None:
@@ -42,7 +43,7 @@ class Losses:
         return self._noted[-1]
 
     def look(self) -> None:
-        """Put the repairs since the last look down to the newest loss."""
+        """Attribute the repairs since the last call to the newest loss."""
         repairs = sum(optimizer.ledger().repairs for optimizer in self._optimizers)
         if self._noted:
             newest = self._noted[-1]

@@ -16,10 +16,10 @@ __all__ = ["Mailbox"]
 
 
 class Mailbox:
-    """Memory for one message at a time between parent and child: an task there, a result back.
+    """Memory for one message at a time: the task to the child, later the result to the parent.
 
-    A memfd without a name, readable by its owner only, freed with its last descriptor. Neither side
-    ever waits for the other to read, however large the message is.
+    It is an unnamed memfd, readable by its owner only, and freed with its last descriptor. Writing
+    never waits for the reader, however large the message is.
     """
 
     def __init__(self, fd: int | None = None) -> None:
@@ -29,16 +29,16 @@ class Mailbox:
         self._fd = fd
 
     def put(self, write: Callable[[IO[bytes]], object]) -> None:
-        """Put in what ``write`` writes, in place of what was there."""
+        """Replace the content by the output of ``write``."""
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
         with open(self._fd, "wb", closefd=False) as file:
             write(file)
 
     def put_errand(self, task: WorkerTask) -> None:
-        """Put in what a worker is to do.
+        """Put in a worker's task.
 
-        Shared memory goes by descriptor, so this can only be done while a child is being spawned.
+        Shared memory is sent by descriptor, so this works only while a child is being spawned.
 
         Raises:
             SegmentError: there is no room for tensors and arrays.
@@ -48,9 +48,9 @@ class Mailbox:
             self.put(lambda file: task.payload.dump(task, file))
 
     def put_result(self, result: object) -> None:
-        """Put in what ``fn`` returned.
+        """Put in the return value of ``fn``.
 
-        Tensors go by value, so that no descriptor outlives this process.
+        Tensors are sent by value, so that the result needs no descriptor of this process.
 
         Raises:
             TypeError: it cannot be pickled.
@@ -65,12 +65,12 @@ class Mailbox:
         self.put(lambda file: file.write(data))
 
     def put_failure(self, message: str, error: BaseException) -> None:
-        """Put in what ended the worker: in words, with its traceback, and itself if it pickles."""
+        """Put in an error message, the traceback, and the exception itself if it can be pickled."""
         report = (message, format_traceback(error, skip=1), portable(error))
         self.put(lambda file: file.write(dumps_reply(report)))
 
     def take(self) -> Any:
-        """Unpickle what is in it and free the memory."""
+        """Unpickle the content and free its memory."""
         os.lseek(self._fd, 0, os.SEEK_SET)  # parent and child share one file offset
         with open(self._fd, "rb", closefd=False) as file:
             message = load(file)
@@ -78,7 +78,7 @@ class Mailbox:
         return message
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         os.close(self._fd)
 
     def __reduce__(self) -> tuple[Callable[[Any], Mailbox], tuple[Any]]:

@@ -18,14 +18,14 @@ _DELETED = " (deleted)"
 
 @dataclass(frozen=True)
 class FileMapping:
-    """A range of addresses that shows a part of a file.
+    """A range of addresses that maps a part of a file.
 
     Attributes:
         start: address of its first byte.
         end: address after its last byte.
-        is_shared: what is written to it reaches the file; False: it stays in this process.
-        path: of the file; None if the file has been deleted or replaced since.
-        private: bytes that this process has written to it and that are in no file; 0 if unknown.
+        is_shared: True if writes go to the file; False if they stay in this process.
+        path: path of the file; None if the file has been deleted or replaced since.
+        private: bytes of private pages that this process has written; 0 if unknown.
     """
 
     start: int
@@ -36,10 +36,10 @@ class FileMapping:
 
 
 class Mappings:
-    """The mappings of files, as they were when this was first asked."""
+    """File mappings of this process, read at the first use."""
 
     def at(self, address: int) -> FileMapping | None:
-        """The mapping that covers an address; None: memory that shows no file."""
+        """The mapping that covers an address; None if no file is mapped there."""
         found = bisect_right(self._maps, address, key=lambda each: each.start) - 1
         return self._maps[found] if found >= 0 and address < self._maps[found].end else None
 

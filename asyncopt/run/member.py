@@ -1,4 +1,4 @@
-"""A worker as its launcher sees it: a line to it, and a hand on its life."""
+"""The launcher's handle of a worker: messages to and from it, and control of its end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Member(abc.ABC):
         pipe: the launcher's end; `asyncopt.run.entry.run_worker` lists the messages.
         far_end: the worker's end.
         box: for objects that are too large for the pipe.
-        ready: True if it is at the start barrier, or past it.
+        ready: True once it has reached the start barrier.
     """
 
     box: Box
@@ -43,7 +43,7 @@ class Member(abc.ABC):
     @property
     @abc.abstractmethod
     def task(self) -> int | None:
-        """Process id, or of a thread its id; None before its start."""
+        """Process id, or thread id for a thread; None before its start."""
 
     @property
     @abc.abstractmethod
@@ -58,13 +58,13 @@ class Member(abc.ABC):
     @property
     @abc.abstractmethod
     def sentinel(self) -> int | None:
-        """A descriptor that is readable once it has ended; None if there is no such thing."""
+        """A descriptor that is readable once it has ended; None for a thread."""
 
     @abc.abstractmethod
     def failure(self) -> tuple[str, str, BaseException | None]:
         """Message, traceback and, if it could be pickled, the exception that ended it.
 
-        To be called once, after the word "failed".
+        Call it once, after the message "failed".
         """
 
     @abc.abstractmethod
@@ -73,15 +73,15 @@ class Member(abc.ABC):
 
     @abc.abstractmethod
     def kill(self) -> bool:
-        """End it; False if nothing can."""
+        """Kill it; False if that is impossible."""
 
     @abc.abstractmethod
     def join(self, timeout: float) -> None:
-        """Wait at most ``timeout`` seconds for its end, and leave nothing of it in the system."""
+        """Wait at most ``timeout`` seconds for its end, and release its system resources."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Give back what the launcher held for it."""
+        """Release the launcher's resources for it."""
 
     @property
     def alive(self) -> bool:
@@ -89,8 +89,8 @@ class Member(abc.ABC):
         return self.task is not None and self.exitcode is None
 
     def send(self, *words: object) -> None:
-        """Say something to it."""
-        with contextlib.suppress(OSError):  # it died; its sentinel tells
+        """Send it a message."""
+        with contextlib.suppress(OSError):  # it died; its sentinel reports that
             self.pipe.send(words)
 
     def words(self) -> Iterator[tuple[Any, ...]]:
@@ -110,10 +110,10 @@ def join(members: Sequence[Member], grace: float) -> None:
 
 
 def dismiss(members: Sequence[Member]) -> list[int]:
-    """End all ``members``, and give back what was held for them.
+    """End all ``members``, and release their resources.
 
     Returns:
-        The ranks of those that still live: threads that stay in native code.
+        The ranks of those still alive: threads that stay in native code.
     """
     alive = [member for member in members if member.alive]
     try:

@@ -1,4 +1,4 @@
-"""Observers follow a run from the launching process: checkpoints, views, records, loggers."""
+"""Observers of a run in the launching process: checkpoints, views, records, loggers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["Observer", "Observers", "RunView", "check_observers"]
 
 @dataclass(frozen=True)
 class RunView:
-    """A run, as its observers see it.
+    """The view of a run that its observers receive.
 
     Attributes:
         board: progress and state that the workers publish.
         optimizers: the shared optimizers.
         trained: the optimizers, modules and schedulers that the run trains.
         workers: number of workers.
-        process_ids: the workers' process ids in the order of ranks; None where none lives.
+        process_ids: the workers' process ids in the order of ranks; None for a rank without one.
         restarts: how often each worker was replaced.
         elapsed: seconds since the start barrier; 0 before.
         at_barrier: the ranks that wait at a barrier.
@@ -45,11 +45,11 @@ class RunView:
 
 
 class Observer:
-    """Base class of observers, which ``launch(observers=[...])`` calls while a run goes on.
+    """Base class of observers, which ``launch(observers=[...])`` calls during a run.
 
     Override the methods that you need; those of this class do nothing. All are called in the thread
-    that called ``launch``, between two looks at the workers. They delay the supervision of the run,
-    not the workers: what takes longer than some 10 ms belongs into a thread of your own.
+    that called ``launch``, between checks of the workers. They delay the supervision of the run,
+    not the workers: move work of more than about 10 ms to your own thread.
 
     ``asyncopt.Metrics`` turns a run into scalars for a logger.
 
@@ -68,16 +68,16 @@ class Observer:
     def tick(self, now: float) -> None:
         """Called every ``interval`` seconds from the start barrier on.
 
-        An exception becomes a RuntimeWarning, and the run goes on.
+        An exception becomes a RuntimeWarning, and the run continues.
 
         Args:
             now: seconds of the monotonic clock.
         """
 
     def loss(self, loss: Loss) -> None:
-        """Called when a worker is lost and the run goes on, before the worker is replaced.
+        """Called when a worker is lost and the run continues, before the worker is replaced.
 
-        An exception becomes a RuntimeWarning, and the run goes on.
+        An exception becomes a RuntimeWarning, and the run continues.
         """
 
     def end(self, error: BaseException | None) -> None:
@@ -95,7 +95,7 @@ def check_observers(observers: Iterable[Observer]) -> list[Observer]:
     """The user's observers as a list.
 
     Raises:
-        TypeError: one of them is none.
+        TypeError: one of them is not an observer.
     """
     if not isinstance(observers, Iterable):
         raise TypeError(
@@ -115,7 +115,7 @@ def check_observers(observers: Iterable[Observer]) -> list[Observer]:
 
 
 class Observers:
-    """The observers of one run, called when they are due."""
+    """The observers of one run and the times of their ticks."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers
@@ -134,11 +134,11 @@ class Observers:
             observer.start(view)
 
     def release(self, now: float) -> None:
-        """The workers have passed the start barrier: ticks begin."""
+        """Start the ticks: the workers have passed the start barrier."""
         self._due = {i: now + each.interval for i, each in enumerate(self._started)}
 
     def tick(self, now: float) -> None:
-        """Call those that are due."""
+        """Call the observers whose tick is due."""
         for i in [i for i, due in self._due.items() if due <= now]:
             observer = self._started[i]
             with _as_warning(observer):
@@ -155,7 +155,7 @@ class Observers:
         """End all that were started.
 
         Raises:
-            Exception: what the first of them raised, if the run was well until then; else it
+            Exception: the first exception of an observer, if the run succeeded; otherwise it
                 becomes a note on ``error``.
         """
         self._due.clear()

@@ -1,6 +1,6 @@
-"""The optimizers of a run, known by what they can do.
+"""Interface of the optimizers of a run.
 
-Any torch optimizer that can share its memory will do: a run needs no more of it.
+A run works with any torch optimizer that implements `SharedOptimizer`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from asyncopt.warn import warn_caller
 
 __all__ = ["SharedOptimizer", "leave_stores", "shared", "warn_of_unshared"]
 
-_sharing = threading.Lock()  # of optimizers that two threads may launch at once
+_sharing = threading.Lock()  # two threads may launch the same optimizers at once
 
 
 class SharedOptimizer(Protocol):
@@ -58,10 +58,10 @@ class SharedOptimizer(Protocol):
         """Refresh a replica from the store."""
 
     def flush(self) -> object:
-        """Bring all that this worker pushed, or wrote to a replica, to the store."""
+        """Write this worker's pending pushes and its writes to a replica to the store."""
 
     def catch_up(self) -> object:
-        """Apply the updates that lazily updated rows still miss."""
+        """Apply the pending updates of lazily updated rows."""
 
     def ledger(self) -> Ledger:
         """The counters of all workers."""
@@ -85,7 +85,7 @@ def shared(optimizers: Sequence[SharedOptimizer], workers: int) -> Iterator[None
     """Context of a run: optimizers are in stores with room for ``workers``, and stay there.
 
     Raises:
-        RuntimeError, ValueError: as from :func:`share`; or another run is training one of them.
+        RuntimeError, ValueError: as from :func:`share`, or another run is training one of them.
     """
     with _sharing:
         for i, optimizer in enumerate(optimizers):
@@ -104,14 +104,13 @@ def shared(optimizers: Sequence[SharedOptimizer], workers: int) -> Iterator[None
 def share(optimizers: Sequence[SharedOptimizer], workers: int) -> None:
     """Move optimizers into stores with room for ``workers``.
 
-    An optimizer that has a store stays there, unless the store has too few slots, the parameters
-    were replaced, or those of a replica were written since. Then the parameters, as they are here,
-    move to a new store.
+    An optimizer keeps its store, unless the store has too few slots, the parameters were replaced,
+    or parameters of a replica were written since. Then the parameters of this process move to a new
+    store.
 
     Raises:
-        RuntimeError: a store that is to be replaced has other workers. Nothing was changed.
-        ValueError: parameters here were written, and the store has newer ones, too. Nothing was
-            changed.
+        RuntimeError: a store to be replaced has other workers. Nothing was changed.
+        ValueError: parameters were written here, but the store has newer ones. Nothing was changed.
     """
     _check_apart(optimizers)
     again = set()
@@ -132,7 +131,7 @@ def share(optimizers: Sequence[SharedOptimizer], workers: int) -> None:
 
 
 def _check_apart(optimizers: Sequence[SharedOptimizer]) -> None:
-    """Raise ValueError if two optimizers update the same parameter, of which each has a copy."""
+    """Raise ValueError if two optimizers update the same parameter in different stores."""
     owners: dict[int, str] = {}
     for i, optimizer in enumerate(optimizers):
         params = [param for group in optimizer.param_groups for param in group["params"]]
@@ -169,9 +168,9 @@ def _refresh(name: str, optimizer: SharedOptimizer) -> bool:
 
 
 def leave_stores(optimizers: Iterable[SharedOptimizer]) -> None:
-    """Give the worker slots of a thread's optimizers back now.
+    """Release the worker slots of a thread's optimizers now.
 
-    Their garbage collection would do that too, but a kept exception keeps their frames alive.
+    Garbage collection would release them too, but a stored exception keeps their frames alive.
     """
     for optimizer in optimizers:
         optimizer.sharing.release()

@@ -1,7 +1,7 @@
 """Orders that samplers draw, epoch by epoch, and the numbers of their batches.
 
-Each process of a run draws the orders of a loop for itself, with the same seeds, one epoch after
-the other; threads of one process share them. Digests of the orders are compared between processes
+Each process of a run draws the orders of a loop itself, with the same seeds, one epoch after the
+other; threads of one process share them. Digests of the orders are compared between processes
 before the first batch of an epoch.
 """
 
@@ -27,10 +27,10 @@ class Order:
     """The batches of one epoch, as a sampler drew them.
 
     Args:
-        batches: for each, a list of keys of the dataset, or one key.
+        batches: for each batch, a list of keys of the dataset, or one key.
 
     Attributes:
-        digest: 32 bits that depend on all of it.
+        digest: 32-bit digest of all batches.
     """
 
     def __init__(self, batches: list[Any]) -> None:
@@ -41,7 +41,7 @@ class Order:
             if set(map(type, flat)).issubset(_NUMBERS):
                 self._numbers = torch.tensor(flat, dtype=torch.int64, device="cpu")
                 self._batches = np.cumsum([0, *map(len, batches)]).tolist()
-        # Without the addresses of objects that have no better name.
+        # Leave out addresses from default reprs, which differ between processes.
         self.digest = zlib.crc32(re.sub(r" at 0x\w+", "", repr(self._batches)).encode())
         if self._numbers is not None:
             self.digest = zlib.crc32(self._numbers.numpy().data, self.digest)
@@ -62,13 +62,13 @@ class Drawing:
     Args:
         draw: called with the epochs 0, 1, 2, ... in turn, for their batches.
         epochs: number of epochs.
-        every: numbers of each epoch are filled up to a multiple of this; see ``Batches``.
-        agree: called with an epoch and the digest of its order; raises if other workers have
-            another one.
-        least: the least number that a worker may still be given. Orders before it are dropped.
+        every: each epoch is padded to a multiple of this many numbers; see ``Batches``.
+        agree: called with an epoch and the digest of its order; raises if the digest of another
+            worker differs.
+        least: the least number that a worker may still get. Orders before it are dropped.
 
     Attributes:
-        first_digest: of the order of the first epoch; 0 if there are no epochs.
+        first_digest: digest of the order of the first epoch; 0 if there are no epochs.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Drawing:
         return self._ends[-1] if self._ends else 0
 
     def grow(self, total: int) -> bool:
-        """Draw on until there are more numbers than ``total``.
+        """Draw orders until there are more numbers than ``total``.
 
         Returns:
             False if there are no more epochs.
@@ -121,7 +121,7 @@ class Drawing:
         self._ends.append(self.total + -(-len(order) // self._every) * self._every)
 
     def find(self, number: int) -> tuple[Order, int]:
-        """The order of a batch's epoch, and its place there; beyond the end if it is filled in."""
+        """The order of a batch's epoch, and the batch's index in it; past the end for padding."""
         if number >= self.total:  # a replacement may begin with a number of a later epoch
             self.grow(number)
         with self._lock:
@@ -133,8 +133,8 @@ class Drawings:
     """The drawings of a run's loops in this process, by the numbers of the loops.
 
     Args:
-        are_shared: whether all workers of the run are threads of this process. One that was
-            unpickled is for a worker with a process of its own.
+        are_shared: True if all workers of the run are threads of this process. An unpickled object
+            belongs to a worker in its own process.
     """
 
     def __init__(self, *, are_shared: bool = True) -> None:
@@ -163,7 +163,7 @@ class Drawings:
             return self._drawings[number]
 
     def leave(self, number: int) -> None:
-        """A worker's loop is over. Threads may still need its orders, or their replacements."""
+        """End a worker's loop. Other threads or replacements may still need its orders."""
         if not self._are_shared:
             self._drawings.pop(number, None)
 

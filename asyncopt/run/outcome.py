@@ -20,11 +20,11 @@ class Failure:
 
     Attributes:
         rank: the worker.
-        message: one sentence for people.
+        message: one sentence for the user.
         traceback: text of the worker's traceback, or "".
         cause: the worker's exception, if it reached the parent.
         when: time of the failure on the machine's monotonic clock, in seconds.
-        hopeless: whether a replacement would certainly fail alike.
+        hopeless: True if a replacement would fail in the same way.
     """
 
     rank: int
@@ -41,20 +41,20 @@ class Failure:
 
 @dataclass(frozen=True)
 class Loss:
-    """A worker that ended before ``fn`` returned, in a run that went on.
+    """A worker that ended before ``fn`` returned, in a run that continued.
 
     Attributes:
         rank: the worker.
-        when: seconds from the start barrier; negative for one that never stood there.
-        cause: what happened to it, in words.
-        traceback: text of its traceback; "" when it died without raising.
+        when: seconds from the start barrier; negative if it died before the barrier.
+        cause: the reason, in words.
+        traceback: text of its traceback; "" if it died without raising.
         replaced: whether another worker took its place.
         batch: index, in its round, of the batch that it was working on; None if it had none. A
-            replacement takes it and those before it that were not done, and under
-            ``dispatch="dynamic"`` any other worker. Without a replacement under
-            ``dispatch="static"``, nobody does.
-        repairs: locks of a dead owner that others took over, around and after this loss and until
-            the next; each may hide one partial push.
+            replacement, or under ``dispatch="dynamic"`` any other worker, takes it and the earlier
+            batches that were not done. Under ``dispatch="static"`` without a replacement they are
+            not trained.
+        repairs: number of locks of a dead owner that others took over, from about this loss to the
+            next; each may mean one partial push.
     """
 
     rank: int
@@ -92,7 +92,7 @@ def describe(rank: int, error: BaseException) -> str:
 
 
 def format_traceback(error: BaseException, skip: int = 0) -> str:
-    """The text of ``error``'s traceback without its ``skip`` outermost frames, which are ours."""
+    """Text of ``error``'s traceback without its ``skip`` outermost frames, which are asyncopt's."""
     frames = error.__traceback__
     for _ in range(skip):
         frames = frames.tb_next if frames is not None else None
@@ -100,7 +100,7 @@ def format_traceback(error: BaseException, skip: int = 0) -> str:
 
 
 def portable(error: BaseException) -> bytes | None:
-    """``error`` pickled, or None if it would not arrive: many exceptions pickle one way only."""
+    """``error`` pickled, or None if it cannot be unpickled; many exceptions cannot."""
     try:
         data = dumps(error)
         pickle.loads(data)
@@ -110,7 +110,7 @@ def portable(error: BaseException) -> bytes | None:
 
 
 def stillborn(rank: int, exitcode: int, *, started: bool) -> str:
-    """The message for a worker that ended without a word."""
+    """The message for a worker that ended without a message."""
     if exitcode < 0:
         try:
             name = signal.Signals(-exitcode).name
