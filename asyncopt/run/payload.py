@@ -2,8 +2,8 @@
 
 Tensors that are sent to workers are moved to shared memory, so parent and workers see each other's
 writes, unless the payload is private: then each worker's writes stay its own. Numpy arrays are
-copied there once for all workers; see :mod:`asyncopt.run.arrays`. The memory is reached by
-descriptors alone: nothing is in /dev/shm, and the number of descriptors does not grow with that of
+copied there once for all workers; see :mod:`asyncopt.run.arrays`. The memory is passed by
+descriptor: nothing is in /dev/shm, and the number of descriptors does not grow with the number of
 tensors.
 
 A payload is two pickles: a list of the parts in shared memory, and the object, which refers to them
@@ -38,8 +38,8 @@ from asyncopt.store.moving import can_move, move, report_moves
 
 __all__ = ["Payload", "dumps_reply", "find_trained", "load", "unpicklable"]
 
-# A tensor of at least LARGE bytes and at least this SHARE of all bytes gets a segment of its own,
-# which is freed with the tensor, while others are still in use.
+# A tensor of at least LARGE bytes and at least this SHARE of all bytes gets its own segment, which
+# is freed with the tensor while others are still in use.
 LARGE, SHARE = 1 << 20, 1 / 16
 
 _dumping = threading.RLock()
@@ -48,8 +48,8 @@ _dumping = threading.RLock()
 class Payload:
     """The same objects for several processes, with their large parts in shared memory.
 
-    Workers do not see what the launching process writes to an array after the first process was
-    started.
+    Writes of the launching process to an array after the first process was started are not visible
+    to workers.
 
     Args:
         name: name of the objects in messages.
@@ -69,7 +69,7 @@ class Payload:
         """Pickle an object for a process that is being spawned.
 
         Raises:
-            SegmentError: there is no room for its tensors and arrays; the message has their bytes.
+            SegmentError: no room for its tensors and arrays; the message gives their bytes.
         """
         with _dumping:  # another thread may send the same tensors, which move once
             self._dump(item, file)
@@ -99,7 +99,7 @@ class Payload:
 def dumps_reply(item: object) -> bytes:
     """Pickle a reply to the process that sent this one its work; tensors go by value.
 
-    It contains no descriptor, so it stays valid when this process has ended.
+    It contains no descriptor, so it stays valid after this process ends.
     """
     return pickle.dumps([]) + dumps(item)
 
@@ -122,7 +122,7 @@ def find_trained(parts: Mapping[str, object]) -> Trained:
 
 
 def unpicklable(parts: Mapping[str, object]) -> tuple[str, object] | None:
-    """Name and value of the first of ``parts`` that cannot be pickled; None: each of them can."""
+    """Name and value of the first of ``parts`` that cannot be pickled; None if all can."""
     with _no_child():
         for name, part in parts.items():
             try:
@@ -133,8 +133,8 @@ def unpicklable(parts: Mapping[str, object]) -> tuple[str, object] | None:
 
 
 def _make_private(parts: Sequence[Any]) -> list[Any]:
-    """Parts with storages in shared memory exchanged for what unpickles as private maps."""
-    maps: dict[int, PrivateMap] = {}  # by identity of the memory, of which each is mapped once
+    """Parts, with storages in shared memory replaced by objects that unpickle as private maps."""
+    maps: dict[int, PrivateMap] = {}  # by identity of the memory; each is mapped once
 
     def private(storage: torch.UntypedStorage) -> PrivateStorage:
         if isinstance(storage, SharedStorage):
@@ -180,7 +180,7 @@ class _Pickler(DefinitionPickler):
 
     def __init__(self, file: IO[bytes], *, private: bool = False) -> None:
         reducers: dict[type, Callable[[Any], Any]] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]
-        # Before the initialization of its base, which takes it over.
+        # Set before the base class's __init__, which reads it.
         self.dispatch_table = ChainMap(reducers, DefinitionPickler.dispatch_table)
         super().__init__(file, replies=False)
         self.parts: list[torch.UntypedStorage | np.ndarray[Any, Any]] = []
@@ -234,10 +234,10 @@ def _path(storage: torch.UntypedStorage, file: FileMapping | None) -> str:
 
 
 class _Scout(_Pickler):
-    """Pickler that writes nothing, and lists what training changes.
+    """Pickler that writes nothing, and lists the objects that training changes.
 
     Attributes:
-        found: optimizers, modules and schedulers, in the order in which pickle comes to them.
+        found: optimizers, modules and schedulers, in the order in which pickle reaches them.
     """
 
     def __init__(self) -> None:
@@ -250,7 +250,7 @@ class _Scout(_Pickler):
             if isinstance(item, Optimizer):  # its own reduction writes to its store
                 return _part, (item.param_groups, dict(item.state))
         elif isinstance(item, torch.Tensor) and item.is_cuda and item.is_leaf:
-            return self._set_aside(item)  # torch would keep its memory until a process has it
+            return self._set_aside(item)  # torch would keep its memory until a process receives it
         return super().reducer_override(item)
 
     def _storage(self, storage: torch.UntypedStorage) -> Any:
@@ -279,7 +279,7 @@ class _NoChild:
 def _no_child() -> Iterator[None]:
     """Context in which objects are pickled as for a process that is being spawned."""
     before = context.get_spawning_popen()
-    context.set_spawning_popen(_NoChild())  # type: ignore[arg-type]  # of which reducers need this
+    context.set_spawning_popen(_NoChild())  # type: ignore[arg-type]  # all that reducers need
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The settings of a run: its place on the machine, its deadlines, and what it survives."""
+"""The settings of a run: CPUs and devices, deadlines, and handling of lost workers."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ class Plan:
         timeout: seconds from the start barrier to the last return; may be infinite.
         start_timeout: seconds until all workers, or a replacement, stand at the start barrier.
         allowed: the CPUs that this process may use, ascending.
-        on_error: what a worker's end before ``fn`` returned does; one of ``FAILURES``.
-        retries: replacements of each worker at most.
+        on_error: reaction to a worker that ends before ``fn`` returns; one of ``FAILURES``.
+        retries: maximum number of replacements of each worker.
         stall_timeout: seconds without progress after which a worker is reported; may be infinite.
         max_staleness: turns of others that may end between a worker's pull and its push; None: any.
-        delay: what workers sleep before a push; None: nothing.
-        checkpoint: where and how often to write checkpoints; None: nowhere.
+        delay: injected delay before each push; None: none.
+        checkpoint: where and how often to write checkpoints; None: no checkpoints.
         resume: whether to begin with the newest checkpoint.
         view: whether to show the run in the terminal.
         log_dir: directory for TensorBoard; None: none.
         trace: file for a Chrome trace; None: none.
-        devices: of the workers in the order of ranks; None: they train in place, on the host.
-        lag: pushes of its own that a worker with a device may be behind.
+        devices: the workers' devices in the order of ranks; None: they train in place, on the host.
+        lag: how many of its own pushes a worker with a device may be behind.
         seed: root of the workers' random streams; None: drawn from torch's global generator.
-        preload: modules that are imported once for all worker processes.
+        preload: modules imported once for all worker processes.
     """
 
     workers: int
@@ -140,7 +140,7 @@ class Plan:
         )
 
     def cpus(self, rank: int) -> tuple[int, ...]:
-        """The CPUs to bind worker ``rank`` to, as many as it has threads; () leaves it free."""
+        """The CPUs to bind worker ``rank`` to, one per thread; () for no binding."""
         if not self.pin:
             return ()
         first = rank * self.threads
@@ -149,7 +149,7 @@ class Plan:
         )
 
 
-WORKERS = 2  # where nothing says how many
+WORKERS = 2  # default
 
 
 def _workers(workers: Any, devices: tuple[torch.device, ...] | None) -> int:

@@ -1,6 +1,6 @@
-"""Private maps of shared memory: one copy for all processes, until one of them writes to a page.
+"""Private (copy-on-write) maps of shared memory: one copy for all processes.
 
-A process that unpickles such a map has the bytes that were sent, and its writes stay its own.
+A process that unpickles such a map sees the bytes that were sent, and its writes stay its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["PrivateMap", "PrivateStorage"]
 
 
 class PrivateMap:
-    """Shared memory that unpickles as a private map of it.
+    """Shared memory that unpickles as a private map.
 
     Args:
         memory: uint8, a whole segment.

@@ -25,12 +25,12 @@ class SpawnedMember(Member):
 
     Args:
         rank: its rank.
-        plan: its threads and processors.
+        plan: its threads and CPUs.
         seed: root of the random stream that the process uses before its job; None: drawn from the
             system.
-        job: makes what the process is to do, from its ends of the line and of the mailbox; that is
-            pickled into it.
-        fill: puts in the mailbox what it is sent, while descriptors can be handed to it.
+        job: makes the process's entry point from its ends of the pipe and of the mailbox; the entry
+            point is pickled.
+        fill: fills the mailbox, while descriptors can be sent to the process.
     """
 
     box: Mailbox
@@ -61,7 +61,7 @@ class SpawnedMember(Member):
         """Start the process.
 
         Raises:
-            TypeError: something that was to be sent cannot be pickled.
+            TypeError: an object to be sent cannot be pickled.
             OSError: the system has no room for another process.
             ImportError: a module to preload cannot be imported.
             RunTimeout: torch could not be imported in time.
@@ -74,7 +74,7 @@ class SpawnedMember(Member):
                 "s, it did not; raise start_timeout= if importing torch takes longer",
                 (self.rank,),
             ) from error
-        self.far_end.close()  # so that the line hangs up when the process ends
+        self.far_end.close()  # so that the pipe closes when the process ends
 
     @property
     def task(self) -> int | None:
@@ -88,7 +88,7 @@ class SpawnedMember(Member):
 
     @property
     def exitcode(self) -> int | None:
-        """Looking at it reaps a dead process."""
+        """Exit code; reading it reaps a dead process."""
         return self._process.exitcode
 
     @property
@@ -97,11 +97,11 @@ class SpawnedMember(Member):
         return self._process.sentinel
 
     def failure(self) -> tuple[str, str, BaseException | None]:
-        """From the mailbox."""
+        """Read the failure from the mailbox."""
         message, traceback, pickled = self.box.take()
         cause = None
         if pickled is not None:
-            with contextlib.suppress(Exception):  # its class may exist in the worker only
+            with contextlib.suppress(Exception):  # its class may exist only in the worker
                 cause = pickle.loads(pickled)
         return message, traceback, cause
 
@@ -133,7 +133,7 @@ class ProcessMember(SpawnedMember):
 
     Args:
         rank: its rank.
-        task: what it is to do; it is pickled when the process starts.
+        task: its task; it is pickled when the process starts.
         life: number of earlier workers of this rank in the run.
     """
 

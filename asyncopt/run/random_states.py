@@ -25,9 +25,9 @@ __all__ = ["Stream", "capture", "draw_root", "restore"]
 
 
 def draw_root() -> int:
-    """The root of a new run: one number of torch's global generator, as ``DataLoader`` draws one.
+    """The root of a new run: one number from torch's global generator, as in ``DataLoader``.
 
-    So ``torch.manual_seed`` decides it, and two draws differ.
+    ``torch.manual_seed`` determines it, and successive draws differ.
     """
     return int(torch.empty((), dtype=torch.int64, device="cpu").random_())
 
@@ -42,8 +42,8 @@ class Stream:
 
     Args:
         root: an integer >= 0; None: another one at each call of :meth:`enter`, from the system.
-        key: which of the root's streams, integers >= 0. ``()`` is for what all workers of a run
-            draw alike, ``(task,)`` for tasks of pools, folds and repeats of measurements,
+        key: which of the root's streams, integers >= 0. ``()`` is for draws that are the same in
+            all workers of a run, ``(task,)`` for tasks of pools, folds and repeats of measurements,
             ``(rank, life)`` for workers of runs.
     """
 
@@ -63,7 +63,7 @@ class Stream:
     def temporarily(self) -> Iterator[None]:
         """Context in which the global generators of the CPU draw from this stream.
 
-        After it they go on as if nothing had been drawn. Those of other devices are left alone.
+        On exit their states are restored. The generators of other devices are not changed.
         """
         numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
         torch_state = torch.get_rng_state()
@@ -76,7 +76,7 @@ class Stream:
             random.setstate(python_state)
 
     def _seed(self) -> int:
-        """Seed numpy's and Python's global generators; the seed for torch's."""
+        """Seed numpy's and Python's global generators; return the seed for torch's."""
         words = self._words(18)
         np.random.seed(words[2:10])  # noqa: NPY002 - the generator that user code may draw from
         random.seed(words[10:].tobytes())
@@ -102,10 +102,10 @@ def capture() -> bytes:
 
 
 def restore(data: bytes) -> None:
-    """Give the global generators the states that :func:`capture` saw.
+    """Restore the states of the global generators from :func:`capture`.
 
     Raises:
-        CheckpointError: ``data`` does not hold them; nothing was changed.
+        CheckpointError: ``data`` does not hold such states; nothing was changed.
     """
     try:
         state = json.loads(data)
@@ -115,7 +115,7 @@ def restore(data: bytes) -> None:
         numpy_state = (algorithm, _array(key, np.uint32), *rest)
         version, words, gauss_next = state["python"]
         python_state = (version, tuple(map(int, _array(words, np.uint32))), gauss_next)
-        # Tried on generators of their own first.
+        # Tried on temporary generators first.
         torch.Generator().set_state(torch_state)
         np.random.RandomState().set_state(numpy_state)
         random.Random().setstate(python_state)

@@ -17,13 +17,13 @@ class RankState:
 
     Attributes:
         rank: the rank.
-        backoff: the replacements that it has left.
-        member: the worker that fills it, or was the last to do so.
-        progress: that of the seat when this worker was started.
-        ready_by: when a replacement must stand at the start barrier, on the monotonic clock in s.
+        backoff: delays and remaining number of replacements.
+        member: its current or last worker.
+        progress: the seat's progress when this worker was started.
+        ready_by: deadline for a replacement to reach the start barrier, monotonic clock in s.
         returned: when ``fn`` returned.
         due: when the lost worker is to be replaced; infinite if it is not lost.
-        vacant: lost for good.
+        vacant: True if the worker is lost and not replaced.
         restarts: replacements so far.
     """
 

@@ -15,42 +15,42 @@ def spell_ranks(ranks: list[int]) -> str:
 class Rendezvous:
     """Ranks that arrived at a barrier, ranks that left the run, and the answers due.
 
-    It knows neither processes nor threads nor the clock: the caller passes ``now`` in (seconds of
-    one monotonic clock) and hands the answers out. Once broken it stays broken, as
-    ``threading.Barrier`` does: workers that disagree on how many barriers they have passed must not
-    train on.
+    It is independent of processes, threads and the clock: the caller passes ``now`` (seconds of one
+    monotonic clock) and delivers the answers. Once broken it stays broken, like
+    ``threading.Barrier``: workers that passed different numbers of barriers must not go on
+    training.
 
-    A replaced worker runs ``fn`` from its start, so it comes once more to barriers that the others
-    have behind them: through those it walks without waiting.
+    A replacement runs ``fn`` from its start, so it reaches barriers that the others have passed; it
+    passes those without waiting.
     """
 
     def __init__(self, world_size: int) -> None:
         self._members = set(range(world_size))
         self._passed = 0  # barriers that all members have passed
-        self._own = dict.fromkeys(range(world_size), 0)  # barriers that each one was let through
+        self._own = dict.fromkeys(range(world_size), 0)  # barriers that each rank has passed
         self._deadlines: dict[int, float] = {}
-        self._behind: set[int] = set()  # those who wait at a barrier that was passed already
+        self._behind: set[int] = set()  # ranks at a barrier that the others have passed
         self._left: set[int] = set()
         self._broken = ""
 
     def arrive(self, rank: int, deadline: float) -> None:
-        """Worker ``rank`` waits at its next barrier until ``deadline``."""
+        """Record that worker ``rank`` waits at its next barrier until ``deadline``."""
         if self._own[rank] < self._passed:
             self._behind.add(rank)
         else:
             self._deadlines[rank] = deadline
 
     def leave(self, rank: int) -> None:
-        """Worker ``rank`` has returned and will arrive at no barrier any more."""
+        """Record that worker ``rank`` has returned and will reach no further barrier."""
         self._left.add(rank)
 
     def restart(self, rank: int) -> None:
-        """Worker ``rank`` has died; its replacement will come, and begin with the first barrier."""
+        """Record that worker ``rank`` died; its replacement starts with the first barrier."""
         self._withdraw(rank)
         self._own[rank] = 0
 
     def lose(self, rank: int) -> None:
-        """Worker ``rank`` has died and is not replaced: the others meet without it."""
+        """Record that worker ``rank`` died and is not replaced: barriers no longer wait for it."""
         self._withdraw(rank)
         self._members.discard(rank)
 
@@ -84,7 +84,7 @@ class Rendezvous:
         return answers
 
     def _complaint(self, missing: list[int], now: float) -> str:
-        """Why those who wait need wait no longer; "" if they must."""
+        """Why the barrier is broken; "" if the waiting ranks must go on waiting."""
         expected = f"barrier: expected all {len(self._members)} workers"
         if gone := [rank for rank in missing if rank in self._left]:
             return (

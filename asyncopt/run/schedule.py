@@ -1,4 +1,4 @@
-"""Learning rates by the run's global step: one schedule, seen alike by all workers."""
+"""Learning rates by the run's global step: one schedule for all workers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Restarts", "bring_to", "check_schedule"]
 
 
 def check_schedule(scheduler: Any, every: Any) -> None:
-    """Raise for what cannot follow a step count.
+    """Raise for a scheduler that cannot follow a step count.
 
     Raises:
-        TypeError: ``scheduler`` is none of torch's, or waits for a metric.
-        ValueError: ``every`` is no integer >= 1.
+        TypeError: ``scheduler`` is not one of torch's, or depends on a metric.
+        ValueError: ``every`` is not an integer >= 1.
     """
     for part in _parts(scheduler):
         if isinstance(part, ReduceLROnPlateau):
@@ -39,11 +39,11 @@ def check_schedule(scheduler: Any, every: Any) -> None:
 def bring_to(scheduler: LRScheduler, step: int) -> None:
     """Step a scheduler until it has taken ``step`` steps, as a serial run would have.
 
-    A worker that starts late, or anew, goes through all of them: only so are the rates those of the
-    serial run to the last bit, as most schedulers compute each from the one before.
+    A worker that starts late, or again, takes every step: most schedulers compute each rate from
+    the one before, so only this gives the rates of the serial run to the last bit.
 
     Raises:
-        ValueError: it is further on already.
+        ValueError: it is past ``step`` already.
     """
     position = _position(scheduler)
     if position > step:
@@ -54,8 +54,8 @@ def bring_to(scheduler: LRScheduler, step: int) -> None:
     if position == step:
         return
     for part in _parts(scheduler):
-        # torch counts this process's own calls, to warn of a first scheduler.step() before
-        # optimizer.step(). Here others may have pushed.
+        # torch warns if this process calls scheduler.step() before optimizer.step(). Here other
+        # processes may have pushed.
         if getattr(part, "_step_count", 0) == 1:
             part._step_count = 2
     for _ in range(step - position):
@@ -63,14 +63,14 @@ def bring_to(scheduler: LRScheduler, step: int) -> None:
 
 
 def _parts(scheduler: Any) -> Iterator[Any]:
-    """A scheduler and those that it is made of."""
+    """A scheduler and its nested schedulers."""
     yield scheduler
     for part in getattr(scheduler, "_schedulers", ()):
         yield from _parts(part)
 
 
 def _position(scheduler: Any) -> int:
-    """Steps taken; a ``ChainedScheduler`` leaves the count to its parts."""
+    """Steps taken; those of a ``ChainedScheduler`` are counted by its parts."""
     if hasattr(scheduler, "last_epoch"):
         return int(scheduler.last_epoch)
     return _position(scheduler._schedulers[0])
@@ -84,9 +84,9 @@ class Restarts:
 
     Args:
         optimizers: the worker's own.
-        also_in_args: warn of schedulers in ``args`` as well, because workers can be replaced and a
-            replacement begins with ``args`` as the run did.
-        goes_on: whether this worker is a replacement, or one of a resumed run.
+        also_in_args: also warn of schedulers in ``args``, because workers can be replaced and a
+            replacement starts with the original ``args``.
+        goes_on: True if this worker is a replacement, or belongs to a resumed run.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Restarts:
         self._waiting = [
             optimizer
             for optimizer in optimizers
-            if also_in_args or not _has_scheduler(optimizer)  # else it has come with args
+            if also_in_args or not _has_scheduler(optimizer)  # else its scheduler came with args
         ]
         self._found: list[weakref.ref[LRScheduler]] = []
         self._excused: weakref.WeakSet[LRScheduler] = weakref.WeakSet()
@@ -118,7 +118,7 @@ class Restarts:
         self._excused.update(_parts(scheduler))
 
     def look(self) -> None:
-        """Warn once of each scheduler that has been stepped meanwhile."""
+        """Warn once of each scheduler that ``fn`` has stepped since the last call."""
         for optimizer in [each for each in self._waiting if _has_scheduler(each)]:
             self._waiting.remove(optimizer)
             self._found += map(weakref.ref, _schedulers_of(optimizer))

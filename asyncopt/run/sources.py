@@ -68,10 +68,10 @@ def check_supply(
     """Source of examples for ``Worker.batches``, from the arguments of the same names.
 
     Raises:
-        TypeError: ``data`` is of no kind that can be read by number.
-        ValueError: data without examples along their first dimension or with unequal numbers of
-            them; ``batch_size`` out of range; options that a ``DataLoader`` sets already, or
-            options of the loader that a run cannot keep.
+        TypeError: examples of ``data`` cannot be read by number.
+        ValueError: ``data`` has no examples along the first dimension, or columns of unequal
+            length; ``batch_size`` is out of range; an option is already set by the ``DataLoader``,
+            or the loader has an option that a run does not support.
     """
     if isinstance(data, DataLoader):
         check_loader(data, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last)

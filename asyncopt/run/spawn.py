@@ -1,17 +1,17 @@
-"""Starting a worker process: what it is sent, and its bond to the parent's life.
+"""Start of worker processes.
 
-Python's own spawn start method, changed in five places, each for a reason:
+It is Python's spawn start method with five changes:
 
-- the child is no new interpreter, but a fork of one that has imported torch: see
-  :mod:`asyncopt.run.fork_server`. It has an environment of its own (``OMP_NUM_THREADS``), so the
-  parent's stays as it is;
-- it is killed by the kernel when its parent dies;
-- ``fn`` and ``args`` travel through a mailbox instead of the start-up pipe. A pipe holds 64 KiB, so
-  the parent would wait for each child's imports before it could start the next one; and what goes
-  wrong while they are unpickled comes back as an exception instead of text on stderr;
-- the server reports the child's exit: Python's own way, a pipe that closes with the child, may be
-  held open by processes that the child has started;
-- no resource tracker process is started if none runs: descriptors without names need none.
+- The child is a fork of a process that has imported torch, not a new interpreter: see
+  :mod:`asyncopt.run.fork_server`. It has its own environment (``OMP_NUM_THREADS``), so the parent's
+  is not changed.
+- The kernel kills the child when its parent dies.
+- ``fn`` and ``args`` are sent through a mailbox instead of the start-up pipe. A pipe holds 64 KiB,
+  so the parent would wait for each child's imports before it could start the next one. Errors
+  while unpickling them are reported as an exception instead of text on stderr.
+- The server reports the child's exit. Python's method, a pipe that closes with the child, fails if
+  processes started by the child hold the pipe open.
+- No resource tracker is started if none runs: unnamed descriptors need none.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["WorkerProcess", "refuse_daemons"]
 
 
 def refuse_daemons(more: str = "") -> None:
-    """Raise RuntimeError in a daemonic process, which must not start others in multiprocessing.
+    """Raise RuntimeError in a daemonic process: multiprocessing forbids it to start others.
 
     Args:
         more: a further remedy.
@@ -50,7 +50,7 @@ def refuse_daemons(more: str = "") -> None:
 
 
 def _preparation(name: str) -> dict[str, Any]:
-    """Data for a child's setup. It imports the main module only if the file of that exists."""
+    """Data for a child's setup. The child imports the main module only if its file exists."""
     data: dict[str, Any] = spawn.get_preparation_data(name)
     if not main_is_file():
         data.pop("init_main_from_path", None)
@@ -64,11 +64,11 @@ class WorkerProcess(context.SpawnProcess):
         rank: the worker's number, used in its name.
         job: called with no arguments in the child; it must pickle.
         environment: variables to change in the child's environment.
-        cpus: CPUs to pin the child to from its first instruction on; empty: leave it free.
-        before_start: called in the parent while descriptors can be handed to the child.
+        cpus: CPUs to pin the child to from its first instruction on; empty: do not pin it.
+        before_start: called in the parent while descriptors can be sent to the child.
         patience: s that the first worker's imports may take.
         preload: names of modules that are imported once for all workers.
-        stream: random numbers of the child until its job seeds others.
+        stream: random stream of the child until its job seeds another.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class WorkerProcess(context.SpawnProcess):
         self._start = (environment, cpus, before_start, patience, stream, preload)
 
     def run(self) -> None:
-        """In the child: the job."""
+        """Run the job; called in the child."""
         self._job()
 
     @staticmethod
@@ -101,21 +101,21 @@ class WorkerProcess(context.SpawnProcess):
 
 
 class _WorkerPopen(Popen):
-    """The parent's hold on a worker process; see the module's docstring for what differs."""
+    """The parent's handle of a worker process; the module's docstring lists the differences."""
 
     DupFd = Received  # type: ignore[assignment]
 
     _fds: list[int]
 
     def duplicate_for_child(self, fd: int) -> int:
-        # Its owner may be gone before it is sent: a tensor that an object made to be pickled.
+        # Duplicated because its owner, such as a temporary made for pickling, may be freed first.
         self._fds.append(os.dup(fd))
         return len(self._fds) - 1
 
     def _launch(self, worker: WorkerProcess) -> None:
         environment, cpus, before_start, patience, stream, preload = worker._start
         message = io.BytesIO()
-        child_start, start = os.pipe()  # stays open in the parent: its end tells of the parent's
+        child_start, start = os.pipe()  # `start` stays open here: it closes when the parent ends
         try:
             context.set_spawning_popen(self)
             try:
@@ -135,7 +135,7 @@ class _WorkerPopen(Popen):
                 os.close(fd)
         self.pid, self.sentinel = self._fork.pid, self._fork.status
         self.finalizer = util.Finalize(self, close, (self.sentinel, self._fork.pidfd, start))
-        # If it has died meanwhile, the sentinel tells.
+        # If the child has died in the meantime, the sentinel reports that.
         with contextlib.suppress(BrokenPipeError), open(start, "wb", closefd=False) as file:
             file.write(message.getbuffer())
 

@@ -27,17 +27,17 @@ def state_of(task: int) -> str:
         stat = Path(f"/proc/{task}/stat").read_text()
     except OSError:
         return "gone"
-    letter = stat.rpartition(")")[2].split()[0]  # the name before it may hold anything
+    letter = stat.rpartition(")")[2].split()[0]  # the name before it may contain any character
     return _STATES.get(letter, f"in state {letter}")
 
 
 class Stalls:
     """Time without progress of each worker; each stall is reported once.
 
-    It knows no processes and no clock: the caller passes counters and ``now`` in.
+    It is independent of processes and the clock: the caller passes counters and ``now``.
 
     Args:
-        limit: seconds without progress that make a stall; infinite: there are none.
+        limit: seconds without progress that count as a stall; infinite: no stalls are reported.
     """
 
     def __init__(self, limit: float) -> None:
@@ -46,7 +46,7 @@ class Stalls:
 
     @property
     def interval(self) -> float:
-        """Seconds between looks."""
+        """Seconds between checks."""
         return self._limit / 4
 
     def look(self, rank: int, progress: int, now: float) -> bool:
@@ -55,10 +55,10 @@ class Stalls:
         if progress != before:
             self._seen[rank] = (progress, now)
         elif now - since >= self._limit:
-            self._seen[rank] = (progress, math.inf)  # told
+            self._seen[rank] = (progress, math.inf)  # reported
             return True
         return False
 
     def forget(self, rank: int) -> None:
-        """Worker ``rank`` has ended, or has a reason to wait."""
+        """Reset worker ``rank``, which has ended or has a reason to wait."""
         self._seen.pop(rank, None)

@@ -27,10 +27,10 @@ from asyncopt.warn import warn_caller
 
 __all__ = ["supervise"]
 
-TICK = 1.0  # s between looks when nothing wakes the launcher
-BUSY_TICK = 0.02  # s between looks at what wakes nobody
+TICK = 1.0  # s between checks when no event wakes the launcher
+BUSY_TICK = 0.02  # s between polls of state that has no wake-up
 EXIT_GRACE = 30.0  # s from the last return out of fn to the last exit
-FAILED_GRACE = 1.0  # s for a worker that has told of its failure to exit before it is replaced
+FAILED_GRACE = 1.0  # s for a worker that reported a failure to exit before it is replaced
 PARK_GRACE = 5.0  # s for the workers to reach the end of a batch before the last checkpoint
 
 
@@ -45,13 +45,13 @@ def supervise(
     Args:
         make_member: makes a worker from its rank, the task and the number of earlier workers of
             that rank; called again for each replacement.
-        task: of every worker.
-        optimizers: shared ones, which it trains.
-        observers: called while the run goes on.
+        task: the task of every worker.
+        optimizers: the shared optimizers that the task trains.
+        observers: called during the run.
 
     Raises:
-        WorkerError: a worker ended before ``fn`` returned, and the plan does not let the run go on
-            without it, or no worker is left. All have been ended.
+        WorkerError: a worker ended before ``fn`` returned, and the plan does not let the run
+            continue without it, or no worker is left. All have been ended.
         RunTimeout: a deadline of the plan passed. All have been ended.
         TypeError: ``fn`` or one of ``args`` cannot be sent to a process.
     """
@@ -96,7 +96,7 @@ class _Supervisor:
         )
 
     def run(self) -> Outcome:
-        """Run to the end; leaves no worker and no descriptor, however it ends."""
+        """Run to the end; on return or exception, no worker or descriptor is left."""
         with self._interrupts:
             error: BaseException | None = None
             try:
@@ -116,10 +116,10 @@ class _Supervisor:
                 finally:
                     self._observers.end(error)
 
-    # --- The course of a run -------------------------------------------------------------------
+    # --- Phases of a run -----------------------------------------------------------------------
 
     def _start(self) -> None:
-        """Start all workers; return when each of them stands at the start barrier."""
+        """Start all workers; return when each of them is at the start barrier."""
         limit = self._plan.start_timeout
         deadline = time.monotonic() + limit
         with contextlib.suppress(RunTimeout):  # the deadline has passed then, and all are late
@@ -187,7 +187,7 @@ class _Supervisor:
             ) from error
 
     def _come_to_rest(self) -> None:
-        """Let the workers of an interrupted run end their batches, for its last checkpoint."""
+        """Let the workers of an interrupted run finish their batches, for the last checkpoint."""
         if self._plan.checkpoint is None or self._released is None:
             return
         self._board.pause()
@@ -217,8 +217,8 @@ class _Supervisor:
         """Supervise the workers until all are ``done`` or lost for good.
 
         Raises:
-            RunTimeout: that was not so at the ``deadline``.
-            WorkerError: the run cannot go on.
+            RunTimeout: they were not at the ``deadline``.
+            WorkerError: the run cannot continue.
         """
         while late := [p.rank for p in self._ranks if not (done(p) or p.vacant)]:
             now = time.monotonic()
@@ -239,7 +239,7 @@ class _Supervisor:
             self._observers.tick(now)
 
     def _dates(self, now: float) -> Iterator[float]:
-        """Times of the next look if nothing wakes the launcher."""
+        """Times of the next check if no event wakes the launcher."""
         yield now + min(TICK, self._stalls.interval)
         for state in self._ranks:
             yield state.ready_by
@@ -261,7 +261,7 @@ class _Supervisor:
         member = state.filled
         if member is None:
             return None
-        exitcode = member.exitcode  # looked at first: a dead worker's last words count
+        exitcode = member.exitcode  # read first: the messages of a dead worker still count
         for word, *rest in member.words():
             if word == "ready":
                 member.ready = True
@@ -293,7 +293,7 @@ class _Supervisor:
         pushed = self._pushes()
         for state in self._ranks:
             member = state.filled
-            # Who waits at a barrier waits for others, which are reported.
+            # A worker at a barrier waits for others; those are reported.
             excused = state.rank in self._rendezvous.waiting or self._board.paused
             if member is None or member.task is None or not member.ready or excused:
                 self._stalls.forget(state.rank)
@@ -320,7 +320,7 @@ class _Supervisor:
     # --- Losses --------------------------------------------------------------------------------
 
     def _handle_loss(self, state: RankState, failure: Failure, now: float) -> None:
-        """Replace a lost worker, go on without it, or end the run, as the plan says.
+        """Replace a lost worker, continue without it, or end the run, as the plan says.
 
         Raises:
             WorkerError: the run ends with it.
@@ -358,7 +358,7 @@ class _Supervisor:
         self._observers.loss(dataclasses.replace(loss, when=loss.when - began))
 
     def _had_share(self, rank: int) -> bool:
-        """True if the batches of a dead worker's last loop were its own share, not all workers'."""
+        """True if a dead worker's last loop used static dispatch."""
         positions = self._board.positions()
         dealt = {number for number, _ in positions["rounds"]}
         loops = [number for who, number, *_ in positions["claims"] if who == rank]
@@ -371,7 +371,7 @@ class _Supervisor:
         return held[-1] if held else None
 
     def _replace(self, now: float) -> None:
-        """Start the replacements that are due, each when nothing is left of its predecessor."""
+        """Start the replacements that are due, each once its predecessor has ended."""
         for state in self._ranks:
             if now < state.due:
                 continue

@@ -20,12 +20,12 @@ from asyncopt.run.outcome import format_traceback
 
 __all__ = ["ThreadMember", "torch_threads"]
 
-HANG_UP = 0.01  # s for a thread to notice that the launcher has hung up
+HANG_UP = 0.01  # s for a thread to notice that the launcher closed its pipe
 
 
 @contextlib.contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Context in which torch uses ``count`` threads: a setting of the whole process."""
+    """Context in which torch uses ``count`` threads, in the whole process."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -35,7 +35,7 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 class _Tray:
-    """The box of a thread: everything is handed over as it is."""
+    """The box of a thread: objects are passed by reference."""
 
     def __init__(self, content: Any) -> None:
         self._content = content
@@ -54,13 +54,13 @@ class _Tray:
 class ThreadMember(Member):
     """A worker in a thread, with a model and optimizers of its own on the shared memory.
 
-    A thread cannot be killed: one that is to end gets an exception at its next Python instruction,
-    and if it stays in native code it is left behind as a daemon thread.
+    A thread cannot be killed. To end it, an exception is raised at its next Python instruction; if
+    it stays in native code, it is left behind as a daemon thread.
 
     Args:
         rank: its rank.
-        task: what it is to do; its optimizers must be shared. Its seed is not used:
-            all threads draw from the generators of this process.
+        task: its task; the optimizers must be shared. The seed is not used: all threads draw from
+            the generators of this process.
         life: number of earlier workers of this rank in the run; not used.
     """
 
@@ -70,7 +70,7 @@ class ThreadMember(Member):
         super().__init__(rank)
         self._cpus = task.plan.cpus(rank)
         self._start_timeout = task.plan.start_timeout
-        if task.trained.optimizers:  # else the threads share all they are given
+        if task.trained.optimizers:  # without optimizers, the threads share all objects
             fn, args, trained = thread_clone((task.fn, task.args, task.trained))
             task = dataclasses.replace(task, fn=fn, args=args, trained=trained)
         self._optimizers = task.trained.optimizers
@@ -78,7 +78,7 @@ class ThreadMember(Member):
         self._thread = threading.Thread(
             target=self._live,
             name=f"asyncopt-worker-{rank}",
-            daemon=True,  # one that never stops must not keep the interpreter from exiting
+            daemon=True,  # a thread that never stops must not keep the interpreter from exiting
         )
 
     def start(self) -> None:
@@ -107,16 +107,16 @@ class ThreadMember(Member):
 
     @property
     def sentinel(self) -> None:
-        """A thread has none, but no thread ends without a word."""
+        """None: a thread sends a message before it ends."""
         return None
 
     def failure(self) -> tuple[str, str, BaseException | None]:
-        """Take the object itself."""
+        """Take the exception itself."""
         message, traceback, cause = self.box.take()
         return message, traceback, cause
 
     def terminate(self) -> None:
-        """Hang up, which ends a thread that waits for an answer, and interrupt any other."""
+        """Close the pipe, which ends a thread that waits for an answer, and interrupt any other."""
         self.pipe.close()
         self._thread.join(HANG_UP)
         ctypes.pythonapi.PyThreadState_SetAsyncExc(
@@ -124,7 +124,7 @@ class ThreadMember(Member):
         )
 
     def kill(self) -> bool:
-        """No thread can be killed."""
+        """False: threads cannot be killed."""
         return False
 
     def join(self, timeout: float) -> None:

@@ -17,19 +17,19 @@ from asyncopt.store.memory import map_new_memfd
 
 __all__ = ["ROWS", "TransferLog", "Transfers"]
 
-#: The rows of a worker: what it did beside its computing, and when it waited for that.
+#: The rows of a worker: background transfers, and the time that computing waited for them.
 ROWS = ("gradients out", "push", "parameters back", "stalled")
 
-_PHASES = ("push", "push", "pull", "wait")  # how a board calls what is in these rows
+_PHASES = ("push", "push", "pull", "wait")  # the board's phase for each row
 
 
 @dataclass(frozen=True)
 class Transfers:
-    """The background of a run with ``devices``: copies, pushes and pulls, over all workers.
+    """Background copies, pushes and pulls of a run with ``devices``, over all workers.
 
     Attributes:
-        seconds: in which a worker had any of these under way.
-        stalled_seconds: in which a worker computed nothing because it waited for them.
+        seconds: time in which a worker had any of these in progress.
+        stalled_seconds: time in which a worker computed nothing because it waited for them.
     """
 
     seconds: float
@@ -37,19 +37,19 @@ class Transfers:
 
     @property
     def hidden(self) -> float:
-        """The share of ``seconds`` that ran beside computing, 0 to 1; NaN if there were none."""
+        """The share of ``seconds`` that overlapped computing, 0 to 1; NaN if there were none."""
         if not self.seconds:
             return float("nan")
         return max(0.0, 1 - self.stalled_seconds / self.seconds)
 
 
 class TransferLog:
-    """Shared memory in which workers take their spans down; the launcher reads them at any time.
+    """Shared memory in which workers record time spans; the launcher reads them at any time.
 
-    Sums are kept for ever, single spans as a board keeps events: the last 2048 of each row.
+    Sums cover the whole run; single spans are kept for the last 2048 of each row.
 
     Args:
-        workers: of the run.
+        workers: number of workers.
     """
 
     def __init__(self, workers: int) -> None:
@@ -66,7 +66,7 @@ class TransferLog:
         return _opened, (self._memory, self.board)
 
     def of(self, rank: int) -> _Writer:
-        """For worker ``rank``, to take its pushes down; one thread at a time."""
+        """The writer for worker ``rank``; use it from one thread at a time."""
         return _Writer(self.board, rank, self._sums[rank])
 
     def total(self) -> Transfers:
@@ -91,7 +91,7 @@ class _Writer:
         self._board = board
         self._first = rank * len(ROWS)
         self._sums = sums
-        self._covered: list[Span] = []  # apart, in order: those in the sum that may be met again
+        self._covered: list[Span] = []  # disjoint, sorted: counted spans that new ones may overlap
 
     def __call__(self, spans: Spans) -> None:
         for row, (phase, some) in enumerate(zip(_PHASES, spans, strict=True), self._first):
@@ -102,9 +102,9 @@ class _Writer:
         self._sums[1] += _length(spans.stalled)
 
     def _cover(self, spans: Sequence[Span]) -> int:
-        """Nanoseconds that lie in any of the spans, and in none before.
+        """Nanoseconds covered by the spans and by no earlier ones.
 
-        A push may begin while the one before is on its way, and not before that has begun.
+        A push may begin before the previous one ends, but not before the previous one begins.
         """
         if not spans:
             return 0
@@ -116,7 +116,7 @@ class _Writer:
 
 
 def _united(spans: Iterable[Span]) -> list[Span]:
-    """The same time in spans that lie apart, in order."""
+    """The union of the spans as disjoint, sorted spans."""
     apart: list[Span] = []
     for begin, end in sorted(spans):
         if apart and begin <= apart[-1][1]:

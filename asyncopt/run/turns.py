@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Turns"]
 
 PATIENCE = 600.0  # s that a worker waits for its turn before it gives up
-NAP = 0.5  # s that a sleep stays away from Python, which may have to stop this thread
+NAP = 0.5  # longest sleep in s, so that this thread can be interrupted
 
 
 class Turns:
@@ -26,12 +26,12 @@ class Turns:
     Args:
         rank: the worker's.
         board: of the run.
-        optimizers: the worker's own; their pushes are led through here.
+        optimizers: the worker's own; this object hooks their pushes.
         max_staleness: turns of others that may end between a pull and its push; None: any.
-        delay: to be slept before the first push of each turn.
+        delay: injected before the first push of each turn.
         station: the worker's device, if it has one. Under a bound a turn ends when its pushes are
-            in the stores, and none is on its way where a checkpoint may be taken.
-        registered: what the worker's modules have registered.
+            in the stores, and no push is in progress when a checkpoint may be taken.
+        registered: parameters and buffers that the worker's modules have registered.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class Turns:
             optimizer.after_partial_push = self._registered.check
 
     def rest(self, may_park: Callable[[], bool] = lambda: True) -> None:
-        """Be between two turns: show progress, and park if the run is paused.
+        """End a turn without starting the next: count progress, and park if the run is paused.
 
         Args:
-            may_park: called before parking; False puts it off.
+            may_park: called before parking; False postpones it.
         """
         self.end()
         self._board.beat(self._rank)
@@ -100,7 +100,7 @@ class Turns:
             self._station.rest()
 
     def begin(self) -> None:
-        """Open a turn, unless one is open, as soon as ``max_staleness`` lets it."""
+        """Open a turn, unless one is open, as soon as ``max_staleness`` permits."""
         if self._open:
             return
         if self.are_bounded:
@@ -111,7 +111,7 @@ class Turns:
         self._delayed = False
 
     def pull(self, everything: bool = False) -> None:
-        """Let the next gradient be computed from what the stores hold now.
+        """Refresh replicas, so that the next gradient is computed from the stores' current values.
 
         Args:
             everything: refresh replicas even if their last push did, and nothing was waited for
@@ -136,7 +136,7 @@ class Turns:
         self._open = False
 
     def retire(self) -> None:
-        """End the last turn. The seat may soon be a replacement's, whose turns must not end."""
+        """End the last turn. A replacement may take the seat next; its turns must not be ended."""
         self.end()
         self._retired = True
 

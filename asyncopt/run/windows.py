@@ -11,16 +11,16 @@ from asyncopt.run.optimizers import SharedOptimizer
 
 __all__ = ["Loop", "Windows"]
 
-PATIENCE = 2.0  # s that a paused worker goes on at most, to end its window
+PATIENCE = 2.0  # s that a paused worker may continue, to end its window
 
 
 class Loop:
     """A loop over batches.
 
     Attributes:
-        number: of the loop, as the board counts rounds.
-        open: batches that were taken and are not done.
-        pushes: of the worker, when the last batch was taken.
+        number: the loop's round on the board.
+        open: number of batches that were taken and are not done.
+        pushes: the worker's number of pushes when the last batch was taken.
     """
 
     __slots__ = ("number", "open", "pushes")
@@ -47,7 +47,7 @@ class Windows:
         optimizers: the worker's own.
 
     Attributes:
-        pushes: of this worker.
+        pushes: this worker's number of pushes.
     """
 
     def __init__(self, rank: int, board: Board, optimizers: Sequence[SharedOptimizer]) -> None:
@@ -56,10 +56,10 @@ class Windows:
         self._all = (1 << len(optimizers)) - 1
         self._stepped = 0  # a bit for each optimizer that has pushed since the last window's end
         self.pushes = 0
-        self._usual = 0  # batches of the last window that a push has ended
+        self._usual = 0  # number of batches in the last window that a push ended
         self._latest: Loop | None = None
-        self._over: list[tuple[int, bool]] = []  # loops that were left: number, before its end
-        self._delayed: float | None = None  # since when this worker puts off a pause
+        self._over: list[tuple[int, bool]] = []  # loops that were left: number, left early
+        self._delayed: float | None = None  # when this worker began to postpone a pause
         for bit, optimizer in enumerate(optimizers):
             optimizer.after_push = functools.partial(self._pushed, 1 << bit)
 
@@ -74,7 +74,7 @@ class Windows:
                 self._board.finish(self._rank, loop.number)
 
     def keeps(self, loop: Loop) -> bool:
-        """True if the batches of ``loop`` that are open stay so when the next one is taken."""
+        """True if the open batches of ``loop`` stay open when the next one is taken."""
         self.leave()
         if not loop.open or not self._all:
             return False
@@ -84,7 +84,7 @@ class Windows:
         return True
 
     def took(self, loop: Loop) -> None:
-        """A batch of ``loop`` was taken."""
+        """Record that a batch of ``loop`` was taken."""
         loop.open += 1
         loop.pushes = self.pushes
         self._latest = loop
@@ -105,12 +105,12 @@ class Windows:
         return True
 
     def end_loop(self, loop: Loop, *, early: bool) -> None:
-        """The worker has left ``loop``, before its end or at it."""
+        """Record that the worker has left ``loop``; ``early`` if before its end."""
         if early or loop.open:
             self._over.append((loop.number, early))
 
     def leave(self) -> None:
-        """The worker has gone on after the loops that it left: their batches are done."""
+        """Mark the batches of loops that the worker left as done: it has continued after them."""
         while self._over:
             number, early = self._over.pop()
             (self._board.done if early else self._board.finish)(self._rank, number)

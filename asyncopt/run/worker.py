@@ -58,8 +58,8 @@ class Worker:
         device: where it computes: its own of ``launch(devices=...)``, else the host.
         restarts: warns of schedulers that ``fn`` steps itself, in runs that can restart them.
         on_loop: called with each new loop's number, from 0, its settings, a function that counts
-            the batches that are begun, and one that counts all of them; what it raises,
-            :meth:`batches` does. Set by the run, as the next.
+            the batches taken, and one that counts all batches. :meth:`batches` raises its
+            exceptions. Set by the run, like the next two.
         on_take: called with the number of the loop before each batch is taken.
         on_end: called when a loop has no batch left.
     """
@@ -90,7 +90,7 @@ class Worker:
         self._station = station
         self._drawings = Drawings(are_shared=False) if drawings is None else drawings
         self._rounds = 0
-        self._is_through = False  # it has come to the end of a loop and taken nothing since
+        self._is_through = False  # it has reached the end of a loop and taken no batch since
         self._windows = Windows(rank, self._board, optimizers)
         self._turns = Turns(
             rank,
@@ -104,7 +104,7 @@ class Worker:
 
     @property
     def on_park(self) -> Callable[[], None] | None:
-        """Called whenever a checkpoint may be taken of this worker: before it parks or meets."""
+        """Called when a checkpoint of this worker may be taken: before it parks or at a barrier."""
         return self._turns.on_park
 
     @on_park.setter
@@ -127,7 +127,7 @@ class Worker:
         """End this worker's part in the run; its launcher calls it when ``fn`` has ended.
 
         Args:
-            returned: ``fn`` has returned, so its last batches are done.
+            returned: True if ``fn`` has returned, so that its last batches are done.
         """
         if returned:
             self._windows.leave()
@@ -175,13 +175,13 @@ class Worker:
         self._board.log(self.rank, number)
 
     def pull(self) -> None:
-        """Begin a turn, in a loop without :meth:`batches`: the next gradient is computed from now.
+        """Begin a turn, in a loop without :meth:`batches`: refresh the parameters.
 
-        Replicas take over the newest version of their stores. Under ``max_staleness`` it waits
-        until the turn may begin; a turn that was open ends.
+        Replicas take the newest version of their stores. Under ``max_staleness`` this waits until
+        the turn may begin; an open turn is ended.
 
         Raises:
-            RunTimeout: another worker kept this one waiting for too long.
+            RunTimeout: the turn could not begin in time because of another worker.
         """
         self._turns.rest()
         self._turns.begin()
@@ -190,8 +190,8 @@ class Worker:
     def push(self, *optimizers: torch.optim.Optimizer) -> None:
         """Step each of the optimizers, and end the turn.
 
-        Within :meth:`batches` it lets others go on earlier than ``optimizer.step()``, which leaves
-        the turn open until the next batch.
+        Within :meth:`batches` it lets others continue earlier than ``optimizer.step()``, which
+        leaves the turn open until the next batch.
         """
         for optimizer in optimizers:
             if not hasattr(optimizer, "step"):
@@ -227,7 +227,7 @@ class Worker:
         if self._station is not None:
             self._station.flush()  # this worker's own pushes are among those of the store
         for optimizer in self._optimizers:
-            # An averaging one has its rates from the optimizer that it wraps.
+            # An averaging optimizer uses the rates of the optimizer that it wraps.
             if scheduler.optimizer in (optimizer, getattr(optimizer, "optimizer", None)):
                 store: Any = optimizer.store
                 bring_to(scheduler, store.version // every)
@@ -287,46 +287,45 @@ class Worker:
 
         In every epoch all workers cut the same permutation into the same batches, and together they
         see each example exactly once. Under ``dispatch="static"`` worker ``r`` takes batches ``r``,
-        ``r + world_size``, ... of each epoch; under ``"dynamic"`` whoever comes next takes the
-        next, so that faster workers take more. Workers do not wait for each other, neither between
-        batches nor between epochs. All workers call this equally often and in the same order. A
-        worker with a device gets its batches there.
+        ``r + world_size``, ... of each epoch; under ``"dynamic"`` each worker takes the next free
+        batch, so faster workers take more. Workers do not wait for each other, neither between
+        batches nor between epochs. All workers must call this equally often and in the same order.
+        A worker with a device gets its batches there.
 
         A batch is done when a push that followed it is in the store (or was skipped for a gradient
-        that is not finite); without optimizers in ``args``, when the next batch is taken. A worker
-        that replaces a dead one, and a run that is resumed, begin with the batches that were not
-        done: those whose gradients were being accumulated, or all of a loop that pushes nothing.
-        The last ones of a loop are done when the worker comes to its next loop, or returns from
-        ``fn``.
+        that is not finite); without optimizers in ``args``, when the next batch is taken. A
+        replacement and a resumed run begin with the batches that were not done: those whose
+        gradients were being accumulated, or all batches of a loop that pushes nothing. The last
+        batches of a loop are done when the worker starts its next loop, or returns from ``fn``.
 
         Args:
             data: examples along dimension 0 of a tensor, a numpy array or a memory map, or of a
                 tuple of equally long tensors or arrays; or a map-style torch ``Dataset``, collated
-                as a ``DataLoader`` does; or a ``DataLoader``: the run deals out the batches that
-                its sampler or batch sampler draws. ``docs/data.md`` lists how each option is
+                as a ``DataLoader`` does; or a ``DataLoader``: the run distributes the batches that
+                its sampler or batch sampler draws. ``docs/data.md`` describes how each option is
                 treated.
-            batch_size: examples in a batch; the epoch's last batch may be smaller. Not given with a
-                ``DataLoader``, like ``shuffle`` and ``drop_last``.
+            batch_size: examples in a batch; the epoch's last batch may be smaller. Not allowed with
+                a ``DataLoader``, like ``shuffle`` and ``drop_last``.
             epochs: passes over the data.
-            shuffle: permute the examples anew in each epoch, by ``(seed, epoch)`` alone; by default
-                True. Without it batches of tensors and of writable arrays are views, not copies.
+            shuffle: permute the examples in each epoch, by ``(seed, epoch)`` alone; default True.
+                If False, batches of tensors and of writable arrays are views, not copies.
             seed: an integer >= 0, the same in every worker. With the epoch it also seeds the global
                 generators while a loader's sampler draws; a generator in the loader is not seeded.
-            drop_last: leave the epoch's last batch out if it is smaller than ``batch_size``; by
-                default False.
-            dispatch: "static" or "dynamic". Under ``max_staleness=0``, "dynamic" makes the turns of
-                all workers together those of a serial loop.
+            drop_last: drop the epoch's last batch if it is smaller than ``batch_size``; default
+                False.
+            dispatch: "static" or "dynamic". Under ``max_staleness=0`` and "dynamic", the turns of
+                all workers together are those of a serial loop.
 
         Returns:
             An iterator over tensors, over tuples of tensors if ``data`` is a tuple (of its own type
-            if it is a NamedTuple), or over what a dataset's examples are collated to.
+            if it is a NamedTuple), or over a dataset's collated batches.
 
         Raises:
             TypeError, ValueError: at the call, before the first batch; in a later epoch if a
                 sampler draws another order than in other workers.
-            CheckpointError: at the call: the run is resumed, and the loop was begun with other
+            CheckpointError: at the call, if the run is resumed and the loop was begun with other
                 settings, under which its batches had other examples.
-            RunTimeout: while it waits for a turn, if another worker kept it for too long.
+            RunTimeout: a turn could not begin in time because of another worker.
         """
         if dispatch not in DISPATCHES:
             names = ", ".join(map(repr, DISPATCHES))
@@ -356,7 +355,7 @@ class Worker:
         return self._loop(batches, number, is_dynamic=is_dynamic)
 
     def _begun(self, number: int) -> int:
-        """Number of batches of a loop that workers have taken."""
+        """Number of batches of a loop that workers have taken so far."""
         return reached(self._board.positions(), number)
 
     def _draw(
@@ -403,7 +402,7 @@ class Worker:
             return True
 
         windows.leave()
-        board.mark(rank, "wait")  # before it looks whether to park: see CheckpointObserver
+        board.mark(rank, "wait")  # before it checks whether to park: see CheckpointObserver
         try:
             while True:
                 if self.on_take is not None:
@@ -411,7 +410,7 @@ class Worker:
                 if self.restarts is not None:
                     self.restarts.look()
                 turns.rest(may_park)
-                if turns.are_serial:  # what is handed out within a turn comes in the order of turns
+                if turns.are_serial:  # batches taken within a turn follow the order of turns
                     turns.begin()
                 keep = loop.open > 0 and windows.keeps(loop)
                 if is_dynamic:
@@ -434,14 +433,14 @@ class Worker:
                 turns.pull()
                 yield batch
         except GeneratorExit:
-            # Left by break, or by an exception: the next loop decides whether the batch is done.
+            # Left by break or by an exception: the next loop decides if the batch is done.
             windows.end_loop(loop, early=True)
             raise
         finally:
             self._drawings.leave(number)
             turns.end()
         if self._station is not None:
-            self._station.rest()  # the launcher takes who is done for somebody without pushes
+            self._station.rest()  # the launcher expects no pushes from a worker that is done
         windows.end_loop(loop, early=False)
         self._is_through = True
         if self.on_end is not None:
