@@ -1,4 +1,4 @@
-"""Checkpoints: consistent, whole or absent, and without pickle."""
+"""Checkpoints: consistent, written atomically, and without pickle."""
 
 from asyncopt.run.checkpoint.checkpoint import Checkpoint, Checkpoints, load, resume, save
 

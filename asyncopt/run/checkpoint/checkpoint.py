@@ -1,4 +1,4 @@
-"""Checkpoints as the user sees them: save, load, resume."""
+"""Public interface of checkpoints: save, load, resume."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ class Checkpoints:
     """When a run writes checkpoints, where, and how many it keeps.
 
     Args:
-        path: a directory of its own; it is made if it is missing. One run writes there at a time.
+        path: a directory for these checkpoints only, created if missing. One run may write to it
+            at a time.
         every: seconds between checkpoints.
-        keep: how many of the newest stay.
+        keep: number of newest checkpoints that are kept.
 
     Raises:
         TypeError, ValueError: an argument is wrong.
@@ -68,7 +69,7 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run at one moment, in private memory and ready to be written.
+    """A consistent copy of a run in private memory, ready to be written.
 
     Attributes:
         packed: the tensor file.
@@ -93,17 +94,17 @@ class Snapshot:
         """Copy everything; no push may run at the same time.
 
         Args:
-            args: what :class:`Contents` finds its objects in.
-            step: default: the pushes that the stores among them have taken.
-            meta: plain data of the caller's.
-            ledger: what the workers did so far.
-            positions: of the run's dispenser.
-            workers: what each worker keeps to itself.
+            args: objects for :class:`Contents`.
+            step: default: the number of pushes to their stores.
+            meta: plain data of the caller.
+            ledger: the workers' counters so far.
+            positions: positions of the run's loops over batches.
+            workers: private state of each worker.
             loops: the settings of each worker's loops.
         """
         found = Contents(args)
         tensors, tree = found.read()
-        if workers and workers[0] is not None:  # as with buffers, the first worker's stays
+        if workers and workers[0] is not None:  # as with buffers, the first worker's is kept
             of_first, its_tensors = private_of(workers[0])
             for mine, its in zip(tree["modules"], of_first["modules"], strict=True):
                 mine["extra"] = its["extra"]
@@ -124,7 +125,7 @@ class Snapshot:
         return cls(format.pack(tensors), contents)
 
     def write(self, directory: Directory, keep: int) -> Path:
-        """Put it on the disk, durably."""
+        """Write it to disk, durably."""
         manifest = format.describe(self.contents, self.packed)
         files = {format.TENSORS: [self.packed], format.MANIFEST: [manifest]}
         return directory.path_of(directory.write(files, keep))
@@ -132,17 +133,17 @@ class Snapshot:
 
 @dataclass(frozen=True, repr=False)
 class Checkpoint:
-    """A checkpoint that was read and checked whole.
+    """A checkpoint that was read and verified completely.
 
     Attributes:
-        path: where it lies.
-        step: pushes that the stores had taken, or what the caller of :func:`save` said.
-        meta: what the caller of :func:`save` gave.
-        ledger: what the workers had done since the first start.
-        positions: of the run's dispenser; None outside of a run.
-        workers: what each worker of the run kept to itself; None where it is not known.
-        loops: the settings of each worker's loops over batches by their numbers; None if it was
-            written before they were recorded.
+        path: its directory.
+        step: number of pushes to the stores, or the ``step`` passed to :func:`save`.
+        meta: the ``meta`` passed to :func:`save`.
+        ledger: the workers' counters since the first start.
+        positions: positions of the run's loops over batches; None outside of a run.
+        workers: private state of each worker of the run; None where unknown.
+        loops: the settings of each worker's loops over batches by their numbers; None if the
+            checkpoint was written before they were recorded.
         tensors: parameters, buffers and state by name, as ``tensors.safetensors`` holds them.
     """
 
@@ -157,24 +158,24 @@ class Checkpoint:
     _tree: dict[str, Any] = field(compare=False)
 
     def restore(self, args: object) -> None:
-        """Give optimizers, modules and schedulers the values that were saved.
+        """Restore optimizers, modules and schedulers to the saved values.
 
         Parameters, optimizer state, per-tensor numbers, hyperparameters, store versions, persistent
-        buffers, extra state of modules and schedules are then what they were, bit for bit. A buffer
-        of another shape takes that of the checkpoint, with a RuntimeWarning. No other worker may
-        push meanwhile.
+        buffers, extra state of modules and schedules are restored bit for bit. A buffer of another
+        shape takes that of the checkpoint, with a RuntimeWarning. No other worker may push
+        meanwhile.
 
         Args:
-            args: what was given to :func:`save` or :func:`asyncopt.launch`, built in the same way;
-                the sync may be another one.
+            args: the objects passed to :func:`save` or :func:`asyncopt.launch`, built in the same
+                way; the sync may differ.
 
         Raises:
-            CheckpointError: they are not the objects of this checkpoint. Nothing was changed.
+            CheckpointError: the objects do not match this checkpoint. Nothing was changed.
         """
         Contents(args).write(self.tensors, self._tree)
 
     def changed_hyperparameters(self, args: object) -> list[str]:
-        """The hyperparameters that :meth:`restore` will change, but for those of schedulers.
+        """The hyperparameters that :meth:`restore` will change, except those set by schedulers.
 
         Args:
             args: as for :meth:`restore`.
@@ -199,25 +200,25 @@ def save(
 ) -> Path:
     """Write a checkpoint of models, asyncopt optimizers and schedulers, atomically and durably.
 
-    Nothing is pickled: tensors are a safetensors file, all else is JSON, and both are checksummed.
-    Files are readable by their owner alone.
+    Nothing is pickled: tensors are in a safetensors file, all else is JSON, and both have
+    checksums. Files are readable only by their owner.
 
     Args:
-        obj: an object, or a list, tuple or dict of objects; also saved is what their attributes,
-            closures and bound methods hold. No other worker may push meanwhile.
-        path: the directory that holds the checkpoints; it is made if it is missing. (Before
-            ``obj``, as in earlier versions, it works with a DeprecationWarning.)
-        step: for the caller's own count; default: the pushes that the stores have taken.
-        meta: plain data to keep with it: numbers, strings, tensors, and lists, tuples and dicts of
+        obj: an object, or a list, tuple or dict of objects. Objects held by their attributes,
+            closures and bound methods are saved too. No other worker may push meanwhile.
+        path: the directory that holds the checkpoints, created if missing. (Passing it before
+            ``obj``, as in earlier versions, gives a DeprecationWarning.)
+        step: the caller's own count; default: the number of pushes to the stores.
+        meta: plain data to save with it: numbers, strings, tensors, and lists, tuples and dicts of
             them.
-        keep: how many of the newest checkpoints stay in ``path``.
+        keep: number of newest checkpoints that are kept in ``path``.
 
     Returns:
         The new checkpoint's directory, ``path/checkpoint-<number>``.
 
     Raises:
         CheckpointError: it cannot be written; older ones are untouched. Or another run writes to
-            ``path``, or the path belongs to or leads through a symlink of another user.
+            ``path``, or the path is owned by another user or contains another user's symlink.
         TypeError, ValueError: an argument is wrong.
     """
     whole("keep", keep, 1)
@@ -230,14 +231,14 @@ def save(
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read one checkpoint and check all of it.
+    """Read one checkpoint and verify all of it.
 
     Args:
-        path: its own directory, ``.../checkpoint-<number>`` or whatever it was renamed to.
+        path: its directory, ``.../checkpoint-<number>`` or renamed.
 
     Raises:
-        CheckpointError: it is damaged or incomplete, was written in another format, or holds
-            checkpoints instead of being one.
+        CheckpointError: it is damaged or incomplete, was written in another format, or is a
+            directory of checkpoints.
         FileNotFoundError: there is no such directory.
     """
     where = Path(path).absolute()
@@ -251,7 +252,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def resume(path: str | os.PathLike[str]) -> Checkpoint | None:
-    """The newest whole checkpoint; damaged ones that are newer are passed over with a warning.
+    """The newest intact checkpoint; newer damaged ones are skipped with a warning.
 
     Args:
         path: the directory that holds the checkpoints.
@@ -260,8 +261,8 @@ def resume(path: str | os.PathLike[str]) -> Checkpoint | None:
         The checkpoint, or None if there is none yet.
 
     Raises:
-        CheckpointError: there are checkpoints, but none is whole; the newest whole one was written
-            in another format; the directory belongs to another user.
+        CheckpointError: all checkpoints are damaged; the newest intact one was written in another
+            format; or the directory belongs to another user.
     """
     where = Path(path).absolute()
     try:
@@ -270,7 +271,7 @@ def resume(path: str | os.PathLike[str]) -> Checkpoint | None:
         return None
     with directory:
         numbers: list[int] = []
-        # Again while the list changes: a writer may have removed what was listed for a newer one.
+        # Repeat while the list changes: a writer may have replaced a listed one by a newer one.
         while numbers != (listed := directory.numbers()):
             numbers = listed
             for number in reversed(numbers):
@@ -290,7 +291,7 @@ def resume(path: str | os.PathLike[str]) -> Checkpoint | None:
 
 
 _FILES = (format.MANIFEST, format.TENSORS)
-#: What reading a damaged or incomplete directory may say; all else is no fault of the checkpoint.
+#: Error numbers that indicate a damaged or incomplete directory; others have other causes.
 _DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EIO)
 
 

@@ -1,6 +1,6 @@
-"""State dicts as JSON and back, exactly: no pickle, and nothing that is not plain data.
+"""Exact conversion of state dicts to JSON and back, for plain data only and without pickle.
 
-What JSON lacks is written as ``{"!": kind, "of": what}``; tensors are handed out by name.
+Types that JSON lacks are written as ``{"!": kind, "of": what}``; tensors are referenced by name.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _TAG = "!"
 
 
 def encode(value: object, name: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """``value`` as what ``json.dumps`` takes.
+    """Convert ``value`` to an object that ``json.dumps`` accepts.
 
     Args:
         value: None, numbers, strings, tensors, and lists, tuples, dicts and Counters of them.
         name: of the value, in error messages and as the prefix of its tensors' names.
-        tensors: gets the tensors.
+        tensors: dict to which the tensors are added.
 
     Raises:
-        CheckpointError: there is something else in ``value``; the message says where.
+        CheckpointError: ``value`` contains another type; the message says where.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -59,7 +59,7 @@ def encode(value: object, name: str, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def decode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """Inverse of :func:`encode`; takes its tensors out of ``tensors``."""
+    """Inverse of :func:`encode`; removes its tensors from ``tensors``."""
     if isinstance(value, list):
         return [decode(each, tensors) for each in value]
     if not isinstance(value, dict):

@@ -2,9 +2,9 @@
 
 Tensors have names: ``modules.0.conv.weight`` for the parameters and persistent buffers of the first
 module among the arguments, ``optimizers.0.params.3`` for an optimizer's parameter that no module
-has, ``optimizers.0.state.3.exp_avg`` for its state. All else, such as what ``get_extra_state`` of a
-module returns, is a tree of plain JSON; tensors in it, as a learning rate can be one, have names
-that begin with ``tree.``.
+has, ``optimizers.0.state.3.exp_avg`` for its state. All other data, such as the result of a
+module's ``get_extra_state``, is a tree of plain JSON; tensors in it, such as a learning rate, have
+names that begin with ``tree.``.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Contents:
     """The optimizers, modules and learning-rate schedulers among some arguments.
 
     Args:
-        args: the objects, or what they are reached from; see :mod:`asyncopt.optim.reach`.
+        args: the objects, or objects that refer to them; see :mod:`asyncopt.optim.reach`.
 
     Raises:
-        CheckpointError: an optimizer keeps part of its state in each worker alone, or is none of
+        CheckpointError: an optimizer keeps part of its state in each worker, or is not one of
             asyncopt's.
     """
 
@@ -61,15 +61,15 @@ class Contents:
 
     @property
     def pushes(self) -> int:
-        """Pushes that all stores have taken."""
+        """Number of pushes to all stores."""
         return sum(opt.store.version for opt in self._optimizers if opt.store is not None)
 
     @torch.no_grad()
     def read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Tensors by name, which still lie where they are used, and the tree.
+        """Tensors by name, not copied, and the tree.
 
         Raises:
-            CheckpointError: a state dict holds what is no plain data.
+            CheckpointError: a state dict holds something other than plain data.
         """
         for opt in self._optimizers:
             _ = opt.stepper.plan  # allocates all state
@@ -80,10 +80,10 @@ class Contents:
 
     @torch.no_grad()
     def write(self, tensors: dict[str, torch.Tensor], tree: dict[str, Any]) -> None:
-        """Give everything the values that ``read`` found; other workers must not push meanwhile.
+        """Restore the values from ``read``; other workers must not push meanwhile.
 
         Raises:
-            CheckpointError: the arguments are not those that were read. Nothing was changed.
+            CheckpointError: the arguments do not match those that were read. Nothing was changed.
         """
         self.read()  # allocates all state
         homes = self._tensors(in_stores=True)
@@ -115,13 +115,13 @@ class Contents:
 
     @torch.no_grad()
     def write_private(self, tree: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-        """Give a worker's copies what ``read_private`` found.
+        """Restore a worker's copies to the values from ``read_private``.
 
-        Hyperparameters only where one of the schedulers sets them: all others are ``fn``'s business
-        and those of schedulers that it makes, which start from the first learning rate.
+        Hyperparameters are restored only where one of the schedulers sets them. All others are left
+        to ``fn`` and the schedulers that it makes, which start from the first learning rate.
 
         Raises:
-            CheckpointError: they are not those that were read. Nothing was changed.
+            CheckpointError: the copies do not match those that were read. Nothing was changed.
         """
         states = self._check(tree, tensors)
         scheduled = {id(getattr(each, "optimizer", None)) for each in self._schedulers}
@@ -130,7 +130,7 @@ class Contents:
     def _check(
         self, tree: dict[str, Any], tensors: dict[str, torch.Tensor]
     ) -> list[dict[str, Any]]:
-        """The schedulers' states; raises unless the tree is of such objects as these."""
+        """The schedulers' states; raises unless the tree matches these objects."""
         here = self._tree({})
         _check_tree(tree, here)
         for i, (then, now) in enumerate(zip(tree["modules"], here["modules"], strict=True)):
@@ -184,10 +184,10 @@ class Contents:
         return list(dict.fromkeys(found))
 
     def _tensors(self, *, in_stores: bool) -> dict[str, torch.Tensor]:
-        """Name -> where the value lies.
+        """Tensors that hold the values, by name.
 
         Args:
-            in_stores: of a replica, the store's own memory rather than the replica.
+            in_stores: for a replica, use the store's memory rather than the replica.
         """
         found: dict[str, torch.Tensor] = {}
         homes = {
@@ -260,7 +260,7 @@ class Contents:
         }
 
 
-#: What schedulers may set in a parameter group, beside what they note there.
+#: Hyperparameters that schedulers may set, besides the entries that they add to a group.
 _SCHEDULED = {"lr", "momentum", "betas"}
 
 
@@ -274,7 +274,7 @@ def _are_equal(one: object, other: object) -> bool:
 def _parameters(
     opt: Optimizer, in_stores: bool
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]:
-    """Each parameter, where its value lies, and its state."""
+    """Each parameter, the tensor that holds its value, and its state."""
     sharing = opt.sharing
     places = iter(sharing.layout.places) if sharing is not None else iter(())
     for group in opt.param_groups:

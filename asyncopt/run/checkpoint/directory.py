@@ -1,13 +1,13 @@
-"""A directory of numbered checkpoints: each appears whole or not at all, and the newest are kept.
+"""A directory of numbered checkpoints: each is added atomically, and only the newest are kept.
 
-    checkpoint-000000007/    whole; mode 0700, its files 0600
-    .partial-<random>/       being written; of a process that died, if nobody holds the lock
+    checkpoint-000000007/    complete; mode 0700, its files 0600
+    .partial-<random>/       being written; left by a dead process if the lock is free
     .removed-<random>/       being removed
     .lock                    held by the one process that writes here
 
-A new checkpoint is written aside, synced to the disk file by file, renamed, and the rename synced.
-Older ones go only after that. At every instruction, and after a power failure at any, the newest
-``checkpoint-*`` is whole: the old one or the new one.
+A new checkpoint is written to a temporary directory, synced file by file, renamed, and the rename
+synced. Only then are older ones removed. After a crash or a power failure at any instruction, the
+newest ``checkpoint-*`` is complete: the old one or the new one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from asyncopt.run.checkpoint.files import (
 
 __all__ = ["Directory", "numbers_in"]
 
-LOCK_GRACE = 5.0  # s for the lock of a process that has just been killed to come free
+LOCK_GRACE = 5.0  # s until the lock of a process that was just killed is released
 
 _NAME = re.compile(r"checkpoint-(\d{9,})")
 _ASIDE = (".partial-", ".removed-")
@@ -47,12 +47,12 @@ class Directory:
 
     Args:
         path: of the directory.
-        write: make it if it is missing, hold its lock until :meth:`close`, and clear away what
-            processes that died have left.
+        write: create it if missing, hold its lock until :meth:`close`, and remove leftovers of dead
+            processes.
 
     Raises:
-        CheckpointError: it belongs to another user, another process writes there, or a symlink of
-            another user is on the way.
+        CheckpointError: it belongs to another user, another process writes there, or the path
+            contains another user's symlink.
         FileNotFoundError: it does not exist and ``write`` is false.
     """
 
@@ -75,7 +75,7 @@ class Directory:
         self.close()
 
     def close(self) -> None:
-        """Give the descriptors and the lock back."""
+        """Release the descriptors and the lock."""
         self._close.close()
 
     def numbers(self) -> list[int]:
@@ -102,7 +102,7 @@ class Directory:
             Its number, one above the highest here.
 
         Raises:
-            CheckpointError: it could not be written. What was here before is here still.
+            CheckpointError: it could not be written. Existing checkpoints are untouched.
         """
         number = max(self.numbers(), default=0) + 1
         with _explained(f"checkpoint {number} in {str(self.path)!r} cannot be written", True):
@@ -130,7 +130,7 @@ class Directory:
         return number
 
     def _remove(self, numbers: list[int]) -> None:
-        """First out of sight, so that no part of one is ever taken for the whole."""
+        """Rename each checkpoint, then delete it, so that a partial one is never visible."""
         aside = {_name(old): f"{_ASIDE[1]}{secrets.token_hex(8)}" for old in numbers}
         for name, new in aside.items():
             os.rename(name, new, src_dir_fd=self._fd, dst_dir_fd=self._fd)

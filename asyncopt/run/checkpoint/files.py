@@ -1,7 +1,7 @@
-"""Directories and files as other processes, other users and dying disks leave them.
+"""File operations that are safe against other processes, other users and disk errors.
 
-Every path is opened once, component by component, and used by descriptor from then on. Symlinks are
-followed on the way to the user's directory only, and only those that the user or root made.
+Every path is opened once, component by component, and then used by descriptor. Symlinks are
+followed only on the path to the user's directory, and only if the user or root made them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @contextlib.contextmanager
 def opened(fd: int) -> Iterator[int]:
-    """Closes a descriptor at the end."""
+    """Context that closes a descriptor on exit."""
     try:
         yield fd
     finally:
@@ -46,7 +46,7 @@ def open_directory(path: Path, *, create: bool = False) -> int:
 
     Args:
         path: absolute.
-        create: make what is missing, mode 0700, durably.
+        create: create missing components, mode 0700, durably.
 
     Raises:
         CheckpointError: a component is a symlink that another user made.
@@ -90,7 +90,7 @@ def _step(name: str, at: int, create: bool) -> int:
     except FileNotFoundError:
         if not create:
             raise
-    with contextlib.suppress(FileExistsError):  # somebody was faster
+    with contextlib.suppress(FileExistsError):  # another process created it first
         os.mkdir(name, 0o700, dir_fd=at)
     with opened(os.open(".", _LIST, dir_fd=at)) as parent:
         sync_directory(parent)
@@ -98,7 +98,7 @@ def _step(name: str, at: int, create: bool) -> int:
 
 
 def _link_target(fd: int, name: str, path: Path) -> Path | None:
-    """Target of an open symlink; None if it is none."""
+    """Target of an open symlink; None if it is not a symlink."""
     info = os.fstat(fd)
     if not stat.S_ISLNK(info.st_mode):
         return None
@@ -111,16 +111,16 @@ def _link_target(fd: int, name: str, path: Path) -> Path | None:
 
 
 def sync_directory(fd: int) -> None:
-    """Makes what was created in, renamed in or removed from a directory durable."""
+    """Make creations, renames and removals in a directory durable."""
     try:
         os.fsync(fd)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that keeps directories by other means
+        if error.errno != errno.EINVAL:  # this file system does not sync directories by fsync
             raise
 
 
 def write_file(name: str, directory: int, pieces: Iterable[bytes]) -> None:
-    """A new file, mode 0600, on the disk when this returns."""
+    """Create a file, mode 0600; it is durable when this returns."""
     with opened(os.open(name, _WRITE, 0o600, dir_fd=directory)) as fd:
         for piece in pieces:
             rest = memoryview(piece).cast("B")
@@ -130,7 +130,7 @@ def write_file(name: str, directory: int, pieces: Iterable[bytes]) -> None:
 
 
 def read_file(name: str, directory: int) -> bytes:
-    """Contents of a regular file in private memory, so that checked bytes are the used ones."""
+    """Contents of a regular file, read once, so that the bytes checked are the bytes used."""
     with opened(os.open(name, _READ, dir_fd=directory)) as fd:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", name)

@@ -1,8 +1,8 @@
 """Format of a checkpoint: a safetensors file, and a JSON file with its checksum.
 
-``checkpoint.json`` is ``{"sha256": <of the object that follows>, "checkpoint": {...}}``. Its object
-holds the format's version, what is no tensor, and of the tensor file and of each tensor in it the
-size and SHA-256. A changed byte anywhere in either file is found.
+``checkpoint.json`` is ``{"sha256": <of the object that follows>, "checkpoint": {...}}``. The object
+holds the format version, all data except tensors, and the size and SHA-256 of the tensor file and
+of each tensor. A changed byte anywhere in either file is detected.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TAIL = b"}\n"
 
 
 class FormatError(CheckpointError):
-    """A checkpoint of another format; it is whole, and not to be passed over for an older one."""
+    """A checkpoint of another format version. It is intact, so no older one is used instead."""
 
 
 def pack(tensors: dict[str, torch.Tensor]) -> bytes:
@@ -37,7 +37,7 @@ def pack(tensors: dict[str, torch.Tensor]) -> bytes:
     dense = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
         return safetensors.torch.save(dense)
-    except RuntimeError:  # some share memory, which the format cannot say
+    except RuntimeError:  # some tensors share memory, which the format cannot express
         return safetensors.torch.save({name: tensor.clone() for name, tensor in dense.items()})
 
 
@@ -59,7 +59,7 @@ def parse(data: bytes) -> dict[str, Any]:
 
     Raises:
         CheckpointError: it is damaged.
-        FormatError: it is whole, but of another version of the format.
+        FormatError: it is intact, but has another format version.
     """
     body = data[len(_frame(b"")) - len(_TAIL) : -len(_TAIL)]
     if data != _frame(body):
@@ -78,7 +78,7 @@ def unpack(manifest: dict[str, Any], packed: bytes) -> dict[str, torch.Tensor]:
     """The tensors of a tensor file, in private memory.
 
     Raises:
-        CheckpointError: the file is not the one that the manifest vouches for.
+        CheckpointError: the file does not match the manifest.
     """
     expected = manifest["files"][TENSORS]
     found = {"bytes": len(packed), "sha256": _sha256(packed)}

@@ -22,7 +22,7 @@ def add_ledgers(*ledgers: Ledger) -> Ledger:
 
 
 def ledger_to_json(ledger: Ledger) -> dict[str, Any]:
-    """All counts; of the histograms, the buckets that are not empty."""
+    """All counts, and the nonempty buckets of the histograms."""
     return {
         "version": ledger.version,
         "workers": [
@@ -39,7 +39,7 @@ def ledger_to_json(ledger: Ledger) -> dict[str, Any]:
 
 
 def ledger_from_json(data: dict[str, Any]) -> Ledger:
-    """The ledger that :func:`ledger_to_json` was given."""
+    """Inverse of :func:`ledger_to_json`."""
     return Ledger(data["version"], tuple(_worker(dict(each)) for each in data["workers"]))
 
 

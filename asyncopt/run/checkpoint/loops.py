@@ -1,7 +1,7 @@
 """Settings of loops over batches: recorded by a run, and compared when it is resumed.
 
-A position in a loop is the number of a batch. A number refers to the same examples only under the
-same settings, so a loop continues with the settings that it was begun with, or is refused.
+A position in a loop is the number of a batch. It refers to the same examples only under the same
+settings, so a resumed loop must have the settings that it was begun with.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from asyncopt.errors import CheckpointError
 
 __all__ = ["KEPT", "begun", "check_loop", "reached", "settings_of", "took_nothing"]
 
-KEPT = 64  # loops whose settings are kept: as many as a board has open
-ROWS = 16  # examples of a sample
-WIDTH = 4096  # numbers of an example that are looked at
+KEPT = 64  # number of loops whose settings are kept: as many as a board has open
+ROWS = 16  # examples in a sample
+WIDTH = 4096  # values of an example that are read
 TOLERANCE = 1e-3  # relative: preprocessing may round differently in another process
 
 Settings = dict[str, Any]
@@ -37,7 +37,7 @@ def settings_of(
         cut: how a source is cut into batches, ``description()`` of the loop's batches.
         epochs: passes over the data.
         seed: of the order of the examples.
-        dispatch: how batches are dealt out.
+        dispatch: how batches are assigned to workers.
         workers: number of workers.
     """
     settings = {**cut, "source": _kind(data)}
@@ -56,8 +56,7 @@ def _kind(data: Any) -> str:
 def _sample(data: Any) -> list[list[float | None]]:
     """Sums of some examples and of their absolute values, for each tensor or array in ``data``.
 
-    Datasets that make their examples are not asked for any: that may take long, or draw random
-    numbers.
+    Datasets that compute their examples are not sampled: that may take long or draw random numbers.
     """
     if isinstance(data, DataLoader):
         return _sample(data.dataset)
@@ -109,17 +108,17 @@ def check_loop(
 ) -> None:
     """Raise unless a loop begun with the settings ``then`` can continue with ``now``.
 
-    More epochs go on; fewer do as long as none of them is through.
+    The number of epochs may grow; it may shrink unless more epochs were already begun.
 
     Args:
         number: of the loop, from 0.
-        then: from :func:`settings_of`, as it was begun.
-        now: the same of now.
-        reached: how many batches have been begun.
-        total: counts the batches of the loop as it is now.
+        then: result of :func:`settings_of` when the loop was begun.
+        now: result of :func:`settings_of` now.
+        reached: counts the batches that have been begun.
+        total: counts the batches of the loop now.
 
     Raises:
-        CheckpointError: batch i has other examples than it had.
+        CheckpointError: batch i would have other examples than before.
     """
     where = f"worker.batches, loop {number}"
     for name in sorted((then.keys() | now.keys()) - {"epochs", "sample", "first_order"}):
@@ -155,7 +154,7 @@ _REMEDY = (
 
 
 def begun(positions: _core.Positions) -> set[int]:
-    """The loops that some worker has taken a batch of."""
+    """The loops from which a worker has taken a batch."""
     dealt = {loop for loop, _ in positions["rounds"]}
     return dealt.union(loop for _, loop, _, _ in positions["claims"])
 
@@ -168,7 +167,7 @@ def reached(positions: _core.Positions, number: int) -> int:
 
 
 def took_nothing(then: _core.Positions, now: _core.Positions) -> bool:
-    """True if no worker has got a batch from ``then`` to ``now``, of a run that had begun some."""
+    """True if a run that had begun batches gave no worker a batch between ``then`` and ``now``."""
     if not then["claims"] or any(state == "held" for _, _, state, _ in then["claims"]):
         return False
     return _places(then) == _places(now) and sorted(then["rounds"]) == sorted(now["rounds"])

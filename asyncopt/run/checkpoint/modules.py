@@ -60,7 +60,7 @@ def buffers_of(number: int, module: torch.nn.Module) -> Iterator[Buffer]:
 
 
 def with_extra_state(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    """The parts of a module that have extra state, by their names in it."""
+    """Submodules that have extra state, with their names."""
     for name, part in module.named_modules():
         if type(part).get_extra_state is not torch.nn.Module.get_extra_state:
             yield name, part
@@ -70,7 +70,7 @@ def encoded_extra_state(part: torch.nn.Module, name: str, tensors: dict[str, tor
     """``get_extra_state`` as plain JSON; adds its tensors to ``tensors``.
 
     Raises:
-        CheckpointError: there is something else in it, or the module has no ``set_extra_state``.
+        CheckpointError: it is not plain data, or the module has no ``set_extra_state``.
     """
     kind = type(part).__name__
     if type(part).set_extra_state is torch.nn.Module.set_extra_state:

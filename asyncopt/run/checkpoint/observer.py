@@ -1,4 +1,4 @@
-"""The checkpoints of a run, written beside its training."""
+"""Checkpoints of a run, written in the background."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from asyncopt.warn import warn_caller
 
 __all__ = ["CheckpointObserver"]
 
-IDLE_TICK = 0.05  # s between looks at the clock
-BUSY_TICK = 0.005  # s between looks at who has parked
-SETTLE = 0.001  # s in which what a worker wrote before it saw no pause comes out of its processor
-FIRST_LOOK = 0.02  # s that the tick which pauses the run stays for those who park at once
-PATIENCE = 5.0  # s at least, for workers to end their batches
-GRACE = 1.0  # s for workers that have not been seen to use batches
-LAST_WRITE = 600.0  # s for the disk to take what is being written when the run ends
+IDLE_TICK = 0.05  # s between checks of the clock
+BUSY_TICK = 0.005  # s between checks for parked workers
+SETTLE = 0.001  # s until a worker's writes before it read the pause flag are visible to all cores
+FIRST_LOOK = 0.02  # s that the tick which pauses the run waits for workers that park at once
+PATIENCE = 5.0  # minimum time in s for workers to end their batches
+GRACE = 1.0  # s for workers that have not used batches so far
+LAST_WRITE = 600.0  # s to finish the write in progress when the run ends
 
 
 class CheckpointObserver(Observer):
-    """Writes a checkpoint every so often, and a last one when the run ends or is interrupted.
+    """Write checkpoints at an interval, and a last one when the run ends or is interrupted.
 
-    When one is due, the workers park at the ends of their batches; stores, buffers and what workers
-    keep to themselves are copied, and training goes on while a thread writes the copy. A run that
-    fails leaves no last checkpoint: what it was working on may be why it failed.
+    When one is due, the workers park at the ends of their batches. Stores, buffers and private
+    state of workers are copied, and training continues while a thread writes the copy. A run that
+    fails writes no last checkpoint: its current values may be the cause of the failure.
 
     Args:
-        checkpoints: when and where.
+        checkpoints: when and where to write.
         worker_states: of the run's workers.
-        resume: go on from the newest checkpoint, if there is one.
+        resume: continue from the newest checkpoint, if there is one.
 
     Attributes:
-        failed: number of checkpoints that were skipped or could not be written; each was a
+        failed: number of checkpoints that were skipped or could not be written; each gave a
             RuntimeWarning.
     """
 
@@ -55,25 +55,25 @@ class CheckpointObserver(Observer):
         self._worker_states = worker_states
         self._resume = resume
         self._directory: Directory | None = None
-        self._ready = False  # everything has the values to begin with
+        self._ready = False  # all objects have their initial values
         self._due = 0.0
         self._paused_at: float | None = None
         self._writer: _Writer | None = None
         self._told: set[int] = set()  # workers that use no batches
-        self._from: _core.Positions | None = None  # where a resumed run went on
+        self._from: _core.Positions | None = None  # positions at which a resumed run started
 
     @property
     def interval(self) -> float:  # type: ignore[override]
-        """Seconds between ticks: fewer while workers are parked."""
+        """Seconds between ticks; shorter while workers are parked."""
         return IDLE_TICK if self._paused_at is None else BUSY_TICK
 
     def start(self, run: RunView) -> None:
-        """Open the directory, and give everything the values of the newest checkpoint there.
+        """Open the directory; with ``resume``, restore the newest checkpoint there.
 
         Raises:
-            CheckpointError: ``args`` hold what cannot be saved, another run writes there, no
-                checkpoint there is whole, the newest one is of another run than this, or there are
-                some and this run is not to go on from them. Nothing was changed.
+            CheckpointError: ``args`` hold something that cannot be saved, another run writes to the
+                directory, all its checkpoints are damaged, the newest does not match this run, or
+                there are checkpoints but ``resume`` is false. Nothing was changed.
         """
         self._view = run
         Contents(run.trained).read()  # raises now rather than at the first checkpoint
@@ -122,8 +122,8 @@ class CheckpointObserver(Observer):
         """Write the last checkpoint, unless the run failed. A failure of the one before is counted.
 
         Raises:
-            CheckpointError: the last one could not be written, and there is an ``error`` to note it
-                on; without one it is a warning.
+            CheckpointError: the last one could not be written, and ``error`` is not None; otherwise
+                this is a warning.
         """
         if self._directory is None:
             return
@@ -143,7 +143,7 @@ class CheckpointObserver(Observer):
                 raise
             self._report(f"was the last one and was not written: {problem}")
         finally:
-            if self._writer is None or self._writer.is_done:  # else it goes on with a slow disk
+            if self._writer is None or self._writer.is_done:  # else it is still writing
                 self._directory.close()
 
     def _say_if_finished(self) -> None:
@@ -155,7 +155,7 @@ class CheckpointObserver(Observer):
             )
 
     def _report(self, what: str) -> None:
-        """Count and warn. The count makes every message differ: Python shows equal ones once."""
+        """Count and warn. The count makes messages unique: Python shows repeated ones only once."""
         self.failed += 1
         warn_caller(f"checkpoint: failure {self.failed} of this run: a checkpoint {what}")
 
@@ -192,7 +192,7 @@ class CheckpointObserver(Observer):
             self._worker_states.put_loops(rank, loops)
 
     def _look(self, waited: float) -> None:
-        """While the run is paused: take the snapshot if all stand still, or give up."""
+        """While the run is paused: take the snapshot once all workers are parked, or give up."""
         late = self._late()
         try:
             if (
@@ -234,16 +234,16 @@ class CheckpointObserver(Observer):
         ]
 
     def _has_no_turn(self, rank: int) -> bool:
-        """True if a worker has not come to its first batch, or is through with its last.
+        """True if a worker has not reached its first batch, or has finished its last.
 
-        It shows that it goes on, by progress or another phase, before it looks whether to park.
+        A worker publishes progress or another phase before it checks whether to park.
         """
         seat = self._view.board.seat(rank)
         unused = seat["phase"] == "start" and seat["progress"] == 0
         return seat["pid"] == 0 or unused or seat["phase"] == "done"
 
     def _is_careless(self, rank: int) -> bool:
-        """True if a worker pushes without ever coming to the end of a batch."""
+        """True if a worker pushes but takes no batches, so that it cannot be paused."""
         return self._view.board.seat(rank)["progress"] == 0
 
     def _tell(self, careless: list[int]) -> None:
@@ -257,7 +257,7 @@ class CheckpointObserver(Observer):
 
     def _snapshot(self) -> Snapshot:
         view = self._view
-        # They have taken nothing since they handed over.
+        # They have taken no batch since they handed over their state.
         settled = {r for r in range(view.workers) if view.board.seat(r)["phase"] == "done"}
         settled.update(view.board.parked)
         positions = view.board.positions()
@@ -306,7 +306,7 @@ class _Writer(threading.Thread):
         return not self.is_alive()
 
     def result(self) -> None:
-        """Wait for the end; raises what went wrong."""
+        """Wait for the end; raise the writer's exception, if any."""
         self.join(LAST_WRITE)
         if self.is_alive():
             raise CheckpointError(

@@ -28,19 +28,19 @@ from asyncopt.run.checkpoint.loops import KEPT, Settings, check_loop
 
 __all__ = ["WorkerState", "WorkerStates", "private_of"]
 
-ROOM = 1 << 20  # bytes for one worker_state; they take what they need, some 10 KB
-_SLOTS = 3  # of a worker: handed over, left for it, settings of its loops
+ROOM = 1 << 20  # maximum bytes of one state; typical states use about 10 KB
+_SLOTS = 3  # per worker: state handed over, state to restore, settings of its loops
 _HEADER = struct.Struct("<QI")  # length, CRC-32
 
 
 class WorkerStates:
     """Memory for the states that a run's workers hand over, and for those that they restore.
 
-    A memfd without a name, readable by its owner only. A worker writes its own slot before it
-    parks, and the launcher reads it while it is parked; neither waits for the other.
+    An unnamed memfd, readable by its owner only. A worker writes its own slot before it parks, and
+    the launcher reads it while the worker is parked; neither waits for the other.
 
     Args:
-        fd: for those who got it from the launcher.
+        fd: the descriptor, in a worker; None: make a new memfd.
     """
 
     def __init__(self, fd: int | None = None) -> None:
@@ -75,7 +75,7 @@ class WorkerStates:
         self._write(_SLOTS * rank + 1, b"")
 
     def put_loops(self, rank: int, loops: dict[int, Settings]) -> None:
-        """Write down the settings of the last loops of worker ``rank``, by their numbers."""
+        """Publish the settings of the last loops of worker ``rank``, by their numbers."""
         self._write(_SLOTS * rank + 2, json.dumps(list(loops.items())).encode())
 
     def loops(self, rank: int) -> dict[int, Settings]:
@@ -114,10 +114,10 @@ class WorkerState:
     Args:
         worker_states: of the run.
         rank: the worker's.
-        trained: its own copies of what the run trains.
+        trained: its own copies of the trained objects.
 
     Attributes:
-        goes_on: whether the worker goes on where another one was.
+        goes_on: True if the worker continues where another one was.
     """
 
     def __init__(self, worker_states: WorkerStates, rank: int, trained: object) -> None:
@@ -133,10 +133,10 @@ class WorkerState:
     def enter(
         self, loop: int, settings: Settings, reached: Callable[[], int], total: Callable[[], int]
     ) -> None:
-        """The worker has made its ``loop``-th loop; the arguments are those of ``on_loop``.
+        """Record the worker's ``loop``-th loop; the arguments are those of ``on_loop``.
 
         Raises:
-            CheckpointError: it was begun with other settings.
+            CheckpointError: the loop was begun with other settings.
         """
         if (then := self._loops.get(loop)) is not None:
             check_loop(loop, then, settings, reached, total)
@@ -146,10 +146,12 @@ class WorkerState:
         self._worker_states.put_loops(self._rank, self._loops)
 
     def at(self, loop: int) -> None:
-        """The worker is about to take a batch of its ``loop``-th loop, counted from 0.
+        """Restore the state left for the worker, if it was handed over in loop ``loop``.
+
+        Called before the worker takes a batch of that loop, counted from 0.
 
         Raises:
-            CheckpointError: what it left does not fit what it is now.
+            CheckpointError: the state does not fit the worker's objects.
         """
         self._place = loop
         if self._left is None or self._left_in != loop:
@@ -161,8 +163,8 @@ class WorkerState:
         self._worker_states.discard(self._rank)
 
     def hand_over(self) -> None:
-        """The worker is about to park, or has come to the end of a loop."""
-        if self._left is not None:  # it is on its way to the place where it was
+        """Hand over the state; called before the worker parks and at the end of a loop."""
+        if self._left is not None:  # it has not reached the place to restore its state yet
             self._worker_states.put(self._rank, self._left)
             return
         tensors: dict[str, torch.Tensor] = {}

@@ -1,1 +1,1 @@
-"""Watching a run: samples over time, and the views, files and reports made of them."""
+"""Monitoring of a run: samples over time, and views, files and reports made from them."""

@@ -21,11 +21,11 @@ __all__ = ["History", "Intervals"]
 class History:
     """Samples of a run, at least one, and the intervals between them.
 
-    Arrays have one row per interval, that is ``len(samples) - 1``, and one column per worker (or
-    per core). Counts of an interval sum up to those of the run's ledger.
+    Arrays have one row per interval, that is ``len(samples) - 1`` rows, and one column per worker
+    (or per core). The counts of all intervals sum to those of the run's ledger.
 
     Attributes:
-        samples: what had been counted at each look.
+        samples: the counts at each sampling time.
         cores: the numbers of the cores that the run could use.
     """
 
@@ -43,7 +43,7 @@ class History:
 
     @property
     def seconds(self) -> Floats:
-        """When each interval ended, in seconds since the start; one number per interval."""
+        """End of each interval in seconds since the start; one number per interval."""
         return self._at("seconds")[1:]
 
     @property
@@ -78,12 +78,12 @@ class History:
 
     @property
     def cpu_use(self) -> Floats:
-        """Processor time over time: 1.5 is one and a half cores. NaN without a process."""
+        """CPU time per second: 1.5 is one and a half cores. NaN without a process."""
         return np.diff(self._at("cpu_seconds"), axis=0) / self._lengths
 
     @property
     def core_use(self) -> Floats:
-        """The part of the time for which each core was busy, whoever kept it so."""
+        """The share of the time for which each core was busy, with this run or other programs."""
         return np.diff(self._at("core_seconds"), axis=0) / self._lengths
 
     def staleness(self, interval: int, worker: int | None = None) -> Histogram:
@@ -96,7 +96,7 @@ class History:
         )
 
     def whole(self) -> History:
-        """The run as one interval; processor time is what was seen of the workers' processes."""
+        """The run as one interval; CPU time is that sampled from the workers' processes."""
         first, last = self.samples[0], self.samples[-1]
         seen = self._at("cpu_seconds")
         least = np.where(np.isnan(seen), np.inf, seen).min(axis=0)

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveView"]
 
-REDRAW = 0.5  # s: often enough to look alive
-PRINT = 5.0  # s between lines where nothing can be redrawn
+REDRAW = 0.5  # s between redraws on a terminal
+PRINT = 5.0  # s between lines if stdout is not a terminal
 
 
 class LiveView(Observer):
-    """A table that is redrawn on a terminal; a line now and then where stdout is none.
+    """A table that is redrawn on a terminal; a line every 5 s if stdout is not a terminal.
 
-    Rates and shares are of the time since the last look, and at the end of the whole run.
+    Rates and shares cover the time since the last update; at the end they cover the whole run.
 
     Raises:
         ModuleNotFoundError: stdout is a terminal, and rich is not installed.
@@ -35,14 +35,14 @@ class LiveView(Observer):
         self.interval = PRINT if self._screen is None else REDRAW
 
     def start(self, run: RunView) -> None:
-        """Look for the first time."""
+        """Show the first state."""
         self._view = run
         self._intervals = Intervals(run)
         if self._screen is not None:
             self._screen.start()
 
     def tick(self, now: float) -> None:
-        """Show what has happened since the last tick."""
+        """Show the interval since the last tick."""
         self._show(self._intervals.next(self.interval / 2))
 
     def end(self, error: BaseException | None) -> None:
@@ -65,13 +65,13 @@ class LiveView(Observer):
 
 
 class _Screen:
-    """A table on the terminal that is drawn over, by rich."""
+    """A table that rich redraws in place on the terminal."""
 
     def __init__(self) -> None:
         with needed("view", "rich"):
             from rich.live import Live
 
-        # No thread of its own: the run says when to draw. What the program prints goes above.
+        # No refresh thread: ticks draw. Output of the program appears above the table.
         self._live = Live(auto_refresh=False)
 
     def start(self) -> None:

@@ -11,7 +11,7 @@ from asyncopt.run.telemetry.tables import mean_known
 
 __all__ = ["Metrics", "scalars"]
 
-LEAST = 1e-3  # s of an interval that has rates
+LEAST = 1e-3  # minimum length in s of an interval for which rates are computed
 
 
 class Metrics:
@@ -20,7 +20,7 @@ class Metrics:
     Make one in `Observer.start`, and call it in `Observer.tick` and `Observer.end`.
 
     Args:
-        run: as `Observer.start` gets it.
+        run: the argument of `Observer.start`.
 
     Attributes:
         updates: number of pushes that the run has made up to the last call; a logger's step.

@@ -15,8 +15,8 @@ from asyncopt.run.telemetry.history import History
 from asyncopt.run.telemetry.samples import Floats
 from asyncopt.run.telemetry.tables import mean_known
 
-NAMED = len(PALETTE)  # more workers than colours are drawn alike
-COLUMNS = 240  # of the heat map: more than a page can show apart
+NAMED = len(PALETTE)  # with more workers than colours, all are drawn in the same style
+COLUMNS = 240  # of the heat map: more than a page can resolve
 
 
 @drawn
@@ -90,7 +90,7 @@ def cores(history: History) -> Figure:
 
 @drawn
 def processors(history: History) -> Figure:
-    """Processor time over time of each worker."""
+    """CPU use of each worker."""
     figure, (axis,) = panels(1, 1, 2.6)
     _by_worker(axis, history.seconds, history.cpu_use)
     axis.set_ylim(bottom=0)

@@ -1,4 +1,4 @@
-"""The observer that keeps what happened, for ``Run.ledger``, ``history`` and ``report``."""
+"""The observer that records a run for ``Run.ledger``, ``history`` and ``report``."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ __all__ = ["Recorder"]
 class Recorder(Observer):
     """Samples a run into a table that never grows beyond `most` rows.
 
-    A full table drops every other sample and goes on at twice the interval. Samples hold counts
-    since the start, so the two intervals beside a dropped one become one, and nothing is lost but
-    resolution.
+    When the table is full, every other sample is dropped and the interval doubled. Samples hold
+    counts since the start, so this loses only resolution.
 
     Args:
         interval: seconds between samples, at first.

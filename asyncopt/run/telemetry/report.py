@@ -43,7 +43,7 @@ class Finished(Protocol):
 
 
 def write_report(run: Finished, path: str | os.PathLike[str]) -> None:
-    """Write the page to `path`; it is there whole or, as before, not at all.
+    """Write the page to `path` atomically.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.

@@ -44,9 +44,9 @@ class Sample:
         staleness_sum: the sum of the staleness of all pushes.
         restarts: how often the worker was replaced.
         loss: the last one logged; NaN before the first.
-        cpu_seconds: processor time; NaN while the worker has no process.
-        core_seconds: for which each core was busy, whoever kept it so, shape (cores,); NaN before
-            the start barrier.
+        cpu_seconds: CPU time; NaN while the worker has no process.
+        core_seconds: time for which each core was busy, with this run or other programs, shape
+            (cores,); NaN before the start barrier.
     """
 
     seconds: float
@@ -66,7 +66,7 @@ class Sampler:
     """Takes samples of one run.
 
     Args:
-        view: the run. What its workers count from here on is in the samples.
+        view: the run. Samples hold counts since this sampler was made.
 
     Attributes:
         cores: the numbers of the cores in ``Sample.core_seconds``: those that the run may use.
@@ -86,7 +86,7 @@ class Sampler:
         counts = np.zeros((self._view.workers, _width()), dtype=np.int64)
         for slots in self._slots:
             counts += slots.count(processes)
-        # Before the start barrier, workers import and unpickle; that is not the run's.
+        # Before the start barrier, workers import and unpickle; that time is not counted.
         busy = core_seconds(self.cores) if seconds > 0 else dict.fromkeys(self.cores, np.nan)
         board = self._view.board
         return Sample(
@@ -116,9 +116,9 @@ def _width() -> int:
 class _Slots:
     """The counts of one store, credited to ranks.
 
-    A store counts by slot. What a slot counts goes to the rank whose process holds it, and when
-    that process has left, to the rank that it was last seen with: every push is in one rank, also
-    when a replacement takes the slot of a dead worker.
+    A store counts by slot. The counts of a slot go to the rank whose process holds it, or after
+    that process has left, to its last known rank. Every push is counted in one rank, also if a
+    replacement takes the slot of a dead worker.
     """
 
     def __init__(self, optimizer: SharedOptimizer, workers: int) -> None:
@@ -152,7 +152,7 @@ class _Slots:
                 self._ranks[slot] = ranks[owner]
 
     def _rank(self, slot: int) -> int:
-        """The slot's rank; if its owner came and went unseen, one that has no slot yet."""
+        """The slot's rank; if its owner was never sampled, a rank that has no slot yet."""
         if slot not in self._ranks:
             free = set(range(len(self._totals))) - set(self._ranks.values())
             self._ranks[slot] = min(free, default=0)
@@ -164,7 +164,7 @@ def _row(raw: _core.WorkerCounts) -> Integers:
 
 
 class _Clock:
-    """The processor time of all the processes (or threads) that were one worker."""
+    """Total CPU time of the successive processes (or threads) of one rank."""
 
     def __init__(self, rank: int) -> None:
         self._thread_name = f"asyncopt-worker-{rank}"

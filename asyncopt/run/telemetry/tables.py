@@ -1,4 +1,4 @@
-"""A run in words: one line of all, and a table of its workers."""
+"""Text summaries of a run: one line for all workers, and a table of workers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def sentence(change: History) -> str:
 
 
 def workers_table(change: History, phases: Sequence[str] | None = None) -> Table:
-    """A line for each worker about the last interval of `change`, and what it is doing now."""
+    """A row for each worker with the last interval of `change` and its current phase."""
     headings = [
         ("worker", "its rank"),
         ("phase", "what it is doing now"),
@@ -77,7 +77,7 @@ def staleness_text(histogram: Histogram) -> str:
 
 
 def mean_known(values: Floats) -> float:
-    """The mean of those that are no NaN; NaN if all are."""
+    """The mean of the values that are not NaN; NaN if all are."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan
 

@@ -25,10 +25,10 @@ class TensorBoard(Observer):
     """Writer of event files, which ``tensorboard --logdir`` shows during the run.
 
     The step of every value is the number of pushes that the run has made. A tag is a quantity and
-    whose it is: ``updates_per_second/all``, ``loss/worker_0``, ``core_use/core_1``.
+    its scope: ``updates_per_second/all``, ``loss/worker_0``, ``core_use/core_1``.
 
     Args:
-        log_dir: the folder to write to, one for each run; made if it is not there.
+        log_dir: the folder to write to, one for each run; created if missing.
         interval: seconds between values.
 
     Raises:
@@ -56,11 +56,11 @@ class TensorBoard(Observer):
         self._writer = SummaryWriter(self._log_dir)
 
     def tick(self, now: float) -> None:
-        """Write what has happened since the last tick."""
+        """Write the values since the last tick."""
         self._write(self.interval / 2)
 
     def end(self, error: BaseException | None) -> None:
-        """Write what is left and close the file."""
+        """Write the remaining values and close the file."""
         if self._writer is None:
             return
         try:
@@ -88,7 +88,7 @@ class TensorBoard(Observer):
         filled = np.flatnonzero(histogram.counts)
         edges, counts = histogram.edges, histogram.counts[: filled[-1] + 1]
         floors = edges[: len(counts)].astype(float)
-        # Whole numbers lie inside of their buckets, not on the limits between two.
+        # Shift limits by 0.5, so that integers are inside buckets, not on limits.
         limits = np.append(edges[1:], 2 * edges[-1])[: len(counts)] - 0.5
         self._writer.add_histogram_raw(
             tag,

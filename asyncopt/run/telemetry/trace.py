@@ -1,4 +1,4 @@
-"""The observer behind ``launch(..., trace=...)``: who did what when, as a Chrome trace.
+"""The observer behind ``launch(..., trace=...)``: a Chrome trace of the workers' phases.
 
 The file is a JSON array of events, as chrome://tracing and https://ui.perfetto.dev read it. Format:
 "Trace Event Format", Google, 2016. A launcher that is killed leaves the array open, which the
@@ -21,23 +21,23 @@ from asyncopt.warn import warn_caller
 
 __all__ = ["Trace"]
 
-SPANS = 2_000_000  # about 200 MB, and more than viewers like
+SPANS = 2_000_000  # about 200 MB; viewers are slow with more
 
 
 class Trace(Observer):
     """Writes one span for each start, pull, compute, push and wait of every worker.
 
-    A worker with a device has rows of its own for what it does beside computing: gradients on their
-    way out, pushes, parameters on their way back, and when it stalled for these.
+    A worker with a device has more rows: transfers of gradients, pushes, transfers of parameters,
+    and stalls that waited for these.
 
-    A seat of the board remembers its last 4096 events. In place of those that were overwritten
-    before a tick read them stands one span named ``lost`` with their number; the sum is said at the
-    end.
+    A seat of the board keeps its last 4096 events. Events that were overwritten before a tick read
+    them are replaced by one span named ``lost`` with their number; a warning at the end gives the
+    total.
 
     Args:
-        path: the file to write; what was there is replaced.
-        interval: seconds between looks at the board.
-        most: spans to write; the run's further ones are only counted, which is said at the end.
+        path: the file to write; an existing file is replaced.
+        interval: seconds between reads of the board.
+        most: maximum number of spans to write; a warning at the end counts those left out.
 
     Raises:
         OSError: the file cannot be written.
@@ -74,7 +74,7 @@ class Trace(Observer):
         """Write the spans that have ended since the last tick."""
         if self._file is None:
             return
-        processes = self._view.process_ids()  # first: of a dead worker there are no later events
+        processes = self._view.process_ids()  # read first: a dead worker has no later events
         for row in self._rows:
             events, lost = row.board.events(row.seat, row.after)
             self._lost += lost
@@ -87,7 +87,7 @@ class Trace(Observer):
         self._file.flush()
 
     def end(self, error: BaseException | None) -> None:
-        """Write what is left, close the file, and say what is not in it."""
+        """Write the remaining spans, close the file, and warn of missing events and spans."""
         if self._file is None:
             return
         with self._file:
@@ -111,10 +111,10 @@ class _Row:
     """The spans at one seat of a board: each lasts from one event to the next.
 
     Args:
-        board: where the events are.
-        seat: whose they are.
+        board: the board with the events.
+        seat: their seat.
         rank: of the worker.
-        zero: nanoseconds of the monotonic clock that are 0 in the file.
+        zero: time on the monotonic clock, in ns, that is 0 in the file.
         tid: the row's number in the file; default: the rank.
     """
 
@@ -140,7 +140,7 @@ class _Row:
         for self.after, ns, phase in events:
             yield from self._until(ns)
             self._phase = None if phase == "done" else phase
-        if not alive:  # what it was at ended with it
+        if not alive:  # its last phase ended with it
             yield from self._until(time.monotonic_ns())
             self._phase = None
 

@@ -1,4 +1,4 @@
-"""Processor time from /proc, in ticks of 10 ms: of processes, of threads and of cores."""
+"""CPU time of processes, threads and cores from /proc, in ticks of 10 ms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def process_seconds(process: int) -> float | None:
-    """Seconds for which the threads of a process have run; None if there is no such process."""
+    """CPU seconds used by all threads of a process; None if there is no such process."""
     return _ran(f"/proc/{process}/stat")
 
 
@@ -21,7 +21,7 @@ def thread_seconds(thread: int) -> float | None:
 
 
 def core_seconds(cores: Iterable[int]) -> dict[int, float]:
-    """Seconds for which each core was not idle since boot; without those the kernel hides.
+    """Seconds for which each core was not idle since boot; cores that the kernel hides are omitted.
 
     Field order: proc_stat(5). Time stolen by the hypervisor counts as busy.
     """
@@ -45,5 +45,5 @@ def _ran(path: str) -> float | None:
             text = stat.read()
     except (FileNotFoundError, ProcessLookupError):  # the latter if it ends between open and read
         return None
-    fields = text.rpartition(")")[2].split()  # a program's name may hold spaces and brackets
+    fields = text.rpartition(")")[2].split()  # a program's name may contain spaces and parentheses
     return (int(fields[11]) + int(fields[12])) / _TICKS
