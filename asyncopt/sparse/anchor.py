@@ -20,7 +20,7 @@ class Gauged(NamedTuple):
 
     Attributes:
         objective: mean loss plus penalty.
-        gap: by how much it exceeds the least one, at most: `Anchor.gauged`.
+        gap: upper bound of its excess over the minimum: `Anchor.gauged`.
     """
 
     objective: float
@@ -30,13 +30,13 @@ class Gauged(NamedTuple):
 class Anchor:
     """Weights in float64, from which the engine steps on float32 differences (``gauge.h``).
 
-    Float32 alone ends where steps are below half a unit in the last place of the weights, and where
-    the many small changes of SAGA's mean gradient are rounded off. Differences from an anchor that
-    is taken anew from time to time have neither limit (iterative refinement).
+    Pure float32 stalls when steps fall below half a unit in the last place of the weights, and when
+    small changes of SAGA's mean gradient are rounded off. Differences from an anchor that is
+    updated periodically have neither limit (iterative refinement).
 
     Args:
-        trainer: with its first weights; the anchor is at 0 then.
-        settings: the step's, with the penalty.
+        trainer: the trainer with its initial weights; the first anchor is 0.
+        settings: settings of the steps, with the penalty.
         examples: the engine's arguments ``begin``, ``columns``, ``values``, ``targets`` and
             ``weights``.
         penalized: the columns that the penalty is on; bool of shape (columns,).
@@ -66,7 +66,7 @@ class Anchor:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Arrays that the engine reads and writes, the same ones in every pass."""
+        """Arrays that the engine reads and writes, the same in every pass."""
         return {
             "notes": self._notes.reshape(-1),
             "anchors": self._anchors,
@@ -75,7 +75,7 @@ class Anchor:
 
     @property
     def weights(self) -> _Array:
-        """The weights as they are now, float64 of shape (columns,)."""
+        """The current weights, float64 of shape (columns,)."""
         differences = self._trainer.weights
         weights: _Array = self.at + differences
         if self._settings.l1:
@@ -83,11 +83,11 @@ class Anchor:
         return weights
 
     def take(self, pull: float, center: _Array | float) -> None:
-        """Anchor the solver at its weights.
+        """Move the anchor to the solver's current weights.
 
         Args:
-            pull: of momentum, 0 without: `asyncopt.sparse.momentum`.
-            center: of the pull, float64 of shape (columns,).
+            pull: strength of momentum's pull, 0 without: `asyncopt.sparse.momentum`.
+            center: center of the pull, float64 of shape (columns,).
 
         Raises:
             ValueError: a custom loss is not finite.
@@ -117,20 +117,20 @@ class Anchor:
     def gauged(self) -> Gauged:
         """Compare the anchor with the optimum.
 
-        The gap is that of the dual variables which are the derivatives, which needs no conjugate
-        of the loss: ``l2 / 2 * |gradient of the objective / l2| ** 2`` for the l2 penalty. Columns
-        on which the penalty puts no bound, as an intercept, have the gradient times the largest
-        weight instead, which estimates it.
+        It is the duality gap with the derivatives as dual variables, which needs no conjugate of
+        the loss: ``l2 / 2 * |gradient of the objective / l2| ** 2`` for the l2 penalty. For columns
+        that the penalty does not bound, such as an intercept, the gradient times the largest weight
+        is used as an estimate.
         """
         return Gauged(self._loss + self._penalty(), self._gap())
 
     def loss_at_zero(self) -> float:
-        """The mean loss where all predictions are 0."""
+        """The mean loss if all predictions are 0."""
         anchors, zeros = np.empty_like(self._anchors), np.zeros_like(self.at)
         return self._gauge(zeros, anchors) if len(anchors) else 0.0
 
     def _gauge(self, at: _Array, anchors: _Array | None = None) -> float:
-        """Take the mean loss, derivatives and mean gradient there."""
+        """Compute the mean loss, derivatives and mean gradient at the weights ``at``."""
         rows = len(self._anchors)
         losses = self._trainer.gauge(
             **self._examples,
@@ -144,7 +144,7 @@ class Anchor:
         return losses / rows
 
     def _of_numbers(self, pull: float, center: _Array | float) -> _Array:
-        """The weights that the dual numbers mean, and momentum's center."""
+        """The weights given by the dual variables and momentum's center."""
         numbers = np.ascontiguousarray(self._anchors[:, 1])
         total, examples = np.empty_like(self.at), self._examples
         _core.add_rows(examples["begin"], examples["columns"], examples["values"], numbers, total)
@@ -175,7 +175,7 @@ class Anchor:
         return float(np.where(bounded, exact, estimate).sum())
 
     def _hinge_gap(self) -> float:
-        """Duality gap of the hinge, whose derivative jumps where the dual numbers differ."""
+        """Duality gap of the hinge, computed from the dual variables: its derivative jumps."""
         targets, weights = self._examples["targets"], self._examples["weights"]
         slack = 1 - targets * self._anchors[:, 0]
         beta = targets * self._anchors[:, 1]

@@ -1,7 +1,7 @@
 """Atomic operations on elements of numpy arrays, for functions that numba compiles for the CPU.
 
-With the arguments and results of their namesakes in ``numba.cuda.atomic``, in any function that
-several threads run, by ``prange`` or with ``nogil=True``::
+Arguments and results are those of the same functions in ``numba.cuda.atomic``. Use them in any
+function that several threads run, by ``prange`` or with ``nogil=True``::
 
     from asyncopt.sparse import atomic
 
@@ -10,33 +10,32 @@ several threads run, by ``prange`` or with ``nogil=True``::
         for i in numba.prange(len(bins)):
             atomic.add(counts, bins[i], 1)  # counts[bins[i]] += 1 would lose some
 
-Called from plain Python they do the same, atomically beside threads without the GIL.
+They can also be called from plain Python, and are atomic there too.
 
-Every function takes these arguments, and no other thread sees, or slips into, the middle of it:
+Every function takes these arguments:
 
 - ``array``: float32, float64, int32, int64, uint32 or uint64, of any shape and strides, writeable
   and aligned.
-- ``index``: an integer, or a tuple of as many integers as the array has dimensions. As numba's own,
-  indices below 0 count from the end and are checked where ``boundscheck=True``, from plain Python
-  always.
+- ``index``: an integer, or a tuple with one integer per dimension. As in numba, indices below 0
+  count from the end and are checked only with ``boundscheck=True``; from plain Python they are
+  always checked.
 - values: numbers, cast to the dtype as in ``array[index] = value``. An array of integers takes only
   integers.
-- ``order``: what the operation promises about all *other* memory, a literal of `ORDERS`. By default
-  ``"relaxed"``: nothing. That is enough to count, and for the updates of Hogwild: what is read is a
-  weight that is right by itself, whichever others were written before it, and when the loop ends
-  all threads meet. A lock needs more: taken with ``"acquire"``, what its last owner wrote is there;
-  given back with ``"release"``, what its owner wrote is there for the next. This matters on ARM64,
-  and to the compiler everywhere.
+- ``order``: the memory order, a literal of `ORDERS`. The default ``"relaxed"`` does not order other
+  memory accesses. It suffices for counters and for Hogwild updates: each weight is valid by itself,
+  and the threads synchronize when the loop ends. A lock needs ``"acquire"`` when it is taken, to
+  see the writes of its last owner, and ``"release"`` when it is released, to publish the owner's
+  writes. This matters on ARM64, and to the compiler on every processor.
 
-Each of them compiles to one instruction of LLVM, ``atomicrmw`` or ``cmpxchg``, and so to what the
-processor has: adding floats is a loop of compare and exchange on x86-64.
+Each function compiles to one LLVM instruction, ``atomicrmw`` or ``cmpxchg``. On x86-64, adding
+floats becomes a compare-and-swap loop.
 
 Needs numba: ``pip install 'asyncopt[numba]'``.
 
 Raises:
-    numba.TypingError: while compiling: an argument is none of these.
-    TypeError: the same, called from plain Python.
-    IndexError: the index is out of bounds, where that is checked.
+    numba.TypingError: while compiling: an argument has another type.
+    TypeError: an argument has another type, when called from plain Python.
+    IndexError: the index is out of bounds, if that is checked.
     ValueError: the array is misaligned.
 """
 
@@ -66,7 +65,7 @@ Index = int | np.integer[Any] | tuple[int | np.integer[Any], ...]
 Number = float | np.floating[Any] | np.integer[Any]
 
 ORDERS = ("relaxed", "acquire", "release", "acq_rel", "seq_cst")
-"""Those of C++, weakest first."""
+"""Memory orders of C++, weakest first."""
 
 _LLVM_ORDERS = dict(zip(ORDERS, ("monotonic", *ORDERS[1:]), strict=True))
 
@@ -87,22 +86,22 @@ _MISALIGNED = (
 
 
 def add(array: npt.NDArray[Any], index: Index, value: Number, order: str = "relaxed") -> Any:
-    """``array[index] += value``; returns what was there before."""
+    """``array[index] += value``; return the old value."""
     return _from_python(_add, order, array=array, index=index, value=value)
 
 
 def exchange(array: npt.NDArray[Any], index: Index, value: Number, order: str = "relaxed") -> Any:
-    """``array[index] = value``; returns what was there before."""
+    """``array[index] = value``; return the old value."""
     return _from_python(_exchange, order, array=array, index=index, value=value)
 
 
 def compare_exchange(
     array: npt.NDArray[Any], index: Index, expected: Number, value: Number, order: str = "relaxed"
 ) -> Any:
-    """``array[index] = value`` if ``expected`` is there; returns what was there before.
+    """``array[index] = value`` if the element is ``expected``; return the old value.
 
-    It took place where that is ``expected``. Bits are compared: a NaN equals the same NaN, and 0.0
-    does not equal -0.0, so that a loop that expects what it was given last always ends.
+    The exchange took place if the result is ``expected``. Bits are compared: a NaN equals the same
+    NaN, and 0.0 does not equal -0.0, so a loop that retries with the returned value always ends.
     """
     return _from_python(
         _compare_exchange, order, array=array, index=index, expected=expected, value=value
@@ -110,7 +109,7 @@ def compare_exchange(
 
 
 def _check(order: Any, array: Any, index: Any, **values: Any) -> None:
-    """Raises TypingError where the operations cannot take arguments of these types."""
+    """Raise TypingError for argument types that the operations do not support."""
     if not isinstance(array, types.Array):
         raise TypingError(f"array: expected a numpy array, got {array}")
     if array.dtype not in _DTYPES:
@@ -136,7 +135,7 @@ def _check(order: Any, array: Any, index: Any, **values: Any) -> None:
 
 
 def _indices(index: Any) -> tuple[Any, ...]:
-    """The types in that of an index."""
+    """The element types of an index type."""
     return tuple(getattr(index, "types", (index,)))
 
 
@@ -158,7 +157,7 @@ def _from_python(compiled: Any, order: str, **arguments: Any) -> Any:
     return compiled(*arguments.values())
 
 
-# What plain Python calls: of the strongest order, which is any other, too.
+# Called from plain Python, with the strongest order, which satisfies every other.
 
 
 @numba.njit(boundscheck=True)
@@ -176,11 +175,11 @@ def _compare_exchange(array: Any, index: Any, expected: Any, value: Any) -> Any:
     return compare_exchange(array, index, expected, value, "seq_cst")
 
 
-# What compiled functions call.
+# Called from compiled functions.
 
 
 def _literal(order: Any) -> Any:
-    """The value of a string known while compiling, or what else it is."""
+    """The value of a string literal; other types are returned as they are."""
     return getattr(order, "literal_value", getattr(order, "value", order))
 
 
@@ -231,7 +230,7 @@ def _modify(_: Any, operation: Any, order: Any, array: Any, index: Any, value: A
 def _compare(_: Any, order: Any, array: Any, index: Any, expected: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         given = _Arguments(context, builder, signature, arguments)
-        bits = ir.IntType(array.dtype.bitwidth)  # LLVM does not compare floats so
+        bits = ir.IntType(array.dtype.bitwidth)  # LLVM's cmpxchg does not take floats
         success = _LLVM_ORDERS[order.literal_value]
         found = builder.cmpxchg(
             builder.bitcast(given.pointer(1), bits.as_pointer()),
@@ -257,7 +256,7 @@ class _Arguments:
         self._dtype = signature.return_type
 
     def pointer(self, position: int) -> Any:
-        """To the element of the array at ``position``."""
+        """Pointer to the element of the array at ``position``."""
         array, index = self._types[position : position + 2]
         values = [self._values[position + 1]]
         if isinstance(index, types.BaseTuple):
@@ -275,7 +274,7 @@ class _Arguments:
         return pointer
 
     def _place(self, value: Any, kind: Any) -> Any:
-        """An index as numba's own code has it: signed, below 0 if it counts from the end."""
+        """An index as in numba: signed, below 0 to count from the end."""
         place = self._cast(value, kind, types.intp)
         if kind.signed:
             return place
@@ -287,7 +286,7 @@ class _Arguments:
         return self._cast(self._values[position], self._types[position], self._dtype)
 
     def _expect_aligned(self, pointer: Any) -> None:
-        """Numba's types do not tell; on ARM64 the process would be killed."""
+        """Check alignment at run time: numba's types lack it, and ARM64 would kill the process."""
         address = self._builder.ptrtoint(pointer, ir.IntType(64))
         beyond = self._builder.and_(address, address.type(self._dtype.bitwidth // 8 - 1))
         with cgutils.if_unlikely(self._builder, cgutils.is_not_null(self._builder, beyond)):

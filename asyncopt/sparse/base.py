@@ -43,7 +43,7 @@ __all__ = ["LinearModel", "visits_once"]
 
 
 def visits_once(self: LinearModel) -> bool:
-    """True if `partial_fit` is there: other solvers than SGD come back to the same examples."""
+    """True if `partial_fit` is available: solvers other than SGD need the same examples again."""
     if self.solver != "sgd":
         raise AttributeError(f"partial_fit: expected solver='sgd', got {self.solver!r}; call fit")
     return True
@@ -93,7 +93,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
-        """If what is done in it fails, the attributes are as before."""
+        """Context that restores the attributes if its body fails."""
         before = self.__dict__.copy()
         try:
             yield
@@ -128,17 +128,17 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         coef_init: Any = None,
         intercept_init: Any = None,
     ) -> None:
-        """Train each output's model on the examples; if that fails, they stay as they were.
+        """Train each output's model on the examples; if that fails, the models are not changed.
 
         Args:
             X: canonical.
             targets: shape (outputs, examples).
             weights: of the examples; None: all 1.
-            passes: at most.
-            until: by ``tol`` and ``early_stopping``, not all passes.
-            afresh: from models of nothing, else from those of the last call.
-            coef_init: what `coef_` starts as; None: as ``afresh`` says.
-            intercept_init: likewise of `intercept_`.
+            passes: maximum number of passes.
+            until: True: stop by ``tol`` and ``early_stopping``; False: make all passes.
+            afresh: True: start from new models; False: from those of the last call.
+            coef_init: initial `coef_`; None: determined by ``afresh``.
+            intercept_init: initial `intercept_`, likewise.
         """
         targets = narrow("y", targets)
         if weights is not None:
@@ -192,12 +192,12 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
             warn_unconverged(self, passes, self._remedy())
 
     def _remedy(self) -> str:
-        """Another way to the optimum in fewer passes."""
+        """Advice for reaching the optimum in fewer passes."""
         if self.solver == "sgd":
             return ""
         if not self.nesterov and self.loss != "hinge":
             return "scale the features, set nesterov=True, or "
-        if self.solver == "dual" or self.penalty != "l2":  # the dual takes no other
+        if self.solver == "dual" or self.penalty != "l2":  # "dual" supports only l2
             return "scale the features, or "
         return "scale the features, set solver='dual', or "
 
@@ -219,7 +219,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
         return line
 
     def _check_goes_on(self, settings: Settings, sync: str) -> None:
-        """Raises ValueError unless what the last call left means the same to this one."""
+        """Raise ValueError unless training can continue from the state of the last call."""
         if self._sums.intercept != bool(self.fit_intercept):
             raise ValueError(
                 f"fit_intercept: expected {self._sums.intercept} as in the first call, got "
@@ -242,7 +242,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
     def _hand_out(
         self, X: Any, order: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], Blocks, int]:
-        """The order of the examples, their blocks, and the threads that take these."""
+        """The order of the examples, their blocks, and the number of threads."""
         blocks = Blocks.of(len(order), self.shuffle)
         if self.sync != "ordered":
             return order, blocks, self.n_threads
@@ -280,7 +280,7 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
     def _hold_out(
         self, targets: npt.NDArray[Any], random: np.random.RandomState
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The examples to fit, in their order, and those to score by."""
+        """The examples to fit, in their order, and those to score on."""
         try:
             fitted, held_out = train_test_split(
                 np.arange(targets.shape[1]),
@@ -313,14 +313,14 @@ class LinearModel(BaseEstimator):  # type: ignore[misc]
 
     @staticmethod
     def _shaped(coef: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """`coef_` as a user sees it, of a matrix with a row for each output."""
+        """`coef_` in its public shape, from a matrix with a row for each output."""
         return coef
 
     def sparsify(self) -> Self:
         """Store `coef_` as a ``scipy.sparse.csr_array`` of shape (outputs, features).
 
-        Predictions stay the same. This saves memory, also in a pickle, where more than half of the
-        weights are zeros, as the l1 penalty makes them. Training makes `coef_` dense again.
+        Predictions stay the same. This saves memory, also in a pickle, if more than half of the
+        weights are zero, as with the l1 penalty. Training makes `coef_` dense again.
         """
         check_is_fitted(self, "coef_")
         self.coef_ = sparse.csr_array(self._coef_rows())

@@ -1,4 +1,4 @@
-"""Blocks of consecutive rows, in which a pass hands out examples."""
+"""Blocks of consecutive rows: the units of work that threads take in a pass."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from asyncopt.sparse.examples import parts
 __all__ = ["BAD", "Blocks", "without_conflicts"]
 
 LARGEST = 512
-"""Rows: 40 us of work on text, so that taking one costs nothing, and few enough to shuffle."""
+"""Rows: 40 us of work on text, so taking a block is cheap, and there are few enough to shuffle."""
 SMALLEST = 64
-"""Under ``sync="ordered"``, where threads wait for each other after each."""
+"""Under ``sync="ordered"``, where threads wait for each other after each block."""
 FEWEST = 64
-"""Blocks, where there are as many rows: fewer would be visited in much the same order again."""
+"""Minimum number of blocks, if there are as many rows: fewer give too similar orders."""
 SAMPLED = 16
-"""Blocks by which a size is judged."""
+"""Number of blocks on which a size is tested."""
 GOOD, BAD = 1 / 4, 1 / 2
-"""Parts of a block that no two threads can share: 4 threads are busy, and hardly 2."""
+"""Longest piece's share of its block: GOOD keeps 4 threads busy, BAD barely 2."""
 
 
 class Blocks(NamedTuple):
     """Blocks of consecutive rows.
 
     Attributes:
-        rows: in each, but for the last.
-        pieces: under ``sync="ordered"`` where the pieces without a common column begin.
+        rows: rows in each block except the last.
+        pieces: under ``sync="ordered"``, starts of the pieces that share no column.
     """
 
     rows: int
@@ -45,20 +45,20 @@ class Blocks(NamedTuple):
 def without_conflicts(
     X: Any, order: npt.NDArray[np.int64], blocks: Blocks, threads: int
 ) -> tuple[npt.NDArray[np.int64], Blocks, float]:
-    """Group the examples of each block so that threads may step on the groups at once.
+    """Group the examples of each block so that threads may process the groups in parallel.
 
-    Blocks are halved until the longest piece of each is short beside it. Nothing here depends on
-    the number of threads.
+    Blocks are halved until the longest piece is short compared to its block. The result does not
+    depend on the number of threads.
 
     Args:
         X: a canonical matrix, checked by `ColumnSums.add`.
-        order: the rows to visit, in their order.
-        blocks: the largest.
-        threads: that look for conflicts.
+        order: the rows to visit, in order.
+        blocks: the largest blocks to try.
+        threads: number of threads that look for conflicts.
 
     Returns:
         The order with each block's pieces one after the other; the blocks; and the longest pieces'
-        part in all entries, 1 where every block hangs together.
+        share of all entries, 1 if every block is a single piece.
     """
     begin, columns, _ = parts(X)
 

@@ -29,42 +29,42 @@ def _gives_probabilities(self: LinearClassifier) -> bool:
 class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
     """Linear classification by stochastic steps on sparse data, on several threads.
 
-    Minimizes the mean loss of the examples plus ``alpha`` times the penalty, of which the intercept
-    is free. Several classes are told apart each from the rest. An example's step pays the penalty
-    on the columns that it has, in inverse proportion to how often they occur (Niu et al.,
+    Minimizes the mean loss of the examples plus ``alpha`` times the penalty, which does not include
+    the intercept. Several classes are trained one versus rest. An example's step applies the
+    penalty to the columns that it has, in inverse proportion to how often they occur (Niu et al.,
     "Hogwild!", arXiv 1106.5730), as a proximal step (Duchi and Singer, JMLR 2009).
 
-    Solvers other than ``"sgd"`` have no learning rate and end at the optimum of the examples as
-    float32, or warn. Their steps are float32 differences from weights in float64, which are taken
-    anew every 16 passes (``"dual"``: 64, ``"svrg"``: 3). So `coef_` may come nearer than float32
-    weights could be: with ``tol=1e-10`` it is within 1e-6 of scikit-learn's in our tests. They keep
-    28 bytes for each example (``"dual"``: 32), and go over the same examples again (there is no
-    ``partial_fit``).
+    Solvers other than ``"sgd"`` have no learning rate; they converge to the optimum for the
+    examples in float32, or warn. Their steps are float32 differences from float64 weights, which
+    are updated every 16 passes (``"dual"``: 64, ``"svrg"``: 3). Therefore `coef_` can be more
+    accurate than float32 weights: with ``tol=1e-10`` it is within 1e-6 of scikit-learn's in our
+    tests. They keep 28 bytes for each example (``"dual"``: 32), and need the same examples in every
+    pass (there is no ``partial_fit``).
 
     Args:
         loss: ``"log_loss"``, ``"hinge"``, ``"squared_hinge"``, ``"modified_huber"`` (squared hinge
             that is linear below a margin of -1, so it is robust to outliers; Zhang, ICML 2004),
             ``"perceptron"`` (hinge with a margin of 0) or a `CustomLoss`.
         solver: ``"sgd"``: stochastic gradient descent; ``"dual"``: coordinate ascent in the dual
-            problem (PASSCoDe, Hsieh et al., ICML 2015), for the losses that are built in, except
-            ``"perceptron"``, and the l2 penalty, which includes the intercept then, as in
+            problem (PASSCoDe, Hsieh et al., ICML 2015), for built-in losses except
+            ``"perceptron"``, and the l2 penalty, which then includes the intercept, as in
             scikit-learn's LinearSVC; ``"saga"`` (Leblond et al., AISTATS 2017; Pedregosa et al.,
-            NIPS 2017) and ``"svrg"`` (Johnson and Zhang, NIPS 2013; a third of its passes moves
-            nothing), for smooth losses, so neither ``"hinge"`` nor ``"perceptron"``, and all
-            penalties. A second thread made ``"dual"`` with ``"log_loss"`` faster on data such as
-            text; else one thread was faster.
+            NIPS 2017) and ``"svrg"`` (Johnson and Zhang, NIPS 2013; a third of its passes only
+            compute the full gradient), for smooth losses, so neither ``"hinge"`` nor
+            ``"perceptron"``, and all penalties. A second thread made ``"dual"`` with
+            ``"log_loss"`` faster on data such as text; in other cases one thread was faster.
         nesterov: Nesterov's momentum for ``"dual"``, ``"saga"`` and ``"svrg"``: each pass (three of
             ``"svrg"``) is on the objective with a pull to a center, which then moves beyond where
             the pass ended (accelerated proximal points: "Catalyst", Lin et al., arXiv 1506.02186).
-            Restarts and a stronger pull follow where the objective has risen by 1% above the least
-            one since the last restart.
-            Takes a fraction of the passes where ``alpha`` times the number of examples is far
-            below the curvature of an example's loss (its squared norm times 0.25 for
-            ``"log_loss"``, 2 for ``"squared_hinge"``), and changes nothing where it is above. For
-            smooth losses, so not ``"hinge"``.
+            Momentum restarts with a stronger pull if the objective rises by 1% above its minimum
+            since the last restart.
+            Needs a fraction of the passes if ``alpha`` times the number of examples is far below
+            the curvature of an example's loss (its squared norm times 0.25 for ``"log_loss"``, 2
+            for ``"squared_hinge"``), and changes nothing if it is above. For smooth losses, so not
+            ``"hinge"``.
         penalty: ``"l2"`` (half the squared norm), ``"l1"``, ``"elasticnet"`` or None.
         alpha: weight of the penalty.
-        l1_ratio: the part of ``"elasticnet"`` that is ``"l1"``.
+        l1_ratio: the share of ``"l1"`` in ``"elasticnet"``.
         learning_rate: of ``"sgd"``. ``"adagrad"``: each column's own (Duchi et al., JMLR 2011).
             ``"ftrl"``: each column's own, and weights that the l1 penalty keeps exactly 0
             (FTRL-Proximal, McMahan et al., KDD 2013, with beta = 1 and the penalty counted once
@@ -73,51 +73,52 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
             ``t0 = alpha ** -0.75``, whatever ``eta0`` is; ``"invscaling"``:
             ``eta0 / (t + 1) ** power_t``; ``"adaptive"``: ``eta0``, which is divided by 5 where
             ``tol`` would stop the fit, while it is above 1e-6; ``"inverse"``:
-            ``eta0 / (1 + alpha * eta0 * t)`` (Bottou, 2012). By these the intercept learns as a
-            column of typical values does, if these are below 1; scikit-learn slows it down, too.
-        eta0: the learning rate at first. scikit-learn's default is 0.01, for rates that are the
+            ``eta0 / (1 + alpha * eta0 * t)`` (Bottou, 2012). With these rates the intercept learns
+            like a column of typical values, if those are below 1; scikit-learn also slows it down.
+        eta0: the initial learning rate. scikit-learn's default is 0.01, for rates that are the
             same for all columns.
         power_t: the exponent of ``"invscaling"``, at least 0.
         average: the model is the mean of the weights after each example (Polyak and Juditsky,
-            1992), from the first one or, given a number, from that one on; of ``"sgd"`` but for
-            ``"ftrl"``. Under ``"hogwild"`` and ``"replicated"`` no change is lost then.
+            1992), from the first one or, given a number, from that one on; for ``"sgd"`` except
+            with ``"ftrl"``. No change is then lost under ``"hogwild"`` and ``"replicated"``.
         max_iter: largest number of passes over the examples. A fit that reaches it before ``tol``
             is met warns.
         tol: stop after ``n_iter_no_change`` passes in which the mean loss did not fall by this;
-            None: make ``max_iter`` passes, and do not warn. Other solvers than ``"sgd"``: stop
+            None: make ``max_iter`` passes, and do not warn. Solvers other than ``"sgd"``: stop
             after a pass in which no weight moved by more than this share of the largest one, and
-            the duality gap, computed in float64, is at most this share of the objective: so the
-            objective is within ``tol`` of the least one. Weights that the l2 penalty does not bound
-            (an intercept, all without l2) count by their gradient times the largest weight, an
-            estimate. An objective near 0 needs a gap of ``tol ** 2`` times that of weights of 0.
-        n_iter_no_change: passes; not used by other solvers than ``"sgd"``.
+            the duality gap, computed in float64, is at most this share of the objective; then the
+            objective is within ``tol`` of the minimum. For weights that the l2 penalty does not
+            bound (an intercept, all without l2), the gap is estimated by their gradient times the
+            largest weight. An objective near 0 needs a gap of ``tol ** 2`` times that of weights
+            of 0.
+        n_iter_no_change: passes; only for ``"sgd"``.
         early_stopping: hold out examples, stop by the accuracy on them instead of by the loss, and
-            keep the model of the pass in which it was best. With ``tol=None`` too: all passes are
-            made, and the best model is kept. Not in `partial_fit`.
-        validation_fraction: of the examples to hold out.
-        shuffle: the examples once, and blocks of them (at most 512) before every pass.
+            keep the model of the best pass. With ``tol=None`` all passes are made, and the best
+            model is kept. Not in `partial_fit`.
+        validation_fraction: share of the examples to hold out.
+        shuffle: shuffle the examples once, and blocks of at most 512 before every pass.
         fit_intercept: False: the intercept is 0.
         class_weight: weights of the examples of each class, a dict; ``"balanced"``: inverse to
             their number; None: all 1.
         warm_start: `fit` continues from the model of the last call, whose classes and features
             must be the same: from its weights and, under ``"sgd"``, with its learning rates and
-            `t_`; with ``shuffle=False`` two fits are then one longer fit. (scikit-learn keeps the
-            weights only.) Not of ``"dual"``.
+            `t_`; with ``shuffle=False`` two fits then equal one longer fit. (scikit-learn keeps
+            only the weights.) Not for ``"dual"``.
         verbose: above 0: print the norm of the weights, how many are not 0, the intercept, the
             examples seen and the mean loss after each pass.
-        random_state: of all that is random. With one thread, the result is the same bit for bit.
-        n_threads: that train.
-        sync: how they share the weights, one of `asyncopt.sparse.syncs`: ``"replicated"`` (the
-            columns that most examples have in copies, merged the more often the more have them),
-            ``"hogwild"``, ``"atomic"``, ``"mutex"``, ``"round-robin"`` (derivatives at once,
-            changes of weights in turn; Langford et al., NIPS 2009), ``"ordered"`` (the same bits
-            for any number of threads: at once only examples without a common column, in blocks
-            that are sorted by that; Cyclades, Pan et al., NIPS 2016; where most examples have one,
-            and with an intercept all do, one thread trains, with a RuntimeWarning), ``"unshared"``
-            (a model each, averaged after each pass).
-            None: ``"replicated"``. Other solvers than ``"sgd"`` then have copies of all columns, as
-            they miss the optimum a little where updates are lost, as under ``"hogwild"``; where
-            all examples have most columns, several threads need more passes than one.
+        random_state: seed or generator. With one thread, the result is reproducible bit for bit.
+        n_threads: number of training threads.
+        sync: how threads share the weights, one of `asyncopt.sparse.syncs`: ``"replicated"``
+            (per-thread copies of the most frequent columns, merged more often for more frequent
+            ones), ``"hogwild"``, ``"atomic"``, ``"mutex"``, ``"round-robin"`` (derivatives in
+            parallel, weight changes in turn; Langford et al., NIPS 2009), ``"ordered"`` (the same
+            bits for any number of threads: only examples without a common column run in parallel,
+            in blocks sorted for that; Cyclades, Pan et al., NIPS 2016; if most examples share a
+            column, as with an intercept, one thread trains, with a RuntimeWarning),
+            ``"unshared"`` (one model per thread, averaged after each pass).
+            None: ``"replicated"``. Solvers other than ``"sgd"`` then have copies of all columns,
+            because lost updates, as under ``"hogwild"``, would keep them slightly away from the
+            optimum; if all examples have most columns, several threads need more passes than one.
 
     Attributes:
         coef_: float64 of shape (1 or classes, features).
@@ -193,12 +194,12 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         """Train from the beginning or, with ``warm_start``, from the last call's model.
 
         Args:
-            X: sparse or dense, shape (examples, features); computed with in float32.
+            X: sparse or dense, shape (examples, features); converted to float32.
             y: labels, shape (examples,).
             sample_weight: shape (examples,), not negative; multiplies the examples' losses.
-            coef_init: what `coef_` starts as, of its shape or, for two classes, (features,); None:
-                zeros. Learning rates and `t_` start anew. Not of the solver ``"dual"``.
-            intercept_init: likewise of `intercept_`.
+            coef_init: initial `coef_`, of its shape or, for two classes, (features,); None: zeros.
+                Learning rates and `t_` are reset. Not for the solver ``"dual"``.
+            intercept_init: initial `intercept_`, likewise.
 
         Raises:
             ValueError: an argument is wrong, or the weights did not stay finite.
@@ -206,7 +207,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         Warns:
             ConvergenceWarning: ``max_iter`` passes did not meet ``tol``. Heavy examples (rows or
                 weights far above the others) make the steps of ``"saga"`` and ``"svrg"`` short:
-                scale them, or take ``"dual"`` or ``nesterov=True``.
+                scale them, or use ``"dual"`` or ``nesterov=True``.
         """
         self._check_parameters()
         again = self.warm_start and hasattr(self, "_states")
@@ -239,7 +240,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         Args:
             X: as in `fit`.
             y: as in `fit`.
-            classes: all labels that may come; needed in the first call.
+            classes: all labels that may occur; needed in the first call.
             sample_weight: as in `fit`.
 
         Raises:
@@ -280,7 +281,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
         return decisions[:, 0] if decisions.shape[1] == 1 else decisions
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """The labels of the greatest decisions, shape (examples,)."""
+        """The labels with the greatest decision values, shape (examples,)."""
         decisions = self._decisions(X)
         if decisions.shape[1] == 1:
             return np.asarray(self.classes_[(decisions[:, 0] > 0).astype(int)])
@@ -288,7 +289,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):  # type: ignore[misc]
 
     @available_if(_gives_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
-        """Probabilities, shape (examples, classes); for more than two, each against the rest.
+        """Probabilities, shape (examples, classes); one versus rest for more than two classes.
 
         For ``"modified_huber"`` they are ``(clip(decision_function(X), -1, 1) + 1) / 2`` (Zhang,
         JMLR 2002, appendix B), which may be exactly 0 or 1.

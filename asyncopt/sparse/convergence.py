@@ -20,8 +20,7 @@ class Plateau:
     """Counts passes without progress of a score.
 
     Args:
-        tol: a score makes progress if it exceeds the best one by more than this; None: there is no
-            end.
+        tol: a score is progress if it exceeds the best one by more than this; None: never stop.
         passes: number of passes in a row without progress that end training.
     """
 
@@ -47,10 +46,10 @@ class Patience:
     """Ends training when a score has not risen by ``tol`` for ``passes`` passes.
 
     Args:
-        score: of a model, called with its state and the mean loss of the pass; higher is better.
-        tol: as of `Plateau`; None: train all passes.
-        passes: as of `Plateau`.
-        keep_best: leave the model as it was when it scored best, with or without ``tol``.
+        score: function of a model's state and the mean loss of the pass; higher is better.
+        tol: as in `Plateau`; None: train all passes.
+        passes: as in `Plateau`.
+        keep_best: restore the model with the best score at the end, with or without ``tol``.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class Patience:
 class Rest:
     """Detects weights at rest: none moved in a pass by more than ``tol`` of the largest one.
 
-    They may rest far from the optimum, where steps are short: `Exact.at_optimum` can_end that.
+    With short steps, weights may rest far from the optimum; `Exact.at_optimum` detects that.
 
     Args:
         tol: None: train all passes.

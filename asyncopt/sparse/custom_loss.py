@@ -21,7 +21,7 @@ _Array = npt.NDArray[np.float64]
 
 class _Compiled(NamedTuple):
     entry: Any
-    """Has the ``address`` of what C calls as ``void (double, double, double *)``."""
+    """Its ``address`` is a C function ``void (double, double, double *)``."""
     evaluate: Callable[[_Array, _Array], tuple[_Array, _Array]]
     """The values and derivatives of arrays of predictions and targets."""
 
@@ -30,30 +30,30 @@ class _Compiled(NamedTuple):
 class CustomLoss:
     """A loss for `LinearRegressor` and `LinearClassifier`, written in Python and compiled by numba.
 
-    The threads run the compiled function inside the same loop as that of the losses that are built
-    in, once for each example and without the GIL.
+    The threads call the compiled function in the same loop as the built-in losses, once for each
+    example and without the GIL.
 
-    Two losses of the same functions are equal. One can be pickled when its functions can: when they
-    are a module's, or compiled with ``numba.njit``.
+    Two losses of the same functions are equal. A loss can be pickled if its functions can: if they
+    are defined in a module, or compiled with ``numba.njit``.
 
     Args:
         function: ``function(prediction, target)`` returns the pair of the loss and its derivative
-            with respect to the prediction or, with ``derivative``, the loss. It is given floats
-            (in classification the target is -1 or 1), is made of what numba compiles (numbers,
-            ``math``, ``numpy``), and is plain or compiled with ``numba.njit``. A plain one is
-            compiled so that it divides by 0 as numpy does.
+            with respect to the prediction or, with ``derivative``, only the loss. The arguments are
+            floats (in classification the target is -1 or 1). It may use all that numba compiles
+            (numbers, ``math``, ``numpy``), and is plain or compiled with ``numba.njit``. A plain
+            function is compiled so that division by 0 follows numpy.
         derivative: ``derivative(prediction, target)``.
-        curvature: the derivative's greatest slope, about; 1 for a loss with a kink. The smaller it
-            is, the farther the threads go between two merges (``sync="replicated"``) of weights
-            that all of them change, and the larger are the steps of ``solver="saga"`` and
-            ``"svrg"``, which need no less than the slope and no kink.
+        curvature: approximate maximum of the second derivative; 1 for a loss with a kink. Smaller
+            values give longer intervals between merges (``sync="replicated"``) of weights that all
+            threads change, and larger steps of ``solver="saga"`` and ``"svrg"``, which need a true
+            upper bound and no kink.
         check: compare the derivative with differences of the loss at some predictions between -5
             and 5, for the targets -1, 0, 1 and 2, wherever the loss is finite.
 
     Raises:
-        ImportError: there is no numba: ``pip install 'asyncopt[numba]'``.
-        TypeError: numba cannot compile a function, or one does not return what it should.
-        ValueError: the curvature is not above 0, or the derivative is not the loss's.
+        ImportError: numba is not installed: ``pip install 'asyncopt[numba]'``.
+        TypeError: numba cannot compile a function, or a function returns another type.
+        ValueError: the curvature is not above 0, or the derivative does not match the loss.
     """
 
     function: Callable[[float, float], Any]
@@ -92,13 +92,13 @@ class CustomLoss:
         return float(np.average(values, weights=arrays.get("weights")))
 
     def __repr__(self) -> str:
-        """With the names of its functions, which every process has, and not their addresses."""
+        """Names of its functions, without addresses, so that all processes agree."""
         functions = [self.function, *([] if self.derivative is None else [self.derivative])]
         names = [getattr(each, "__qualname__", repr(each)) for each in functions]
         return f"CustomLoss({', '.join([*names, f'curvature={self.curvature:g}'])})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self  # nothing of it changes; scikit-learn's clone would compile it again
+        return self  # immutable; a copy, as in scikit-learn's clone, would be compiled again
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CustomLoss, (self.function, self.derivative, self.curvature, self.check)
@@ -106,13 +106,13 @@ class CustomLoss:
 
 @functools.cache
 def losses() -> dict[str, float]:
-    """Every loss that is built in, with an upper bound of its second derivative."""
+    """Every built-in loss, with an upper bound of its second derivative."""
     kernels = _core.linear_kernels()
     return {loss: curvature for loss, _, curvature in kernels if loss != "custom"}
 
 
 def check_loss(loss: Any, known: tuple[str, ...]) -> None:
-    """Raises ValueError unless a loss is one of the names known, or a `CustomLoss`."""
+    """Raise ValueError unless a loss is one of the known names, or a `CustomLoss`."""
     if isinstance(loss, CustomLoss):
         return
     if callable(loss):
@@ -123,7 +123,7 @@ def check_loss(loss: Any, known: tuple[str, ...]) -> None:
 def engine_loss(loss: str | CustomLoss) -> tuple[str, float, int]:
     """Name of a loss in the engine, its curvature, and its address (0 if built in).
 
-    The address holds as long as the loss is there.
+    The address is valid while the loss exists.
     """
     if isinstance(loss, CustomLoss):
         return "custom", loss.curvature, loss._compiled.entry.address
@@ -143,7 +143,7 @@ def _compile(function: Callable[..., Any], derivative: Callable[..., Any] | None
     nan = np.nan
     jit = numba.njit(error_model="numpy")
     loss = _jitted("loss", function, pair=derivative is None)
-    # Nobody would see an exception where C has called, so it becomes what the engine does see.
+    # C callers cannot receive an exception, so it becomes NaN, which the engine detects.
     if derivative is None:
 
         @jit
@@ -212,9 +212,9 @@ def _jitted(name: str, function: Callable[..., Any], pair: bool) -> Any:
 
 
 def _check_derivative(compiled: _Compiled) -> None:
-    """Raises ValueError where the derivative is not between the slopes to either side.
+    """Raise ValueError if the derivative is not between the slopes to either side.
 
-    So it may be any subgradient at a kink. Steps of 1e-3 suit functions that compute in float32.
+    At a kink, any subgradient passes. Steps of 1e-3 suit functions that compute in float32.
     """
     step = 1e-3
     grid, given = np.linspace(-5, 5, 41) + 0.0123, [-1.0, 0.0, 1.0, 2.0]

@@ -22,11 +22,11 @@ __all__ = ["GraphCut"]
 
 UNLABELLED = -1
 ROUNDING = 1e-6
-"""Relative: what float32 may have lost."""
+"""Relative rounding error of float32."""
 LOOKS = 10
 """Passes between checks of how far shares move; a check takes half as long as a pass."""
 HEAVIEST = 1e30
-"""Times the median: an edge that must not be cut may be given any weight."""
+"""Weights are clipped at this times the median: uncuttable edges may have any weight."""
 
 _Floats = npt.NDArray[np.float32]
 _Labels = npt.NDArray[np.int64]
@@ -35,32 +35,32 @@ _Labels = npt.NDArray[np.int64]
 class GraphCut(BaseEstimator):  # type: ignore[misc]
     """Semi-supervised classification by a multi-way cut of a graph, on several threads.
 
-    Some vertices are labelled. The others are given classes so that little weight is cut: that of
-    the edges between vertices of different classes. For three classes or more the least cut is
-    hard to find; relaxed (Calinescu, Karloff and Rabani, STOC 1998), every vertex has a share in
-    each class, the shares add up to 1, and what an edge costs is ``weight * |x_u - x_v|_1 / 2``.
-    Stochastic steps as of Hogwild! (Niu et al., arXiv 1106.5730) move the ends of one edge after
-    the other towards each other. Then shares are rounded to classes by the best of many thresholds.
+    Some vertices are labelled. The others get classes that minimize the cut: the total weight of
+    edges between vertices of different classes. For three or more classes the minimum cut is hard
+    to find. In the relaxation (Calinescu, Karloff and Rabani, STOC 1998), every vertex has a share
+    in each class, the shares add up to 1, and an edge costs ``weight * |x_u - x_v|_1 / 2``.
+    Hogwild! steps (Niu et al., arXiv 1106.5730) move the ends of one edge after the other towards
+    each other. Then shares are rounded to classes by the best of many thresholds.
 
-    A cut is a solution of the relaxation, too. Steps approach the optimum slowly, and roundings
-    reach it long before: where the cut costs no more than the shares that were rounded, it takes
-    their place, and `label_distributions_` are zeros and ones. For two classes that is always so;
-    their least cut is a maximum flow, which `scipy.sparse.csgraph.maximum_flow` finds exactly.
+    A cut is also a solution of the relaxation. Steps approach the optimum slowly, and rounding
+    reaches it much earlier: if the cut costs no more than the shares that were rounded, it replaces
+    them, and `label_distributions_` are zeros and ones. This is always so for two classes; their
+    minimum cut is a maximum flow, which `scipy.sparse.csgraph.maximum_flow` finds exactly.
 
-    Vertices that no path joins to a labelled one have equal shares, and get the first class.
-    Weights of 0 and edges from a vertex to itself count for nothing.
+    Vertices that are not connected to a labelled one have equal shares, and get the first class.
+    Weights of 0 and edges from a vertex to itself are ignored.
 
     Args:
         eta0: the learning rate of the first pass: an edge of the median weight moves the shares of
             its ends by at most half of it.
-        decay: of each pass after it: that of pass n is ``eta0 * decay ** n``.
+        decay: the learning rate of pass n is ``eta0 * decay ** n``.
         max_iter: largest number of passes over the edges. A fit that reaches it before ``tol`` is
             met warns.
         tol: stop when no share moved by more than this in a pass, checked in every tenth pass and
             in the last; None: make ``max_iter`` passes, and do not warn.
         sync: how threads share the vertices: "hogwild", "striped", "mutex", or "ordered", which
             gives the same bits whatever the number of threads.
-        n_threads: that train.
+        n_threads: number of training threads.
         random_state: seed or generator. The same seed and one thread give the same bits.
 
     Attributes:
@@ -68,7 +68,7 @@ class GraphCut(BaseEstimator):  # type: ignore[misc]
         label_distributions_: the shares, float32 of shape (vertices, classes).
         classes_: the labels, sorted.
         cut_: weight of the edges between different classes in ``transduction_``.
-        objective_: what ``label_distributions_`` cost; at most ``cut_``.
+        objective_: cost of ``label_distributions_`` in the relaxation; at most ``cut_``.
         n_iter_: passes made; fewer than ``max_iter`` also if every edge's ends became alike.
         n_features_in_: vertices.
     """
@@ -220,7 +220,7 @@ class GraphCut(BaseEstimator):  # type: ignore[misc]
             "classes": classes,
         }
         done, loss, rest = 0, np.inf, self.tol is None
-        while done < self.max_iter and loss > 0:  # else the ends of every edge are and stay alike
+        while done < self.max_iter and loss > 0:  # at 0, the ends of every edge are equal for good
             rate = self.eta0 * self.decay**done
             done += 1
             looks = self.tol is not None and (done % LOOKS == 0 or done == self.max_iter)
@@ -257,7 +257,7 @@ def _check_symmetric(weights: Any) -> None:
 
 
 def _reached(edges: Any, labelled: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Which vertices a path joins to a labelled one."""
+    """Mask of the vertices that are connected to a labelled one."""
     count, component = sparse.csgraph.connected_components(edges, directed=False)
     there = np.zeros(count, bool)
     there[component[labelled]] = True
@@ -265,13 +265,13 @@ def _reached(edges: Any, labelled: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool
 
 
 def _settle(shares: _Floats, which: npt.NDArray[np.bool_], classes: _Labels) -> None:
-    """Give some vertices to one class each."""
+    """Assign some vertices to one class each."""
     shares[which] = 0
     shares[which, classes] = 1
 
 
 def _mend(shares: _Floats) -> None:
-    """Make rows add up to 1 that threads wrote at the same time, a part each."""
+    """Rescale rows to sum 1; threads that wrote a row at the same time may have torn it."""
     sums = shares.sum(axis=1, keepdims=True)
     np.divide(shares, sums, out=shares, where=sums > 0)
     shares[sums[:, 0] == 0] = 1 / shares.shape[1]

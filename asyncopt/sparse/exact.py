@@ -23,7 +23,7 @@ PASSES_PER_ANCHOR, STEPS_PER_ANCHOR = {"dual": 64, "saga": 16}, 2**23
 """From one anchor to the next, at most. One costs half a pass of SAGA and up to 1.6 of the dual,
 whose sums drift less. Float32 counts to 2 ** 24."""
 PATIENCE = 8
-"""Weights at rest that are not at the optimum are gauged again after this part of all passes."""
+"""Weights at rest but not at the optimum are checked again after this share of all passes."""
 
 
 class Exact:
@@ -85,7 +85,7 @@ class Exact:
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
-        """Current weights, float64 of shape (columns,)."""
+        """The current weights, float64 of shape (columns,)."""
         return self._anchor.weights
 
     def begin(self, done: int, loss: float) -> bool:
@@ -109,13 +109,13 @@ class Exact:
         return False
 
     def at_optimum(self, tol: float, done: int, last: bool) -> bool:
-        """True if the objective is within ``tol`` of the least one, as a share of it.
+        """True if the objective is within a share of ``tol`` of the minimum.
 
         Args:
-            tol: of objectives near 0, as where nothing is penalized, its square is of the one where
-                all predictions are 0.
-            done: passes up to now.
-            last: there is no later call, so look in any case.
+            tol: for objectives near 0, as without a penalty, ``tol ** 2`` times the loss with all
+                predictions 0 is allowed.
+            done: passes so far.
+            last: True if this is the last call; then always check.
         """
         if not last and done - self._gauged < done // PATIENCE:
             return False

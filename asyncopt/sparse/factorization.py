@@ -42,15 +42,15 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
 
     The rating of item i by user u is predicted as ``mean + p_u . q_i + b_u + c_i`` (Koren, Bell and
     Volinsky, Computer 2009), with the squared error; or, with ``loss="bpr"``, items are ranked by
-    ``p_u . q_i + c_i`` so that what a user likes comes before what is not known of (Rendle et al.,
-    UAI 2009). Both by stochastic gradient descent as of Hogwild! (Niu et al., arXiv 1106.5730).
+    ``p_u . q_i + c_i`` so that a user's liked items come before unknown ones (Rendle et al., UAI
+    2009). Both use Hogwild! stochastic gradient descent (Niu et al., arXiv 1106.5730).
 
     Entries that a sparse matrix does not store, or zeros of a dense one, are unknown.
 
     Args:
-        loss: "squared_error" or "bpr". A ranking takes every entry above zero as one that the user
-            likes, and compares it in each pass with an item drawn evenly from those that the user
-            does not. Entries of a user who likes all items make no step.
+        loss: "squared_error" or "bpr". A ranking treats every entry above zero as liked, and
+            compares it in each pass with an item drawn uniformly from the user's other items.
+            Entries of a user who likes all items make no step.
         n_factors: of each user and item, k. Rows of k + 2 floats are padded to a multiple of 16.
         regularization: half of it times the squares of the factors and biases of an entry is added
             to the entry's loss. None: 0.1 for "squared_error", 0.02 for "bpr". Raise it if users or
@@ -64,11 +64,11 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         tol: stop when the users' and items' factors and biases each moved by at most this share of
             their Euclidean norm in a pass, checked in every fifth pass and in the last; None: make
             ``max_iter`` passes, and do not warn.
-        init_scale: factors begin as normal numbers of this standard deviation over ``sqrt(k)``.
+        init_scale: initial factors are normal with this standard deviation over ``sqrt(k)``.
         sync: how threads share the factors: "hogwild", "atomic", "mutex", or "ordered", which
-            gives the same bits whatever the number of threads; not for "bpr", whose drawn items
-            know no order.
-        n_threads: that train.
+            gives the same bits for any number of threads; not for "bpr", whose drawn items may
+            conflict.
+        n_threads: number of training threads.
         random_state: seed or generator. The same seed, one thread and the same calls give the same
             bits. A seed starts a stream of random numbers in `fit`, which `partial_fit` continues.
 
@@ -201,8 +201,7 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
 
         Returns:
             Items, int64 of shape (n, min(n_items, items)), and their scores, float32 of that shape.
-            Where a user has not so many unseen items, the rest are -1 with a score of minus
-            infinity.
+            If a user has fewer unseen items, the rest are -1 with a score of minus infinity.
 
         Raises:
             ValueError: an argument is wrong.
@@ -219,12 +218,12 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         Args:
             X: matrix of users by items.
             y: not used.
-            seen: for a ranking: entries of which nothing is asked, such as those of fit.
+            seen: for a ranking: entries to ignore, such as those of fit.
 
         Returns:
-            The coefficient of determination of the stored ratings; of a ranking, the mean over the
-            users of the probability that an item of theirs comes before one that is neither theirs
-            nor seen (the area under the ROC curve); nan if no user has items of both kinds.
+            The coefficient of determination of the stored ratings; for a ranking, the mean area
+            under the users' ROC curves: the probability that a liked item comes before one that is
+            neither liked nor seen; nan if no user has items of both kinds.
         """
         check_is_fitted(self, "user_factors_")
         ratings = self._check_ratings(X, reset=False)
@@ -307,7 +306,7 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         return self._train(ratings, passes, decay, tol, random, users, items, mean, [])
 
     def _random(self, restart: bool) -> np.random.RandomState:
-        """The random stream to train with; that of a seed continues unless it is to restart."""
+        """The random stream for training; a seed's stream continues unless ``restart`` is true."""
         seed = self.random_state
         if not isinstance(seed, numbers.Integral):
             stream: np.random.RandomState = check_random_state(seed)
@@ -328,10 +327,10 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
         mean: float,
         curve_before: list[float],
     ) -> bool:
-        """Go on from these factors and biases; if that fails, the attributes stay as they were.
+        """Train from these factors and biases; if that fails, the attributes are not changed.
 
         Returns:
-            Whether the passes met ``tol``, or it is None.
+            True if the passes met ``tol`` or it is None.
         """
         default = DEFAULTS[self.loss]
         eta0 = default.eta0 if self.eta0 is None else self.eta0
@@ -407,7 +406,7 @@ class MatrixFactorization(BaseEstimator):  # type: ignore[misc]
 
 
 def _padded(stride: int, factors: _Floats, first: Any, second: Any) -> _Floats:
-    """Rows of factors, then two columns, then zeros; each begins at a cache line of its own."""
+    """Rows of factors, two columns and zeros; each row begins at its own cache line."""
     rows, k = factors.shape
     padded = aligned(rows, stride)
     padded[:, :k], padded[:, k], padded[:, k + 1] = factors, first, second

@@ -1,4 +1,4 @@
-"""Matrices as they come: refused where an index lies outside, else taken as CSR."""
+"""Validation of input matrices: indices are checked, then the matrix is converted to CSR."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ REMEDY = "rebuild it with scipy.sparse.csr_array"
 def sound(name: str, X: Any) -> Any:
     """The argument, converted to CSR format if it is a sparse matrix.
 
-    Scipy checks indices when a matrix is made; if its arrays are changed afterwards, conversions
-    and products read and write wherever these say. So this comes before all of them.
+    Scipy checks indices only when a matrix is made. If its arrays are changed afterwards,
+    conversions and products access memory out of bounds. Therefore call this before them.
 
     Raises:
         ValueError: an index is not that of a row or a column; the message begins with ``name``.
@@ -30,7 +30,7 @@ def sound(name: str, X: Any) -> Any:
     if X.format != "csr":
         has_blocks = X.format == "bsr"
         X = X.tocsr()
-        _check(name, X)  # a lil_array's indices have not been looked at yet
+        _check(name, X)  # a lil_array's indices have not been checked yet
         if has_blocks:
             X.eliminate_zeros()  # what fills up a block is no entry
     usual = {X.indices.dtype, X.indptr.dtype} <= {np.dtype(np.int32), np.dtype(np.int64)}
@@ -45,10 +45,10 @@ def sound(name: str, X: Any) -> Any:
 
 
 def canonical(csr: Any) -> Any:
-    """A sound matrix, or an array, as CSR whose rows have rising columns, none of them twice.
+    """A sound matrix, or an array, as CSR with sorted columns in each row and no duplicates.
 
-    Only a matrix that is not so is copied; the caller's is never changed. What it says of itself
-    (``has_canonical_format``) may be of what it was before its arrays were changed.
+    A matrix is copied only if necessary; the caller's is never changed. ``has_canonical_format`` is
+    not trusted: it may be outdated if the arrays were changed.
     """
     if not sparse.issparse(csr):
         return sparse.csr_array(csr)

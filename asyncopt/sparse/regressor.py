@@ -21,7 +21,7 @@ __all__ = ["LinearRegressor", "custom"]
 class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
     """Linear regression by stochastic steps on sparse data, on several threads.
 
-    As `asyncopt.sparse.LinearClassifier`, which describes the other arguments, for numbers.
+    `asyncopt.sparse.LinearClassifier` describes the other arguments.
 
     Args:
         loss: ``"squared_error"`` (half the squared error), ``"huber"`` or a `CustomLoss`.
@@ -102,12 +102,12 @@ class LinearRegressor(RegressorMixin, LinearModel):  # type: ignore[misc]
         """Train from the beginning or, with ``warm_start``, from the last call's model.
 
         Args:
-            X: sparse or dense, shape (examples, features); computed with in float32.
+            X: sparse or dense, shape (examples, features); converted to float32.
             y: numbers, shape (examples,).
             sample_weight: shape (examples,), not negative; multiplies the examples' losses.
-            coef_init: what `coef_` starts as, shape (features,); None: zeros. Learning rates and
-                `t_` start anew. Not of the solver ``"dual"``.
-            intercept_init: likewise of `intercept_`, a number or of shape (1,).
+            coef_init: initial `coef_`, shape (features,); None: zeros. Learning rates and `t_` are
+                reset. Not for the solver ``"dual"``.
+            intercept_init: initial `intercept_`, a number or of shape (1,).
 
         Raises:
             ValueError: an argument is wrong, or the weights did not stay finite.
