@@ -79,14 +79,14 @@ class Box(Protocol):
         """Put the exception that ended the worker."""
 
 
-class _Line:
+class _LauncherPipe:
     """The worker's end of its pipe to the launcher."""
 
     def __init__(self, rank: int, pipe: Connection[Any, Any]) -> None:
         self._rank = rank
         self._pipe = pipe
 
-    def say(self, *words: object) -> None:
+    def send(self, *words: object) -> None:
         try:
             self._pipe.send(words)
         except OSError:
@@ -102,7 +102,7 @@ class _Line:
 
     def meet(self, timeout: float) -> None:
         """``Worker.barrier``."""
-        self.say("barrier", timeout)
+        self.send("barrier", timeout)
         _, problem = self.answer(timeout)
         if problem:
             raise RunTimeout(problem)
@@ -137,14 +137,14 @@ def run_worker(
     be written at once. Results and failures are put in the box before their message is sent. The
     worker ends when the launcher closes the pipe.
     """
-    line = _Line(rank, pipe)
+    line = _LauncherPipe(rank, pipe)
     excuse = f"worker {rank} could not unpickle fn and args: "
     with contextlib.suppress(Stop):
         try:
             task: WorkerTask = box.take()
             excuse = ""
             with _station(task, rank) as station:
-                line.say("ready")
+                line.send("ready")
                 line.answer(start_timeout)
                 trained = task.trained
                 # Threads without optimizers have the modules of the launching process.
@@ -190,6 +190,6 @@ def run_worker(
         except BaseException as error:
             when = time.monotonic()
             box.put_failure(excuse + describe(rank, error), error)
-            line.say("failed", when)
+            line.send("failed", when)
         else:
-            line.say("returned", returned)
+            line.send("returned", returned)

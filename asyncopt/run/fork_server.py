@@ -34,7 +34,7 @@ from typing import IO, Any
 
 from asyncopt.run import cpython
 from asyncopt.run.entry import LONGEST
-from asyncopt.run.forks import UNHEEDED, Fork, HungUp, Request, receive, send
+from asyncopt.run.forks import NOT_READ, Fork, HungUp, Request, receive, send
 from asyncopt.run.interrupts import wait
 from asyncopt.run.random_states import Stream
 
@@ -130,7 +130,7 @@ class ForkServer:
         request = Request(
             tuple(cpus) or tuple(os.sched_getaffinity(0)),
             stream,
-            {name: value for name in UNHEEDED if (value := os.environ.get(name)) is not None},
+            {name: value for name in NOT_READ if (value := os.environ.get(name)) is not None},
             stdio,
             bool(tracked),
         )
@@ -239,7 +239,7 @@ def _is_open(fd: int) -> bool:
 
 def _setting(environment: Mapping[str, str], preload: Sequence[str]) -> tuple[object, ...]:
     return (
-        {name: value for name, value in environment.items() if name not in UNHEEDED},
+        {name: value for name, value in environment.items() if name not in NOT_READ},
         spawn.get_command_line(pipe_handle=0),
         os.getpid(),
         os.getpgrp(),

@@ -27,7 +27,7 @@ from asyncopt.run import cpython
 from asyncopt.run.random_states import Stream
 
 __all__ = [
-    "UNHEEDED",
+    "NOT_READ",
     "Fork",
     "HungUp",
     "Received",
@@ -45,7 +45,7 @@ EXIT_CODE = 4  # bytes
 PR_SET_PDEATHSIG = 1
 LOOKS, NAP = 50, 0.01  # polls, and s between them: a joined thread may not have exited yet
 # Variables that no imported library has read: pytest's says which test runs.
-UNHEEDED = ("PYTEST_CURRENT_TEST",)
+NOT_READ = ("PYTEST_CURRENT_TEST",)
 
 
 class Request(NamedTuple):
@@ -56,7 +56,7 @@ class Request(NamedTuple):
     stream: Stream
     """The random stream that it starts with."""
     environment: dict[str, str]
-    """The variables of ``UNHEEDED`` that are set."""
+    """The variables of ``NOT_READ`` that are set."""
     stdio: tuple[int, ...]
     """Which of descriptors 0 to 2 are sent. They come first, then the pipe with the fork's job."""
     is_tracked: bool
@@ -158,7 +158,7 @@ def serve(line: socket.socket, preload: Sequence[str]) -> NoReturn:
         for fd, _ in poll.poll():
             if fd != line.fileno():
                 poll.unregister(fd)
-                _tell(fd, *forks.pop(fd))
+                _report_exit(fd, *forks.pop(fd))
                 continue
             try:
                 orders = _answer(line, forks, poll, problem)
@@ -166,7 +166,7 @@ def serve(line: socket.socket, preload: Sequence[str]) -> NoReturn:
                 os._exit(0)  # the kernel then kills the forks
             if orders is not None:
                 line.close()
-                _live(me, *orders)
+                _run_fork(me, *orders)
 
 
 def _import(names: Sequence[str]) -> ImportError | None:
@@ -280,7 +280,7 @@ def _fork(
     return None
 
 
-def _tell(pidfd: int, pid: int, end: int) -> None:
+def _report_exit(pidfd: int, pid: int, end: int) -> None:
     """Reap a fork, and write its exit code."""
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
@@ -289,13 +289,13 @@ def _tell(pidfd: int, pid: int, end: int) -> None:
     close(pidfd, end)
 
 
-def _live(server: int, request: Request, fds: Sequence[int]) -> NoReturn:
+def _run_fork(server: int, request: Request, fds: Sequence[int]) -> NoReturn:
     """Set up this fork like a new process, and run the task from the pipe."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, *map(ctypes.c_ulong, (signal.SIGKILL, 0, 0, 0)))
     if os.getppid() != server:
         os._exit(1)
     os.sched_setaffinity(0, request.cpus)
-    for name in UNHEEDED:
+    for name in NOT_READ:
         os.environ.pop(name, None)
     os.environ.update(request.environment)
     given = iter(fds)
@@ -314,11 +314,11 @@ def _live(server: int, request: Request, fds: Sequence[int]) -> NoReturn:
     Received.fds = tuple(given)
     request.stream.enter()
     code = cpython.run_spawned(start)
-    _end_well()
+    _exit_cleanly()
     os._exit(code)
 
 
-def _end_well() -> None:
+def _exit_cleanly() -> None:
     """Run exit handlers and flush files, without tearing down the imported modules.
 
     Tearing them down takes 0.2 s and copies pages that are shared with the server.

@@ -35,7 +35,7 @@ class Mailbox:
         with open(self._fd, "wb", closefd=False) as file:
             write(file)
 
-    def put_errand(self, task: WorkerTask) -> None:
+    def put_task(self, task: WorkerTask) -> None:
         """Put in a worker's task.
 
         Shared memory is sent by descriptor, so this works only while a child is being spawned.

@@ -144,5 +144,5 @@ class ProcessMember(SpawnedMember):
             plan,
             task.seed,
             lambda line, box: Job(rank, plan.threads, plan.start_timeout, line, box, stream),
-            lambda box: box.put_errand(task),
+            lambda box: box.put_task(task),
         )

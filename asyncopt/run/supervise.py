@@ -108,7 +108,7 @@ class _Supervisor:
             except BaseException as problem:
                 error = problem
                 if not isinstance(problem, Exception):
-                    self._come_to_rest()
+                    self._park_workers()
                 raise
             finally:
                 try:
@@ -186,7 +186,7 @@ class _Supervisor:
                 traceback=format_traceback(error),
             ) from error
 
-    def _come_to_rest(self) -> None:
+    def _park_workers(self) -> None:
         """Let the workers of an interrupted run finish their batches, for the last checkpoint."""
         if self._plan.checkpoint is None or self._released is None:
             return

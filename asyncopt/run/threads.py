@@ -34,7 +34,7 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class _Tray:
+class _ThreadBox:
     """The box of a thread: objects are passed by reference."""
 
     def __init__(self, content: Any) -> None:
@@ -64,7 +64,7 @@ class ThreadMember(Member):
         life: number of earlier workers of this rank in the run; not used.
     """
 
-    box: _Tray
+    box: _ThreadBox
 
     def __init__(self, rank: int, task: WorkerTask, life: int) -> None:
         super().__init__(rank)
@@ -74,9 +74,9 @@ class ThreadMember(Member):
             fn, args, trained = thread_clone((task.fn, task.args, task.trained))
             task = dataclasses.replace(task, fn=fn, args=args, trained=trained)
         self._optimizers = task.trained.optimizers
-        self.box = _Tray(task)
+        self.box = _ThreadBox(task)
         self._thread = threading.Thread(
-            target=self._live,
+            target=self._run,
             name=f"asyncopt-worker-{rank}",
             daemon=True,  # a thread that never stops must not keep the interpreter from exiting
         )
@@ -85,7 +85,7 @@ class ThreadMember(Member):
         """Start the thread."""
         self._thread.start()
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         if self._cpus:
             os.sched_setaffinity(0, self._cpus)  # 0 is the calling thread, not the process
         run_worker(self.rank, self.far_end, self.box, self._start_timeout)

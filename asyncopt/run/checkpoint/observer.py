@@ -59,7 +59,7 @@ class CheckpointObserver(Observer):
         self._due = 0.0
         self._paused_at: float | None = None
         self._writer: _Writer | None = None
-        self._told: set[int] = set()  # workers that use no batches
+        self._warned: set[int] = set()  # workers that use no batches
         self._from: _core.Positions | None = None  # positions at which a resumed run started
 
     @property
@@ -197,10 +197,10 @@ class CheckpointObserver(Observer):
         try:
             if (
                 late
-                and all(map(self._is_careless, late))
-                and (waited > GRACE or self._told.issuperset(late))
+                and all(map(self._cannot_pause, late))
+                and (waited > GRACE or self._warned.issuperset(late))
             ):
-                self._tell(late)
+                self._warn_unpausable(late)
                 late = []
             if not late:
                 snapshot = self._snapshot()
@@ -242,13 +242,13 @@ class CheckpointObserver(Observer):
         unused = seat["phase"] == "start" and seat["progress"] == 0
         return seat["pid"] == 0 or unused or seat["phase"] == "done"
 
-    def _is_careless(self, rank: int) -> bool:
+    def _cannot_pause(self, rank: int) -> bool:
         """True if a worker pushes but takes no batches, so that it cannot be paused."""
         return self._view.board.seat(rank)["progress"] == 0
 
-    def _tell(self, careless: list[int]) -> None:
-        if new := [rank for rank in careless if rank not in self._told]:
-            self._told.update(new)
+    def _warn_unpausable(self, unpausable: list[int]) -> None:
+        if new := [rank for rank in unpausable if rank not in self._warned]:
+            self._warned.update(new)
             warn_caller(
                 f"checkpoint: {spell_ranks(new)} took no batch from worker.batches and cannot be "
                 "paused: a push that is under way may be in checkpoints in part; take batches from "

@@ -101,10 +101,10 @@ class WorkerStates:
         return data if data and whole else None
 
     def __reduce__(self) -> tuple[Callable[[Any], WorkerStates], tuple[Any]]:
-        return _open_keepsakes, (reduction.DupFd(self._fd),)
+        return _open_worker_states, (reduction.DupFd(self._fd),)
 
 
-def _open_keepsakes(descriptor: Any) -> WorkerStates:
+def _open_worker_states(descriptor: Any) -> WorkerStates:
     return WorkerStates(descriptor.detach())
 
 
