@@ -93,17 +93,21 @@ class DeviceReplica:
         self._chunks = cut
         self._chunk_of = {i: n for n, chunk in enumerate(self._chunks) for i in chunk.params}
         self._slots = [Slot(self._chunks, values, device, version) for _ in range(1 + self._lag)]
-        self._home = [torch.empty(c.nbytes, dtype=torch.uint8, device=device) for c in self._chunks]
+        self._current = [
+            torch.empty(c.nbytes, dtype=torch.uint8, device=device) for c in self._chunks
+        ]
         self._places = list(values)  # of the parameters, by number
-        for chunk, home in zip(self._chunks, self._home, strict=True):
-            for i, view in zip(chunk.params, chunks.views(home, chunk, values), strict=True):
+        for chunk, current in zip(self._chunks, self._current, strict=True):
+            for i, view in zip(chunk.params, chunks.views(current, chunk, values), strict=True):
                 view.copy_(values[i])
                 self._params[i].data = self._places[i] = view
         for value, place in zip(values, self._slots[0].params, strict=True):
             value.data = place
         # With a lag, parameters that have come wait beside those in use.
-        self._porch = [torch.empty_like(home) for home in self._home] if self._lag else self._home
-        self._pusher = Pusher(self._host, self._chunks, self._porch, self._lanes, self._log)
+        self._incoming = (
+            [torch.empty_like(current) for current in self._current] if self._lag else self._current
+        )
+        self._pusher = Pusher(self._host, self._chunks, self._incoming, self._lanes, self._log)
         self._missing = [set(chunk.params) for chunk in self._chunks]
         self._staged: dict[int, _Staged] = {}
 
@@ -302,9 +306,11 @@ class DeviceReplica:
         """Puts what the last push has brought in use; it has been waited for."""
         if self._last is None:
             return
-        for arrival, home, porch in zip(self._last.arrivals, self._home, self._porch, strict=True):
+        for arrival, current, incoming in zip(
+            self._last.arrivals, self._current, self._incoming, strict=True
+        ):
             self._stalled(arrival.wait)
-            self._stalled(partial(copy, home, porch))
+            self._stalled(partial(copy, current, incoming))
         self._last = None
 
     def flush(self) -> None:
@@ -344,8 +350,8 @@ class DeviceReplica:
                 to.copy_(pulled)
         self._last = None  # what it has brought is older
         after = back.moment()
-        both = zip(self._home, self._slots[0].pulled, strict=True)
-        tickets = [back.submit(partial(copy, home, pulled), after) for home, pulled in both]
+        both = zip(self._current, self._slots[0].pulled, strict=True)
+        tickets = [back.submit(partial(copy, current, pulled), after) for current, pulled in both]
         for ticket in tickets:
             ticket.wait()
             ticket.finish()  # the next push or pull writes into the same memory of the host
