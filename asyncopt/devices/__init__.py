@@ -1,4 +1,4 @@
-"""Workers whose model is a replica on a device: a GPU, or the host for what a GPU would do."""
+"""Workers whose model is a replica on a device: a GPU, or the host in the same way."""
 
 from asyncopt.devices.lanes import Span
 from asyncopt.devices.names import check_devices

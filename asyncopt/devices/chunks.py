@@ -1,4 +1,4 @@
-"""Chunks: parameters, or their gradients, that travel together in one block of memory."""
+"""Chunks: parameters, or their gradients, that are transferred in one block of memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 
 __all__ = ["CHUNK_BYTES", "Chunk", "cut", "views"]
 
-#: Bytes of a chunk at most: enough to use a PCIe link well, for a few hundred microseconds.
+#: Maximum bytes of a chunk: enough to use a PCIe link well, for a few hundred microseconds.
 CHUNK_BYTES = 4 << 20
 
-_LEAST = 256 << 10  # bytes: below it a copy takes as long to begin as to do
-_PARTS = 8  # into which a smaller model is cut, so that it, too, can travel beside computing
+_LEAST = 256 << 10  # bytes: below this size latency dominates a copy
+_PARTS = 8  # a smaller model is cut into this many chunks, so that transfers overlap computing
 
 _ALIGNMENT = 64  # bytes: of every tensor in a chunk
 
@@ -34,9 +34,9 @@ class Chunk:
 
 
 def cut(order: Iterable[int], sizes: Sequence[int]) -> list[Chunk]:
-    """Cuts parameters into chunks.
+    """Cut parameters into chunks.
 
-    A parameter that is larger than a chunk has one for itself.
+    A parameter that is larger than a chunk gets its own chunk.
 
     Args:
         order: numbers of parameters, in the order in which their gradients arrive.
@@ -65,7 +65,7 @@ def views(buffer: torch.Tensor, chunk: Chunk, like: Sequence[torch.Tensor]) -> l
 
     Args:
         buffer: uint8, ``chunk.nbytes`` of them.
-        chunk: what lies where.
+        chunk: the layout.
         like: tensors by the numbers of parameters, for dtypes, shapes and strides.
     """
     found = []

@@ -1,4 +1,4 @@
-"""Forward pre-hooks: each module waits for its own parameters alone."""
+"""Forward pre-hooks: each module waits only for its own parameters."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["Forward"]
 
 
 class Forward:
-    """Hooks before the forward passes of modules, and what each of these waits for.
+    """Hooks before the forward passes of modules, which wait for the parameters that they read.
 
     A module waits for its own parameters. Some modules are never called, because their parents read
-    their parameters for them (as ``nn.MultiheadAttention`` those of its ``out_proj``): for these
-    the nearest ancestor that is called waits. Which are called is seen in the forward passes until
-    :meth:`settle`. Without gradients, as in evaluation, modules may take other ways, so the first
-    one that is called waits for all. So does ``state_dict()``.
+    their parameters directly (as ``nn.MultiheadAttention`` does for its ``out_proj``): the nearest
+    ancestor that is called waits for these. The forward passes until :meth:`settle` show which
+    modules are called. Without gradients, as in evaluation, other modules may be called, so the
+    first one waits for all parameters. So does ``state_dict()``.
 
     Args:
-        modules: the outermost modules; parameters of others are nobody's.
+        modules: the outermost modules; no forward pass waits for parameters of others.
         params: the parameters, by number.
         wait: called with the numbers of the parameters to wait for; with None for all.
 
@@ -47,14 +47,14 @@ class Forward:
             for module in outermost.modules():
                 if id(module) not in seen and self._below(module):
                     seen.add(id(module))
-                    # First of all: others may read parameters, as those of weight norm do.
+                    # Before other hooks, which may read parameters, as those of weight norm do.
                     self._handles += [
                         module.register_forward_pre_hook(self._before, prepend=True),
                         module.register_state_dict_pre_hook(self._before_state_dict),
                     ]
 
     def settle(self) -> None:
-        """Freeze the set of modules called up to now as those of every forward pass."""
+        """Freeze the set of modules called so far as those of every forward pass."""
         if self._needs is not None:
             return
         self._needs = {}
@@ -64,16 +64,16 @@ class Forward:
         self.nobodys = tuple(number for number in self._numbers.values() if number not in taken)
 
     def remove(self) -> None:
-        """Takes the hooks away."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Forward:
-        """Copies of the modules keep the hooks, which find nothing of theirs to wait for."""
+        """Copies of the modules keep the hooks, which wait for nothing there."""
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Forward, ((), (), _nothing)  # pickled modules leave the device behind
+        return Forward, ((), (), _nothing)  # pickled modules have no device
 
     def _assign(self, module: torch.nn.Module, ancestor: int | None, taken: set[int]) -> None:
         assert self._needs is not None
@@ -93,7 +93,7 @@ class Forward:
             self._wait(None)
         else:
             needed = self._needs.get(id(module))
-            if needed is None:  # one that was never called may read all that is below it
+            if needed is None:  # a module that was not called before may read all parameters below
                 needed = self._needs[id(module)] = tuple(self._below(module))
             self._wait(needed)
 
@@ -110,4 +110,4 @@ class Forward:
 
 
 def _nothing(numbers: Iterable[int] | None) -> None:
-    """Waits for none of them."""
+    """Do not wait."""

@@ -1,8 +1,7 @@
-"""Lanes: where copies, and what follows from them, run beside compute.
+"""Lanes: queues that run copies and the work after them in parallel to compute.
 
-A lane does what it is given in order, each thing once the caller's compute has come to a moment
-that the caller names. On a CUDA device it is a side stream, on the host a thread; all code above is
-the same for both.
+A lane runs its work in order, each item after a moment of the caller's compute. On a CUDA device it
+is a side stream, on the host a thread; the calling code is the same for both.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ import torch
 
 __all__ = ["CudaLane", "Lane", "Promise", "Span", "ThreadLane", "Ticket", "lane_of"]
 
-SLICE = 0.05  # s that a wait stays away from Python, which may have to stop this thread
-CLOSING = 90.0  # s for a thread to end what it is at, which may be to wait for a lock
-FRESH = 10.0  # s for which an event is a base to measure others from, which float32 then can
+SLICE = 0.05  # longest wait in s outside Python, so that this thread can be interrupted
+CLOSING = 90.0  # s for a thread to finish its current work, such as a wait for a lock
+FRESH = 10.0  # s for which an event is the base of time differences, as they are float32
 
 #: Begin and end in nanoseconds of the monotonic clock.
 Span = tuple[int, int]
 
-#: Where compute is: a CUDA event, or on the host a time.
+#: A position in compute: a CUDA event, or on the host a time.
 Moment = Any
 
 
 class Ticket(Protocol):
-    """Something that a lane was given to do.
+    """A work item of a lane.
 
     Attributes:
         begin, end: moments, once it is done.
@@ -40,30 +39,30 @@ class Ticket(Protocol):
     end: Moment
 
     def wait(self) -> None:
-        """Lets what the calling thread computes next wait; raises what went wrong."""
+        """Make later compute of the calling thread wait for it; raise its exception, if any."""
 
     def finish(self) -> None:
-        """Lets the calling thread itself wait."""
+        """Block the calling thread until it is done."""
 
 
 class Lane(Protocol):
-    """A queue of work beside compute."""
+    """A queue of work that runs in parallel to compute."""
 
     def moment(self) -> Moment:
-        """When all is done that the calling thread has given its device to compute so far."""
+        """The moment when all compute is done that the calling thread has submitted so far."""
 
     def submit(self, work: Callable[[], None], after: Moment) -> Ticket:
-        """Does `work` after all that was submitted before, and not before `after`."""
+        """Run `work` after all earlier items, and not before `after`."""
 
     def ns(self, moment: Moment) -> int:
-        """When that was, in nanoseconds of the monotonic clock; it must be past."""
+        """Time of a past moment in nanoseconds of the monotonic clock."""
 
     def close(self) -> None:
-        """Ends the lane when all that was submitted is done."""
+        """End the lane after all submitted work."""
 
 
 class Promise:
-    """Something that another thread will have done, or fails to do."""
+    """A result that another thread completes or fails."""
 
     def __init__(self) -> None:
         self._over = threading.Event()
@@ -71,7 +70,7 @@ class Promise:
 
     @property
     def is_over(self) -> bool:
-        """True if there is nothing to wait for any more."""
+        """True if it is done or failed."""
         return self._over.is_set()
 
     def keep(self) -> None:
@@ -84,7 +83,7 @@ class Promise:
         self._over.set()
 
     def finish(self) -> None:
-        """Waits; raises what it failed with."""
+        """Wait; raise its exception if it failed."""
         while not self._over.wait(SLICE):
             pass
         if self._failure is not None:
@@ -114,7 +113,7 @@ class ThreadLane:
         self._thread.start()
 
     def moment(self) -> int:
-        """Now: on the host, what was computed is there."""
+        """Now: compute on the host is synchronous."""
         return time.monotonic_ns()
 
     def submit(self, work: Callable[[], None], after: Moment = None) -> _ThreadTicket:
@@ -130,7 +129,7 @@ class ThreadLane:
         return moment
 
     def close(self) -> None:
-        """Waits for the thread, unless something holds it up for long."""
+        """Wait for the thread, for a limited time."""
         self._is_closed = True
         self._work.put(None)
         self._thread.join(CLOSING)
@@ -168,7 +167,7 @@ class _CudaTicket:
 
 
 class CudaLane:
-    """A stream of its own on a CUDA device.
+    """A side stream on a CUDA device.
 
     Args:
         device: the device, with its index.
@@ -184,7 +183,7 @@ class CudaLane:
         return _recorded(torch.cuda.current_stream(self._device))
 
     def submit(self, work: Callable[[], None], after: torch.cuda.Event) -> _CudaTicket:
-        """See :class:`Lane`. `work` is called at once, and what it gives the device to do waits."""
+        """See :class:`Lane`. `work` is called at once; the device work that it submits waits."""
         self._stream.wait_event(after)
         with torch.cuda.stream(self._stream), torch.no_grad():
             begin = _recorded(self._stream)
@@ -192,15 +191,15 @@ class CudaLane:
             return _CudaTicket(self._device, begin, _recorded(self._stream))
 
     def ns(self, moment: torch.cuda.Event) -> int:
-        """By the device's clock, from an event whose time on the host is known."""
+        """Computed from the device's clock and an event whose host time is known."""
         if time.monotonic_ns() - self._new[1] > FRESH * 1e9:
             self._old, self._new = self._new, self._base()
         event, ns = self._old
         return ns + int(event.elapsed_time(moment) * 1e6)
 
     def close(self) -> None:
-        """Waits for the stream."""
-        with contextlib.suppress(RuntimeError):  # a device that fails has been told of
+        """Wait for the stream."""
+        with contextlib.suppress(RuntimeError):  # a device failure was reported already
             self._stream.synchronize()
 
     def _base(self) -> tuple[torch.cuda.Event, int]:
@@ -210,7 +209,7 @@ class CudaLane:
 
 
 def _recorded(stream: torch.cuda.Stream) -> torch.cuda.Event:
-    # Blocking: a thread that waits for it sleeps, and leaves its core to those that compute.
+    # Blocking: a waiting thread sleeps instead of spinning on a core.
     event = torch.cuda.Event(enable_timing=True, blocking=True)
     event.record(stream)
     return event

@@ -17,7 +17,7 @@ def check_devices(devices: Any) -> tuple[torch.device, ...]:
         devices: one per worker: "cpu", "cuda" (the first), "cuda:1" or a ``torch.device``.
 
     Raises:
-        TypeError: it is no list of such names.
+        TypeError: it is not a list of such names.
         ValueError: it is empty, or this machine or this torch has no such device.
     """
     if isinstance(devices, str | torch.device) or not isinstance(devices, Sequence):

@@ -22,7 +22,7 @@ from asyncopt.optim.stepper import How, slowed
 
 __all__ = ["Arrival", "Lanes", "Log", "Push", "Pusher", "Spans", "copy", "naming"]
 
-SEEDS = 0x7FFFFFFF  # what a seed of the stochastic rounding may be
+SEEDS = 0x7FFFFFFF  # largest seed of the stochastic rounding
 
 
 class Spans(NamedTuple):
@@ -32,7 +32,7 @@ class Spans(NamedTuple):
         out: copies of gradients to the host.
         push: pushes to the store, and pulls from it.
         back: copies of parameters to the device.
-        stalled: in which the worker computed nothing because it waited for any of these.
+        stalled: time in which the worker computed nothing because it waited for any of these.
     """
 
     out: Sequence[Span] = ()
@@ -41,7 +41,7 @@ class Spans(NamedTuple):
     stalled: Sequence[Span] = ()
 
 
-#: Takes the spans of a push down.
+#: Records the spans of a push.
 Log = Callable[[Spans], None]
 
 
@@ -51,9 +51,9 @@ class Lanes:
 
     Attributes:
         device: the device.
-        out: for gradients on their way to the host.
-        back: for parameters on their way to the device.
-        push: a thread for what lies between.
+        out: copies gradients to the host.
+        back: copies parameters to the device.
+        push: a thread for pushes to and pulls from the store.
     """
 
     device: torch.device
@@ -62,22 +62,22 @@ class Lanes:
     push: Lane
 
     def close(self) -> None:
-        """Ends them when all is done that they were given."""
+        """End the lanes after all submitted work."""
         for lane in (self.push, self.out, self.back):
             lane.close()
 
 
 class Arrival(Promise):
-    """A chunk's new parameters on their way to the device.
+    """Promise of a chunk's new parameters on the device.
 
     Attributes:
-        copy: the lane's ticket for the last part of the way, once the promise is kept.
+        copy: the lane's ticket for the copy to the device, once the promise is done.
     """
 
     copy: Ticket
 
     def wait(self) -> None:
-        """Lets what the calling thread computes next wait."""
+        """Make later compute of the calling thread wait for the copy."""
         self.finish()
         self.copy.wait()
 
@@ -87,16 +87,16 @@ class Push:
     """Gradients of a push, and its settings.
 
     Attributes:
-        slot: where gradients land and parameters come back.
+        slot: host and device buffers of the gradients and parameters.
         grads: by the numbers of parameters: a view of the slot, or a sparse gradient, or None.
-        writes: by the numbers of parameters: what was written to them since they were pulled.
+        writes: by the numbers of parameters: values written to them since they were pulled.
         copies: the lane's tickets for the copies of the gradients, per chunk.
         after: the moment from which on the device's parameters may be written.
-        how: as ``Stepper.how`` has it; the seed is that of the first chunk.
+        how: from ``Stepper.how``; the seed is that of the first chunk.
         maximize: by the numbers of parameters.
         stalls: begins and ends of the worker's waits before this push.
         arrivals: one per chunk.
-        skipped: whether a gradient was infinite or NaN, so that nothing was pushed.
+        skipped: True if a gradient was infinite or NaN, so that nothing was pushed.
     """
 
     slot: Slot
@@ -113,20 +113,20 @@ class Push:
 
 
 class Pusher:
-    """Carries pushes out, in the lane that is for them.
+    """Executes pushes in the push lane.
 
-    Under a sync that takes pushes in parts, every chunk is pushed by itself and pulled right after.
-    Where non-finite gradients are skipped, that begins when all chunks have landed and been looked
-    at, and those come first that the next forward pass needs first; else they are pushed as they
-    land. Under other syncs there is one push and one pull of everything, and where gradients are
-    corrected first, which may make them infinite.
+    Under a sync that supports partial pushes, each chunk is pushed and then pulled separately. If
+    non-finite gradients are skipped, this starts after all chunks have arrived and been checked, in
+    the order in which the next forward pass needs them; otherwise chunks are pushed as they arrive.
+    Under other syncs, and if gradients are corrected first (which may make them infinite), there is
+    one push and one pull of everything.
 
     Args:
-        host: pushes; its parameters are private copies.
+        host: the optimizer that pushes; its parameters are private copies.
         chunks: in the order in which gradients arrive.
-        to: per chunk, uint8 on the device, where parameters go.
+        to: per chunk, uint8 on the device: destination of the parameters.
         lanes: of the worker.
-        log: gets the spans.
+        log: receives the spans.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class Pusher:
         return self._host.stepper.plan
 
     def carry_out(self, push: Push) -> None:
-        """Does all of it; what fails also reaches those who wait for the arrivals."""
+        """Execute a push; waiters for its arrivals also get its exception."""
         try:
             with naming(self._lanes.device, "push in the background"):
                 self._push_all(push)
@@ -165,11 +165,11 @@ class Pusher:
             raise
 
     def stop(self) -> None:
-        """No part of a push goes to the store any more once what is there has ended."""
+        """Stop after the part of a push that is in progress."""
         self._is_over = True
 
     def send(self, slot: Slot, number: int, after: Moment) -> Ticket:
-        """Brings one chunk of a slot's parameters to the device."""
+        """Copy one chunk of a slot's parameters to the device."""
         to, pulled = self._to[number], slot.pulled[number]
         return self._lanes.back.submit(partial(copy, to, pulled), after)
 
@@ -185,7 +185,7 @@ class Pusher:
                 push.copies[number].finish()
                 if in_parts and is_finite:
                     is_finite = self._plan.is_finite(_some(push.grads, self._chunks[number].params))
-        if is_corrected and push.writes:  # else taken for updates of other workers
+        if is_corrected and push.writes:  # else they would count as updates of other workers
             self._publish(push)
         if host.stepper.delay is not None:
             host.stepper.delay.computed_from(slot.params, slot.version)
@@ -197,7 +197,7 @@ class Pusher:
             slot.version = self._push_whole(push)
 
     def _publish(self, push: Push) -> None:
-        """Brings the writes to the store before the gradients, which were computed from them."""
+        """Apply writes to the store before the gradients, which were computed from them."""
         slot = push.slot
         self._plan.publish(addresses(push.writes, push.writes))
         slot.version += 1
@@ -206,7 +206,7 @@ class Pusher:
         push.writes = {}
 
     def _push_in_parts(self, push: Push, order: Sequence[int]) -> int:
-        """Returns the version that was pulled: it has this push, and none that came meanwhile."""
+        """Return the version that was pulled: with this push, without any concurrent ones."""
         groups, state, hyper, threads, seed, audit, _ = push.how
         version = None
         for number in order:
@@ -240,7 +240,7 @@ class Pusher:
     def _call(self, push: Push, how: How, params: Sequence[int], part: str) -> int:
         if self._is_over:
             raise DeviceError(f"{self._lanes.device}: the worker ended in the middle of a push")
-        # What the gradient was computed from, and not what was pulled since, tells how stale it is.
+        # Staleness counts from the version that the gradient was computed from, not the last pull.
         self._segment.pull_mark(self._worker, push.slot.version)
         grads = self._corrected(push, params)
         done = self._plan.push(how, grads, part, addresses(push.writes, params))
@@ -286,7 +286,7 @@ class Pusher:
         self._log(spans)
 
     def take_down_stalls(self, stalls: Sequence[tuple[Moment, Moment]]) -> None:
-        """Waits that came after the last push, which must be over; compute ends first."""
+        """Waits after the last push, which must be over; compute is awaited first."""
         device = self._lanes.device
         if device.type == "cuda":
             torch.cuda.current_stream(device).synchronize()
@@ -305,7 +305,7 @@ def _spans(lane: Lane, moments: Iterable[tuple[Moment, Moment]]) -> list[Span]:
 
 
 def copy(to: torch.Tensor, source: torch.Tensor) -> None:
-    """A copy that a lane does beside compute."""
+    """Copy without blocking the host."""
     to.copy_(source, non_blocking=True)
 
 
@@ -313,7 +313,7 @@ def copy(to: torch.Tensor, source: torch.Tensor) -> None:
 def naming(device: torch.device, call: str) -> Iterator[None]:
     """Context in which errors of the device become a DeviceError that names it and the call.
 
-    They are what torch raises as RuntimeError; those of this package say enough by themselves.
+    Torch raises them as RuntimeError; errors of this package are left as they are.
     """
     try:
         yield

@@ -1,10 +1,10 @@
-"""A replica: one optimizer's parameters on a worker's device, and their way from and to the store.
+"""A replica: one optimizer's parameters on a worker's device, and transfers from and to the store.
 
-Compute leaves gradients in a flat buffer on the device, chunk by chunk, as soon as the last of a
-chunk is there; a lane copies them to the host while earlier layers are still in backward; a thread
-pushes them to the store and pulls parameters, which another lane brings back, while the next
-forward pass waits for no more of them than it reads. (Gradients in chunks during backward: Li et
-al., "PyTorch Distributed", arXiv 2006.15704.)
+When the last gradient of a chunk is computed, the chunk is packed into a flat buffer on the device.
+A lane copies it to the host while earlier layers are still in backward. A thread pushes it to the
+store and pulls parameters, which another lane copies back. Each module of the next forward pass
+waits only for the parameters that it reads. (Gradients in chunks during backward: Li et al.,
+"PyTorch Distributed", arXiv 2006.15704.)
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class DeviceReplica:
     (clipped, unscaled, accumulated) until :meth:`step`.
 
     Args:
-        optimizer: shared, with this worker's hold on the store.
+        optimizer: shared, with this worker's slot in the store.
         modules: those that read its parameters, without their submodules.
         lanes: of the worker.
-        lag: 0: the next forward pass has this worker's own push in it. 1: it begins at once, with
-            the parameters that the push before has brought.
-        log: gets the spans of each push.
+        lag: 0: the next forward pass includes this worker's last push. 1: it begins at once, with
+            the parameters pulled after the push before.
+        log: receives the spans of each push.
     """
 
     def __init__(
@@ -82,13 +82,13 @@ class DeviceReplica:
     # --- Memory --------------------------------------------------------------------------------
 
     def _cut(self, orders: Iterable[list[int]]) -> list[Chunk]:
-        """Chunks for parameters in some orders, each in chunks of its own."""
+        """Chunks for groups of parameters; no chunk holds parameters of two groups."""
         sizes = [value.numel() * value.element_size() for value in self._values]
         return [c for order in orders for c in chunks.cut(order, sizes)]
 
     @torch.no_grad()
     def _arrange(self, cut: list[Chunk], version: int) -> None:
-        """Lays all memory out anew."""
+        """Allocate all buffers again."""
         device, values = self._lanes.device, self._values
         self._chunks = cut
         self._chunk_of = {i: n for n, chunk in enumerate(self._chunks) for i in chunk.params}
@@ -103,7 +103,7 @@ class DeviceReplica:
                 self._params[i].data = self._places[i] = view
         for value, place in zip(values, self._slots[0].params, strict=True):
             value.data = place
-        # With a lag, parameters that have come wait beside those in use.
+        # With a lag, incoming parameters need their own buffers beside those in use.
         self._incoming = (
             [torch.empty_like(current) for current in self._current] if self._lag else self._current
         )
@@ -112,20 +112,20 @@ class DeviceReplica:
         self._staged: dict[int, _Staged] = {}
 
     def stop(self) -> None:
-        """Lets a push in the background end early."""
+        """Let a background push end early."""
         self._pusher.stop()
 
     def close(self) -> None:
-        """Takes the hooks away. The lanes must be closed."""
+        """Remove the hooks. The lanes must be closed."""
         self._forward.remove()
         for handle in self._handles:
             handle.remove()
         self._optimizer.stepper.link = None
 
-    # --- Gradients on their way out ------------------------------------------------------------
+    # --- Gradients to the host -----------------------------------------------------------------
 
     def _has_gradient(self, number: int, param: torch.Tensor) -> None:
-        """After a parameter's gradient was accumulated, in backward."""
+        """Hook after a parameter's gradient was accumulated, in backward."""
         if self._order is not None:
             self._order.append(number)
         chunk = self._chunk_of[number]
@@ -133,13 +133,13 @@ class DeviceReplica:
         missing.discard(number)
         if not missing:
             self._stage(chunk)
-            missing.update(self._chunks[chunk].params)  # all over again, if gradients accumulate
+            missing.update(self._chunks[chunk].params)  # start again, if gradients accumulate
 
     @torch.no_grad()
     def _stage(self, number: int) -> None:
-        """Packs a chunk's gradients, which may then change, and sends them to the host."""
+        """Pack a chunk's gradients, which may then change, and copy them to the host."""
         slot = self._next
-        before, slot.push = slot.push, None  # that used it before
+        before, slot.push = slot.push, None  # the push that used it before
         if before is not None:
             self._stalled(before.finish)
         dense = self._dense(number)
@@ -152,7 +152,7 @@ class DeviceReplica:
         self._staged[number] = _Staged(stamps, ticket)
 
     def _dense(self, number: int) -> dict[int, torch.Tensor]:
-        """A chunk's gradients by the numbers of their parameters, but for sparse ones."""
+        """A chunk's dense gradients by the numbers of their parameters."""
         return {
             i: grad
             for i in self._chunks[number].params
@@ -162,10 +162,10 @@ class DeviceReplica:
         }
 
     def _stage_anew(self) -> None:
-        """Stages what was not yet, or has changed since: clipped, unscaled, replaced, dropped.
+        """Stage gradients that are not staged or have changed: clipped, unscaled, replaced.
 
-        Most changes show in a tensor's version. What does not, as an unscaling GradScaler, an
-        all-reduce or ``grad.data``, shows in the values; to look at them waits for backward.
+        Most changes increment a tensor's version. Others, such as an unscaling GradScaler, an
+        all-reduce or ``grad.data``, are found by comparing values, which waits for backward.
         """
         slot, differ = self._next, []
         for number in range(len(self._chunks)):
@@ -185,7 +185,7 @@ class DeviceReplica:
     # --- Steps ---------------------------------------------------------------------------------
 
     def step(self) -> int:
-        """Pushes the gradients, and what was written to parameters before, in the background.
+        """Push the gradients, and earlier writes to parameters, in the background.
 
         Returns:
             The number of gradients.
@@ -193,8 +193,7 @@ class DeviceReplica:
         Raises:
             DeviceError, LockTimeout: the push before failed.
             ValueError: a sparse gradient names rows that its parameter does not have, a parameter
-                is in other memory than it was given here, or was written while its newest values
-                were on their way.
+                was moved to other memory, or was written while its newest values were in transfer.
         """
         with naming(self._lanes.device, "step"):
             self.flush()
@@ -228,11 +227,11 @@ class DeviceReplica:
 
     @property
     def _next(self) -> Slot:
-        """The slot of the push that comes next."""
+        """The slot of the next push."""
         return self._slots[self._pushes % len(self._slots)]
 
     def _settle(self, arrived: list[int]) -> None:
-        """The first backward pass has shown in which order gradients arrive, if they do."""
+        """Order the chunks as gradients arrived in the first backward pass, if any did."""
         self._order = None
         self._forward.settle()
         others = set(range(len(self._params))).difference(arrived)
@@ -267,13 +266,13 @@ class DeviceReplica:
         self._coming = {} if self._lag else dict(enumerate(push.arrivals))
         slot.push = lanes.push.submit(partial(self._pusher.carry_out, push), lanes.push.moment())
         self._running = slot.push
-        torch._C._increment_version(self._params)  # autograd refuses values that are there no more
+        torch._C._increment_version(self._params)  # autograd then refuses outdated saved values
         self._writes.note()
         return sum(grad is not None for grad in grads)
 
     @torch.no_grad()
     def _on_its_way(self, number: int, slot: Slot) -> torch.Tensor | None:
-        """A parameter's gradient where it will be on the host."""
+        """View of a parameter's gradient in its host buffer."""
         grad = self._params[number].grad
         if grad is None or grad.layout == torch.strided:
             return None if grad is None else slot.grads[number]
@@ -281,15 +280,15 @@ class DeviceReplica:
         return check_gradient(self._values[number], on_host, f"params[{number}]")
 
     def _take_over_options(self) -> None:
-        """Gives the host's optimizer the options of now, by which it may be of another rule."""
+        """Copy the current options to the host's optimizer; they may change its rule."""
         for here, there in zip(self._optimizer.param_groups, self._host.param_groups, strict=True):
             there.update({name: value for name, value in here.items() if name != "params"})
         self._host.stepper.follow_rules()
 
-    # --- Parameters on their way back ----------------------------------------------------------
+    # --- Parameters to the device --------------------------------------------------------------
 
     def _wait_for(self, params: Iterable[int] | None) -> None:
-        """Lets compute wait for the newest values of some parameters, or all."""
+        """Make compute wait for the newest values of some parameters, or of all."""
         if not self._coming:
             return
         wanted = (
@@ -303,7 +302,7 @@ class DeviceReplica:
 
     @torch.no_grad()
     def _land(self) -> None:
-        """Puts what the last push has brought in use; it has been waited for."""
+        """Use the parameters pulled after the last push, which has been waited for."""
         if self._last is None:
             return
         for arrival, current, incoming in zip(
@@ -335,9 +334,9 @@ class DeviceReplica:
 
     @torch.no_grad()
     def pull(self) -> None:
-        """Refreshes parameters, on the device too, and state from the store, and waits for it.
+        """Refresh parameters, also on the device, and state from the store, and wait for it.
 
-        What was written to parameters and not pushed stays.
+        Writes to parameters that were not pushed are kept.
         """
         self.flush()
         plan, back = self._host.stepper.plan, self._lanes.back
@@ -362,7 +361,7 @@ class DeviceReplica:
 
     @torch.no_grad()
     def publish(self) -> None:
-        """Brings what was written to parameters to the store, as a version of its own."""
+        """Apply writes to parameters to the store, as a separate version."""
         self.flush()
         slot, plan = self._next, self._host.stepper.plan
         writes = self._writes.take(slot)
@@ -372,14 +371,14 @@ class DeviceReplica:
         self._writes.note()
 
     def rest(self) -> None:
-        """The same as :meth:`flush`; then all waits are in the log."""
+        """Flush, then write all waits to the log."""
         self.flush()
         if self._stalls:
             self._pusher.take_down_stalls(self._stalls)
             self._stalls = []
 
     def _stalled(self, wait: Callable[[], object]) -> None:
-        """Waits, and notes from when until when compute had nothing to do."""
+        """Wait, and record the time in which compute was idle."""
         out = self._lanes.out
         begin = out.moment()
         wait()
@@ -388,10 +387,10 @@ class DeviceReplica:
 
 @dataclass(frozen=True)
 class _Staged:
-    """A chunk's gradients on their way to the host.
+    """A chunk's gradients in transfer to the host.
 
     Attributes:
-        stamps: by the numbers of parameters, the gradient and its version, which tells of writes.
+        stamps: by the numbers of parameters, the gradient and its version, to detect writes.
         copy: the lane's ticket.
     """
 

@@ -1,4 +1,4 @@
-"""Memory that one push passes through, on the device and on the host."""
+"""Buffers of one push on the device and on the host."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["Slot"]
 
 
 class Slot:
-    """Buffers for the gradients of one push, and for the parameters that it brings back.
+    """Buffers for the gradients of one push, and for the parameters pulled after it.
 
-    Both pass through private host memory, page-locked where a CUDA device copies it: a device that
-    read the store itself would read beside the engine, whose locks and versions it does not know.
+    Both pass through private host memory, page-locked for a CUDA device. The device must not read
+    the store itself, because that would bypass the engine's locks and versions.
 
     Args:
-        chunks: what travels together.
-        like: the parameters on the host, by number; what they hold is what the first gradient is
-            computed from.
-        device: where gradients come from.
-        version: of the store, that the parameters are of.
+        chunks: the chunks of the model.
+        like: the parameters on the host, by number; the first gradient is computed from their
+            values.
+        device: where gradients are computed.
+        version: the store's version of the parameters.
 
     Attributes:
-        packed: per chunk, uint8 on the device: gradients, as compute has left them.
-        landed: per chunk, uint8 on the host: the same after their journey.
-        pulled: per chunk, uint8 on the host: parameters on their way back.
+        packed: per chunk, uint8 on the device: gradients as computed.
+        landed: per chunk, uint8 on the host: the gradients after the copy.
+        pulled: per chunk, uint8 on the host: parameters to be copied to the device.
         packed_grads, grads, params: the tensors in these, by the numbers of parameters.
         push: the push that uses the slot, or used it last.
         version: of the store, where `params` were pulled.

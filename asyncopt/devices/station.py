@@ -20,13 +20,13 @@ __all__ = ["Station"]
 
 
 class Station:
-    """A worker's device, with what the worker trains there: a context for the worker's thread.
+    """A worker's device and the objects trained there: a context for the worker's thread.
 
-    Parameters that an optimizer trains get replicas of the store. Buffers and other parameters of
-    modules become the worker's own; :meth:`rest` writes them back, if they are to be kept.
+    Parameters that an optimizer trains become replicas of the store. Buffers and other parameters
+    of modules become the worker's own; :meth:`rest` writes them back, if they are to be kept.
 
     Args:
-        trained: the worker's own copies of what the run trains; optimizers must be shared.
+        trained: the worker's own copies of the trained objects; optimizers must be shared.
         device: where the worker computes, with its index.
         lag: see :class:`asyncopt.devices.replica.DeviceReplica`.
         keeps: whether buffers are written back.
@@ -77,13 +77,13 @@ class Station:
         self._contexts.close()
 
     def flush(self) -> None:
-        """Waits until all pushes are in their stores."""
+        """Wait until all pushes are in their stores."""
         for replica in self._replicas:
             replica.flush()
 
     @torch.no_grad()
     def rest(self) -> None:
-        """The same; then what is the worker's own is written back, if it is to be kept."""
+        """Flush, then write the worker's own tensors back, if they are to be kept."""
         for replica in self._replicas:
             replica.rest()
         if self._keeps:
@@ -91,12 +91,12 @@ class Station:
                 home.copy_(own)
 
     def bring(self, batch: Any) -> Any:
-        """A batch on the device: what has a method ``to``, also in lists, tuples and dicts."""
+        """Move a batch to the device: objects with a method ``to``, also nested ones."""
         if isinstance(batch, torch.Tensor):
             if self.device.type == "cuda" and batch.device.type == "cpu":
                 batch = batch.pin_memory()
             return batch.to(self.device, non_blocking=True)
-        if hasattr(batch, "to"):  # it knows what to move, as a PackedSequence does
+        if hasattr(batch, "to"):  # tensors, and types such as PackedSequence
             return batch.to(self.device)
         if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a NamedTuple
             return type(batch)(*map(self.bring, batch))
@@ -107,7 +107,7 @@ class Station:
         return batch
 
     def _enter(self) -> None:
-        """The calling thread's device is this one, and its stream one of its own."""
+        """Context in which the calling thread uses this device and its own stream."""
         if self.device.type == "cuda":
             self._contexts.enter_context(torch.cuda.device(self.device))
             stream = torch.cuda.Stream(self.device)
@@ -115,7 +115,7 @@ class Station:
 
     @contextlib.contextmanager
     def _on_device(self, what: str) -> Iterator[None]:
-        """Errors of the device name it and what it was to hold; nothing is left of it then."""
+        """Context: device errors name the device and ``what``; errors close the station."""
         try:
             with naming(self.device, f"making {what}"):
                 try:
@@ -133,7 +133,7 @@ class Station:
     def _move(
         self, modules: Iterable[torch.nn.Module], optimizers: Iterable[torch.optim.Optimizer]
     ) -> None:
-        """Copies to the device all tensors of modules that no shared optimizer trains."""
+        """Copy to the device all tensors of modules that no shared optimizer trains."""
         trained: set[int] = set()
         for optimizer in optimizers:
             if not isinstance(optimizer, Optimizer | Averaging):

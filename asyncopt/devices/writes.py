@@ -14,7 +14,7 @@ __all__ = ["Write", "Writes", "addresses"]
 
 
 class Write(NamedTuple):
-    """The values of one parameter, on the host: as they were written, and as they were pulled."""
+    """Values of one parameter on the host: as written, and as last pulled."""
 
     now: torch.Tensor
     pulled: torch.Tensor
@@ -37,12 +37,12 @@ class Writes:
         self._kept: set[int] = set()  # numbers of those that were written before the last note
 
     def note(self, kept: Iterable[int] = ()) -> None:
-        """Counts all parameters as pulled from now on, except the numbers in `kept`."""
+        """Count all parameters as pulled now, except the numbers in `kept`."""
         self._versions.note()
         self._kept = set(kept)
 
     def check(self, params: Iterable[int]) -> None:
-        """Raises ValueError if parameters were written whose new values are on their way."""
+        """Raise ValueError if parameters were written while their new values are in transfer."""
         number = self._versions.first_written(list(params))
         if number is not None:
             raise ValueError(
@@ -52,10 +52,10 @@ class Writes:
             )
 
     def take(self, slot: Slot) -> dict[int, Write]:
-        """The parameters that were written, by number; waits for what computes them.
+        """The parameters that were written, by number; waits for compute that writes them.
 
         Args:
-            slot: with what they were when they were pulled.
+            slot: the slot with their values when they were pulled.
         """
         return {
             number: Write(self._params[number].detach().to("cpu", copy=True), slot.params[number])

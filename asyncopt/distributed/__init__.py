@@ -1,8 +1,8 @@
 """Replicas that average their parameters with each other, over ``torch.distributed``.
 
-Where devices reach each other directly (NCCL between GPUs, gloo between hosts), replicas need no
-store between them. Every rank trains its own model with any torch optimizer and meets the others
-every so many steps; what they exchange travels while the next steps are taken::
+If devices reach each other directly (NCCL between GPUs, gloo between hosts), replicas need no
+store. Every rank trains its own model with any torch optimizer and exchanges parameters with the
+others every `every` steps; the exchange overlaps the next steps::
 
     from asyncopt.distributed import LocalSteps
 
@@ -18,8 +18,8 @@ every so many steps; what they exchange travels while the next steps are taken::
 
 ``every=1, overlap=0`` is synchronous data parallelism, of which
 ``torch.nn.parallel.DistributedDataParallel`` is the faster form. :class:`asyncopt.LocalSteps` and
-:class:`asyncopt.ElasticAveraging` are the same methods through a store: there no worker waits for
-another and any may die; here all ranks take part in every exchange, in the same order.
+:class:`asyncopt.ElasticAveraging` are the same methods through a store. With a store, no worker
+waits for another and any may die; here all ranks take part in every exchange, in the same order.
 
 Worker processes of :func:`asyncopt.launch` may form a group as well: make the optimizer in ``fn``,
 after ``init_process_group("gloo", f"file://{path}", rank=worker.rank,

@@ -17,13 +17,13 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class PeerAveraging(Wrapper):
-    """A rank's own optimizer, and what it exchanges with the other ranks every so many steps.
+    """A rank's own optimizer, which exchanges parameters with the other ranks every `every` steps.
 
-    An exchange begins with a snapshot, whose mean over all ranks is worked out while `overlap`
-    further local steps are taken; what follows from it is then added to the parameters, wherever
-    those steps have brought them. At which step that happens is fixed, so that a run can be
-    repeated: it does not depend on when the mean arrived. If it has not by then, ``step`` waits on
-    the CPU, and on a GPU the stream does.
+    An exchange begins with a snapshot. Its mean over all ranks is computed while `overlap` further
+    local steps are taken; the resulting correction is then added to the current parameters. The
+    step at which this happens is fixed and does not depend on when the mean arrives, so runs are
+    reproducible. If the mean is not there by then, ``step`` waits on the CPU, and the stream waits
+    on a GPU.
 
     All ranks make the optimizer together, with the same arguments and the same shapes, and start
     with the first rank's parameters and buffers; so load a model before. All call ``step`` equally
