@@ -26,11 +26,10 @@ class PeerAveraging(Wrapper):
     on a GPU.
 
     All ranks make the optimizer together, with the same arguments and the same shapes, and start
-    with the first rank's parameters and buffers; so load a model before. All call ``step`` equally
+    with the first rank's parameters and buffers; so load a model first. All call ``step`` equally
     often (a ``GradScaler`` that skips one rank's step breaks that; bfloat16 needs none), ``pull``
     together, and other collectives of the group in the same order. Parameters of 16 bits are
-    averaged in float32. Besides the parameters and the state of `optimizer` there is memory for two
-    copies of the parameters, and for a third where there is a center.
+    averaged in float32. Additional memory: two copies of the parameters, or three with a center.
 
     No exchange changes frozen layers that `optimizer` does not have, nor buffers of integers: they
     are compared at the start, by a digest, and must be equal on all ranks.
@@ -53,7 +52,7 @@ class PeerAveraging(Wrapper):
 
     Raises:
         PeerError: from here, ``step`` or ``pull``: a rank died, or did not come within the group's
-            timeout. Parameters and state are then as the local steps have left them. Under NCCL
+            timeout. Parameters and state are then those after the local steps. Under NCCL
             torch may end the process instead (``TORCH_NCCL_ASYNC_ERROR_HANDLING``).
         RuntimeError: there is no process group yet.
         TypeError, ValueError: an argument is wrong, or not the same on all ranks.
@@ -61,7 +60,7 @@ class PeerAveraging(Wrapper):
 
     overlap: int
 
-    #: What the ranks have in common besides the mean, if the method has it.
+    #: State that is the same on all ranks, such as a center; None if the method has none.
     _center: Flat | None = None
 
     @torch.no_grad()
@@ -128,19 +127,19 @@ class PeerAveraging(Wrapper):
     # --- The method ----------------------------------------------------------------------------
 
     def _prepare(self) -> dict[str, object]:
-        """Makes what the method needs; returns what else all ranks must agree on."""
+        """Set up the method; return further facts that must be equal on all ranks."""
         raise NotImplementedError
 
     def _blend(self) -> None:
-        """Moves the parameters by what follows from the mean, which is there."""
+        """Correct the parameters by the mean, which has arrived."""
         raise NotImplementedError
 
     def _unite(self) -> None:
-        """Gives all ranks the same parameters after an exchange, if that has not."""
+        """Make the parameters equal on all ranks after an exchange, if they are not."""
 
     @torch.no_grad()
     def pull(self) -> None:
-        """Ends an exchange under way, exchanges the steps since, gives all ranks the same model.
+        """End an exchange in progress, exchange the steps since, and make all models equal.
 
         All ranks call it after the same number of steps: at the end, or to evaluate the model.
 
@@ -159,7 +158,7 @@ class PeerAveraging(Wrapper):
     # --- Exchanges -----------------------------------------------------------------------------
 
     def _meet(self) -> None:
-        """Ends and begins what is due after this many steps."""
+        """End and begin the exchanges that are due after this many steps."""
         if self._under_way and self._steps >= self._begun + self.overlap:
             self._finish()
         if self._steps > self._begun and self._steps % self.every == 0:
@@ -185,7 +184,7 @@ class PeerAveraging(Wrapper):
         self._take(self._buffers, self._buffers.mean)
 
     def _take(self, tensors: Mean, target: Flat) -> None:
-        """Moves tensors by as much as `target` is away from where the exchange began."""
+        """Move tensors by the difference of `target` and their values when the exchange began."""
         if self._steps > self._begun:
             tensors.shift(target)
         else:  # exactly: adding a difference would leave every rank its own rounding
@@ -199,10 +198,10 @@ class PeerAveraging(Wrapper):
     def state_dict(self) -> dict[str, Any]:
         """The local optimizer's, and as ``"averaging"`` this rank's part of the method.
 
-        It waits for an exchange under way and holds what has arrived, but moves nothing: training
-        goes on as if it had not been called. To resume exactly, every rank saves and loads its own
-        (and its own model's, after the optimizer has been made); after ``pull`` the first rank's
-        model will do.
+        It waits for an exchange in progress and includes its result, but does not change the
+        parameters: training continues as if it had not been called. To resume exactly, every rank
+        saves and loads its own state dict (and its own model's, after the optimizer has been made);
+        after ``pull`` the first rank's model suffices.
 
         Raises:
             PeerError: a rank died or did not come.
@@ -219,10 +218,10 @@ class PeerAveraging(Wrapper):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes also the state dict of a local optimizer alone.
+        """Load a state dict; that of a local optimizer alone is also accepted.
 
         Raises:
-            ValueError: it is that of another model.
+            ValueError: it belongs to another model.
         """
         rest = dict(state_dict)
         averaging = rest.pop("averaging", None)

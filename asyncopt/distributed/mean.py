@@ -1,4 +1,4 @@
-"""Means over ranks that are worked out while what they are the means of changes further."""
+"""Means over ranks, computed in the background while the averaged tensors change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Flat", "Mean"]
 class Flat:
     """Buffers for some tensors, one for each device and dtype.
 
-    What is of 16 bits is held in float32, in which it is also averaged.
+    Tensors of 16 bits are held and averaged in float32.
 
     Attributes:
         buffers: one-dimensional, without gaps.
@@ -45,12 +45,12 @@ class Flat:
         return [buffer.clone() for buffer in self.buffers]
 
     def copy_(self, buffers: Sequence[torch.Tensor]) -> None:
-        """Takes the values of buffers of the same layout."""
+        """Copy the values of buffers of the same layout."""
         for buffer, other in zip(self.buffers, buffers, strict=True):
             buffer.copy_(other)
 
     def check(self, name: str, buffers: Any) -> None:
-        """Raises ValueError where `buffers`, out of a state dict, have another layout."""
+        """Raise ValueError if `buffers`, from a state dict, have another layout."""
         mine, theirs = ([(b.dtype, b.numel()) for b in some] for some in (self.buffers, buffers))
         if mine != theirs:
             raise ValueError(
@@ -62,10 +62,9 @@ class Flat:
 class Mean:
     """The mean over all ranks of tensors as they were at `begin`.
 
-    No code here knows of streams: a collective of torch.distributed runs beside the caller, on a
-    CUDA stream or on threads of the backend's own. It takes its input after what the current
-    stream has been given until `begin`, and `wait` makes the current stream, or on the CPU the
-    caller, wait for the result.
+    Collectives of torch.distributed run in the background, on a CUDA stream or on threads of the
+    backend. They read their input after all work that was on the current stream at `begin`, and
+    `wait` makes the current stream, or on the CPU the caller, wait for the result.
 
     Attributes:
         start: this rank's tensors at `begin`.
@@ -80,38 +79,38 @@ class Mean:
         self.mean = Flat(self._tensors)
 
     def broadcast(self) -> None:
-        """Gives the tensors on all ranks the first rank's values, which `start` then holds."""
+        """Set the tensors on all ranks, and `start`, to the first rank's values."""
         self._pack()
         for buffer in self.start.buffers:
             self._ranks.broadcast(buffer)
         self.put(self.start)
 
     def begin(self) -> None:
-        """Takes the tensors as they are; they may change as soon as this returns."""
+        """Copy the tensors and begin; they may change as soon as this returns."""
         self._pack()
         for start, mean in zip(self.start.buffers, self.mean.buffers, strict=True):
             torch.div(start, self._ranks.size, out=mean)
         self._works = [self._ranks.begin_sum(mean) for mean in self.mean.buffers]
 
     def wait(self) -> None:
-        """Returns when `mean` may be used on the current stream; at once if it may already."""
+        """Make the current stream, or on the CPU the caller, wait for `mean`."""
         works, self._works = self._works, []
         for work in works:
             work.wait()
 
     def put(self, target: Flat) -> None:
-        """Makes the tensors `target`."""
+        """Set the tensors to `target`."""
         if self._tensors:
             torch._foreach_copy_(self._tensors, target.views)
 
     def shift(self, target: Flat) -> None:
-        """Adds `target` - `start` to the tensors, which have changed since; `start` is used up."""
+        """Add `target` - `start` to the tensors, which have changed since; overwrites `start`."""
         for start, end in zip(self.start.buffers, target.buffers, strict=True):
             torch.sub(end, start, out=start)
         self.add(self.start)
 
     def add(self, change: Flat) -> None:
-        """Adds `change` to the tensors."""
+        """Add `change` to the tensors."""
         if self._tensors:
             torch._foreach_add_(self._tensors, change.views)
 

@@ -17,14 +17,14 @@ __all__ = ["ElasticAveraging", "LocalSteps"]
 class LocalSteps(PeerAveraging):
     """Local steps with periodic averaging: local SGD, by default without waiting for the mean.
 
-    After every `every`-th step the mean m of all ranks' parameters is worked out. The parameters,
-    which were s then and are x when it is there, become m + (x - s): the mean, and the progress
-    since. With ``overlap=0`` that is m, as ``PeriodicModelAverager`` of torch gives it, and with
-    ``every=1`` and SGD besides, data parallelism.
+    After every `every`-th step the mean m of all ranks' parameters is computed. The parameters,
+    which were s then and are x when m arrives, become m + (x - s): the mean plus the progress
+    since. With ``overlap=0`` that is m, as in torch's ``PeriodicModelAverager``; with ``every=1``
+    and SGD in addition, it is data parallelism.
 
     An outer optimizer has a center c, the same on all ranks, and takes c - m as its gradient, as in
-    DiLoCo; the parameters become c + (x - s). ``pull`` exchanges what has been done since the last
-    exchange, so that all have the mean, or the center.
+    DiLoCo; the parameters become c + (x - s). ``pull`` exchanges the steps since the last exchange,
+    so that all have the mean, or the center.
 
     Sources: Stich, "Local SGD converges fast and communicates little", arXiv 1805.09767, overlapped
     as in CoCoD-SGD, Shen et al., arXiv 1906.12043; outer optimizers: Douillard et al., DiLoCo,
@@ -106,10 +106,10 @@ class LocalSteps(PeerAveraging):
 
 
 class ElasticAveraging(PeerAveraging):
-    """Replicas and a center that pull at each other, all at the same time: synchronous EASGD.
+    """Elastic averaging between replicas and a center: synchronous EASGD.
 
     Every rank keeps a copy of the center c, which is the same on all. Before the step of every
-    `every`-th gradient, and of p ranks, the parameters x_i and the center move by
+    `every`-th gradient, on p ranks, the parameters x_i and the center move by
 
         x_i -= alpha * (x_i - c)
         c += alpha * sum over i of (x_i - c) = beta * (mean of x_i - c), beta = p * alpha,

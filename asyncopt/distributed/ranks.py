@@ -26,7 +26,7 @@ class Ranks:
 
     Raises:
         RuntimeError: there is no process group yet.
-        TypeError, ValueError: `group` is none, or this process is not in it.
+        TypeError, ValueError: `group` is not a process group, or this process is not in it.
     """
 
     def __init__(self, group: Any) -> None:
@@ -46,7 +46,7 @@ class Ranks:
         self.size = dist.get_world_size(group)
 
     def check_device(self, name: str, tensor: torch.Tensor) -> None:
-        """Raises ValueError where the group has no backend for the tensor's device."""
+        """Raise ValueError if the group has no backend for the tensor's device."""
         config = dist.get_backend_config(self._group)  # such as "cpu:gloo,cuda:nccl"
         backends = dict(entry.split(":") for entry in config.split(","))
         if tensor.device.type not in backends:
@@ -57,9 +57,9 @@ class Ranks:
             )
 
     def agree(self, facts: Mapping[str, object], remedy: str = "") -> None:
-        """Returns if all ranks have called it with the same facts; raises ValueError on all if not.
+        """Check that all ranks call this with the same facts; else raise ValueError on all.
 
-        A rank that does not call it at all is waited for as long as the group's timeout says.
+        Waits for a rank that does not call it until the group's timeout.
 
         Args:
             facts: by the names that the message has.
@@ -77,17 +77,17 @@ class Ranks:
                 raise ValueError(f"{name}: expected the same on all ranks, got {listed}{remedy}")
 
     def broadcast(self, tensor: torch.Tensor) -> None:
-        """Gives all ranks the first one's values."""
+        """Set the tensor on all ranks to the first rank's values."""
         dist.broadcast(tensor, group=self._group, group_src=0)
 
     def begin_sum(self, tensor: torch.Tensor) -> dist.Work:
-        """Begins to replace the tensor by its sum over all ranks, with the same bits on each."""
+        """Begin to replace the tensor by its sum over all ranks, with the same bits on each."""
         work: dist.Work = dist.all_reduce(tensor, group=self._group, async_op=True)
         return work
 
     @contextmanager
     def meeting(self, what: str) -> Iterator[None]:
-        """Says of an error of the process group what was being done, and with whom."""
+        """Context whose errors of the process group name the operation and the ranks."""
         try:
             yield
         except RuntimeError as error:

@@ -1,7 +1,7 @@
 """Prediction for more cores: a discrete-event model of cores, cache lines, locks, staleness.
 
-It knows nothing of the engine: `syncs` says in events what ``src/asyncopt/sync/`` does in memory,
-and `Costs` what each step takes.
+It does not use the engine: `syncs` models the memory operations of ``src/asyncopt/sync/`` as
+events, and `Costs` holds the time of each.
 """
 
 from asyncopt.simulate.costs import Costs, LineCost

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class LineCost(NamedTuple):
-    """Seconds per cache line: where this core had it last, and where another one wrote it."""
+    """Seconds per cache line: last used by this core, or last written by another core."""
 
     own: float
     remote: float
@@ -17,15 +17,15 @@ class LineCost(NamedTuple):
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds, all of them; per cache line of 64 bytes where a `LineCost` or `check`.
+    """Costs in seconds; a `LineCost` and `check` are per cache line of 64 bytes.
 
     Attributes:
         call: a push outside the parameters: what surrounds the engine, and its counting.
-        transfer: a word that another core wrote, until it is here.
-        lock: taking and leaving a lock that is free and was this core's.
-        sleep: a system call that finds no need to sleep for a lock.
-        wake: from the release of a lock until who slept for it is awake.
-        wake_call: what that release takes of the releaser's time.
+        transfer: transfer of a word that another core wrote.
+        lock: taking and releasing a free lock that this core held last.
+        sleep: a system call that need not sleep for a lock.
+        wake: from the release of a lock until a sleeping waiter runs.
+        wake_call: time of the releaser for a release that wakes a waiter.
         update: plain stores to a line.
         stripe: the same, a stripe of lines at a time.
         exchange: its elements one by one, by compare-exchange.
@@ -34,7 +34,7 @@ class Costs:
         check: a line of a gradient, whether it is finite.
 
     Raises:
-        ValueError: one of them is negative or no number.
+        ValueError: one of them is negative or not a number.
     """
 
     call: float

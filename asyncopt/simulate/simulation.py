@@ -47,9 +47,9 @@ class Outcome:
 def simulate(costs: Costs, sync: str, cores: int, workload: Workload, seed: int = 0) -> Outcome:
     """Predict throughput and staleness of workers that push under a sync, each on its own core.
 
-    No worker is ever preempted, every core is as far from every other as the two were between
-    which `costs` were measured, and lines on their way between different cores never get in each
-    other's way: for many cores it is a bound rather than a forecast.
+    Assumptions: no worker is preempted, all pairs of cores have the latency of the pair on which
+    `costs` were measured, and transfers between different pairs do not interfere. For many cores
+    the result is a bound rather than a forecast.
 
     Args:
         costs: seconds that each step takes.
@@ -59,7 +59,7 @@ def simulate(costs: Costs, sync: str, cores: int, workload: Workload, seed: int 
         seed: of what is drawn; the same seed gives the same outcome.
 
     Returns:
-        What `cores` workers reach once caches are warm and queues as long as they get.
+        The steady state of `cores` workers, after caches are warm and queues have filled.
 
     Raises:
         ValueError: there is no such sync, or `cores` is out of range.
