@@ -1,4 +1,4 @@
-"""The layout: where in a store each parameter, state slot and scalar lies."""
+"""The layout of a store: offsets of parameters, state slots and scalars."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class TensorSpec:
         shape, strides: of the parameter, strides in elements; dense in memory.
         dtype: of the parameter.
         state_dtype: of the slots.
-        slots: how many tensors the rule keeps.
-        scalars: how many float64 numbers the rule keeps for the tensor.
-        row_slots: how many of the slots, the last ones, hold one value per row; the others are of
-            the parameter's shape.
+        slots: number of state tensors of the rule.
+        scalars: number of float64 values that the rule keeps for the tensor.
+        row_slots: number of slots, the last ones, with one value per row; the others have the
+            parameter's shape.
         journal_bytes: length of the journal of missed row updates; 0 if there is none.
     """
 
@@ -65,7 +65,7 @@ class Place:
 class Layout:
     """Assigns offsets: all parameters, then all slots, then all scalars and journals.
 
-    Every tensor starts a cache line of its own, so that no two tensors share one.
+    Every tensor starts at a cache line, so that no two tensors share one.
 
     Attributes:
         places: one per spec, in order.

@@ -1,4 +1,4 @@
-"""The ledger: what every worker of a store did, read as one immutable snapshot."""
+"""The ledger: counters of every worker of a store, read as one immutable snapshot."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Histogram:
         return float(self.edges[int(np.searchsorted(np.cumsum(self.counts), rank))])
 
     def __repr__(self) -> str:
-        """A line of what is in it, instead of hundreds of counts."""
+        """A one-line summary instead of hundreds of counts."""
         return f"Histogram(count={self.count}, mean={self.mean:.3g}, p99={self.percentile(99):g})"
 
     def __add__(self, other: Histogram) -> Histogram:
@@ -97,8 +97,8 @@ class WorkerLedger:
         lost_state_updates: the same for optimizer state.
         skipped_nonfinite: pushes skipped because a gradient was infinite or NaN.
         repairs: locks taken over from an owner that died inside; each may hide one partial push.
-        unfinished: pushes that a LockTimeout ended in the middle (``striped``), and that no later
-            step of the worker has finished.
+        unfinished: pushes that a LockTimeout interrupted (``striped``) and that no later step of
+            the worker has finished.
         staleness: histogram over pushes of (version at the push) - (version at the last pull).
     """
 
@@ -147,7 +147,7 @@ class Ledger:
 
     Attributes:
         version: versions that the store (or all stores) had: pushes, and writes without a push.
-        workers: the workers that did anything.
+        workers: the workers with a count above 0.
     """
 
     version: int
@@ -255,7 +255,7 @@ class Ledger:
 
     @property
     def unfinished(self) -> int:
-        """Pushes that a LockTimeout ended in the middle, and that nothing has finished since."""
+        """Pushes that a LockTimeout interrupted and that were not finished since."""
         return sum(w.unfinished for w in self.workers)
 
     @property

@@ -1,8 +1,8 @@
-"""Memory that processes share: allocated whole, sealed, reached by descriptor alone.
+"""Memory shared between processes: fully allocated, sealed, accessible only by descriptor.
 
 A tensor in such memory has a storage of exactly its own bytes (:func:`tensor_in`). Code that saves,
 pickles or copies the tensor sees these bytes and nothing else of the segment. A tensor that is sent
-to a worker process still travels as a place in the segment, without a copy.
+to a worker process is sent as an offset in the segment, without a copy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
     "tensor_in",
 ]
 
-# Parts of a segment begin at multiples of so many bytes, as torch's own allocations do.
+# Alignment of the parts of a segment in bytes, the same as in torch's own allocations.
 ALIGNMENT = 64
 
 _SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
@@ -45,7 +45,7 @@ def map_new_memfd(nbytes: int) -> torch.Tensor:
         descriptor.
 
     Raises:
-        SegmentError: the memory cannot be had; the message says how much was asked for.
+        SegmentError: the memory cannot be allocated; the message gives the size.
     """
     try:
         _check_available(nbytes)
@@ -54,8 +54,8 @@ def map_new_memfd(nbytes: int) -> torch.Tensor:
             os.fchmod(fd, 0o600)
             os.posix_fallocate(fd, 0, nbytes)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-            # torch maps a duplicate of the descriptor and owns it: its own machinery for sharing
-            # tensors between processes then works on the segment as it is.
+            # torch maps a duplicate of the descriptor and owns it, so that its own sharing of
+            # tensors between processes works on the segment.
             storage = torch.UntypedStorage._new_shared_fd_cpu(  # type: ignore[attr-defined]
                 fd, nbytes
             )
@@ -63,7 +63,7 @@ def map_new_memfd(nbytes: int) -> torch.Tensor:
             os.close(fd)
     except (OSError, RuntimeError) as error:
         raise cannot_allocate(nbytes, str(error)) from error
-    # The duplicate is not for programs that this process starts.
+    # Programs that this process starts must not inherit the duplicate.
     os.set_inheritable(storage._share_fd_cpu_()[0], False)
     return torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage)
 
@@ -157,7 +157,7 @@ def cannot_allocate(nbytes: int, reason: str) -> SegmentError:
 
 
 def _check_available(nbytes: int) -> None:
-    # The kernel would grant a memfd more than there is and then end processes to make room.
+    # The kernel overcommits a memfd and then kills processes when memory runs out.
     available = available_memory()
     if available is not None and nbytes > available.nbytes:
         raise OSError(

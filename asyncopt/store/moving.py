@@ -14,22 +14,22 @@ from asyncopt.store.memory import SharedStorage, storage_in
 
 __all__ = ["can_move", "keep_addresses", "move", "report_moves"]
 
-# `c10::StorageImpl` begins with a table of virtual functions and a reference count. Somewhere in
-# the next words is its `DataPtr`: the address of the bytes, and a unique_ptr that frees them, which
-# is a pair of a function and what to call it with.
+# `c10::StorageImpl` begins with a vtable pointer and a reference count. Somewhere in the next words
+# is its `DataPtr`: the address of the bytes, and a unique_ptr that frees them, which is a pair of a
+# function and its argument.
 _WORDS = 8
 _ADDRESS, _CONTEXT, _POINTER = 0, 2, 3  # places in the DataPtr, and its size
 
 
 def move(storage: torch.UntypedStorage, memory: torch.Tensor, offset: int) -> None:
-    """Move a storage's bytes into a segment. All tensors that show them follow.
+    """Move a storage's bytes into a segment. All tensors that are views of them follow.
 
     This is what ``share_memory_()`` does: it exchanges the data pointers of two storages. But torch
     can exchange them only with a new file in /dev/shm, one for each storage. Here the new bytes are
     part of a segment, and two storages exchange their pointers through ctypes.
 
-    Numpy arrays that were made of the tensors before stay on the old bytes, which are kept for
-    them. The storage cannot be resized afterwards.
+    Numpy arrays that were made of the tensors before keep the old bytes. The storage cannot be
+    resized afterwards.
 
     Args:
         storage: on the CPU, with at least one byte; :func:`can_move` is true.
@@ -52,7 +52,7 @@ def move(storage: torch.UntypedStorage, memory: torch.Tensor, offset: int) -> No
 
 
 class KeepsAddresses(Protocol):
-    """An object that remembers where tensors lie."""
+    """An object that caches addresses of tensors."""
 
     def forget_addresses(self) -> object:
         """Look the addresses up again before they are used."""
@@ -67,7 +67,7 @@ def keep_addresses(keeper: KeepsAddresses) -> None:
 
 
 def report_moves() -> None:
-    """Tell all who keep addresses that storages have moved. To be called after :func:`move`."""
+    """Notify all keepers of addresses that storages have moved. Call it after :func:`move`."""
     for keeper in list(_keepers):
         keeper.forget_addresses()
 
@@ -101,7 +101,7 @@ def _place() -> int | None:
 
 
 def _own_bytes(storage: torch.UntypedStorage) -> None:
-    """Give a storage bytes of its own if they are shared until one of two tensors is written."""
+    """Give a copy-on-write storage its own bytes."""
     whole = torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage)
     if torch._C._is_cow_tensor(whole):  # type: ignore[attr-defined]
         whole[:1].add_(0)

@@ -19,19 +19,19 @@ __all__ = ["Store"]
 class Store:
     """Parameters, optimizer state, locks and ledger in one memfd segment.
 
-    The segment has no name: it is reached only through its descriptor, which travels to worker
-    processes when they are spawned, and is gone when the last process that maps it is. It is
-    allocated before use (a full memory is an error here, not a crash later), readable by its owner
-    alone (mode 0600) and sealed against growing and shrinking.
+    The segment has no name: it is accessible only through its descriptor, which is sent to worker
+    processes when they are spawned, and is freed when the last process that maps it ends. It is
+    allocated before use (lack of memory is an error here, not a crash later), readable only by its
+    owner (mode 0600) and sealed against growing and shrinking.
 
     Args:
-        layout: where each tensor lies.
+        layout: offset of each tensor.
         sync: name of the sync.
         workers: how many workers can hold a slot at once, the creator included.
         lock_timeout: seconds after which a wait for a lock raises :class:`asyncopt.LockTimeout`.
 
     Raises:
-        SegmentError: the memory cannot be had; the message says how much was asked for.
+        SegmentError: the memory cannot be allocated; the message gives the size.
         ValueError: `workers` or `lock_timeout` is out of range.
     """
 
@@ -57,13 +57,14 @@ class Store:
 
     @classmethod
     def attach(cls, memory: torch.Tensor) -> Store:
-        """Maps a segment that another process made.
+        """Map a segment that another process made.
 
         Args:
             memory: uint8, the whole mapped segment.
 
         Raises:
-            SegmentError: the memory is no segment, damaged, or of another build or PID namespace.
+            SegmentError: the memory is not a segment, is damaged, or comes from another build or
+                PID namespace.
         """
         store = cls.__new__(cls)
         store.memory = memory
