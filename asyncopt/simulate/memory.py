@@ -1,4 +1,4 @@
-"""Time, and what cores share: words, a robust lock, and the lines of a vector."""
+"""Simulated time and shared memory: words, a robust lock, and the cache lines of a vector."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from itertools import count
 from asyncopt.simulate.costs import Costs, LineCost
 from asyncopt.simulate.workload import Stretch
 
-#: What a core does: it yields the seconds until it goes on, or `ASLEEP` until another wakes it.
+#: A core's program: it yields seconds to wait, or `ASLEEP` to wait for a wake-up.
 Steps = Generator[float | None, None, None]
 ASLEEP = None
 NOBODY = -1
 
 
 class Clock:
-    """Runs cores event by event, in the order of time; ties in the order in which they came."""
+    """Event queue that runs cores in the order of time; ties in the order of insertion."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -32,7 +32,7 @@ class Clock:
         self.wake(len(self._cores) - 1, 0.0)
 
     def wake(self, core: int, seconds: float) -> None:
-        """Resume a core after so many seconds."""
+        """Resume a core after the given seconds."""
         heapq.heappush(self._events, (self.now + seconds, next(self._order), core))
 
     def step(self) -> None:
@@ -44,7 +44,7 @@ class Clock:
 
 
 class Word:
-    """A word on a cache line of its own, which serves one core at a time."""
+    """A word on its own cache line, which one core at a time can access."""
 
     def __init__(self, clock: Clock, costs: Costs) -> None:
         self._clock = clock
@@ -66,7 +66,7 @@ class Tally:
 
     Attributes:
         waits: locks that were not free at once.
-        retries: versions built, and snapshots taken, in vain.
+        retries: versions and snapshots that were discarded.
     """
 
     waits: int = 0
@@ -74,7 +74,7 @@ class Tally:
 
 
 class Lock:
-    """``RobustMutex``: one try, then sleep. Who comes first gets it, also before who is woken."""
+    """``RobustMutex``: one try, then sleep. A new arrival may take it before a woken waiter."""
 
     def __init__(self, clock: Clock, costs: Costs, tally: Tally) -> None:
         self._tally = tally
@@ -98,7 +98,7 @@ class Lock:
             self._sleepers.append(core)
             yield ASLEEP
             yield self._word.visit(core)
-            # As glibc: whoever was woken cannot know whether others still sleep.
+            # As in glibc: a woken waiter must assume that others still sleep.
             self._contended = True
         self._held = True
 
@@ -115,7 +115,7 @@ class Lock:
 
 
 class Lines:
-    """Cache lines, or the locks of stripes, in stretches: who had one last, and where he is."""
+    """Cache lines, or locks of stripes, in stretches, with the last owner of each stretch."""
 
     def __init__(self, clock: Clock, places: int) -> None:
         self._clock = clock
@@ -142,7 +142,7 @@ class Lines:
         return end - now
 
     def take(self, core: int, place: int) -> None:
-        """`core` has it now."""
+        """Make `core` the owner."""
         self._owner[place] = core
 
     def sweep(self, core: int, stretches: Iterable[Stretch], cost: LineCost) -> float:

@@ -26,7 +26,7 @@ class Outcome:
         staleness: of each push that was counted, in the order of their ends: pushes by others
             between this core's pull and its push.
         waits: locks that were not free at once, per push.
-        retries: versions built, or snapshots taken, in vain, per push.
+        retries: versions or snapshots that were discarded, per push.
     """
 
     updates_per_second: float
