@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 #: Name of the state entry that holds the journal of a table's missed row updates.
-JOURNAL = "owed"
+JOURNAL = "journal"
 
 #: Bytes from which finding the addresses of rows of 4-KiB pages costs more than the rows: a sparse
 #: step is a fifth faster with large pages, a dense one as fast.

@@ -112,8 +112,8 @@ def _worker(
     """Compute, push, compute again; the first time, a random part of the computing is over."""
     yield private * dice.random()
     while True:
-        yield store.owed[core] + workload.private(private, dice)
-        store.owed[core] = 0.0
+        yield store.pending[core] + workload.private(private, dice)
+        store.pending[core] = 0.0
         pulled = store.pulled[core]
         yield from store.push(core, workload.draw(dice))
         pushes.staleness.append(store.found[core] - pulled)

@@ -20,7 +20,7 @@ class Sync:
         found: by core, the version that its last push found.
         pulled: by core, the version that its next gradient is computed from.
         tally: what pushes and pulls met.
-        owed: by core, seconds that others have cost it and that it has not spent yet.
+        pending: seconds per core that other cores have cost it and that it has not spent yet.
     """
 
     def __init__(self, costs: Costs, workload: Workload, clock: Clock, cores: int) -> None:
@@ -28,7 +28,7 @@ class Sync:
         self.found = [0] * cores
         self.pulled = [0] * cores
         self.tally = Tally()
-        self.owed = [0.0] * cores
+        self.pending = [0.0] * cores
         self._costs = costs
         self._workload = workload
         self._clock = clock
@@ -99,7 +99,7 @@ class Striped(Sync):
             if held <= costs.sleep:  # released before it is asleep
                 yield costs.sleep
             else:
-                self.owed[self._stripes.owner(stripe)] += costs.wake_call
+                self.pending[self._stripes.owner(stripe)] += costs.wake_call
                 yield held + costs.wake
 
 

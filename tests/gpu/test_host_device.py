@@ -338,7 +338,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "sync": ({"sync": "mutex"}, r"sync: expected 'hogwild' or 'atomic' .*got 'mutex'.*cpu"),
     "audit": ({"audit": True}, r"audit: expected False .*cpu"),
     "rowwise": ({"rowwise": True}, r"rowwise: expected False .*cpu"),
-    "owed rows": ({"sparse_updates": "dense"}, r"sparse_updates: expected 'touched' .*cpu"),
+    "lazy rows": ({"sparse_updates": "dense"}, r"sparse_updates: expected 'touched' .*cpu"),
     "differentiable": ({"differentiable": True}, r"differentiable: expected False"),
 }
 

@@ -85,7 +85,7 @@ def spoil(saved: dict[str, Any], dice: random.Random) -> None:
         state[dice.choice([7, "x", None, (1, 2)])] = rubbish(dice)
     elif state:
         entries = state[dice.choice(list(state))]
-        name = dice.choice([*entries, "owed", "momentum_buffer", "step"])
+        name = dice.choice([*entries, "journal", "momentum_buffer", "step"])
         if dice.random() < 0.2:
             entries.pop(name, None)
         else:

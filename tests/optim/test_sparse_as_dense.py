@@ -147,7 +147,7 @@ def test_torch_takes_the_state(rule: str) -> None:
     for t in range(5):
         twins.step(t)
     state = twins.ours.state_dict()
-    assert all("owed" not in each for each in state["state"].values())
+    assert all("journal" not in each for each in state["state"].values())
     twins.torch.load_state_dict(state)
 
 
@@ -337,7 +337,7 @@ def test_dense_gradients_and_rules_without_pending_updates_keep_no_counts() -> N
         optimizer = asyncopt.SGD([p], lr=0.1, sparse_updates="dense", **options)
         p.grad = grad(p)
         optimizer.step()
-        started, finished = optimizer.state[p]["owed"][:16].view(torch.int64).tolist()
+        started, finished = optimizer.state[p]["journal"][:16].view(torch.int64).tolist()
         assert (started, finished) == (0, 0)
 
 
