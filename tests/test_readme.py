@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import asyncopt
+from asyncopt import _core
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -54,3 +55,14 @@ def test_names(name: str) -> None:
 def test_something_was_found() -> None:
     assert PROGRAMS
     assert len(NAMES) > 5
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "choosing-a-sync.md"])
+def test_tables_of_guarantees_are_the_contracts_of_the_engine(page: Path) -> None:
+    row = r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$"
+    table = re.findall(row, page.read_text(), re.MULTILINE)
+    assert [name for name, *_ in table] == [contract["name"] for contract in _core.syncs()]
+    for (_, loses, sees, waits), contract in zip(table, _core.syncs(), strict=True):
+        assert loses.startswith("yes") == contract["may_lose"]
+        assert (sees == "one whole version") == (not contract["may_tear"])
+        assert (waits == "never") == (not contract["may_block"])
