@@ -3,9 +3,9 @@
 // The penalty is paid only on the columns that an example has, in inverse proportion to how often
 // they occur: the objective's penalty p(w) is the mean over the examples of the sum of
 // spacing[u] p(w[u]) over the columns u of the example (Niu et al., arXiv 1106.5730, section 2). So
-// nothing is written that the example does not touch, there are no counters of pending decay to share,
-// and the fixed point is that of the whole objective. It is taken as a proximal step (Duchi and
-// Singer, JMLR 2009), stable however rare the column.
+// nothing is written that the example does not touch, there are no counters of pending decay to
+// share, and the fixed point is that of the whole objective. It is taken as a proximal step (Duchi
+// and Singer, JMLR 2009), stable however rare the column.
 //
 // The mean of the weights after each of n examples (Polyak and Juditsky, 1992) is weights - sums /
 // n, where `sums` adds up every change times the number of examples before it, of those that the
