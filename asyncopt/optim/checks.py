@@ -90,7 +90,10 @@ def check_param(param: torch.Tensor, name: str) -> None:
     if param.dtype not in param_dtypes():
         known = ", ".join(str(d).removeprefix("torch.") for d in param_dtypes())
         got = str(param.dtype).removeprefix("torch.")
-        raise ValueError(f"{name}: expected {known}; got {got}; convert it, such as by .float()")
+        remedy = "convert the model by .float() or .bfloat16() before the optimizer is made"
+        if param.dtype.is_complex:
+            remedy = "store real and imaginary parts, as by torch.view_as_real"
+        raise ValueError(f"{name}: expected {known}; got {got}; {remedy}")
     if not has_storage(param):
         raise ValueError(
             f"{name}: expected a tensor with storage, got {_without_storage(param)}; make the "

@@ -66,7 +66,7 @@ def recommend(ways: Sequence[Way], usable_cores: int) -> str:
     chosen = [way for way in level if way.workers == fewest][-1]
     base = min(alone, key=lambda way: way.seconds.median, default=None)
     if fewest == 1 and base is not None:
-        text = f"Use one worker: {_beside(min(several, key=lambda w: w.seconds.median), base)}"
+        text = f"Use one worker{_beside(min(several, key=lambda w: w.seconds.median), base)}"
     else:
         text = f"Use {chosen}: {_gain(chosen, base)}{_others(chosen, level)}"
     ahead = [way for way in fitting if way.is_worse and fastest.seconds.is_above(way.seconds)]
@@ -78,7 +78,10 @@ def recommend(ways: Sequence[Way], usable_cores: int) -> str:
 
 
 def _beside(way: Way, base: Way) -> str:
-    text = f"{way} was {base.seconds.median / way.seconds.median:.2f}x as fast"
+    text = (
+        f" ({base.name} took {base.seconds} s): {way} was "
+        f"{base.seconds.median / way.seconds.median:.2f}x as fast"
+    )
     return text if way.seconds.is_above(base.seconds) else f"{text}, no gain beyond the spread"
 
 

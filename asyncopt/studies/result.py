@@ -65,7 +65,8 @@ class Result(Generic[R]):
     def recommendations(self) -> dict[str, str]:
         """What the rows speak for and why, by problem; without problems that allow none."""
         found = ((each.problem.name, each.recommendation) for each in self.sections)
-        return {name: text for name, text in found if text}
+        again = " The machine was busy: measure again when it is idle." if self.machine.busy else ""
+        return {name: text + again for name, text in found if text}
 
     def to_frame(self) -> pandas.DataFrame:
         """The rows as a frame: for each spread its median and quartiles (``_q1``, ``_q3``).

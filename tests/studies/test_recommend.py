@@ -23,15 +23,15 @@ ONE = way("hogwild", 1, 10.0)
         ([ONE], "Only one worker was measured"),
         (
             [ONE, way("hogwild", 2, 10.5), way("mutex", 2, 11.0)],
-            "Use one worker: hogwild with 2 workers was 0.95x as fast.",
+            "Use one worker (hogwild took 10.01 ±0% s): hogwild with 2 workers was 0.95x as fast.",
         ),
         (  # beside the fastest with one worker, where syncs hardly differ
             [ONE, way("mutex", 1, 10.1), way("hogwild", 2, 10.5)],
-            "Use one worker: hogwild with 2 workers was 0.95x as fast.",
+            "Use one worker (hogwild took 10.01 ±0% s): hogwild with 2 workers was 0.95x as fast.",
         ),
         (
             [ONE, way("hogwild", 2, 9.9)],
-            "Use one worker: hogwild with 2 workers was 1.01x as fast, no gain beyond the spread.",
+            "Use one worker (hogwild took 10.01 ±0% s): hogwild with 2 workers was 1.01x as fast,",
         ),
         (
             [ONE, way("hogwild", 2, 6.0), way("mutex", 2, 8.0)],
