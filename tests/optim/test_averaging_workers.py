@@ -173,6 +173,12 @@ def test_a_run_shorter_than_a_period(make: Any, mode: str, options: dict[str, An
     args = (model, optimizer, 8)
     run = asyncopt.launch(descend, args, workers=2, mode=mode, timeout=240, **options)
     assert run.results == [[-8.0] * 3] * 2  # what fn returned stays as it was
-    mean = -8.0 if make is LocalSteps else -8.0 * (1 - (1 - 0.9 / 2) ** 2)
-    assert model.weight.detach().flatten().tolist() == pytest.approx([mean] * 3)
+    # The second exchange of the elastic method begins at the center that the first one has left or,
+    # without turns, at the same one, if both are under way at once.
+    share = 0.9 / 2
+    ends = [-8.0] if make is LocalSteps else [-8.0 * (1 - (1 - share) ** 2)]
+    if make is ElasticAveraging and "max_staleness" not in options:
+        ends.append(-8.0 * 2 * share)
+    for weight in model.weight.detach().flatten().tolist():
+        assert any(weight == pytest.approx(end) for end in ends), weight
     assert run.ledger.pushes == (2 if make is LocalSteps else 4)
