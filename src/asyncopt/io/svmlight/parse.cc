@@ -17,7 +17,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "eight_digits reads them in this order");
 
-constexpr std::size_t kShown = 40;  // characters of what was found instead
+constexpr std::size_t kShown = 40;  // characters of bad input quoted in a message
 
 bool is_digit(char c) { return static_cast<unsigned char>(c - '0') < 10; }
 bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\v' || c == '\f'; }
@@ -34,7 +34,7 @@ std::uint64_t eight_digits(std::uint64_t c) {
   return (c & 0x0000FFFF0000FFFF) * 42949672960001 >> 32;
 }
 
-// Appends digits to `number`, which wraps around beyond 19 of them. Returns where they end.
+// Appends digits to `number`, which wraps around beyond 19 of them. Returns the end of the digits.
 const char* digits(const char* p, std::uint64_t& number) {
   for (;;) {
     std::uint64_t eight;
@@ -53,8 +53,8 @@ constexpr std::array<double, kExactPower + 1> kPowers{
     1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
     1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
 
-// Adds the power that stands behind an 'e'; larger ones than matter count as some of these. Returns
-// where it ends, nullptr where there is none.
+// Adds the exponent that follows an 'e' to `power`, capped near kHugePower. Returns its end,
+// nullptr if there is none.
 const char* power_of_ten(const char* p, long& power) {
   const bool negative = *p == '-';
   p += *p == '-' || *p == '+';
@@ -65,8 +65,7 @@ const char* power_of_ten(const char* p, long& power) {
   return p;
 }
 
-// Decimal exponent of a nonzero number: it is less than ten to this power, and at least a tenth of
-// that.
+// Decimal exponent of a nonzero number: the p with 10^(p-1) <= |number| < 10^p.
 long magnitude(const char* p, const char* end) {
   long power = 0;
   bool significant = false, fraction = false;
@@ -79,7 +78,7 @@ long magnitude(const char* p, const char* end) {
   return power;
 }
 
-// Any number, at a quarter of the speed. `last` is the end of the text.
+// Parses any number, at a quarter of the speed of `number`. `last` is the end of the text.
 const char* slow_number(const char* p, const char* last, double& value) {
   if (*p == '+' && p[1] != '-') ++p;
   const auto [end, error] = std::from_chars(p, last, value);
@@ -91,7 +90,7 @@ const char* slow_number(const char* p, const char* last, double& value) {
   return end;
 }
 
-// Returns where the number ends, nullptr where there is none.
+// Returns the end of the number, nullptr if there is none.
 const char* number(const char* p, const char* last, double& value) {
   const char* s = p + (*p == '-' || *p == '+');
   std::uint64_t mantissa = 0;
@@ -143,7 +142,7 @@ constexpr const char* kRange = "a number within the range of float32";
 template <>
 constexpr const char* kRange<double> = "a number within the range of float64";
 
-// Reads a text from begin to end, until something is not as it should be.
+// Parses a text up to its end or its first fault.
 template <class Value>
 class Reader {
  public:

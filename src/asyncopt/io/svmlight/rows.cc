@@ -10,8 +10,8 @@
 namespace asyncopt::svmlight {
 namespace {
 
-// Calls work(i) for each i < count, on threads that take the next one when they are free; throws
-// what one of them threw. `make` gives each thread what is its own.
+// Calls work(i, state) for each i < count on threads that take the next i when they are free.
+// Rethrows an exception of a thread. `make` creates each thread's `state`.
 template <class Make, class Work>
 void dispense(std::size_t count, std::size_t threads, const Make& make, const Work& work) {
   std::atomic<std::size_t> next{0};
@@ -26,7 +26,7 @@ void dispense(std::size_t count, std::size_t threads, const Make& make, const Wo
   });
 }
 
-// Throws; `at` is of the fault in the source.
+// Throws std::invalid_argument with file, line and column. `at`: offset of the fault in the source.
 [[noreturn]] void refuse(const Source& source, std::size_t at, const std::string& what) {
   constexpr std::size_t step = std::size_t{1} << 20;
   std::string text;
@@ -49,7 +49,7 @@ Rows<Value>::Rows(const Source& source, const Range& range) {
   const std::size_t bytes = end - std::min(range.begin, end);
   pieces_.resize((bytes + range.piece - 1) / range.piece);
   std::vector<std::size_t> offsets(pieces_.size());
-  std::atomic<std::size_t> faulty{pieces_.size()};  // the first so far: later pieces are not needed
+  std::atomic<std::size_t> faulty{pieces_.size()};  // first faulty piece; later ones are skipped
   dispense(
       pieces_.size(), range.threads, [] { return Lines(); },
       [&](std::size_t i, Lines& lines) {

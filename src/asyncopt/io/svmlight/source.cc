@@ -13,7 +13,7 @@
 namespace asyncopt::svmlight {
 namespace {
 
-constexpr std::size_t kStep = std::size_t{1} << 16;  // bytes read at a time for the end of a line
+constexpr std::size_t kStep = std::size_t{1} << 16;  // bytes per read to complete the last line
 
 }  // namespace
 
@@ -52,7 +52,7 @@ void Lines::take(const Source& source, std::size_t begin, std::size_t end) {
   first_ = last_ = 0;
   offset_ = begin;
   if (begin >= end) return;
-  const std::size_t from = begin == 0 ? 0 : begin - 1;  // which may be the end of a line
+  const std::size_t from = begin == 0 ? 0 : begin - 1;  // may be the newline of the line before
   reserve(end - from);
   last_ = end - from;
   source.read(from, {buffer_.get(), last_});
@@ -64,7 +64,7 @@ void Lines::take(const Source& source, std::size_t begin, std::size_t end) {
   }
   offset_ = from + first_;
   if (first_ == last_) return;
-  // The last of them goes on to the next newline.
+  // Extend the last line to its newline.
   std::size_t searched = last_ - 1;
   for (;;) {
     const void* newline = std::memchr(buffer_.get() + searched, '\n', last_ - searched);
@@ -87,7 +87,7 @@ void Lines::take(const Source& source, std::size_t begin, std::size_t end) {
 
 std::size_t count(std::string_view text, char what) {
   std::size_t total = 0;
-  while (!text.empty()) {  // bytes hold counts up to 255: a loop that the compiler vectorizes
+  while (!text.empty()) {  // counts of at most 255 fit in a byte, so the compiler vectorizes this
     const std::string_view part = text.substr(0, 255);
     std::uint8_t found = 0;
     for (const char c : part) found = static_cast<std::uint8_t>(found + (c == what ? 1 : 0));

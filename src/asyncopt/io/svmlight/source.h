@@ -1,4 +1,4 @@
-// Where text comes from, and pieces of it that end with a line.
+// Sources of text, and pieces of it cut at line ends.
 #pragma once
 
 #include <cstddef>
@@ -10,31 +10,31 @@
 
 namespace asyncopt::svmlight {
 
-// Bytes that several threads read at once. Not a mapping of the file: where another program cuts a
-// file short, touching the pages that went would end the process.
+// Bytes that several threads read concurrently. The file is read, not mapped: if another program
+// truncates a mapped file, access to the missing pages kills the process.
 struct Source {
   std::string name;          // of the file, for messages
   std::size_t size;          // bytes
   std::size_t lines_before;  // of the file, for messages
-  // Puts bytes [begin, begin + to.size()) into `to`. Throws std::system_error, or
-  // std::runtime_error where the file is shorter than it was.
+  // Reads bytes [begin, begin + to.size()) into `to`. Throws std::system_error, or
+  // std::runtime_error if the file was truncated.
   std::function<void(std::size_t begin, std::span<char> to)> read;
 };
 
-// `file` stays the caller's and must be open while it is read.
+// The caller keeps ownership of the descriptor `file` and must keep it open during reads.
 Source file_source(std::string name, int file, std::size_t size);
 Source memory_source(std::string name, std::string_view text, std::size_t lines_before);
 
-// Lines of a source in memory of one thread, used again for the next ones.
+// Buffer of whole lines of a source, owned by one thread and reused for each piece.
 class Lines {
  public:
-  // Takes the lines that begin in [begin, end); one begins at 0 and after every newline.
+  // Reads the lines that begin in [begin, end). A line begins at 0 and after every newline.
   void take(const Source& source, std::size_t begin, std::size_t end);
 
-  // Each ends with a newline, the last one of the source as well; kPadding bytes follow that may be
-  // read.
+  // The lines. Each ends with a newline, also the last one of the source. kPadding readable bytes
+  // follow.
   std::string_view text() const { return {buffer_.get() + first_, last_ - first_}; }
-  // Of the text in the source.
+  // Offset of text() in the source, bytes.
   std::size_t offset() const { return offset_; }
 
   static constexpr std::size_t kPadding = 8;
