@@ -1,8 +1,8 @@
-// Graph cuts: what a kernel works on.
+// Graph cuts: inputs and interface of the kernels.
 //
-// Every vertex has a share in each class, and the shares add up to 1. Minimized is the sum over the
-// edges of weight |x_u - x_v|_1 / 2, with some vertices fixed to one class: the relaxation of the
-// multi-way cut by Calinescu, Karloff and Rabani (STOC 1998).
+// Every vertex has a share in each class, and its shares add up to 1. The objective is the sum over
+// the edges of weight |x_u - x_v|_1 / 2, with some vertices fixed to one class: the relaxation of
+// the multi-way cut by Calinescu, Karloff and Rabani (STOC 1998).
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@
 
 namespace asyncopt::cuts {
 
-inline constexpr std::size_t kMostClasses = 1024;  // two rows of which are held on the stack
+inline constexpr std::size_t kMostClasses = 1024;  // a step holds two rows on the stack
 
 // Lanes of a row with this many classes.
 inline constexpr std::size_t stride_of(std::size_t classes) {
@@ -28,7 +28,7 @@ struct Edges {
 
 struct Model {
   float* shares;              // rows of stride_of(classes) floats, zeros after the classes
-  const std::uint8_t* fixed;  // of each vertex: whether it stays as it is
+  const std::uint8_t* fixed;  // per vertex: nonzero if its row is never written
   std::size_t classes;
 };
 
@@ -37,7 +37,7 @@ struct Model {
 using Loop = double (*)(const Edges&, std::size_t first, std::size_t last, const Model&,
                         float rate);
 
-// For the instruction set that was picked (asyncopt/kernels/kernels.h).
+// The loop for the selected instruction set (asyncopt/kernels/kernels.h).
 Loop loop();
 
 }  // namespace asyncopt::cuts

@@ -1,12 +1,12 @@
 // Stochastic subgradient steps on edges (Niu et al., arXiv 1106.5730, sections 2 and 7).
 //
-// The two ends of an edge move towards each other in every class by half of rate times weight, and
-// no further than to where they meet: that is the proximal step (Bertsekas, Mathematical
-// Programming 2011), which the subgradient's would overshoot. Then each row is projected onto the
+// The two ends of an edge move towards each other in every class by half of rate times weight, but
+// no further than their meeting point. This is the proximal step (Bertsekas, Mathematical
+// Programming 2011); a subgradient step would overshoot. Then each row is projected onto the
 // simplex.
 //
 // Memory is accessed as in asyncopt/kernels/racy.h, with plain vectors that race on purpose. Rows
-// are copied first, so that what is written adds up to 1 whatever others write meanwhile.
+// are copied first, so a written row adds up to 1 whatever other threads write meanwhile.
 #pragma once
 
 #include <algorithm>
@@ -24,10 +24,10 @@ ASYNCOPT_INLINE void classes_of(Mask& mine, std::size_t i, std::size_t classes) 
   first(mine, std::min(classes - i * kLanes, kLanes));
 }
 
-// The nearest point at which no share is negative and all add up to 1: those above a threshold are
-// lowered by it, the others are 0. The threshold is found from below, by leaving out what is under
-// the last one (Michelot, JOTA 1986; the problem of Duchi et al., ICML 2008). Shares that add up to
-// 1 but for rounding stay, as those of two classes always do: their moves cancel out.
+// Projects a row onto the simplex: the nearest point with no negative share and sum 1. Shares above
+// a threshold are lowered by it, the others become 0. The threshold is found from below: each round
+// drops the shares under the last one (Michelot, JOTA 1986; problem of Duchi et al., ICML 2008).
+// Rows that add up to 1 within rounding stay; with two classes all do, as the moves cancel out.
 template <class Count>
 ASYNCOPT_INLINE void project(Lanes* row, Count vectors, std::size_t classes) {
   constexpr float kRounding = 1e-6f;
@@ -70,7 +70,7 @@ ASYNCOPT_INLINE double step(const Model& m, std::int32_t tail, std::int32_t head
   };
   float *const u = at(tail), *const v = at(head);
   const bool u_fixed = m.fixed[tail] != 0, v_fixed = m.fixed[head] != 0;
-  const float part = u_fixed || v_fixed ? 1 : 0.5f;  // of the way to where they meet
+  const float part = u_fixed || v_fixed ? 1 : 0.5f;  // share of the distance that an end moves
   const float most = rate * weight / 2;
   Lanes a[Most], b[Most], distances{};
   for (std::size_t i = 0; i < vectors; ++i) {

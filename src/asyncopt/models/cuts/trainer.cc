@@ -11,7 +11,7 @@ ASYNCOPT_PER_ISA(cuts, ::asyncopt::cuts::Loop, loop)
 namespace asyncopt::cuts {
 namespace {
 
-// The locks of both ends of an edge, of which each thread takes the lower one first.
+// Holds the locks of both ends of an edge. The lower one is taken first, which excludes deadlock.
 class Ends {
  public:
   Ends(std::vector<std::mutex>& locks, std::int32_t tail, std::int32_t head) {

@@ -1,6 +1,5 @@
-// Passes over the edges of a graph by several threads: a tile has the edges between two groups of
-// vertices, or within one, and a round of tiles is one of a tournament in which every group plays
-// every other.
+// Passes over the edges of a graph by several threads. A tile holds the edges between two groups of
+// vertices, or within one. The rounds of tiles are those of a round-robin tournament of the groups.
 #pragma once
 
 #include <cstddef>
@@ -13,16 +12,16 @@
 
 namespace asyncopt::cuts {
 
-// How threads share the vertices. The projection needs a whole row at once, so that there is no
-// sync by compare-exchange of single shares.
+// How threads share the vertices. The projection needs a whole row at once, so there is no sync
+// that compare-exchanges single shares.
 //
 //              may lose updates   may tear   may block
 //   hogwild    yes                yes        no         plain loads and stores (arXiv 1106.5730)
 //   striped    no                 no         yes        both vertices of an edge are locked
 //   mutex      no                 no         yes        one edge at a time
 //   ordered    no                 no         for the    one round of tiles after the other, each
-//                                            round      tile by one thread: the same bits whatever
-//                                                       the number of threads
+//                                            round      tile by one thread: bit-identical for any
+//                                                       number of threads
 struct Sync {
   const char* name;
   std::size_t locks = 0;  // vertex v has lock v % locks
@@ -42,7 +41,8 @@ struct Pass {
   float rate;
 };
 
-// Returns the sum of the edges' losses; nothing once `go_on` said no (asyncopt/models/tiles.h).
+// Runs one pass. Returns the sum of the edges' losses; nothing if `go_on` returned false
+// (asyncopt/models/tiles.h).
 std::optional<double> train(const Sync& sync, std::size_t threads, const Pass& pass,
                             const Model& model, const std::function<bool()>& go_on);
 

@@ -1,8 +1,8 @@
-// Matrix factorization: what a kernel works on, and the table of all of them.
+// Matrix factorization: inputs of the kernels, and the table of all kernels.
 //
-// A rating of item i by user u is predicted as mean + <p_u, q_i> + b_u + c_i. The biases are
-// factors whose other side is one, so that one loop does it all: a user's row is p_u, 1, b_u, an
-// item's q_i, c_i, 1, each followed by zeros up to whole cache lines.
+// A rating of item i by user u is predicted as mean + <p_u, q_i> + b_u + c_i. A bias is stored as a
+// factor whose counterpart is 1, so that one loop computes everything: a user's row is p_u, 1, b_u,
+// an item's row q_i, c_i, 1, each padded with zeros to whole cache lines.
 #pragma once
 
 #include <cstddef>
@@ -18,14 +18,14 @@ inline constexpr std::size_t stride_of(std::size_t factors) {
   return (factors + 2 + kLanes - 1) / kLanes * kLanes;
 }
 
-// Entry k is that of users[k] and items[k], in the order in which they are visited.
+// Entry k pairs users[k] and items[k]. Entries are stored in the order of the visits.
 struct Entries {
   const std::int32_t* users;
   const std::int32_t* items;
-  const float* values;  // of no meaning for a ranking
+  const float* values;  // ratings; not read by rankings
 };
 
-// What each user likes, in rising order: row u is items[begin[u]] to items[begin[u + 1]].
+// Items that each user likes, in rising order: items[begin[u]] to items[begin[u + 1]] for user u.
 struct Liked {
   const std::int64_t* begin;
   const std::int32_t* items;
@@ -39,11 +39,11 @@ struct Model {
 };
 
 struct Settings {
-  const float* user_rates;  // the learning rate of each lane of a row; 0: it stays as it is
+  const float* user_rates;  // learning rate of each lane of a row; 0: the lane is constant
   const float* item_rates;
   float regularization;
   float mean;
-  std::uint64_t seed;  // of the items that a ranking compares with
+  std::uint64_t seed;  // for the items that a ranking draws
 };
 
 // Steps on the entries [first, last); returns the sum of their losses, each before its own step and
@@ -53,11 +53,11 @@ using Loop = double (*)(const Entries&, const Liked&, std::size_t first, std::si
 
 struct Kernel {
   const char* loss;
-  bool ranks;  // compares with items that a user has not rated
+  bool ranks;  // compares with drawn items that the user has not rated
   Loop racy, atomic;
 };
 
-// For the instruction set that was picked (asyncopt/kernels/kernels.h).
+// The kernels for the selected instruction set (asyncopt/kernels/kernels.h).
 std::span<const Kernel> kernels();
 
 }  // namespace asyncopt::factors

@@ -13,10 +13,10 @@
 namespace asyncopt::ASYNCOPT_ISA::factors {
 
 using namespace asyncopt::factors;
-using asyncopt::factors::Kernel;  // not that of the dense rules
+using asyncopt::factors::Kernel;  // hides the Kernel of the dense rules
 
 struct Racy {
-  // To the floats at `at`, last seen as `w`: w += rate (pull - regularization w).
+  // Steps on the floats at `at`, last read as `w`: w += rate (pull - regularization w).
   static ASYNCOPT_INLINE void move(float* at, const Lanes& w, const Lanes& rate, const Lanes& pull,
                                    float regularization) {
     racy_store(w + rate * (pull - regularization * w), at);
@@ -72,15 +72,15 @@ struct SquaredError {
   }
 };
 
-// A user's liked item against one drawn from all that are not.
+// Compares a user's liked item with one drawn from the items that the user does not like.
 struct Bpr {
   static constexpr const char* name = "bpr";
   static constexpr bool ranks = true;
   static constexpr std::int32_t kNone = -1;
 
-  // One of the user's unliked items, each with the same probability; the same for the same k and
-  // seed. kNone: the user likes all. The n-th unliked item is n plus the number of liked ones
-  // before it, which a search finds, so nothing is drawn in vain.
+  // Draws one of the user's unliked items uniformly, as a function of k and seed. kNone: the user
+  // likes all. The n-th unliked item is n plus the number of liked ones before it, which a binary
+  // search finds, so no draw is rejected.
   static ASYNCOPT_INLINE std::int32_t draw(const Liked& liked, std::int32_t user, std::uint64_t k,
                                            std::uint64_t seed) {
     const std::int32_t* const mine = liked.items + liked.begin[user];
@@ -88,7 +88,7 @@ struct Bpr {
     if (left >= liked.item_count) return kNone;
     const auto n = static_cast<std::int32_t>(
         (random_bits(seed + k * 0x9E3779B97F4A7C15) >> 32) * (liked.item_count - left) >> 32);
-    std::size_t before = 0;  // liked items, of which mine[i] - i unliked ones come before the i-th
+    std::size_t before = 0;  // liked items; mine[i] - i unliked ones precede the i-th of them
     while (left > 0) {
       const std::size_t half = left / 2, middle = before + half;
       const bool is_before = mine[middle] - static_cast<std::int32_t>(middle) <= n;
@@ -108,7 +108,7 @@ struct Bpr {
   template <class Access>
   static double loop(const Entries& entries, const Liked& liked, std::size_t first,
                      std::size_t last, const Model& m, const Settings& s) {
-    constexpr std::size_t kBatch = 32;  // entries, whose items are drawn before the first step
+    constexpr std::size_t kBatch = 32;  // entries whose items are drawn and prefetched together
     std::int32_t drawn[kBatch];
     double losses = 0;
     for (; first < last; first += kBatch) {

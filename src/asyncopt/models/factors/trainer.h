@@ -1,5 +1,6 @@
-// Passes over ratings by several threads: a tile has the entries of one group of users and one of
-// as many groups of items, and a round of tiles is a diagonal.
+// Passes over ratings by several threads. A tile holds the entries of one group of users and one
+// group of items. There are as many groups of items as of users, and a round of tiles is a
+// diagonal.
 #pragma once
 
 #include <cstddef>
@@ -18,10 +19,9 @@ namespace asyncopt::factors {
 //   hogwild    yes                yes        no         plain loads and stores (arXiv 1106.5730)
 //   atomic     no                 yes        no         compare-exchange of each float
 //   mutex      no                 no         yes        one entry at a time
-//   ordered    no                 no         for the    tiles of a diagonal at a time, each by one
-//                                            diagonal   thread: the same bits whatever the number
-//                                            of
-//                                                       threads
+//   ordered    no                 no         for the    one diagonal of tiles after the other, each
+//                                            diagonal   tile by one thread: bit-identical for any
+//                                                       number of threads
 struct Sync {
   const char* name;
   bool atomic = false;
@@ -43,7 +43,8 @@ struct Pass {
   Settings settings;
 };
 
-// Returns the sum of the entries' losses; nothing once `go_on` said no (asyncopt/models/tiles.h).
+// Runs one pass. Returns the sum of the entries' losses; nothing if `go_on` returned false
+// (asyncopt/models/tiles.h).
 std::optional<double> train(const Kernel& kernel, const Sync& sync, std::size_t threads,
                             const Pass& pass, const Model& model,
                             const std::function<bool()>& go_on);
