@@ -1,24 +1,24 @@
-// Stochastic gradients of which the variance goes to 0, so that a constant learning rate ends at
-// the optimum: SAGA (Defazio et al., NIPS 2014) and SVRG (Johnson and Zhang, NIPS 2013), in the
-// sparse form that workers can share: ASAGA (Leblond et al., AISTATS 2017) with proximal steps
-// (Pedregosa et al., NIPS 2017).
+// Variance-reduced stochastic gradients, which converge to the optimum with a constant learning
+// rate: SAGA (Defazio et al., NIPS 2014) and SVRG (Johnson and Zhang, NIPS 2013), in the sparse
+// form that workers can share: ASAGA (Leblond et al., AISTATS 2017) with proximal steps (Pedregosa
+// et al., NIPS 2017).
 //
-// From an example's gradient that of an earlier visit is taken off, and the mean of all examples'
-// earlier gradients is put on, in full for a column that all have and as many times more for one
-// that few have: on the average over the examples, it counts once.
+// A step subtracts the example's gradient at an earlier visit from its gradient now and adds the
+// mean of all examples' earlier gradients. That mean is scaled by the column's spacing (examples
+// per example that has the column), so that on average over the examples it counts once.
 //
-// SAGA's earlier visit is the last one. SVRG's are all at the anchor (gauge.h), which is its
-// snapshot. An anchor's number is the loss's derivative there, `notes` are how far the derivatives
-// of the last visits lie from those. `sums` are the mean of the earlier gradients, with the slope
-// of the penalty at the anchor: so they, the notes and the weights all become small together.
+// The earlier visit is the last one in SAGA, and the anchor (gauge.h), its snapshot, in SVRG. An
+// anchor's number is the derivative of the loss there; `notes` are the differences of the last
+// visits' derivatives from it. `sums` are the mean of the earlier gradients, with the slope of the
+// penalty at the anchor, so sums, notes and weights all go to 0 together.
 #pragma once
 
 #include "asyncopt/models/linear/loops.h"
 
 namespace asyncopt::ASYNCOPT_ISA::linear {
 
-// The proximal step of the penalty for a learning rate: towards the optimum of l1 |base + w| + l2
-// w^2 / 2 less l1 w sign(base), which `sums` have already. An exact zero is w = -base.
+// The proximal step of l1 |base + w| + l2 w^2 / 2 - l1 w sign(base); `sums` already hold the last
+// term. A weight of exactly 0 is w = -base.
 ASYNCOPT_INLINE float penalized(float w, float eta, const Settings& settings, std::int32_t u) {
   const float damping = 1 + eta * settings.l2;
   if (settings.base == nullptr) return w / damping;
@@ -27,18 +27,18 @@ ASYNCOPT_INLINE float penalized(float w, float eta, const Settings& settings, st
   const float high = threshold * (1 - sign), low = -threshold * (1 + sign);
   const float from_zero = w + base * damping;
   const float below = from_zero < high ? from_zero : high, edge = below < low ? low : below;
-  // Without a branch, which would be mispredicted: columns differ.
+  // Branchless: a branch would be mispredicted, as columns differ.
   const std::uint32_t zero = 0 - static_cast<std::uint32_t>(edge == from_zero);
   const auto beyond = cast_bits<std::uint32_t>((w - edge) / damping);
   return cast_bits<float>((cast_bits<std::uint32_t>(-base) & zero) | (beyond & ~zero));
 }
 
-// `Means` is how the mean of the gradients is changed. Lost updates of it would stay until the next
-// anchor, so that it is exact also where weights are raced for.
+// `Means` is the access to the mean of the gradients. It is atomic even if weights race, because a
+// lost update of the mean would persist until the next anchor.
 template <class Loss, bool Penalized, bool Notes, class Access, class Means>
 double corrected(const Rows& rows, std::size_t first, std::size_t last, const Model& model,
                  const Settings& given) {
-  const Settings settings = given;  // which no store to a weight can change: stays in registers
+  const Settings settings = given;  // stores to weights cannot alias a copy: stays in registers
   double losses = 0;
   for (std::size_t i = first; i < last; ++i) {
     const Row row(rows, i);

@@ -1,4 +1,5 @@
-// Joins the loops of the picked instruction set with the facts of the lists.
+// Builds the kernel table: the loops of the selected instruction set, with the properties of losses
+// and steps.
 #include <vector>
 
 #include "asyncopt/base/isa.h"

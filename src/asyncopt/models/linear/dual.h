@@ -1,25 +1,25 @@
-// Stochastic dual coordinate ascent (Hsieh et al., ICML 2008; Shalev-Shwartz and Zhang, JMLR 2013),
-// and with several workers PASSCoDe (Hsieh et al., ICML 2015).
+// Stochastic dual coordinate ascent (Hsieh et al., ICML 2008; Shalev-Shwartz and Zhang, JMLR 2013);
+// with several workers, PASSCoDe (Hsieh et al., ICML 2015).
 //
 // The minimum of the mean of c phi(x w) over n examples plus l2 |w|^2 / 2 has w = scale * the sum
 // of a x over the examples, with scale = 1 / (l2 n) and a dual number a for each example. A step
-// sets the example's to its best value, given all others, and moves w along. No worker but the one
-// that visits the example writes its number. There is no learning rate, and w is the minimum when
-// no step moves it. Under `hogwild` lost updates add up: w then is the minimum of another, nearby
-// problem (PASSCoDe, theorem 3), while the others' is exact: copies are of all columns, and what is
-// added up of them is every change of a number (strides: copies.h).
+// sets the example's number to its best value, given all others, and updates w to match. Only the
+// worker that visits the example writes its number. There is no learning rate, and w is the minimum
+// when no step moves it. Under `hogwild` lost updates add up, and w is the minimum of another,
+// nearby problem (PASSCoDe, theorem 3). The other syncs are exact: all columns are copied, and
+// merges add every change of a number (strides: copies.h).
 //
-// Weights and numbers count from an anchor (gauge.h). `notes` are the number and how far the
-// example moves its own prediction, once that is known: the strides, and so eta0 by which they are
-// chosen, are the same in all passes.
+// Weights and numbers are differences from an anchor (gauge.h). `notes` are the number and, once
+// computed, how far the example moves its own prediction. The latter depends on the strides, so
+// they, and eta0 by which they are chosen, are the same in all passes.
 #pragma once
 
 #include "asyncopt/models/linear/loops.h"
 
 namespace asyncopt::ASYNCOPT_ISA::linear {
 
-// What an example's dual number is chosen by: the loss's arguments, c, the number up to now, and
-// how far the prediction moves for each 1 that it rises.
+// Inputs of an example's dual step: the arguments of the loss, c, the current number, and how far
+// the prediction moves for each 1 that the number rises.
 struct DualAt {
   double prediction, target, epsilon, weight, now, pull;
 };
@@ -54,8 +54,8 @@ ASYNCOPT_INLINE double best(Huber, const DualAt& d) {
   return within(best(Squared{}, d), -most, most);
 }
 
-// The number is c times a probability, of which z is the log-odds: the root of a rising function,
-// by Newton's steps that are cut where they leave what is known to hold it.
+// The number is c times a probability with log-odds z, the root of a rising function. It is found
+// by Newton steps, with bisection where a step leaves the bracket.
 ASYNCOPT_INLINE double best(Logistic, const DualAt& d) {
   const double margin = d.target * d.prediction, beta = d.target * d.now;
   const double reach = d.pull * d.weight;
@@ -75,7 +75,7 @@ ASYNCOPT_INLINE double best(Logistic, const DualAt& d) {
   return d.target * d.weight / (1 + __builtin_exp(-z));
 }
 
-// How far an example's prediction moves when it is added to the weights.
+// How far an example's prediction moves when the example is added to the weights.
 ASYNCOPT_INLINE float reach(const Row& row, const float* strides) {
   Lanes sums{}, x, stride = Lanes{} + 1;
   for (std::size_t i = 0; i < row.n; i += kLanes) {
@@ -88,7 +88,7 @@ ASYNCOPT_INLINE float reach(const Row& row, const float* strides) {
   return sum(sums);
 }
 
-// True if that is known of a loss.
+// True if a loss defines `best`.
 template <class Loss>
 concept HasDual = requires(const DualAt& at) { best(Loss{}, at); };
 

@@ -1,11 +1,11 @@
-// FTRL-Proximal (McMahan et al., "Ad click prediction", KDD 2013): a column's weight is the best
-// one in hindsight for all its gradients so far, each with a pull back to where it was taken, and
-// so exactly 0 where the l1 penalty outweighs them. `squares` are the sums of squared gradients,
-// `sums` what the paper calls z; the weights that they mean (steps.h) are stored beside them, to
-// predict by.
+// FTRL-Proximal (McMahan et al., "Ad click prediction", KDD 2013): a column's weight minimizes the
+// sum of all its linearized losses so far, each with a proximal term around the weight where its
+// gradient was taken. It is exactly 0 if the l1 penalty outweighs the gradients. `squares` are the
+// sums of squared gradients, `sums` the paper's z; the weights that follow from them (steps.h) are
+// stored too, for predictions.
 //
-// The penalty counts once for each example up to now, as its loss does (McMahan, AISTATS 2011), so
-// that the optimum is that of the other steps; in the paper of 2013 it counts once in all.
+// The penalty counts once per example so far, like the loss (McMahan, AISTATS 2011), so the optimum
+// is that of the other steps. In the paper of 2013 it counts once in total.
 #pragma once
 
 #include "asyncopt/models/linear/loops.h"

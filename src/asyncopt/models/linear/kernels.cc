@@ -15,7 +15,7 @@ template <class Kind, bool Penalized>
 using AtomicRow =
     std::conditional_t<Kind::leads, Leader<Penalized, Atomic>, Exact<Kind, Penalized>>;
 
-// None where the step is not defined for the loss.
+// Empty if the step is not defined for the loss.
 template <class Loss, class Kind>
 constexpr Loops loops_of() {
   constexpr bool dual = std::is_same_v<Kind, Dual>;
@@ -37,7 +37,7 @@ constexpr Loops loops_of() {
                               &loop<Loss, Kind, true, PlainRow>};
     constexpr Loop atomic[] = {&loop<Loss, Kind, false, AtomicRow>,
                                &loop<Loss, Kind, true, AtomicRow>};
-    // A change that was lost from a weight, but not from the sum, would stay in the mean for ever.
+    // A change lost from the weight but not from the sum would bias the mean forever.
     const Loop* const racy = Kind::averages ? atomic : plain;
     return {{plain[0], plain[1]}, {racy[0], racy[1]}, {atomic[0], atomic[1]}};
   }

@@ -1,16 +1,15 @@
 // Stochastic gradient steps on sparse rows: predict (gather), differentiate, step (scatter).
 //
-// The penalty is paid only on the columns that an example has, in inverse proportion to how often
-// they occur: the objective's penalty p(w) is the mean over the examples of the sum of
+// The penalty is applied only to the columns of an example, in inverse proportion to how often they
+// occur: the objective's penalty p(w) is the mean over the examples of the sum of
 // spacing[u] p(w[u]) over the columns u of the example (Niu et al., arXiv 1106.5730, section 2). So
-// nothing is written that the example does not touch, there are no counters of pending decay to
-// share, and the fixed point is that of the whole objective. It is taken as a proximal step (Duchi
-// and Singer, JMLR 2009), stable however rare the column.
+// a step writes only the example's columns, no counters of pending decay are shared, and the fixed
+// point is that of the whole objective. The penalty is a proximal step (Duchi and Singer, JMLR
+// 2009), which is stable however rare the column.
 //
 // The mean of the weights after each of n examples (Polyak and Juditsky, 1992) is weights - sums /
-// n, where `sums` adds up every change times the number of examples before it, of those that the
-// mean is of: so it costs no more than the columns that an example has (as Daume's averaged
-// perceptron).
+// n, where `sums` adds up every change times the number of averaged examples before it. It thus
+// costs one addition per column of an example (as in Daume's averaged perceptron).
 #pragma once
 
 #include <type_traits>
@@ -24,7 +23,7 @@
 namespace asyncopt::ASYNCOPT_ISA::linear {
 
 using namespace asyncopt::linear;
-using asyncopt::linear::Loops;  // not those of the dense rules
+using asyncopt::linear::Loops;  // hides the Loops of the dense rules
 
 ASYNCOPT_INLINE float dot(const float* w, const std::int32_t* columns, const float* values,
                           std::size_t n) {
@@ -59,7 +58,7 @@ struct Row {
         target(rows.targets[i]),
         weight(rows.weights == nullptr ? 1 : rows.weights[i]) {}
 
-  // At a prediction, in its precision.
+  // The weighted loss at a prediction, in the prediction's precision.
   template <class Loss, class T>
   ASYNCOPT_INLINE LossAt<T> loss(T prediction, const Settings& settings) const {
     const LossAt<T> at = Loss::at(prediction, static_cast<T>(target), settings);
@@ -73,10 +72,10 @@ struct Row {
 // One example's step in numbers.
 struct Step {
   float eta, derivative, l1, l2;
-  float before;  // examples
+  float before;  // averaged examples before this one
 };
 
-// What follows is written once for one coordinate (T: float) and for several (T: Lanes).
+// The functions below serve one coordinate (T: float) and several (T: Lanes).
 
 template <class T>
 ASYNCOPT_INLINE void accumulate(const Step& s, T& squares, const T& x) {
@@ -103,7 +102,7 @@ ASYNCOPT_INLINE void move(const Step& s, T& w, const T& squares, const T& x, con
   }
 }
 
-// A row's columns one after the other: of each the sum of squares first, then the weight.
+// Steps column by column: the sum of squares first, then the weight.
 template <class Kind, bool Penalized, class Access>
 struct ByColumn {
   static ASYNCOPT_INLINE void row(const Step& s, const Model& m, const float* spacing,
@@ -153,7 +152,7 @@ struct ByLanes {
   }
 };
 
-// Without squares, 1.1 to 1.3 times as fast as by lanes.
+// Without squares, ByColumn is 1.1 to 1.3 times as fast as ByLanes.
 template <class Kind, bool Penalized>
 using Racy =
     std::conditional_t<Kind::adaptive, ByLanes<Kind, Penalized>, ByColumn<Kind, Penalized, Plain>>;

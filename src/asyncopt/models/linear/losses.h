@@ -1,9 +1,9 @@
 // The losses of linear models: value and derivative at one example's prediction.
 //
 // A loss is a struct of
-//   name        what scikit-learn calls it
-//   curvature   an upper bound of its second derivative; 1 where there is none (hinge, perceptron)
-//   smooth      whether it has a derivative everywhere
+//   name        scikit-learn's name
+//   curvature   upper bound of the second derivative; 1 if there is none (hinge, perceptron)
+//   smooth      true if it has a derivative everywhere
 //   at          (prediction, target, settings) -> value and derivative with respect to the
 //               prediction, in float or double. The target is -1 or 1 in classification, any number
 //               in regression
@@ -50,7 +50,7 @@ struct SquaredHinge {
   }
 };
 
-// Squared as far as a margin of -1, then linear: Zhang, ICML 2004.
+// Squared hinge down to a margin of -1, then linear: Zhang, ICML 2004.
 struct ModifiedHuber {
   static constexpr const char* name = "modified_huber";
   static constexpr float curvature = 2;
@@ -116,7 +116,7 @@ struct Huber {
   }
 };
 
-// The caller's own (custom.h), who knows its curvature and whether it is smooth.
+// A loss given by the caller (custom.h), who is responsible for its curvature and smoothness.
 struct Custom {
   static constexpr const char* name = "custom";
   static constexpr float curvature = 1;

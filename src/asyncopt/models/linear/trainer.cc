@@ -10,20 +10,19 @@
 namespace asyncopt::linear {
 namespace {
 
-// Columns of which each worker has a copy. Whole pages of them: what else lay on a page of a
-// worker's own would be neither shared nor merged. All where the step keeps numbers of the examples
-// that a lost update would make wrong.
+// Number of columns that each worker copies, rounded up to whole pages: other columns on a private
+// page would be neither shared nor merged. All columns if the step keeps numbers of examples, which
+// a lost update would make wrong.
 std::size_t copied(const Kernel& kernel, const Sync& sync, std::size_t columns, std::size_t workers,
                    std::size_t examples) {
   const std::size_t most = std::min(sync.own, sync.average ? kAll : examples);
-  if (workers == 1 || most == 0) return 0;  // one alone shares with nobody
+  if (workers == 1 || most == 0) return 0;  // a single worker needs no copy
   if (most >= columns || kernel.notes > 0) return columns;
   return std::min(columns, Memory::whole_pages(most * sizeof(float)) / sizeof(float));
 }
 
-// Copies of a model whose steps have no learning rate that goes down are merged as many times more
-// often: so two threads need 1.1 times the passes of one on text, not 1.2, and a pass takes 1.1
-// times as long.
+// Factor by which merges are more frequent for steps without a falling learning rate. On text, two
+// threads then need 1.1 times the passes of one instead of 1.2; a pass takes 1.1 times as long.
 constexpr std::size_t kMoreOften = 4;
 
 }  // namespace
@@ -62,12 +61,12 @@ class Trainer::Worker {
     if (several && sync.in_turn) model_.seat = &seat_.emplace(trainer.round_, rank);
   }
 
-  // Steps on the blocks, or pieces, that the member gets; `losses` are those of each.
+  // Steps on the blocks, or pieces, that `member` takes. Writes the loss of each to `losses`.
   void work(Member& member, std::span<double> losses) {
     while (const auto task = member.take()) {
       Range range = rows_of(*task);
       if (trainer_.kernel_.leads && trainer_.sync_.average)
-        range.t /= trainer_.workers_;  // its own
+        range.t /= trainer_.workers_;  // this worker's own examples
       losses[*task] = step(range);
       const std::size_t examples = range.last - range.first;
       copies_.count(examples, pass_.settings.rate(range.t), static_cast<float>(range.t + examples));
@@ -76,7 +75,7 @@ class Trainer::Worker {
   }
 
  private:
-  // The rows [first, last), of which the first is the t-th since the beginning.
+  // The rows [first, last); `t` counts the examples before them since the start.
   struct Range {
     std::size_t first, last;
     std::uint64_t t;
@@ -115,7 +114,7 @@ class Trainer::Worker {
   std::optional<Round::Seat> seat_;
   Copies copies_;
   Loop loop_;
-  std::size_t short_place_, missing_;  // that of the last block, and rows that it is short of
+  std::size_t short_place_, missing_;  // place of the last block, and the rows that it lacks
 };
 
 Trainer::Trainer(const Kernel& kernel, const Sync& sync, std::size_t columns, std::size_t workers,
@@ -143,7 +142,7 @@ std::size_t Trainer::bytes_needed(const Kernel& kernel, const Sync& sync, std::s
 
 std::optional<double> Trainer::run(const Pass& pass, const std::function<bool()>& go_on) {
   const std::size_t pieces = pass.pieces_each(), tasks = pass.order.size() * pieces;
-  std::vector<std::size_t> after;  // the blocks before have ended
+  std::vector<std::size_t> after;  // tasks that must end first: those of the blocks before
   if (sync_.ordered)
     for (std::size_t task = 0; task < tasks; ++task) after.push_back(task / pieces * pieces);
   std::vector<double> losses(tasks);
@@ -156,7 +155,8 @@ std::optional<double> Trainer::run(const Pass& pass, const std::function<bool()>
 
 double Trainer::gauge(const Rows& rows, std::size_t count, const Settings& settings,
                       const Gauging& to) {
-  // Each part adds up a gradient of its own: as many as cost little beside the entries.
+  // Each part sums its own gradient; the number of parts keeps that cheap compared with the
+  // entries.
   constexpr std::size_t kEntries = 32, kMost = 8;
   const auto entries = static_cast<std::size_t>(rows.begin[count]);
   const std::size_t parts =
