@@ -13,7 +13,7 @@
 
 namespace asyncopt {
 
-// Tells nvcc what it cannot see: without it, atomics are ready for other kinds of memory too.
+// Declares to nvcc that `at` is in global memory; otherwise it emits atomics for any address space.
 #ifdef __CUDA_ARCH__
 #define ASYNCOPT_IN_GLOBAL_MEMORY(at) __builtin_assume(__isGlobal(at))
 #else
@@ -83,7 +83,7 @@ ASYNCOPT_INLINE Integer fetch_add_release(Integer* at, Integer x) {
   return __atomic_fetch_add(at, x, __ATOMIC_RELEASE);
 }
 
-// Copies memory that may be written meanwhile, in atomic words: no byte is read twice or invented.
+// Copies memory that other threads may write meanwhile, in atomic words: each byte is read once.
 inline void copy_out(const std::byte* from, void* to, std::size_t bytes) {
   auto* out = static_cast<std::byte*>(to);
   std::size_t i = 0;
@@ -94,7 +94,7 @@ inline void copy_out(const std::byte* from, void* to, std::size_t bytes) {
   for (; i < bytes; ++i) out[i] = load_relaxed(from + i);
 }
 
-// The same in the other direction, into memory that may be read meanwhile.
+// Copies into memory that other threads may read meanwhile, in atomic words.
 inline void copy_in(const std::byte* from, std::byte* to, std::size_t bytes) {
   std::size_t i = 0;
   for (; i + 8 <= bytes; i += 8) {

@@ -1,4 +1,4 @@
-// Counters: those of one push or pull, and those that a worker publishes.
+// Counters of one push or pull, and counters that a worker publishes.
 #pragma once
 
 #include <atomic>
@@ -6,14 +6,14 @@
 
 namespace asyncopt {
 
-// Counts of one push or pull. Each helping thread counts into its own; they are summed at the end.
+// Counts of one push or pull. Each helping thread has its own; they are summed at the end.
 struct Tally {
-  std::uint64_t retries = 0;             // computed again after a failed compare-exchange
+  std::uint64_t retries = 0;             // recomputations after a failed compare-exchange
   std::uint64_t lost_updates = 0;        // element updates of parameters dropped (audit)
   std::uint64_t lost_state_updates = 0;  // element updates of state slots dropped (audit)
   std::uint64_t lock_waits = 0;
   std::uint64_t lock_wait_ns = 0;
-  std::uint64_t repairs = 0;  // locks taken over from an owner that died inside
+  std::uint64_t repairs = 0;  // locks taken over from an owner that died while it held them
 
   void add(const Tally& other) {
     retries += other.retries;

@@ -1,19 +1,19 @@
-// The random bits of one element's rounding, the same in every loop, on the host and on GPUs.
+// Random bits for the rounding of one element, identical in every loop, on the host and on GPUs.
 #pragma once
 
 #include "asyncopt/base/numbers.h"
 
 namespace asyncopt {
 
-// 16 random bits for each value of an element that is rounded stochastically: its K slots, then its
-// parameter. Two values share one draw.
+// 16 random bits for each stochastically rounded value of an element: its K slots, then its
+// parameter. Two values share one draw of 32 bits.
 template <std::size_t K, class T, class S>
 struct Draws {
   static constexpr std::size_t slots = sizeof(S) == sizeof(bfloat16) ? K : 0;
   static constexpr std::size_t values = slots + (sizeof(T) == sizeof(bfloat16) ? 1 : 0);
-  std::uint32_t words[K / 2 + 1];  // zero for what is stored unrounded
+  std::uint32_t words[K / 2 + 1];  // zero for values that are not rounded stochastically
 
-  // At the element's place in the Weyl sequence.
+  // `place`: the element's place in the Weyl sequence.
   ASYNCOPT_HD ASYNCOPT_INLINE explicit Draws(std::uint32_t place) : words{} {
     for (std::size_t word = 0; 2 * word < values; ++word)
       words[word] = mix(place + static_cast<std::uint32_t>(word) * kWeylSeed);

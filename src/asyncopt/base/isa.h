@@ -1,4 +1,4 @@
-// Instruction sets: which are there, which is used, and objects that each has of its own.
+// Instruction sets: the available ones, the one in use, and objects defined once per set.
 #pragma once
 
 #include <cstring>
@@ -6,15 +6,15 @@
 
 namespace asyncopt {
 
-// The instruction sets compiled in that this processor has, slowest first; the one in use is the
-// last, or the one that the environment variable ASYNCOPT_ISA names.
+// The compiled instruction sets that this processor supports, slowest first. The one in use is the
+// last, or the one named by the environment variable ASYNCOPT_ISA.
 std::span<const char* const> available_isas();
 const char* picked_isa();
 
 }  // namespace asyncopt
 
-// Declares `const Type name` of each instruction set (asyncopt::avx2::space::name ...), and
-// asyncopt::space::picked_##name(), which is that of the one in use.
+// Declares `const Type name` for each instruction set (asyncopt::avx2::space::name ...), and
+// asyncopt::space::picked_##name(), which returns the object of the one in use.
 #ifdef ASYNCOPT_HAVE_X86_ISAS
 #define ASYNCOPT_PER_ISA(space, Type, name)                                   \
   namespace asyncopt::baseline::space {                                       \
@@ -40,7 +40,7 @@ const char* picked_isa();
   }                                                               \
   namespace asyncopt::space {                                     \
   inline Type picked_##name() {                                   \
-    picked_isa(); /* refuses an unknown ASYNCOPT_ISA here, too */ \
+    picked_isa(); /* rejects an unknown ASYNCOPT_ISA here, too */ \
     return baseline::space::name;                                 \
   }                                                               \
   }

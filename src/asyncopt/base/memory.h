@@ -1,4 +1,4 @@
-// Sizes of the machine's memory that layouts rely on.
+// Memory sizes of the machine that layouts rely on, in bytes.
 #pragma once
 
 #include <cstddef>

@@ -1,12 +1,12 @@
-// Number formats: the storage types of parameters and state, and how a value is rounded into them.
+// Number formats: storage types of parameters and state, and rounding into them.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-// Kernels are compiled once per instruction set. Code that they share with other translation units
-// must never be emitted as a stand-alone function there, or the linker might keep the AVX-512 copy
-// for every processor: it is inlined, always.
+// Always inlined. Kernels are compiled once per instruction set; if a function that they share with
+// other translation units were emitted there, the linker might keep the AVX-512 copy for every
+// processor.
 #define ASYNCOPT_INLINE __attribute__((always_inline)) inline
 #ifdef __CUDACC__
 #define ASYNCOPT_HD __host__ __device__
@@ -42,7 +42,7 @@ struct Arithmetic<bfloat16> {
 template <class T>
 using arithmetic_t = typename Arithmetic<T>::type;
 
-// The unsigned integer that holds a value's bits: what compare-exchange works on.
+// The unsigned integer with a value's bits, for compare-exchange.
 template <std::size_t Bytes>
 struct BitsOf;
 template <>
@@ -64,23 +64,23 @@ struct BitsOf<8> {
 template <class T>
 using bits_t = typename BitsOf<sizeof(T)>::type;
 
-// A function, because nvcc 13.0 does not take the builtin in larger templates.
+// A function, because nvcc 13.0 rejects the builtin in larger templates.
 template <class To, class From>
 ASYNCOPT_HD ASYNCOPT_INLINE To cast_bits(From from) {
   return __builtin_bit_cast(To, from);
 }
 
-// Random numbers by counting: element `index` of a push with this seed has a place in a Weyl
-// sequence, and mix() makes 32 random bits of it. Lanes need no state, so loops vectorize; a loop
-// adds kWeylStep for the next element.
+// Counter-based random numbers: element `index` of a push with a given seed has a place in a Weyl
+// sequence, which mix() turns into 32 random bits. Lanes need no state, so loops vectorize; a loop
+// adds kWeylStep to reach the next element's place.
 inline constexpr std::uint32_t kWeylStep = 0x9E3779B1u, kWeylSeed = 0x85EBCA6Bu;
 ASYNCOPT_HD ASYNCOPT_INLINE std::uint32_t weyl(std::uint32_t seed, std::uint32_t index) {
   return index * kWeylStep + seed * kWeylSeed;
 }
 
 // Xorshift, square, xorshift. x + (x * x | 5) is a permutation (Klimov and Shamir, CHES 2002), so
-// over all places each value comes exactly once. The correlations between elements are those of two
-// rounds of xorshift-multiply, for one multiplication.
+// each value occurs exactly once over all places. Correlations between elements equal those of two
+// rounds of xorshift-multiply, at the cost of one multiplication.
 ASYNCOPT_HD ASYNCOPT_INLINE std::uint32_t mix(std::uint32_t place) {
   std::uint32_t h = place ^ (place >> 11);
   h += h * h | 5u;
@@ -97,11 +97,11 @@ ASYNCOPT_HD ASYNCOPT_INLINE float widen(bfloat16 x) {
 ASYNCOPT_HD ASYNCOPT_INLINE float widen(float x) { return x; }
 ASYNCOPT_HD ASYNCOPT_INLINE double widen(double x) { return x; }
 
-// Rounds into T. float32 and float64 are stored as they are. bfloat16 rounds stochastically: up
-// with the probability of the part that is cut off, so that updates smaller than half a unit in the
-// last place are right on average instead of vanishing. `random` gives 16 uniform bits. Finite
-// values beyond the largest bfloat16 become that one, never infinite. A NaN stays one: arithmetic
-// has set its quiet bit, which is in the upper half.
+// Rounds into T. float32 and float64 are stored unchanged. bfloat16 rounds stochastically: up with
+// a probability equal to the truncated fraction, so that updates below half a unit in the last
+// place are right on average instead of vanishing. `random`: 16 uniform bits. Finite values beyond
+// the largest bfloat16 become that one, never infinite. A NaN stays a NaN: arithmetic has set its
+// quiet bit, which is in the upper half.
 template <class T, class C>
 ASYNCOPT_HD ASYNCOPT_INLINE T narrow(C x, std::uint32_t random) {
   if constexpr (sizeof(T) == sizeof(bfloat16)) {
@@ -114,7 +114,7 @@ ASYNCOPT_HD ASYNCOPT_INLINE T narrow(C x, std::uint32_t random) {
   }
 }
 
-// All exponent bits set is what infinities and NaNs have in common.
+// False for infinities and NaNs, the values with all exponent bits set.
 template <class T>
 ASYNCOPT_HD ASYNCOPT_INLINE bool is_finite(T x) {
   using Bits = bits_t<T>;
@@ -124,7 +124,7 @@ ASYNCOPT_HD ASYNCOPT_INLINE bool is_finite(T x) {
   return (cast_bits<Bits>(x) & exponent) != exponent;
 }
 
-// Rounds into T to the nearest, ties to even, as IEEE 754 has it.
+// Rounds into T to nearest, ties to even (IEEE 754).
 template <class T, class C>
 ASYNCOPT_HD ASYNCOPT_INLINE T nearest(C x) {
   if constexpr (sizeof(T) == sizeof(bfloat16)) {

@@ -16,9 +16,9 @@ std::atomic<bool> forked{false}, forks_expected{false};
                std::memory_order_relaxed);
 });
 
-// The entry points of OpenMP runtimes, found by name: linking a runtime could bring a second one,
-// with threads of its own, beside the one in the process. GNU's interface, which LLVM's and Intel's
-// runtimes have too.
+// Entry points of the OpenMP runtime, looked up by name: linking a runtime could load a second one,
+// with its own threads, beside the one in the process. The interface is GNU's; LLVM's and Intel's
+// runtimes provide it too.
 struct OpenMp {
   void (*run)(void (*region)(void*), void* data, unsigned threads, unsigned flags);
   int (*thread)();
@@ -43,7 +43,8 @@ const OpenMp& openmp() {
   return found;
 }
 
-// An exception that leaves a parallel region ends the process, so it is carried to the caller.
+// One parallel_for. It carries exceptions to the caller: one that leaves a parallel region ends the
+// process.
 class Job {
  public:
   Job(std::size_t count, const std::function<void(std::size_t)>& work)
@@ -83,7 +84,7 @@ void parallel_for(std::size_t count, std::size_t threads,
     job.rethrow();
     return;
   }
-  // The team may be smaller than asked for.
+  // The team may be smaller than requested.
   constexpr auto region = [](void* data) {
     static_cast<Job*>(data)->range(static_cast<std::size_t>(openmp().thread()),
                                    static_cast<std::size_t>(openmp().team()));

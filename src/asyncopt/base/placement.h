@@ -1,4 +1,4 @@
-// Threads on cores of their own from their first instruction on.
+// Placement of new threads on separate cores.
 #pragma once
 
 #include <pthread.h>
@@ -9,10 +9,10 @@
 
 namespace asyncopt {
 
-// A new thread may be queued behind the one that made it, and a pass ends (20 ms) before the kernel
-// would notice that another core has nothing to do: on a virtual machine with two cores, two
-// threads then share one. So each is moved as soon as it is there. It is not bound: where other
-// programs have the core, the kernel may move it on.
+// Moves each new thread to its own core. The kernel may queue a new thread on its creator's core,
+// and a pass (20 ms) may end before the kernel finds an idle core: on a virtual machine with two
+// cores, two threads then share one. The thread is not bound: if other programs use the core, the
+// kernel may move it again.
 class Placement {
  public:
   Placement() {
@@ -24,8 +24,8 @@ class Placement {
     }
   }
 
-  // Puts a thread on the core that is `rank` after the caller's, among those that the caller may
-  // use. Where that is refused, the thread stays where it is.
+  // Moves a thread to the core that is `rank` after the caller's, among those that the caller may
+  // use. If the kernel refuses, the thread stays on its core.
   void put(pthread_t thread, std::size_t rank) const {
     if (cpus_.size() < 2) return;
     cpu_set_t one;
@@ -38,7 +38,7 @@ class Placement {
  private:
   cpu_set_t allowed_{};
   std::vector<std::size_t> cpus_;
-  std::size_t mine_ = 0;  // the caller's, among them
+  std::size_t mine_ = 0;  // index of the caller's core in cpus_
 };
 
 }  // namespace asyncopt

@@ -28,7 +28,7 @@ namespace {
 // Fields of /proc/PID/stat (proc_pid_stat(5)).
 struct Stat {
   std::uint64_t start;   // field 22
-  std::uint64_t memory;  // field 23, bytes mapped; 0 once the thread has given up its memory
+  std::uint64_t memory;  // field 23, bytes mapped; 0 once the thread has released its memory
 };
 
 // None if there is no such process or thread; then errno is ENOENT or ESRCH.
@@ -106,7 +106,7 @@ bool is_gone(ProcessId process) {
 }
 
 bool wait_until_gone(ProcessId process, std::uint64_t timeout_ns) {
-  constexpr timespec kPause{0, 50'000};  // ns; a killed process takes some 100 us to be gone
+  constexpr timespec kPause{0, 50'000};  // ns; a killed process is gone after about 100 us
   const std::uint64_t end = now_ns() + timeout_ns;
   while (!is_gone(process)) {
     if (now_ns() >= end) return false;

@@ -1,12 +1,12 @@
-// Identity of processes: shared memory names the owner of a lock or a worker slot by it.
+// Identity of processes, used in shared memory to name the owner of a lock or of a worker slot.
 #pragma once
 
 #include <cstdint>
 
 namespace asyncopt {
 
-// A process id and the process's start time (clock ticks since boot), so that a later process with
-// the same id is another one. 0: none. Fits into one atomic word: Linux process ids have at most 22
+// A process id with the process's start time (clock ticks since boot), which distinguishes a later
+// process with the same id. 0: none. It fits in one atomic word: Linux process ids have at most 22
 // bits, and 42 bits of ticks are 1,390 years.
 class ProcessId {
  public:
@@ -19,7 +19,7 @@ class ProcessId {
     id.bits_ = bits;
     return id;
   }
-  // The calling process. Cached; a forked child computes its own. Throws std::system_error without
+  // The calling process. Cached; recomputed in a forked child. Throws std::system_error without
   // /proc.
   static ProcessId mine();
 
@@ -35,10 +35,10 @@ class ProcessId {
 };
 
 // True if no thread of the process can write memory any more: the process does not exist, or each
-// of its threads has given up its memory on the way out. A killed process is gone before its parent
-// has waited for it, and not before its last thread has left user mode: the kernel marks a dead
+// of its threads has released its memory on exit. A killed process may be gone before its parent
+// has waited for it, but not before its last thread has left user mode: the kernel marks a dead
 // thread's robust lock while sibling threads may still write. False for the caller's own process,
-// and while it cannot be determined (no descriptor for /proc is free).
+// and if it cannot be determined (no descriptor for /proc is free).
 bool is_gone(ProcessId process);
 // Waits until is_gone, at most `timeout_ns`; returns is_gone.
 bool wait_until_gone(ProcessId process, std::uint64_t timeout_ns);
@@ -46,8 +46,8 @@ bool wait_until_gone(ProcessId process, std::uint64_t timeout_ns);
 // Process id of a running thread; 0 if there is none, or if it cannot be determined.
 std::uint32_t process_of_thread(std::uint32_t thread);
 
-// The inode of this process's PID namespace: lock owners are thread ids, which mean nothing in
-// another one. Throws std::system_error without /proc.
+// The inode of this process's PID namespace. Lock owners are thread ids, which are valid only
+// within one namespace. Throws std::system_error without /proc.
 std::uint64_t pid_namespace();
 
 }  // namespace asyncopt

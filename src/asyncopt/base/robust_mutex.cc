@@ -17,7 +17,8 @@
 namespace asyncopt {
 namespace {
 
-// pthread_mutex_clocklock, which gcc 12's ThreadSanitizer does not intercept.
+// pthread_mutex_clocklock, annotated by hand because gcc 12's ThreadSanitizer does not intercept
+// it.
 int clock_lock(pthread_mutex_t& mutex, const timespec& deadline) {
 #ifdef ASYNCOPT_TSAN
   __tsan_mutex_pre_lock(&mutex, __tsan_mutex_try_lock);
@@ -31,8 +32,8 @@ int clock_lock(pthread_mutex_t& mutex, const timespec& deadline) {
   return error;
 }
 
-// Waits in slices: a waiter that is killed just as it is woken takes the wake-up with it, and the
-// next one would sleep to its deadline beside a free lock.
+// Waits in slices: if a waiter is killed just as it is woken, its wake-up is lost, and the next
+// waiter would otherwise sleep to its deadline although the lock is free.
 int lock_until(pthread_mutex_t& mutex, std::uint64_t timeout_ns) {
   const std::uint64_t end = now_ns() + timeout_ns;
   for (;;) {
@@ -43,8 +44,8 @@ int lock_until(pthread_mutex_t& mutex, std::uint64_t timeout_ns) {
   }
 }
 
-// The process whose thread holds the mutex, by the thread id that the kernel's robust futexes keep
-// in the lock word, the first one of glibc's mutex. 0: it is free just now.
+// The process whose thread holds the mutex: the kernel's robust futexes keep the thread id in the
+// lock word, the first word of glibc's mutex. 0: the mutex is free now.
 std::uint32_t holder_of(pthread_mutex_t& mutex) {
   const auto& word = reinterpret_cast<const std::atomic<std::uint32_t>&>(mutex);
   const std::uint32_t thread = word.load(std::memory_order_relaxed) & FUTEX_TID_MASK;
@@ -84,15 +85,17 @@ bool RobustMutex::lock(std::uint64_t timeout_ns, Tally& tally) {
   }
   const ProcessId before = ProcessId::from_bits(owner.load(std::memory_order_relaxed));
   if (error == ETIMEDOUT) {
-    // A holder that was stopped at the edges of its critical section is not in `owner`.
+    // `owner` does not name a holder that was stopped right after locking or right before
+    // unlocking.
     const std::uint32_t holder = before == ProcessId() ? holder_of(mutex) : before.pid();
     time_out(holder == 0 ? "held by others in turn; "
                          : "held by process " + std::to_string(holder) + kEnd);
   }
   const bool owner_died = error == EOWNERDEAD;
   check(owner_died ? pthread_mutex_consistent(&mutex) : error, "a shared lock cannot be taken");
-  // Only the thread that held the lock is certainly dead. `owner` stays set until the other threads
-  // of its process are dead too, so that the next caller, which gets no EOWNERDEAD, also waits.
+  // EOWNERDEAD proves only that the thread that held the lock is dead. `owner` stays set until the
+  // other threads of its process are dead too, so that the next caller, which gets no EOWNERDEAD,
+  // also waits.
   if (before != ProcessId() && before != ProcessId::mine() &&
       !wait_until_gone(before, timeout_ns)) {
     pthread_mutex_unlock(&mutex);

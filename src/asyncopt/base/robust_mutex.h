@@ -13,22 +13,22 @@
 
 namespace asyncopt {
 
-// Thrown when a lock was not free within the deadline, because its owner is alive. The lock of a
-// dead owner is taken over.
+// Thrown if a lock with a live owner was not released before the deadline. The lock of a dead owner
+// is taken over instead.
 struct LockTimeout : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
 struct alignas(kCacheLine) RobustMutex {
   pthread_mutex_t mutex;
-  // Bits of the holder's ProcessId; 0 while free. An owner that died inside stays here until its
-  // successor has seen all of its threads gone.
+  // Bits of the holder's ProcessId; 0 while free. An owner that died while it held the lock stays
+  // here until all of its threads are gone.
   std::atomic<std::uint64_t> owner;
 
   void create();
-  // Waits at most `timeout_ns`; waits are counted in `tally`. True: the last owner died inside, and
-  // what it protected may hold half of a push. By then no thread of the owner's process can write
-  // any more. Throws LockTimeout: the holder, or one of its threads, is alive.
+  // Waits at most `timeout_ns` and counts waits in `tally`. Returns true if the last owner died
+  // while it held the lock: the protected data may hold part of a push, and no thread of that
+  // process can write any more. Throws LockTimeout if the holder, or one of its threads, is alive.
   bool lock(std::uint64_t timeout_ns, Tally& tally);
   void unlock();
 };

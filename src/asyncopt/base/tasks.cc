@@ -11,7 +11,7 @@ namespace asyncopt {
 namespace {
 
 constexpr auto kAskEvery = std::chrono::milliseconds(50);
-constexpr int kSpins = 1000;  // some 30 us, as long as a wake-up takes
+constexpr int kSpins = 1000;  // about 30 us, the time of a wake-up
 
 }  // namespace
 
@@ -50,14 +50,14 @@ bool share_tasks(std::size_t threads, std::size_t tasks, std::span<const std::si
   };
   {
     const Placement placement;
-    std::vector<std::jthread> others;  // joined when this goes
+    std::vector<std::jthread> others;  // joined by the destructor
     others.reserve(threads - 1);
     try {
       for (std::size_t rank = 1; rank < threads; ++rank) {
         others.emplace_back(run, rank, nullptr);
         placement.put(others.back().native_handle(), rank);
       }
-    } catch (...) {  // a thread failed to start: the others would do all of the work before the end
+    } catch (...) {  // a thread failed to start: stop the others before they do all tasks
       shared.stop();
       throw;
     }

@@ -1,4 +1,4 @@
-// Threads that share the tasks of one pass over data, several milliseconds of work each.
+// Distribution of the tasks of one pass over data among threads. A task takes several milliseconds.
 #pragma once
 
 #include <atomic>
@@ -13,7 +13,7 @@ namespace asyncopt {
 // Hands out the tasks 0 ... count - 1, each to one thread, in their order.
 class Tasks {
  public:
-  // Task t begins when the tasks 0 ... after[t] - 1 have ended; `after` is empty or rises.
+  // Task t begins when the tasks 0 ... after[t] - 1 have ended. `after` is empty or non-decreasing.
   Tasks(std::size_t count, std::span<const std::size_t> after) : count_(count), after_(after) {}
 
   // The next task; none once all are taken or `stop` was called.
@@ -51,10 +51,10 @@ class Member {
   bool busy_ = false;
 };
 
-// Calls work(member) on `threads` threads with cores of their own (placement.h), of which the
-// caller's is number 0, and returns when all calls have. The caller's thread polls `go_on`; once it
-// returns false, no more tasks are handed out, and the result is false. An exception of `work`
-// stops all threads and is rethrown here.
+// Calls work(member) on `threads` threads, each on its own core (placement.h), and returns when all
+// calls have returned. The calling thread is number 0 and polls `go_on`; once that returns false,
+// no more tasks are handed out, and the result is false. An exception of `work` stops all threads
+// and is rethrown here.
 bool share_tasks(std::size_t threads, std::size_t tasks, std::span<const std::size_t> after,
                  const std::function<bool()>& go_on, const std::function<void(Member&)>& work);
 

@@ -25,8 +25,8 @@ inline void pause() {
 void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t seen, std::uint64_t ns);
 void futex_wake_all(std::atomic<std::uint32_t>& word);
 
-// Returns true as soon as ready() does; false after `timeout_ns`. The code that makes ready() true
-// changes `word` afterwards and wakes its sleepers.
+// Waits until ready() returns true; returns false after `timeout_ns`. Code that makes ready() true
+// must then change `word` and wake its sleepers.
 template <class Ready>
 bool wait_until(const std::atomic<std::uint32_t>& word, std::uint64_t timeout_ns, Ready ready) {
   constexpr int kSpins = 200;  // a few microseconds, the cost of a system call and a context switch
