@@ -1,4 +1,4 @@
-// The board's memory, its seats, and the pause.
+// The board's memory, seats and pause.
 #include "asyncopt/board/board.h"
 
 #include <algorithm>
@@ -65,7 +65,7 @@ Seat& Board::sit(std::size_t rank) const {
   Seat& mine = seat(rank);
   const std::uint64_t me = ProcessId::mine().bits();
   if (mine.process.load(std::memory_order_relaxed) == me) return mine;
-  // Again from the start if this process dies meanwhile: the seat is taken with the last store.
+  // The last store takes the seat. If this process dies before it, the next one starts over.
   leave(rank);
   settle(rank);
   mine.phase.store(0, std::memory_order_relaxed);
@@ -81,8 +81,8 @@ void Board::leave(std::size_t rank) const {
   left.process.store(0, std::memory_order_release);
 }
 
-// Sequentially consistent, as the end of `park`: either a worker that wakes up sees this pause, or
-// nobody takes it for parked any more.
+// Sequentially consistent, like the end of `park`: a worker that wakes up either sees this pause or
+// no longer counts as parked.
 void Board::pause() const { header().paused.store(1, std::memory_order_seq_cst); }
 
 void Board::resume() const {
@@ -92,12 +92,12 @@ void Board::resume() const {
 
 bool Board::park(std::size_t rank, std::uint64_t timeout_ns) const {
   Seat& mine = sit(rank);
-  // What the worker did before is seen by who finds it parked; pairs with the acquire in `parked`.
+  // A reader that finds the worker parked sees its earlier writes; pairs with the load in `parked`.
   do {
     mine.parked.store(1, std::memory_order_release);
     if (!wait_until(header().paused, timeout_ns, [this] { return !paused(); })) return false;
     mine.parked.store(0, std::memory_order_seq_cst);
-  } while (header().paused.load(std::memory_order_seq_cst) != 0);  // again, before it had left
+  } while (header().paused.load(std::memory_order_seq_cst) != 0);  // paused again meanwhile
   return true;
 }
 
@@ -118,8 +118,8 @@ void Board::mark(std::size_t rank, std::uint32_t phase, std::uint64_t ns) const 
   Seat& mine = sit(rank);
   mine.phase.store(phase, std::memory_order_relaxed);
   const std::uint64_t n = mine.recorded.load(std::memory_order_relaxed);
-  // Whoever sees this event, also in the place of an older one, sees that n were recorded; pairs
-  // with the acquire in `events`, as the next does.
+  // A reader that sees this event, even in the place of an older one, sees that n were recorded.
+  // Both releases pair with the acquires in `events`.
   mine.events[n % kEvents].store(ns << 3 | phase, std::memory_order_release);
   mine.recorded.store(n + 1, std::memory_order_release);
 }
@@ -135,10 +135,10 @@ Events Board::events(std::size_t rank, std::uint64_t after) const {
     const std::uint64_t word = other.events[i % kEvents].load(std::memory_order_acquire);
     found.push_back({i + 1, word >> 3, static_cast<std::uint32_t>(word & 7)});
   }
-  // Those that were overwritten meanwhile are not what their numbers say.
+  // Drop events that were overwritten meanwhile: they do not match their numbers.
   const std::uint64_t first = oldest(other.recorded.load(std::memory_order_acquire));
   std::erase_if(found, [first](const Event& event) { return event.sequence <= first; });
-  if (found.empty()) return {};  // what was lost is told with the next that is found
+  if (found.empty()) return {};  // lost events are reported with the next one found
   const std::uint64_t lost = found.front().sequence - 1 - after;
   return {std::move(found), lost};
 }

@@ -1,17 +1,16 @@
 // The dispenser of the board: every batch of a round is handed out at least once, and exactly once
-// while nobody dies.
+// if no worker dies.
 //
-// Round n has its word in the ring, and each seat a claim on it; the claim is the seat's own to
-// write. To take batch i, a worker claims "trying i" and moves the round's word from i to i + 1 by
-// compare-exchange, with its name in it. Whoever takes i + 1 first turns that worker's "trying i"
-// into "has i". So at every instant the batch is either not taken, or a claim, or the word, tells
-// whose it is, and a replacement can find what its predecessor had. An abandoned worker's batch is
-// taken in the same way: the taker claims "trying i", and puts its name into the orphan's claim by
-// compare-exchange.
+// Round n has a word in the ring, and each seat a claim on it, which its worker writes. To take
+// batch i, a worker claims "trying i" and advances the round's word from i to i + 1, with its rank,
+// by compare-exchange. The worker that takes i + 1 first changes that worker's "trying i" to
+// "has i". So at every instant the batch is not taken, or a claim or the word names its owner, and
+// a replacement can find its predecessor's batch. An abandoned worker's batch is taken in the same
+// way: the taker claims "trying i" and writes its rank to the orphan's claim by compare-exchange.
 //
-// A worker that accumulates gradients has several batches until its push. The claim is the last of
-// them; before it is claimed, the one before goes to the list of those kept. A death in between
-// leaves it in both places, and `settled` believes the list.
+// A worker that accumulates gradients holds several batches until its push. The claim names the
+// last one; the one before is appended to the list of kept batches before the claim changes. After
+// a death in between it is in both places, and `settled` uses the list.
 #include <algorithm>
 #include <stdexcept>
 #include <string>
@@ -23,7 +22,7 @@ namespace {
 
 using Word = std::atomic<std::uint64_t>;
 
-// Pairs with the releases below: who sees a word sees what its writer had claimed before.
+// Acquire: pairs with the releases below, so a reader of a word sees its writer's earlier claims.
 Slip load(const Word& word) { return Slip::unpack(word.load(std::memory_order_acquire)); }
 void store(Word& word, const Slip& slip) { word.store(slip.pack(), std::memory_order_release); }
 bool exchange(Word& word, const Slip& from, const Slip& to) {
@@ -42,27 +41,27 @@ void check_round(std::uint64_t round, std::uint64_t total) {
 
 std::uint32_t lap_of(std::uint64_t round) { return static_cast<std::uint32_t>(round / kRing); }
 
-// What is left of a claim for a worker that comes to this lap: a blank one where it is older.
+// The claim as seen in this lap: blank if it is older.
 Slip claim_on(const Word& claim, std::uint32_t lap) {
   const Slip found = load(claim);
   return found.lap < lap ? Slip{kFree, lap, 0} : found;
 }
 
-// Has this worker nothing to look for in the round: it has left, or is in a later one of the ring?
+// True if the worker has left the round, or has moved on to a later one at this place of the ring.
 bool is_over(const Slip& claim, std::uint32_t lap) { return claim.lap > lap || claim.who == kLeft; }
 
-// Calls `visit` with the words of the batches that a seat keeps on an entry of the ring, oldest
-// first, until it returns true; whether it did.
+// Calls `visit` with the words of the batches that a seat keeps for an entry of the ring, oldest
+// first, until it returns true. Returns true if it did.
 template <class Visit>
 bool any_kept(Seat& seat, std::size_t entry, Visit visit) {
-  const std::uint32_t kept = seat.kept.load(std::memory_order_acquire);  // pairs with that in keep
+  const std::uint32_t kept = seat.kept.load(std::memory_order_acquire);  // pairs with keep_slip
   for (std::uint32_t i = 0; i < kept; ++i)
     if (seat.kept_entries[i].load(std::memory_order_relaxed) == entry && visit(seat.kept_slips[i]))
       return true;
   return false;
 }
 
-// False if there is no room.
+// Appends to the seat's kept batches. False if there is no room.
 bool keep_slip(Seat& seat, std::size_t entry, const Slip& slip) {
   const std::uint32_t kept = seat.kept.load(std::memory_order_relaxed);
   if (kept == kKept) return false;
@@ -84,7 +83,7 @@ void drop_kept(Seat& seat, std::size_t entry, std::optional<std::uint32_t> state
   seat.kept.store(kept, std::memory_order_release);
 }
 
-// The next batch that the worker or its predecessor has had before.
+// The next batch to redo, of the worker's predecessor.
 std::optional<std::uint32_t> again(Seat& seat, Word& claim, std::size_t entry, const Slip& before) {
   std::optional<std::uint32_t> found;
   const auto give = [&](Word& word) {
@@ -106,7 +105,8 @@ std::optional<std::uint32_t> again(Seat& seat, Word& claim, std::size_t entry, c
 
 }  // namespace
 
-// The claim on a round when the worker comes for another batch: what it had is done, or kept.
+// Marks the worker's batches as done, or keeps them, before it takes another one. Returns its
+// previous claim.
 Slip Board::before_next(Seat& mine, std::size_t rank, std::uint64_t round, bool keep) const {
   const std::size_t entry = round % kRing;
   const Slip before = claim_on(mine.claims[entry], lap_of(round));
@@ -213,12 +213,12 @@ bool Board::agree(std::uint64_t round, std::uint64_t epoch, std::uint32_t digest
       const bool is_later = seen >> 47 == lap && ((seen >> 32) - epoch) % kEpochs < kEpochs / 2;
       if (seen >> 47 > lap || is_later) return true;
     }
-    // Relaxed, as the word guards nothing else.
+    // Relaxed: the word guards no other data.
     if (word.compare_exchange_weak(seen, mine, std::memory_order_relaxed)) return true;
   }
 }
 
-// A claim of a worker that is not there, with what it was trying settled.
+// The claim of a worker that is not running, with "trying" resolved.
 Slip Board::settled(std::size_t rank, std::size_t entry) const {
   const Word& claim = seat(rank).claims[entry];
   if (const Slip found = load(claim); found.who != kTrying) {
@@ -229,7 +229,7 @@ Slip Board::settled(std::size_t rank, std::size_t entry) const {
     return is_kept ? Slip{kDone, found.lap, found.index} : found;
   }
   const Slip last = load(round(entry).last);
-  const Slip tried = load(claim);  // in this order: who moved the word on has settled it before
+  const Slip tried = load(claim);  // after the word: whoever advanced it resolved the claim before
   if (tried.who != kTrying) return tried;
   bool has = last.lap == tried.lap && last.index == tried.index + 1 && last.who == rank + 1;
   const Slip adopted{kAdopted + static_cast<std::uint32_t>(rank), tried.lap, tried.index};
@@ -239,7 +239,7 @@ Slip Board::settled(std::size_t rank, std::size_t entry) const {
   return {has ? kHas : kFree, tried.lap, tried.index};
 }
 
-// Makes a dead worker's claims those of its replacement, or of whoever adopts them.
+// Turns a dead worker's claims into batches to redo, by its replacement or by adopting workers.
 void Board::settle(std::size_t rank) const {
   Seat& left = seat(rank);
   for (std::size_t entry = 0; entry < kRing; ++entry) {

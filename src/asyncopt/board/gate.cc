@@ -1,19 +1,19 @@
 // The gate of the board: bounded staleness.
 //
 // An open turn has a limit, the number of turns that may have ended before its own push: those that
-// had ended when it began, plus max_staleness. Turns that are admitted push next, in whatever order
-// it happens; the others could push in the order of their limits. What begin and admit keep true is
-// that every limit would be respected:
+// had ended when it began, plus max_staleness. Admitted turns push next, in any order; the others
+// can then push in the order of their limits. The invariant of begin and admit is that every limit
+// is respected in such an order:
 //
 //   limit of an admitted turn  >=  turns ended + other turns admitted
 //   limit of the k-th other    >=  turns ended + turns admitted + k,   k = 0, 1, ...
 //
-// Once those admitted have ended, the first of the others can be admitted: somebody can always
-// push. A turn's end moves it from admitted to ended (or, if it never pushed, away), which breaks
-// nothing: so ending takes no lock, and a sum that misses it errs on the safe side.
+// Progress: once the admitted turns have ended, the first of the others can be admitted. Ending a
+// turn moves it from admitted to ended (or removes it, if it never pushed), which keeps the
+// invariant. Ending therefore takes no lock, and a sum that misses it errs on the safe side.
 //
-// Turns begin in the order in which they were asked for: who has just ended one would otherwise
-// begin the next before a sleeper has woken, and a worker might never get one.
+// Fairness: turns begin in the order of requests (tickets). Otherwise a worker that has just ended
+// a turn would begin the next before a sleeper has woken, and the sleeper could starve.
 #include <algorithm>
 
 #include "asyncopt/base/wait.h"
@@ -27,9 +27,9 @@ constexpr std::uint64_t kOpen = 1, kAdmitted = 2, kEnded = 4;  // in Seat::turn
 // All turns but one worker's.
 struct Others {
   std::uint64_t ended, admitted = 0;
-  std::uint64_t least = kUnbounded;        // limit of those admitted
-  std::vector<std::uint64_t> limits;       // of those that are open and not admitted
-  std::uint64_t next_ticket = kUnbounded;  // the lowest of those that wait
+  std::uint64_t least = kUnbounded;        // lowest limit of the admitted turns
+  std::vector<std::uint64_t> limits;       // limits of the turns that are open and not admitted
+  std::uint64_t next_ticket = kUnbounded;  // lowest ticket of the waiting workers
 
   Others(const Board& board, std::size_t but) : ended(board.header().first_turn) {
     for (std::size_t i = 0; i < board.workers(); ++i) {
@@ -49,7 +49,7 @@ struct Others {
       }
     }
   }
-  // Would all limits be respected with `newcomers` more turns admitted?
+  // True if the invariant holds with `newcomers` more turns admitted.
   bool hold(std::uint64_t newcomers) {
     std::uint64_t before = ended + admitted + newcomers;
     if (newcomers != 0 && least < before - 1) return false;
@@ -96,7 +96,7 @@ std::optional<std::uint64_t> Board::begin(std::size_t rank, std::uint64_t max_st
     // Pairs with the acquire in Others.
     mine.turn.store(mine.turn.load(std::memory_order_relaxed) | kOpen, std::memory_order_release);
   };
-  if (max_staleness == kUnbounded) {  // nothing to wait for, nor anybody to keep out
+  if (max_staleness == kUnbounded) {  // waits for no turn and delays none
     open(kUnbounded);
     return turns();
   }
@@ -140,7 +140,7 @@ void Board::end(std::size_t rank) const {
   const bool waited = mine.ticket.exchange(0, std::memory_order_relaxed) != 0;
   if ((turn & kOpen) != 0) {
     const std::uint64_t pushed = (turn & kAdmitted) != 0 ? kEnded : 0;
-    // A reader that sees the turn ended sees what it pushed; pairs with the acquire in Others.
+    // A reader that sees the turn ended sees its push; pairs with the acquire in Others.
     mine.turn.store((turn & ~(kOpen | kAdmitted)) + pushed, std::memory_order_release);
   }
   const bool bounded = mine.limit.load(std::memory_order_relaxed) != kUnbounded;
