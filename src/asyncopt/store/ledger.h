@@ -1,4 +1,4 @@
-// Per-worker counters, each worker's in its own cache lines so that counting causes no sharing.
+// Per-worker counters. Each worker has its own cache lines, so counting causes no sharing.
 #pragma once
 
 #include <atomic>
@@ -11,7 +11,7 @@
 
 namespace asyncopt {
 
-// Counts of staleness: 0..63 exactly, then four buckets per power of two up to 2^32.
+// Histogram of staleness: exact from 0 to 63, then four buckets per power of two up to 2^32.
 inline constexpr std::size_t kStalenessExact = 64;
 inline constexpr std::size_t kStalenessBuckets = kStalenessExact + 4 * 26;
 
@@ -31,7 +31,7 @@ constexpr std::uint64_t staleness_bucket_floor(std::size_t bucket) {
 static_assert(staleness_bucket(64) == 64 && staleness_bucket_floor(64) == 64);
 static_assert(staleness_bucket(1000) == 79 && staleness_bucket_floor(79) == 896);
 
-// One worker's place in a segment.
+// One worker's state in a segment.
 struct alignas(kCacheLine) WorkerSlot {
   std::atomic<std::uint64_t> owner{0};     // bits of the worker's ProcessId; 0: free
   std::atomic<std::uint32_t> reading{0};   // leashed: 1 + the copy being read; 0: none
@@ -45,7 +45,7 @@ struct alignas(kCacheLine) WorkerSlot {
   Counter lost_state_updates;
   Counter skipped_nonfinite;
   Counter repairs;
-  Counter unfinished;  // pushes that a LockTimeout ended in the middle, and none has finished since
+  Counter unfinished;  // pushes interrupted by a LockTimeout and not finished since
   Counter staleness_sum;
   Counter staleness[kStalenessBuckets];
 

@@ -10,7 +10,7 @@ namespace {
 
 std::uint64_t round_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
 
-// FNV-1a over the header's constant fields: a damaged header must not be believed.
+// FNV-1a over the header's constant fields, to detect a damaged header.
 std::uint64_t checksum(const Header& h) {
   const auto* const begin = reinterpret_cast<const unsigned char*>(&h.version_of_format);
   const auto* const end = reinterpret_cast<const unsigned char*>(&h.checksum);
@@ -27,7 +27,7 @@ Shape shape_of(const SegmentConfig& config) {
   const SyncInfo& sync = sync_info(sync_index(config.sync));
   Shape s{};
   s.copies = sync.copies(config.workers);
-  // A stripe covers whole cache lines. As many stripes as possible, so that few pushes collide.
+  // A stripe covers whole cache lines. There are as many as possible, so that few pushes collide.
   s.stripe_bytes = kCacheLine;
   while (config.param_bytes > s.stripe_bytes * kMaxStripes) s.stripe_bytes *= 2;
   s.stripes = sync.striped ? (config.param_bytes + s.stripe_bytes - 1) / s.stripe_bytes : 0;
@@ -111,7 +111,7 @@ std::size_t Segment::claim_worker() const {
     if (!worker(i).owner.compare_exchange_strong(owner, me, std::memory_order_acq_rel)) continue;
     worker(i).reading.store(0, std::memory_order_release);
     worker(i).building.store(0, std::memory_order_release);
-    // It starts from what is there now.
+    // The worker starts from the current version.
     pull_mark(i);
     return i;
   }
@@ -121,8 +121,8 @@ std::size_t Segment::claim_worker() const {
 }
 
 void Segment::release_worker(std::size_t i) const {
-  // A forked child may hold a copy of its parent's claim, which is not its own to give up. The
-  // release pairs with the exchange in claim_worker.
+  // A forked child may hold a copy of its parent's claim, which it must not release. The release
+  // order pairs with the exchange in claim_worker.
   std::uint64_t me = ProcessId::mine().bits();
   worker(i).owner.compare_exchange_strong(me, 0, std::memory_order_release);
 }

@@ -1,10 +1,10 @@
-// The shared-memory segment: header, ledger, locks and data, in one mapping that is created whole
-// and never grows. Processes may map it at different addresses, so it holds offsets, no pointers.
+// The shared-memory segment: header, ledger, locks and data in one mapping of fixed size. Processes
+// may map it at different addresses, so it holds offsets, not pointers.
 //
 //   Header | WorkerSlot x workers | RobustMutex x stripes | data x copies
 //
 // `data` is one whole version of the model: parameters, then state slots, then per-tensor scalars.
-// Its inner layout is the caller's; blocks name byte offsets into it.
+// The caller defines its inner layout; blocks name byte offsets into it.
 #pragma once
 
 #include <cstddef>
@@ -17,26 +17,27 @@
 
 namespace asyncopt {
 
-// Thrown for memory that is no segment, a damaged one, or one of another build or PID namespace.
+// Thrown for memory that holds no segment, or one that is damaged, or of another build or PID
+// namespace.
 struct SegmentError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
 inline constexpr std::uint64_t kMagic = 0x74706f636e797361;  // "asyncopt"
 inline constexpr std::uint32_t kSegmentVersion = 3;
-// leashed holds two copies a worker and two more, and names a copy with 16 bits.
+// leashed keeps two copies per worker and two more, and names a copy by 16 bits.
 inline constexpr std::size_t kMaxWorkers = 32000;
-// The kernel cleans up at most 2048 robust locks of a dead thread; a push holds one at a time, and
-// even a holder of all stripes stays below.
+// The kernel releases at most 2048 robust locks of a dead thread. A push holds the locks of one
+// stripe or row at a time; even a holder of all stripes stays below that limit.
 inline constexpr std::size_t kMaxStripes = 1024;
 
 struct SegmentConfig {
   std::string sync;
   std::uint64_t workers = 0;
-  std::uint64_t data_bytes = 0;   // of one copy
-  std::uint64_t param_bytes = 0;  // its leading part that holds parameters
+  std::uint64_t data_bytes = 0;   // size of one copy
+  std::uint64_t param_bytes = 0;  // size of its leading part, the parameters
   std::uint64_t lock_timeout_ns = 0;
-  std::uint64_t layout_hash = 0;  // of the caller's inner layout
+  std::uint64_t layout_hash = 0;  // hash of the caller's inner layout
 };
 
 struct Header {
@@ -46,7 +47,7 @@ struct Header {
   char sync_name[16];
   std::uint64_t total_bytes;
   std::uint64_t layout_hash;
-  std::uint64_t pid_namespace;  // inode; lock owners are thread ids, which mean nothing elsewhere
+  std::uint64_t pid_namespace;  // inode; lock owners are thread ids, valid only in one namespace
   std::uint64_t workers;
   std::uint64_t copies;
   std::uint64_t stripes;
@@ -56,7 +57,7 @@ struct Header {
   std::uint64_t lock_timeout_ns;
   std::uint64_t checksum;  // of the fields above, from version_of_format on
 
-  alignas(kCacheLine) std::atomic<std::uint64_t> version;   // pushes taken; not by leashed
+  alignas(kCacheLine) std::atomic<std::uint64_t> version;   // pushes applied; not used by leashed
   alignas(kCacheLine) std::atomic<std::uint64_t> sequence;  // seqlock: odd while a push is written
   std::atomic<std::uint64_t>
       intent;  // seqlock: 1 + the version that copy 1 holds; 0: copy 0 is whole
@@ -84,21 +85,21 @@ class Segment {
   std::byte* data(std::size_t copy = 0) const { return data_ + copy * data_stride_; }
   std::uint64_t data_offset() const { return static_cast<std::uint64_t>(data_ - memory_); }
   std::uint64_t timeout_ns() const { return header().lock_timeout_ns; }
-  std::uint64_t version() const;  // pushes taken
+  std::uint64_t version() const;  // pushes applied
 
-  // Claims a free worker slot, or one whose process is gone (a later process with its id does not
-  // keep it), and returns its index.
+  // Claims a worker slot that is free, or whose process is gone (even if a later process has the
+  // same id), and returns its index.
   std::size_t claim_worker() const;
   void release_worker(std::size_t i) const;
-  // Throws SegmentError if slot `i` is not this process's: two in one would mix their records.
+  // Throws SegmentError if slot `i` is not this process's: two processes must not share a slot.
   void check_worker(std::size_t i) const;
 
-  // The worker computes its next gradient from what is there now, which is what a pull is in place,
-  // or from what `version` was.
+  // Records that the worker computes its next gradient from the current version (a pull, for
+  // workers that compute in place), or from `version`.
   void pull_mark(std::size_t worker) const { pull_mark(worker, version()); }
   void pull_mark(std::size_t worker, std::uint64_t version) const;
-  // For a store whose first copy was filled from a checkpoint: that copy is the newest version, and
-  // `version` the pushes that it has taken. Nobody else may use the store meanwhile.
+  // For a store whose first copy was filled from a checkpoint: makes that copy the newest version,
+  // after `version` pushes. No other worker may use the store meanwhile.
   void restore_version(std::uint64_t version) const;
 
  private:

@@ -1,5 +1,5 @@
-// Facts about each sync, so that the store and a push need no sync's header. sync/list.cc fills the
-// list.
+// Properties of each sync, so that the store and a push include no sync's header. sync/list.cc
+// fills the list.
 #pragma once
 
 #include <cstddef>
@@ -20,10 +20,10 @@ struct Contract {
   bool may_tear;   // a reader can see parts of different versions
   bool may_block;  // a worker can wait for another one
   bool replica;    // workers compute on private copies that they pull
-  bool in_parts;   // a push may come tensor by tensor: no guarantee across tensors
+  bool in_parts;   // a push may arrive tensor by tensor: no guarantee across tensors
 };
 
-// The store's version as a push found and left it.
+// The store's version before and after a push.
 struct Versions {
   std::uint64_t before, after;
 };
