@@ -1,5 +1,5 @@
-// Applies a push tensor by tensor: counts the step, prepares the coefficients, and cuts large
-// tensors into chunks for several threads. The sync's visitor updates each range.
+// Application of a push, tensor by tensor: counts the step, prepares the coefficients, and cuts
+// large tensors into chunks for several threads. The sync's visitor updates each range.
 #pragma once
 
 #include <algorithm>
@@ -22,26 +22,27 @@
 
 namespace asyncopt {
 
-// Chunks large enough that handing one out (about 100 ns) vanishes in updating it (10 us and more).
+// Elements per chunk: handing one out (about 100 ns) is negligible beside its update (10 us or
+// more).
 inline constexpr std::size_t kChunk = std::size_t{1} << 15;
 
 // A tensor ready to be updated.
 struct Task : Update {
   std::uintptr_t offset;  // of the parameter in the segment's data
-  Span span;              // all of it; without a gradient if rows are only caught up with
+  Span span;              // the whole tensor; no gradient if rows only replay missed pushes
   bool has_row_list;
-  RowOrder rows;  // those on the list
-  // For a table with lazy updates.
+  RowOrder rows;  // rows of the list
+  // For a table with lazy updates:
   std::optional<Journal> journal;
   std::optional<MissedSteps> missed;  // if any of these rows missed a push
-  Journal::Range share;               // rows that are only caught up with
-  std::uint64_t now = 0;              // pushes that these rows are brought up to
+  Journal::Range share;               // rows that only replay missed pushes
+  std::uint64_t now = 0;              // number of pushes up to which rows replay
   std::uint64_t number = 0;           // of the push, if it moves rows without a gradient; else 0
-  const Unfinished::Tensor* done = nullptr;  // what an interrupted push has done of it
+  const Unfinished::Tensor* done = nullptr;  // progress of an interrupted push on this tensor
 
-  // True if rows are updated one after the other, not ranges of elements.
+  // True if the tensor is updated row by row, not by ranges of elements.
   bool is_by_rows() const { return has_row_list || row_slots > 0 || span.grad == nullptr; }
-  // Number of rows that the gradient, or the list, names. The share comes after them.
+  // Number of rows that the gradient, or the list, names. The rows of `share` follow them.
   std::size_t named() const {
     if (has_row_list) return rows.size();
     return span.grad != nullptr ? span.n / width : 0;
@@ -60,15 +61,15 @@ inline Journal journal_of(const Block& block, std::byte* base) {
 
 // The two phases of a push over its tensors.
 enum class Phase {
-  catch_up,  // missed pushes are replayed
-  update,    // gradients are applied, after the rows that they name, and some others, caught up
+  catch_up,  // replays missed pushes
+  update,    // applies gradients; the rows that they name, and a share of others, replay first
 };
 
-// Counts the step and prepares the coefficients. Tensors mostly agree in their scalars, so that the
-// coefficients of the tensor before can be kept: two calls of pow saved per tensor.
+// Counts the step and prepares the coefficients. Most tensors have equal scalars, so the previous
+// tensor's coefficients are reused, which saves two calls of pow per tensor.
 class Preparer {
  public:
-  // `unfinished`: of the push that this one finishes, or null.
+  // `unfinished`: progress of the push that this one finishes, or null.
   Preparer(const Push& push, Phase phase, const Unfinished* unfinished)
       : seed_(push.seed), phase_(phase), unfinished_(unfinished) {}
 
@@ -77,7 +78,7 @@ class Preparer {
     task.done = unfinished_ != nullptr ? unfinished_->find(block.param) : nullptr;
     if (task.done != nullptr) {
       record_ = task.done->record;
-      group_ = nullptr;  // the next tensor's are prepared anew
+      group_ = nullptr;  // prepare the next tensor's coefficients anew
     } else {
       count_step(group, block, base);
     }
@@ -98,7 +99,7 @@ class Preparer {
     open_journal(group, block, base, task);
   }
 
-  // The record that the last prepared task points to; overwritten by one with other coefficients.
+  // The record that the last prepared task points to. A task with other coefficients overwrites it.
   const Record& record() const { return record_; }
 
  private:
@@ -108,7 +109,7 @@ class Preparer {
     auto* const shared = reinterpret_cast<double*>(memory_at(base, block.scalars));
     double scalars[kMaxScalars] = {};
     if (!k.scalars.empty()) {
-      // Counted by every worker and never lost, so that bias corrections keep their meaning.
+      // Every worker counts, and no count is lost, so that bias corrections stay correct.
       scalars[0] = 1.0 + (counts ? fetch_add_relaxed(shared, 1.0) : load_relaxed(shared));
       for (std::size_t i = 1; i < k.scalars.size(); ++i) scalars[i] = load_relaxed(shared + i);
     }
@@ -136,7 +137,7 @@ class Preparer {
     if (phase_ == Phase::catch_up) {
       if (!task.has_row_list) task.share = {0, journal.rows()};
     } else if (!task.has_row_list) {
-      return;  // the phase before has caught up with all rows
+      return;  // the phase catch_up has replayed all rows
     } else if (task.done != nullptr) {
       task.number = task.done->number;
     } else if (k.idle.moves_idle_rows(group.hyper)) {
@@ -163,9 +164,9 @@ class Preparer {
   Record record_;
 };
 
-// A visitor that updates elements under locks. Each call is made while an object that
-// hold(update, offset, n, tally) returned exists, and concerns one row or reach(update, offset, n)
-// elements. Only hold() throws, before anything is written.
+// A visitor that updates elements under locks. Each call updates one row, or at most
+// reach(update, offset, n) elements, while the object returned by hold(update, offset, n, tally)
+// exists. Only hold() throws, before anything is written.
 template <class Each>
 concept Locking =
     requires(Each each, const Update& update, std::uintptr_t offset, std::size_t n, Tally& tally) {
@@ -173,7 +174,7 @@ concept Locking =
       each.hold(update, offset, n, tally);
     };
 
-// Holds the locks of n elements, if there are any.
+// Holds the locks of n elements if the visitor has locks.
 template <class Each>
 auto hold(Each& each, const Update& update, std::uintptr_t offset, std::size_t n, Tally& tally) {
   if constexpr (Locking<Each>)
@@ -182,16 +183,16 @@ auto hold(Each& each, const Update& update, std::uintptr_t offset, std::size_t n
     return std::monostate{};
 }
 
-// Calls each(update, span, offset, tally) for the rows from `at` to `end` of a task, with a
-// journal or not. The gradients of a row that is named more than once are added up before. `at`
-// follows: where locking a row fails, it is the first row that is not done.
+// Calls each(update, span, offset, tally) for the rows from `at` to `end` of a task, with or
+// without a journal. Sums the gradients of a row that is named more than once first. Advances `at`:
+// if locking a row fails, it is the first row that is not done.
 template <bool has_journal, class Each>
 void apply_rows(const Task& task, std::size_t& at, std::size_t end, Tally& tally, Each& each) {
   const std::size_t width = task.width, row_bytes = width * task.param_bytes;
   const std::size_t named = task.named();
   const auto* const grads = static_cast<const std::byte*>(task.span.grad);
   Span whole = task.span;
-  if (task.has_row_list) whole.grad = nullptr;  // its gradients lie in the order of the list
+  if (task.has_row_list) whole.grad = nullptr;  // gradients are in the order of the list
   std::vector<std::byte> sum;
   std::vector<const void*> repeats;
   for (; at < end; ++at) {
@@ -273,7 +274,7 @@ struct Chunk {
   std::size_t task, begin, end, at = begin;
 };
 
-// Notes what an interrupted push has done of a task.
+// Records the progress of an interrupted push on a task.
 inline void note(Unfinished& unfinished, const Task& task, const Record& record,
                  std::span<const Chunk> chunks) {
   Unfinished::Tensor& tensor = unfinished.open(task.offset);
@@ -293,7 +294,7 @@ inline void note(Unfinished& unfinished, const Task& task, const Record& record,
   tensor.add(std::move(done));
 }
 
-// True if a phase has something to do with a tensor.
+// True if a phase has work on a tensor.
 inline bool concerns(Phase phase, const Push& push, const Block& block, std::byte* base) {
   if (phase == Phase::update) return block.grad != nullptr;
   if (block.journal_rows == 0 ||
@@ -305,7 +306,7 @@ inline bool concerns(Phase phase, const Push& push, const Block& block, std::byt
 
 template <class Each>
 void run_phase(Phase phase, const Push& push, std::byte* base, Tally& tally, Each& each) {
-  // Catching up needs no notes: a row that has caught up has nothing left to replay.
+  // The phase catch_up records no progress: a row that has replayed has nothing left to replay.
   Unfinished* unfinished = nullptr;
   if constexpr (Locking<Each>)
     if (phase == Phase::update) unfinished = push.unfinished;
@@ -321,7 +322,7 @@ void run_phase(Phase phase, const Push& push, std::byte* base, Tally& tally, Eac
     ++blocks;
     total += block.touched();
   });
-  if (blocks == 0) return;  // as mostly in the phase that catches up
+  if (blocks == 0) return;  // the usual case of the phase catch_up
 
   Preparer prepare(push, phase, resumes ? unfinished : nullptr);
   if (push.threads <= 1 || total < kParallel) {
@@ -365,7 +366,7 @@ void run_phase(Phase phase, const Push& push, std::byte* base, Tally& tally, Eac
   try {
     parallel_for(chunks.size(), push.threads, [&](std::size_t i) {
       Chunk& chunk = chunks[i];
-      struct Mine : Tally {  // added up also where the chunk fails
+      struct Mine : Tally {  // added to the sum even if the chunk throws
         Tally& all;
         std::mutex& merging;
         Mine(Tally& a, std::mutex& m) : all(a), merging(m) {}
@@ -389,8 +390,8 @@ void run_phase(Phase phase, const Push& push, std::byte* base, Tally& tally, Eac
   for (const Task& task : tasks) close_journal(task, phase);
 }
 
-// Stores n values, where `pulled` is known only those that differ from it. Others may read the
-// memory meanwhile, or write what lies between.
+// Stores n values; if `pulled` is not null, only those that differ from it. Other workers may read
+// the memory meanwhile, or write the elements in between.
 template <class Word>
 void store_changed(const std::byte* written, const std::byte* pulled, std::byte* to,
                    std::size_t n) {
@@ -402,9 +403,9 @@ void store_changed(const std::byte* written, const std::byte* pulled, std::byte*
   }
 }
 
-// Brings what a worker wrote to its replica to `base`, under the locks of the elements if there are
-// any. A push that finishes an interrupted one has done so before. Out of line: most pushes have no
-// writes, and inlined they make the others slower.
+// Applies a worker's writes to its replica to `base`, under the locks of the elements if the
+// visitor has locks. Skipped in a push that finishes an interrupted one, which has applied them.
+// Out of line: most pushes have no writes, and inlining slows them down.
 template <class Each>
 [[gnu::noinline]] void apply_writes(const Push& push, std::byte* base, Tally& tally, Each& each) {
   if (push.unfinished != nullptr && push.unfinished->is_interrupted()) return;
@@ -434,8 +435,8 @@ template <class Each>
   }
 }
 
-// Stores what was written, then updates every tensor of the push that has a gradient, at `base`. A
-// gradient of all rows finds them all caught up with.
+// Applies the writes, then updates every tensor of the push that has a gradient, at `base`. Tables
+// with a dense gradient replay all rows first.
 template <class Each>
 void apply(const Push& push, std::byte* base, Tally& tally, Each each) {
   if (!push.writes.empty()) apply_writes(push, base, tally, each);
@@ -443,7 +444,8 @@ void apply(const Push& push, std::byte* base, Tally& tally, Each each) {
   if (!push.catch_up) run_phase(Phase::update, push, base, tally, each);
 }
 
-// Plain vectorized stores: what a worker does that has the memory to itself, or that races.
+// Applies a push by plain vectorized stores, for workers that have the memory to themselves or
+// race.
 inline void apply_racy(const Push& push, std::byte* base, Tally& tally) {
   apply(push, base, tally, [](const Update& update, const Span& span, std::uintptr_t, Tally&) {
     update.loops->racy(update.coef, span);

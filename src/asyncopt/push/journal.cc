@@ -11,14 +11,15 @@ namespace asyncopt {
 namespace {
 
 constexpr std::size_t kRecordHead = 2;  // words: number, linear_after
-// How often all rows catch up while a record lasts: a worker that sleeps for a quarter of that time
-// in the middle of a push delays its share, and nothing is forgotten.
+// Number of times that every row catches up before a record is overwritten. A worker that sleeps
+// for a quarter of that time in the middle of a push delays its share, but no record is lost.
 constexpr std::size_t kRounds = 4;
 
 std::size_t words(std::size_t bytes) { return (bytes + 7) / 8; }
 
-// A push multiplies up the steps that rows may have missed, records / kRounds, and replays for its
-// share of the rows, kRounds * rows / records; one costs about a seventh of the other.
+// Number of records that balances the costs of a push: it composes the steps that rows may have
+// missed, records / kRounds, and replays its share of the rows, kRounds * rows / records. Composing
+// one step costs about a seventh of replaying one row.
 std::size_t records(std::size_t rows) {
   const double balanced = static_cast<double>(kRounds) * 2.6 * std::sqrt(static_cast<double>(rows));
   return std::bit_ceil(std::max(static_cast<std::size_t>(balanced), std::size_t{64}));
@@ -48,8 +49,8 @@ std::uint64_t* Journal::record_at(std::uint64_t number) const {
          number % records_ * (kRecordHead + coef_words_);
 }
 
-// A record is read while another push overwrites it only if its reader slept for a whole round of
-// the ring; the number, zero while it is written, tells.
+// The number validates a record, as in a seqlock: it is zero during a write. A reader meets an
+// overwrite only if it slept for a whole round of the ring.
 std::uint64_t Journal::start(const Record& record) const {
   const std::uint64_t number = fetch_add_relaxed(word(kStarted), std::uint64_t{1}) + 1;
   std::uint64_t* const to = record_at(number);
@@ -63,7 +64,7 @@ std::uint64_t Journal::start(const Record& record) const {
   }
   store_release(to, number);  // pairs with the acquire in read()
   if (record.linear_after >= static_cast<double>(kRest))
-    mark_active(number);  // as decay in moments does
+    mark_active(number);  // for example, weight decay that enters the moments
   return number;
 }
 

@@ -36,25 +36,26 @@ struct Record {
 class Journal {
  public:
   static std::size_t bytes(std::size_t rows, std::size_t coef_bytes);
-  // Makes memory a journal in which no row has missed a push. At rest: no row has had a gradient.
+  // Initializes a journal in which no row has missed a push. `at_rest`: no row has had a gradient.
   static void open(std::byte* at, std::size_t bytes, bool at_rest);
   // `at` is aligned to a cache line.
   Journal(std::byte* at, std::size_t rows, std::size_t coef_bytes);
 
   std::size_t rows() const { return rows_; }
-  // The oldest push before `now` whose record is still there.
+  // The number of pushes before the oldest one whose record is still in the ring at `now`.
   std::uint64_t oldest(std::uint64_t now) const { return now > records_ ? now - records_ : 0; }
 
-  // Counts a push; returns its number (1, 2, ...). A step that never becomes linear marks all
+  // Counts a push and returns its number (1, 2, ...). A step that never becomes linear marks all
   // rows as active.
   std::uint64_t start(const Record& record) const;
-  // Pairs with the acquire in finished(): who sees the count sees the record.
+  // Pairs with the acquire in finished(): a reader of the count sees the record.
   void finish() const { fetch_add_release(word(kFinished), std::uint64_t{1}); }
   std::uint64_t finished() const { return load_acquire(word(kFinished)); }
-  // Fills in a push's record; false, and something in it, if that is not there (any more).
+  // Reads a push's record. False if it is not, or no longer, in the ring; `record` is then
+  // unspecified.
   bool read(std::uint64_t number, Record& record) const;
 
-  // The rows that push `number` catches up with, besides those that it names.
+  // The rows that push `number` replays besides those that it names.
   struct Range {
     std::size_t begin = 0, end = 0;
   };
@@ -63,24 +64,24 @@ class Journal {
   // True if `now` pushes have been applied to all rows.
   bool is_caught_up(std::uint64_t now) const { return load_relaxed(word(kCaughtUp)) >= now; }
   void set_caught_up(std::uint64_t now) const { raise(kCaughtUp, now); }
-  // Records that a gradient, or a step that never becomes linear, reached all rows: with the push
-  // of this number, or before the next push.
+  // Records that a gradient, or a step that never becomes linear, was applied to all rows in push
+  // `now`, or between it and the next.
   void mark_active(std::uint64_t now) const { raise(kActive, now + 1); }
 
   // The pushes that one row missed, and that the claimer replays.
   struct Claim {
-    std::uint64_t applied;  // pushes before; the row missed those from there to `now`
-    std::uint64_t idle;     // how many of the last applied ones brought no gradient; at most kRest
+    std::uint64_t applied;  // pushes applied before; the row missed those from there to `now`
+    std::uint64_t idle;     // applied pushes since the row's last gradient; at most kRest
   };
-  // A row counts idle steps up to here.
+  // Cap of a row's count of idle steps.
   static constexpr std::uint64_t kRest = 0xFFFF;
 
   std::uint64_t applied(std::size_t row) const {
     return load_relaxed(row_words_ + row) >> kIdleBits;
   }
-  // False if the row missed none of `now` pushes.
+  // Claims the replay of a row's missed pushes up to `now`. False if it missed none.
   bool claim(std::size_t row, std::uint64_t now, Claim& claim) const;
-  // A gradient reaches the row: the push that brings it is applied by it.
+  // Records that a push applies its gradient to the row.
   void touch(std::size_t row) const;
 
  private:

@@ -1,5 +1,5 @@
-// The steps that rows of one table have missed at the time of a push, ready to be replayed one by
-// one or many at once.
+// Missed steps of the rows of one table at the time of a push, prepared for replay one by one or
+// many at once.
 #pragma once
 
 #include <vector>
@@ -37,7 +37,7 @@ struct Update {
 class MissedSteps {
  public:
   // For rows to which at least `oldest` of the `now` finished pushes were applied. A push whose
-  // record is not there is taken to have been as `own`.
+  // record is no longer in the ring is replayed with the coefficients of `own`.
   MissedSteps(const Journal& journal, const Kernel& kernel, std::uint64_t oldest, std::uint64_t now,
               const Record& own, std::size_t row_bytes);
 
@@ -49,7 +49,7 @@ class MissedSteps {
     if (!journal_.claim(row, now_, claim)) return;
     const std::uint64_t from = claim.applied > oldest_ ? claim.applied - oldest_ : 0;  // in steps
     const std::uint64_t missed = steps_ - from;
-    // Taken one by one; idle steps since the row's last gradient count already.
+    // Number of steps replayed one by one. Idle steps since the row's last gradient count already.
     std::uint64_t single = linear_after_ > claim.idle ? linear_after_ - claim.idle : 0;
     if (linear_after_ >= Journal::kRest || single > missed) single = missed;
     Update step = update;
@@ -61,7 +61,7 @@ class MissedSteps {
       each(step, span, offset, tally);
     }
     if (single == missed) return;
-    // The others at once, by a linear map.
+    // Replay the others at once, by a linear map.
     step.loops = update.loops->linear;
     step.coef = maps_.data() + (from + single) * map_bytes_;
     span.seed = noise(seed, static_cast<std::uint32_t>(steps_));
@@ -71,11 +71,11 @@ class MissedSteps {
  private:
   Journal journal_;
   std::uint64_t oldest_, now_, steps_;  // steps_: from oldest_ to now_
-  std::uint64_t linear_after_ = 0;      // of all these steps
+  std::uint64_t linear_after_ = 0;      // largest of these steps
   std::size_t map_bytes_;
-  std::vector<Record> records_;   // of each step
-  std::vector<std::byte> maps_;   // of each step and all after it together
-  std::vector<std::byte> zeros_;  // a row without a gradient
+  std::vector<Record> records_;   // one per step
+  std::vector<std::byte> maps_;   // one per step: the map of this step and all later ones
+  std::vector<std::byte> zeros_;  // a row of zero gradients
 };
 
 }  // namespace asyncopt

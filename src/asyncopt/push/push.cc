@@ -9,7 +9,7 @@ namespace asyncopt {
 
 namespace {
 
-// Enters what a push or pull met into the ledger, also when it ends in an exception.
+// Adds the tally of a push or pull to the ledger, even if it ends in an exception.
 struct Counting {
   WorkerSlot& slot;
   Tally tally;
@@ -44,7 +44,7 @@ bool is_finite(const Push& push) {
 
 namespace {
 
-// A push that brings a tensor again was preceded by one that was given up between its parts.
+// Clears the record of a push that was abandoned between its parts: a tensor of it comes again.
 void forget_given_up(Unfinished& unfinished, const Push& push) {
   if (unfinished.is_interrupted()) return;
   for (const Group& group : push.groups)
@@ -52,7 +52,8 @@ void forget_given_up(Unfinished& unfinished, const Push& push) {
       if (block.grad != nullptr && unfinished.is_closed(block.param)) return unfinished.clear();
 }
 
-// Counts a push that is unfinished now in the ledger; returns what the LockTimeout's message adds.
+// Counts a newly unfinished push in the ledger. Returns the text that the LockTimeout's message
+// adds.
 std::string outcome(WorkerSlot& slot, Unfinished* unfinished, bool was_interrupted, bool in_parts) {
   if (unfinished == nullptr) {
     if (!in_parts) return "";
@@ -103,7 +104,7 @@ PushResult push(const Segment& segment, std::size_t worker, const Push& push) {
       for (const Block& block : group.blocks)
         if (block.grad != nullptr) unfinished->close(block.param);
   if (push.catch_up || push.part == Part::some) return {.version = versions.after};
-  if (push.writes_only) {  // a worker's own version makes none of its gradients older
+  if (push.writes_only) {  // a worker's own version does not make its gradients stale
     slot.pulled.store(slot.pulled.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     return {.version = versions.after};
   }
@@ -114,7 +115,7 @@ PushResult push(const Segment& segment, std::size_t worker, const Push& push) {
   const std::uint64_t staleness = versions.before > pulled ? versions.before - pulled : 0;
   slot.staleness[staleness_bucket(staleness)].add(1);
   slot.staleness_sum.add(staleness);
-  // In place, the next gradient is computed from what is there now.
+  // Workers that compute in place compute the next gradient from the current version.
   if (!sync.contract->replica) slot.pulled.store(versions.after, std::memory_order_relaxed);
   return {.version = versions.after, .staleness = staleness};
 }

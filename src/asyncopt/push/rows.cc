@@ -10,7 +10,7 @@ namespace asyncopt {
 namespace {
 
 constexpr unsigned kDigit = 11;  // bits: counters of 16 KiB stay in the first-level cache
-// Below, comparing beats counting.
+// Below this many entries a comparison sort is faster than a radix sort.
 constexpr std::size_t kFew = 128;
 
 }  // namespace
@@ -34,7 +34,7 @@ RowOrder::RowOrder(std::span<const std::int64_t> rows) : entries_(rows.size()) {
   starts_.push_back(entries_.size());
 }
 
-// Stable: the gradients of a row keep their order, so that their sum is always the same.
+// Stable: the gradients of a row keep their order, so their sum is reproducible.
 void RowOrder::sort(std::size_t largest) {
   if (entries_.size() < kFew) {
     std::sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) {
@@ -42,7 +42,7 @@ void RowOrder::sort(std::size_t largest) {
     });
     return;
   }
-  // By the digits of the row, the lowest first.
+  // Radix sort by the row, lowest digit first.
   std::vector<Entry> other(entries_.size());
   const unsigned bits = static_cast<unsigned>(std::bit_width(largest));
   for (unsigned shift = 0; shift < bits; shift += kDigit) {

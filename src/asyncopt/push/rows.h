@@ -1,5 +1,5 @@
-// The rows that a sparse gradient touches: each once, in the order of memory, with the places of
-// all its gradients.
+// The distinct rows of a sparse gradient, in memory order, each with the places of all its
+// gradients.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@ namespace asyncopt {
 class RowOrder {
  public:
   RowOrder() = default;
-  // `rows` are not negative, in any order, and may name a row more than once.
+  // `rows` are non-negative, in any order, and may repeat.
   explicit RowOrder(std::span<const std::int64_t> rows);
 
   std::size_t size() const { return starts_.empty() ? 0 : starts_.size() - 1; }
@@ -37,7 +37,7 @@ class RowOrder {
   void sort(std::size_t largest);
 
   std::vector<Entry> entries_;       // by row, then by place
-  std::vector<std::size_t> starts_;  // of each row's entries, and the end
+  std::vector<std::size_t> starts_;  // first entry of each row, and the end
 };
 
 }  // namespace asyncopt

@@ -1,11 +1,11 @@
-// The progress of a push that a LockTimeout ended in the middle, so that the worker's next push
-// finishes it: what was updated is not updated again.
+// Progress of a push interrupted by a LockTimeout, with which the worker's next push finishes it
+// without updating any element twice.
 //
-// Private to a worker. The next push after the interrupted one may bring the same gradients, or
-// others where the caller gave the first ones up; in both cases each element takes exactly one
-// gradient for each push that the store counts. A tensor that the interrupted push had finished is
-// left alone. Where it had begun, the rest is updated with the coefficients that it began with, and
-// neither the tensor's step nor its journal counts the push again.
+// Private to a worker. The next push may bring the same gradients, or new ones if the caller
+// dropped the first ones; in both cases each element takes exactly one gradient per push that the
+// store counts. A tensor that the interrupted push had finished is skipped. If it had begun a
+// tensor, the rest is updated with the coefficients that it began with, and neither the tensor's
+// step nor its journal counts the push again.
 #pragma once
 
 #include <cstddef>
@@ -22,15 +22,15 @@ class Unfinished {
     std::size_t begin, end;  // elements
   };
 
-  // A tensor that the interrupted push had begun.
+  // A tensor that the interrupted push had begun and not finished.
   struct Tensor {
-    std::uintptr_t param;  // its position
+    std::uintptr_t param;  // position of the parameter
     Record record;
     std::uint64_t number = 0;  // of the push in the tensor's journal; 0: not counted there
     std::vector<Range> done;   // sorted and disjoint
 
     bool has(std::size_t element) const { return run(element).is_done; }
-    // State of an element, and the number of elements from it on that have the same.
+    // State of an element, and the number of elements from it on with the same state.
     struct Run {
       bool is_done;
       std::size_t length;
@@ -41,7 +41,7 @@ class Unfinished {
 
   // True if a push was interrupted, after it had counted a step or updated an element.
   bool is_interrupted() const { return interrupted_; }
-  // Elements that the interrupted push has updated in tensors that it had begun and not finished.
+  // Number of elements that the interrupted push has updated in tensors that it had not finished.
   std::size_t elements() const;
 
   const Tensor* find(std::uintptr_t param) const;
