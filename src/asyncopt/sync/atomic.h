@@ -8,8 +8,8 @@
 //   killed worker       leaves at most the part of its last push that it had written
 //   parameter and state no update of a parameter element or of a state element is lost, but an
 //                       element's parameter and state are committed one after the other (state
-//                       first), so that another worker's may fall between. State stays finite and
-//                       steps stay within the bounds of hogwild.h.
+//                       first), so another worker's update may be committed in between. State stays
+//                       finite and steps stay within the bounds of hogwild.h.
 #pragma once
 
 #include "asyncopt/sync/sync.h"

@@ -1,12 +1,12 @@
 // hogwild: no synchronization (Niu et al., arXiv 1106.5730).
 //
-//   may lose updates    yes: of two workers that write an element at once, one is lost
+//   may lose updates    yes: if two workers write an element at once, one update is lost
 //   may tear            yes: a reader sees elements of different versions, never half an element
 //   may block           no
 //   in parts            yes
 //   killed worker       leaves at most the part of its last push that it had written
-//   parameter and state each element of each tensor races on its own, and so does each state slot:
-//                       a worker may read one slot before and another slot after another worker's
+//   parameter and state each element of each tensor and of each state slot races independently: a
+//                       worker may read one slot before and another slot after another worker's
 //                       push, and the slots in memory may stay such a mixture. State stays finite
 //                       and steps stay bounded nevertheless (below).
 //
@@ -28,8 +28,8 @@
 // A bounded step may still be wrong: a second moment that lost its largest update is too small, and
 // steps are then nearer to the bound until the first moment has decayed.
 //
-// With `audit`, every store is a compare-exchange whose failure drops the update of that value and
-// counts it: the ledger then says exactly how many element updates the race cost.
+// With `audit`, every store is a compare-exchange. A failure drops the update of that value and
+// counts it, so the ledger holds the exact number of element updates lost to races.
 #pragma once
 
 #include "asyncopt/sync/sync.h"

@@ -1,5 +1,5 @@
-// leashed: a new version is built aside and published by one compare-exchange of the pointer to the
-// latest (Leashed-SGD: Baekstrom et al., arXiv 2102.09032).
+// leashed: each push builds a new copy and publishes it by one compare-exchange of the pointer to
+// the latest version (Leashed-SGD: Baekstrom et al., arXiv 2102.09032).
 //
 //   may lose updates    no
 //   may tear            no: a pull is one whole version
@@ -8,11 +8,11 @@
 //   killed worker       leaves nothing of a push that it had not published
 //   parameter and state are one version: parameters, state slots and steps are published together.
 //
-// `latest` is version << 16 | copy, so that a pointer never comes back with the same value. A
-// worker reads a copy only while its slot's `reading` names it, and `reading` is believed only
-// after `latest` was seen unchanged; a copy is reused only when it is neither latest, nor named by
-// any `reading`, nor being built. With W workers that is at most 2 W + 1 copies in use, and one
-// more is always free.
+// `latest` is version << 16 | copy. The version is a tag, so ABA cannot occur. A slot's `reading`
+// is a hazard pointer: a worker reads a copy only while `reading` names it and after it has seen
+// `latest` unchanged since. A copy is reused only if it is neither latest, nor named by any
+// `reading`, nor being built. With W workers, at most 2 W + 1 copies are in use, so of 2 W + 2 one
+// is always free.
 #pragma once
 
 #include "asyncopt/sync/sync.h"
@@ -32,7 +32,7 @@ struct Leashed {
     Header& h = segment.header();
     const std::size_t mine = claim_copy(segment, worker);
     const Building release(segment, worker);
-    // The scalars that a lost race has counted are thrown away with the copy.
+    // If the race is lost, the scalars that it counted are discarded with the copy.
     const auto attempt = [&]() -> std::uint64_t {
       const std::uint64_t latest = protect_latest(segment, worker);
       std::memcpy(segment.data(mine), segment.data(latest & 0xFFFF), h.data_bytes);
@@ -48,7 +48,7 @@ struct Leashed {
     const std::uint32_t me = static_cast<std::uint32_t>(worker) + 1;
     for (int i = 0; i < kRetries && h.turn.load(std::memory_order_relaxed) == 0; ++i)
       if (const std::uint64_t version = attempt(); version != 0) return {version - 1, version};
-    // Others that see `turn` queue at the lock; those already racing can win at most once each.
+    // Workers that see `turn` queue at the lock; those already racing can win at most once each.
     const RobustLock lock(h.mutex, segment.timeout_ns(), tally);
     h.turn.store(me, std::memory_order_relaxed);
     std::uint64_t version = 0;
@@ -89,8 +89,8 @@ struct Leashed {
     Header& h = segment.header();
     std::uint64_t latest = h.latest.load(std::memory_order_acquire);
     for (;;) {
-      // Sequentially consistent, as the scan in claim_copy: either the scan sees this name, or the
-      // second load sees that the copy is no longer the latest.
+      // Sequentially consistent, like the scan in claim_copy: either the scan sees this name, or
+      // the second load sees that the copy is no longer the latest.
       segment.worker(worker).reading.store(static_cast<std::uint32_t>(latest & 0xFFFF) + 1,
                                            std::memory_order_seq_cst);
       const std::uint64_t again = h.latest.load(std::memory_order_seq_cst);
@@ -99,8 +99,8 @@ struct Leashed {
     }
   }
 
-  // A copy that nobody reads, builds or has published. Two workers may pick the same one: each
-  // names its choice in `building` first and looks for others after.
+  // Claims a copy that is not latest and that no worker reads or builds. Two workers may pick the
+  // same one, so each names its choice in `building` first and checks the others afterwards.
   static std::size_t claim_copy(const Segment& segment, std::size_t worker) {
     Header& h = segment.header();
     WorkerSlot& me = segment.worker(worker);
@@ -115,7 +115,7 @@ struct Leashed {
         free = other.reading.load(std::memory_order_seq_cst) != name &&
                (w == worker || other.building.load(std::memory_order_seq_cst) != name);
       }
-      // If a version came out during the scan, it may have been this copy, with readers behind us.
+      // A version published during the scan may have been this copy, with readers that it missed.
       if (free && h.latest.load(std::memory_order_seq_cst) == latest) return copy;
     }
   }

@@ -1,10 +1,9 @@
 // mutex: one robust lock around each push.
 //
 //   may lose updates    no
-//   may tear            yes: workers read their gradients' parameters without the lock
+//   may tear            yes: workers read parameters to compute gradients without the lock
 //   may block           yes, while another worker pushes
-//   in parts            no: a push is one turn of the lock, so that the result stays that of a
-//                       serial order
+//   in parts            no: a push holds the lock once, so the result stays that of a serial order
 //   killed worker       leaves at most the part of its last push that it had written; the lock is
 //                       taken over by the next worker and counted as a repair
 //   parameter and state change together, push by push: the result is that of some serial order.

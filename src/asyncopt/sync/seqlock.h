@@ -1,17 +1,17 @@
-// seqlock: writers take turns, readers copy and retry if a writer came between (Boehm, MSPC 2012).
+// seqlock: one writer at a time; readers copy and retry if a writer interfered (Boehm, MSPC 2012).
 //
 //   may lose updates    no
 //   may tear            no: a pull is one whole version
 //   may block           writers yes; readers retry kTries times and then take the writers' lock
 //   in parts            no: versions are whole
-//   LockTimeout         of a pull may leave the replica torn, which the exception says (TornPull)
+//   LockTimeout         a pull may leave the replica torn; it then throws TornPull
 //   killed worker       leaves nothing of a push that it had not finished: the next owner of the
-//                       lock, reader or writer, restores the version before and counts a repair
+//                       lock, reader or writer, restores the previous version and counts a repair
 //   parameter and state change together, push by push: the result is that of some serial order.
 //
-// A writer first copies the data, whole, to the segment's second copy, and then says in `intent`
-// which version that is: from here on, until intent is 0 again, the data may be half-written. That
-// store is what commits a push, so it comes before the sequence is even.
+// A writer first copies all data to the segment's second copy and then stores the version of that
+// copy in `intent`. Until intent is 0 again, the data may be half-written. The store of 0 commits
+// the push, so it precedes the even sequence.
 #pragma once
 
 #include "asyncopt/sync/sync.h"
@@ -49,7 +49,7 @@ struct Seqlock {
         const std::uint64_t version = h.version.load(std::memory_order_relaxed);
         for (const PullBlock& block : blocks)
           copy_out(segment.data() + block.param, block.replica, block.bytes);
-        // No load above is satisfied after the second look at the sequence.
+        // No load above is reordered after the second load of the sequence.
         std::atomic_thread_fence(std::memory_order_acquire);
         if (h.sequence.load(std::memory_order_relaxed) == before) return version;
         is_torn = true;
@@ -68,7 +68,7 @@ struct Seqlock {
   }
 
  private:
-  // The lock, with the data whole.
+  // Holds the lock. The constructor restores the data if the last owner did not finish its push.
   class Owner {
    public:
     Owner(const Segment& segment, Tally& tally)
@@ -91,7 +91,8 @@ struct Seqlock {
 
   static void begin_write(Header& h) {
     h.sequence.store(h.sequence.load(std::memory_order_relaxed) | 1, std::memory_order_relaxed);
-    // No store to the data is seen before the odd sequence; pairs with the acquire fence in pull.
+    // No store to the data is visible before the odd sequence; pairs with the acquire fence in
+    // pull.
     std::atomic_thread_fence(std::memory_order_release);
   }
   static void end_write(Header& h) {

@@ -1,15 +1,14 @@
-// striped: a robust lock for every stripe of cache lines; a push locks one stripe after the other,
-// or, for rows, all stripes of a row.
+// striped: one robust lock per stripe of cache lines. A push locks one stripe after the other, or,
+// for rows, all stripes of a row.
 //
 //   may lose updates    no
 //   may tear            yes: a reader sees stripes of different versions
 //   may block           yes, at a stripe that another worker is updating
 //   LockTimeout         leaves the part of the push that was written before: pushes are not atomic,
-//                       and writers in between make it impossible to undo one exactly. The worker's
-//                       next push finishes it: an element, or row, takes one gradient for each
-//                       push that is counted, never two, whether the next push repeats the
-//                       gradients or brings others. Until then the ledger counts it as unfinished,
-//                       and not as a push.
+//                       and other workers' writes since make an exact undo impossible. The worker's
+//                       next push finishes it, with the same gradients or with others: an element,
+//                       or row, takes one gradient per counted push, never two. Until then the
+//                       ledger counts it as unfinished, not as a push.
 //   in parts            yes
 //   killed worker       leaves at most the part of its last push that it had written; the stripe it
 //                       held is taken over by the next worker and counted as a repair
@@ -41,7 +40,7 @@ struct Striped {
   }
 
  private:
-  // How `apply` updates elements (apply.h, Locking): as many as lie in one stripe, or a whole row,
+  // Visitor of `apply` (apply.h, Locking): updates the elements of one stripe, or a whole row,
   // while it holds their locks.
   class Stripes {
    public:
@@ -78,8 +77,8 @@ struct Striped {
       std::size_t first_, held_ = 0;
     };
 
-    // Locks are taken in the order of memory, so that no two workers wait for each other. Under a
-    // row-wise rule the lock where a row begins stands for all of it.
+    // Locks are taken in memory order, so deadlock cannot occur. Under a row-wise rule, the lock of
+    // a row's first stripe protects the whole row.
     Held hold(const Update& update, std::uintptr_t at, std::size_t n, Tally& tally) const {
       const std::size_t first = at >> shift_;
       const std::size_t last =
