@@ -1,4 +1,5 @@
-// Joins the loops of the instruction set in use with the facts that the lists give about each rule.
+// Builds the table of kernels: the loops of the instruction set in use, with the properties of each
+// rule and dtype.
 #include <cstring>
 #include <vector>
 

@@ -8,8 +8,8 @@
 
 namespace asyncopt {
 
-// Compare-and-swap of `*at` from `seen` to the bits of next(). On failure, compute() works on the
-// value found and it is tried again, or, without Retry, the update is dropped and counted as lost.
+// Compare-and-swap of `*at` from `seen` to the bits of next(). On failure, calls compute() for the
+// value found and retries, or, without Retry, drops the update and counts it as lost.
 template <bool Retry, class T, class Next, class Compute>
 ASYNCOPT_HD ASYNCOPT_INLINE void commit(bits_t<T>* at, bits_t<T>& seen, std::uint64_t& lost,
                                         std::uint64_t& retries, Next next, Compute compute) {
@@ -23,10 +23,10 @@ ASYNCOPT_HD ASYNCOPT_INLINE void commit(bits_t<T>* at, bits_t<T>& seen, std::uin
   }
 }
 
-// One element of K slots, slots first, the parameter last. `apply(x, s)` updates a parameter and
-// its slots. On a conflict either the value is computed again from what was found (nothing is
-// lost), or the update of that value is dropped and counted: exactly what a racing plain store
-// would have cost.
+// Updates one element with K slots: commits the slots first, the parameter last. `apply(x, s)`
+// updates a parameter and its slots. On a conflict, the value is recomputed from the one found
+// (nothing is lost), or its update is dropped and counted, like the update that a racing plain
+// store would have overwritten.
 template <std::size_t K, class T, class S, bool Retry, class Apply>
 ASYNCOPT_HD ASYNCOPT_INLINE void commit_element(void* param, void* const* slots, std::size_t i,
                                                 const Draws<K, T, S>& draws, Tally& tally,

@@ -1,5 +1,4 @@
-// Kernels: one per rule and dtype, for the instruction set that was picked when the library was
-// loaded.
+// Kernels: one per rule and dtype, for the selected instruction set.
 #pragma once
 
 #include <cstddef>
@@ -12,14 +11,14 @@
 
 namespace asyncopt {
 
-// A range of elements to update: under a row-wise rule a whole row. Pointers are to its first
-// element, and to its value among those of a row.
+// A range of elements to update; under a row-wise rule, a whole row. Pointers are to the first
+// element, or, for slots with one value per row, to the row's value.
 struct Span {
   void* param;
   const void* grad;
   void* slots[kMaxSlots];
   std::size_t n;
-  std::uint32_t seed;  // of the stochastic rounding
+  std::uint32_t seed;  // for stochastic rounding
 };
 
 struct Loops {
@@ -32,7 +31,7 @@ struct Loops {
   const Loops* linear;  // for a linear map in place of the rule; see idle.h
 };
 
-// One rule on one dtype: facts that hold for every instruction set.
+// One rule on one dtype: its properties, equal for every instruction set, and its loops.
 struct Kernel {
   const char* rule;
   const char* param_dtype;
@@ -42,7 +41,7 @@ struct Kernel {
   std::span<const char* const> hyper;
   std::span<const char* const> slots;
   std::span<const char* const> scalars;
-  std::size_t row_slots;  // of the slots, the last ones: they hold one value per row
+  std::size_t row_slots;  // number of last slots that hold one value per row
   std::size_t coef_bytes;
   void (*prepare)(const double* hyper, double* scalars, void* coef);
   IdleSteps idle;

@@ -1,6 +1,6 @@
-// Sixteen floats at a time on every instruction set, so that all of them give the same bits: one
-// register, two or four. Written out because gcc 12 vectorizes loops of plain gathers across rows
-// and spills hundreds of registers.
+// Vectors of sixteen floats on every instruction set (one register, two or four), so that all give
+// the same bits. Loops use them explicitly because gcc 12 vectorizes loops of plain gathers across
+// rows and spills hundreds of registers.
 #pragma once
 
 #include <cstddef>
@@ -26,7 +26,7 @@ using Mask = std::int32_t __attribute__((vector_size(kLanes * sizeof(float))));
 
 ASYNCOPT_INLINE void load(Lanes& to, const float* from) { std::memcpy(&to, from, sizeof to); }
 
-// Loads and stores of memory that others write at the same time (racy.h).
+// Loads and stores of memory that other workers write at the same time (racy.h).
 ASYNCOPT_INLINE void racy_load(Lanes& to, const float* from) {
 #ifdef ASYNCOPT_TSAN
   for (std::size_t l = 0; l < kLanes; ++l) to[l] = racy_load(from + l);
@@ -43,13 +43,12 @@ ASYNCOPT_INLINE void racy_store(const Lanes& from, float* to) {
 }
 
 // For loops over entries that name rows of whole vectors.
-inline constexpr std::size_t kAhead = 8;  // entries whose rows are on their way
+inline constexpr std::size_t kAhead = 8;  // prefetch distance, in entries
 ASYNCOPT_INLINE void prefetch_row(const float* row, std::size_t stride) {
   for (std::size_t l = 0; l < stride; l += kLanes) __builtin_prefetch(row + l, 1);
 }
 
-// AVX2's gather is not used: on the processors that have no other, it is slower than sixteen loads
-// (measured with AVX2 on Zen 5: 0.75 of their speed).
+// AVX2's gather is not used: it has 0.75 of the speed of sixteen loads (measured on Zen 5).
 ASYNCOPT_INLINE void gather(Lanes& to, const float* from, const std::int32_t* columns) {
 #if defined(__AVX512F__)
   const __m512 found = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), 0xFFFF,
@@ -63,7 +62,7 @@ ASYNCOPT_INLINE void gather(Lanes& to, const float* from, const std::int32_t* co
 #endif
 }
 
-// The first n lanes.
+// Stores the first n lanes.
 ASYNCOPT_INLINE void scatter(const Lanes& from, float* to, const std::int32_t* columns,
                              std::size_t n) {
   float values[kLanes];
@@ -77,7 +76,7 @@ ASYNCOPT_INLINE void scatter(const Lanes& from, float* to, const std::int32_t* c
   }
 }
 
-// All bits of the first n lanes.
+// Sets all bits of the first n lanes and clears the others.
 ASYNCOPT_INLINE void first(Mask& to, std::size_t n) {
   constexpr Mask lane{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   to = lane < static_cast<std::int32_t>(n);
@@ -99,7 +98,7 @@ ASYNCOPT_INLINE float sum(const Lanes& lanes) {
   return parts[0];
 }
 
-// Commits a change of one element by compare-exchange, so that none is lost; returns the new value.
+// Changes one element by compare-exchange, so that no update is lost. Returns the new value.
 template <class Change>
 ASYNCOPT_INLINE float exchange(float* at, Change change) {
   auto* const bits = reinterpret_cast<bits_t<float>*>(at);

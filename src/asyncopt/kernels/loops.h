@@ -1,4 +1,4 @@
-// The loops around a rule, one body for every rule, dtype and width.
+// Loops that apply a rule: one body for every rule, dtype and vector width.
 //
 // `racy_loop` reads and writes by plain, vectorized accesses that race on purpose (racy.h).
 //
@@ -26,7 +26,7 @@ ASYNCOPT_INLINE void apply_rule(const Coef& c, C& x, C g, C* s, [[maybe_unused]]
     Rule::apply(c, x, g, s);
 }
 
-// The mean of a row's squared gradients, in sixteen sums whatever the width of the vectors, so that
+// The mean of a row's squared gradients, in sixteen partial sums for any vector width, so that
 // every instruction set gives the same bits.
 template <class Rule, class T, class Coef>
 ASYNCOPT_INLINE arithmetic_t<T> mean_square(const Coef& c, const T* w, const T* g, std::size_t n) {
@@ -47,12 +47,12 @@ ASYNCOPT_INLINE arithmetic_t<T> mean_square(const Coef& c, const T* w, const T* 
   return sums[0] / static_cast<C>(n);
 }
 
-// 16 random bits for the value of a row that is rounded stochastically.
+// 16 random bits for the stochastic rounding of the k-th value of a row.
 ASYNCOPT_INLINE std::uint32_t row_draw(std::uint32_t seed, std::size_t k) {
   return noise(seed + 0x5BD1E995u, static_cast<std::uint32_t>(k));
 }
 
-// Brings the values of a span's row up to date; they are in r[] then.
+// Updates the per-row values of a span's row and returns them in r[].
 template <class Rule, class T, class S, class Coef, class C>
 ASYNCOPT_INLINE void racy_begin_row(const Coef& c, const Span& span, C* r) {
   constexpr std::size_t K = element_slots<Rule>, R = row_slots_of<Rule>;
@@ -141,7 +141,7 @@ void exact_loop(const void* coef, const Span& span, Tally& tally) {
   }
 }
 
-// Sums are taken in the order of the gradients and rounded once, to the nearest.
+// Adds up gradients in their order and rounds the sum once, to nearest.
 template <class T>
 void sum_loop(void* sum, const void* const* grads, std::size_t count, std::size_t n) {
   using C = arithmetic_t<T>;
@@ -163,7 +163,7 @@ template <class T>
 bool finite_loop(const void* values, std::size_t n) {
   using Bits = bits_t<T>;
   const auto* const p = static_cast<const T*>(values);
-  constexpr std::size_t chunk = 4096;  // how far past a bad value the check may run
+  constexpr std::size_t chunk = 4096;  // elements between tests for an early exit
   for (std::size_t begin = 0; begin < n; begin += chunk) {
     const std::size_t end = n - begin < chunk ? n : begin + chunk;
     Bits bad = 0;

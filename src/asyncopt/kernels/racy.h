@@ -1,10 +1,10 @@
-// Plain accesses that race on purpose: memory that other workers write at the same time, read and
-// written by vectorized loads and stores.
+// Plain accesses that race on purpose: vectorized loads and stores of memory that other workers
+// write at the same time.
 //
-// To the C++ standard this is undefined. It relies on two things that the compilers and processors
-// we build for give: an aligned 2-, 4- or 8-byte element is read and written whole, and nothing is
-// read twice. The build for ThreadSanitizer replaces the plain accesses by relaxed atomic ones, so
-// that it checks everything else; the arithmetic is the same.
+// This is undefined behavior in the C++ standard. It relies on two guarantees of the supported
+// compilers and processors: an aligned 2-, 4- or 8-byte element is read and written whole, and
+// nothing is read twice. The ThreadSanitizer build uses relaxed atomic accesses instead, so that it
+// checks everything else; the arithmetic is the same.
 #pragma once
 
 #include "asyncopt/base/atomic.h"

@@ -1,4 +1,4 @@
-// From the lists to tables of function pointers: nothing is written by hand per rule or dtype.
+// Tables of function pointers, generated from the lists of rules and dtypes.
 #pragma once
 
 #include "asyncopt/kernels/loops.h"
