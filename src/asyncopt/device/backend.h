@@ -1,4 +1,4 @@
-// The runtime of a device, as steps use it: CUDA, or host memory in tests.
+// Interface to the runtime of a device: CUDA, or host memory in tests.
 #pragma once
 
 #include <cstddef>
@@ -9,44 +9,45 @@
 
 namespace asyncopt::device {
 
-using Stream = void*;  // as the device's runtime calls it
+using Stream = void*;  // the runtime's handle of a stream
 
-// The outcome of a runtime call. It crosses from one shared library to another, where no
-// exception shall go.
+// The outcome of a runtime call. Not an exception, because it crosses the boundary between shared
+// libraries.
 struct Status {
-  int code = 0;  // 0: well
+  int code = 0;  // 0: success
   const char* call = nullptr;
 };
 
 enum class Launch { check, prepare, hogwild, atomic };
 
-// The runtime of one device. Calls leave the current device of the calling thread as it was.
+// The runtime of one device. Calls do not change the calling thread's current device.
 class Backend {
  public:
   // The device's name and its number, for messages.
   virtual const char* name() = 0;
   virtual const char* explain(const Status&) = 0;
 
-  // Memory of the device, and memory of the host that its copies are made from. Also while a graph
-  // is captured, of which it is no part.
+  // Allocates device memory and host memory to upload from. Allowed during the capture of a graph,
+  // and not captured.
   virtual Status allocate(std::size_t bytes, void** device, void** host) = 0;
-  // Once nothing uses it any more.
+  // Frees memory after its last use has ended.
   virtual void release(void* device, void* host) = 0;
-  // In the order of the stream.
+  // Copies to the device, in stream order.
   virtual Status upload(void* device, const void* host, std::size_t bytes, Stream) = 0;
-  // Before it returns; also while a graph is captured, of which it is no part.
+  // Copies to the device before it returns. Allowed during the capture of a graph, and not
+  // captured.
   virtual Status upload_now(void* device, const void* host, std::size_t bytes) = 0;
-  // After all that was launched before.
+  // Copies to the host, after all earlier launches.
   virtual Status download(void* host, const void* device, std::size_t bytes) = 0;
 
   virtual Status is_capturing(Stream, bool* yes) = 0;
-  // An event at the end of what the stream has to do now; the one given is used again.
+  // Records an event after the stream's current work; creates it if it is null.
   virtual Status mark(Stream, void** event) = 0;
   virtual Status wait(void* event) = 0;
   virtual void release_event(void* event) = 0;
 
-  // `kernel`: its place in kernels(). `args`: CheckArgs, PrepareArgs or UpdateArgs. `items`: of
-  // work, for a block each, or of prepare for a thread each.
+  // `kernel`: index in kernels(). `args`: CheckArgs, PrepareArgs or UpdateArgs. `items`: number of
+  // work items, one per block, or one per thread for prepare.
   virtual Status launch(Launch, std::size_t kernel, const void* args, std::size_t items,
                         Stream) = 0;
 

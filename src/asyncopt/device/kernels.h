@@ -1,10 +1,10 @@
-// The kernels: what each thread of each block does. nvcc makes kernels of them (csrc/cuda), the
-// tests loop over blocks and threads; the arithmetic is the rules' own.
+// Device kernels: the work of each thread of each block. nvcc compiles them (csrc/cuda); the tests
+// loop over blocks and threads. The arithmetic is that of the rules.
 //
-// `hogwild` is plain loads and stores, of 16 bytes wherever all arrays of a tensor allow it, with
-// no promise among streams and processes that write the same memory but that an element is read
-// and written whole: the twin of racy_loop. `atomic` commits each element by compare-exchange, or
-// where a rule only adds, lets the memory add: the twin of exact_loop.
+// `hogwild`, the counterpart of racy_loop, uses plain loads and stores, of 16 bytes if all arrays
+// of a tensor are aligned. For streams and processes that write the same memory it guarantees only
+// that an element is read and written whole. `atomic`, the counterpart of exact_loop, commits each
+// element by compare-exchange, or by an atomic addition if the rule only adds.
 #pragma once
 
 #include <type_traits>
@@ -25,12 +25,12 @@ inline constexpr std::size_t slot_count = Rule::slot_names.size();
 template <class Rule>
 inline constexpr std::size_t scalar_count = Rule::scalar_names.size();
 
-// Where a thread is in a launch.
+// A thread's place in a launch.
 struct Place {
   unsigned block, blocks, thread;
 };
 
-// N elements that lie at a multiple of 16 bytes.
+// N elements at an address that is a multiple of 16 bytes.
 template <class T, std::size_t N>
 struct alignas(kVector) Pack {
   T values[N];
@@ -103,7 +103,7 @@ ASYNCOPT_HD void prepare(const PrepareArgs& args, const Place& place) {
                    ? static_cast<double>(*static_cast<const float*>(rate.at))
                    : *static_cast<const double*>(rate.at);
   double scalars[kMaxScalars] = {};
-  // Counted by every worker and never lost, as on the host.
+  // Every worker counts, and no count is lost, as on the host.
   if constexpr (scalars_used > 0) scalars[0] = 1 + fetch_add_relaxed(tensor.scalars, 1.0);
   for (std::size_t k = 1; k < scalars_used; ++k) scalars[k] = tensor.scalars[k];
   *reinterpret_cast<Coef*>(record.coef) = Rule::template prepare<C>(hyper, scalars);
@@ -129,7 +129,7 @@ struct ElementUpdate {
   static constexpr std::size_t K = slot_count<Rule>;
   // Elements of a vector: 16 bytes of the narrowest array.
   static constexpr std::size_t N = kVector / (K > 0 ? smaller(sizeof(T), sizeof(S)) : sizeof(T));
-  // Vectors that a thread loads before it computes: so many that 4 loads or more are under way.
+  // Vectors that a thread loads before it computes, so that at least 4 loads are in flight.
   static constexpr std::size_t kLoads = N * (2 * sizeof(T) + K * sizeof(S)) / kVector;
   static constexpr std::size_t kAhead = kLoads < 4 ? 2 : 1;
 
@@ -142,7 +142,7 @@ struct ElementUpdate {
         unscale(static_cast<C>(record.unscale)),
         seed(record.seed) {}
 
-  // A gradient as it is left: unscaled, as torch's fused optimizers leave it.
+  // Gradients are written back unscaled, like torch's fused optimizers do.
   ASYNCOPT_HD ASYNCOPT_INLINE bool writes_gradients() const { return unscale != 1; }
   ASYNCOPT_HD ASYNCOPT_INLINE T unscaled(T g) const {
     return nearest<T>(static_cast<C>(widen(g)) * unscale);
@@ -239,7 +239,7 @@ ASYNCOPT_HD void update(const UpdateArgs& args, const Place& place) {
     const TensorChunk chunk = args.part.chunks[c];
     const Tensor& tensor = args.part.tensors[chunk.tensor];
     const TensorStep& record = args.part.records[chunk.tensor];
-    if (record.skip != 0) break;  // then all are skipped
+    if (record.skip != 0) break;  // all tensors of a step are skipped together
     const ElementUpdate<Rule, T, S, arithmetic_t<T>> update(record);
     if constexpr (Atomic)
       update.atomic(tensor, range_of(chunk, tensor), place.thread);
@@ -247,7 +247,7 @@ ASYNCOPT_HD void update(const UpdateArgs& args, const Place& place) {
       update.hogwild(tensor, range_of(chunk, tensor), place.thread);
   }
   if (args.is_last != 0 && place.block == 0 && place.thread == 0) {
-    Clock& clock = *args.part.clock;  // no other thread of this launch looks at it
+    Clock& clock = *args.part.clock;  // no other thread of this launch accesses it
     ++clock.pushes;
     clock.skipped += args.part.records[0].skip;
     clock.bad = 0;

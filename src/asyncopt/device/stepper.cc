@@ -12,7 +12,7 @@ Tensor tensor_of(const Block& block, std::size_t group, std::size_t ordinal) {
   const Kernel& kernel = *block.kernel;
   Tensor t{};
   t.param = reinterpret_cast<void*>(block.param);
-  t.grad = const_cast<void*>(block.grad);  // which is written where it is scaled
+  t.grad = const_cast<void*>(block.grad);  // a scaled gradient is written back unscaled
   bool aligned = is_aligned(t.param) && is_aligned(t.grad);
   for (std::size_t k = 0; k < kernel.slots.size(); ++k) {
     t.slots[k] = reinterpret_cast<void*>(block.slots[k]);
@@ -73,7 +73,7 @@ void Stepper::step(const Step& step) {
   if (is_check_pending_) forget_check();
   if (step.push.skip_nonfinite)
     for (const Share& share : shares_) {
-      if (share.chunks == 0) continue;  // no elements, no block
+      if (share.chunks == 0) continue;  // no elements
       is_check_pending_ = true;
       const CheckArgs args{part_of(share)};
       check(backend_,
@@ -82,7 +82,7 @@ void Stepper::step(const Step& step) {
   for (const Share& share : shares_) prepare(step, share, part_of(share));
   for (const Share& share : shares_) {
     const UpdateArgs args{part_of(share), &share == &shares_.back() ? 1u : 0u};
-    // Without elements there is a block still, which ends the step.
+    // At least one block, even without elements: it ends the step.
     check(backend_, backend_.launch(step.atomic ? Launch::atomic : Launch::hogwild, share.kernel,
                                     &args, std::max(share.chunks, std::size_t{1}), step.stream));
   }
@@ -103,7 +103,7 @@ std::uint64_t Stepper::skipped() {
   return now.skipped;
 }
 
-// All tensors that have a gradient, those of one kernel side by side.
+// Collects all tensors with a gradient, grouped by kernel.
 void Stepper::read(std::span<const Group> groups) {
   tensors_.clear();
   kernels_.clear();
@@ -129,7 +129,7 @@ void Stepper::read(std::span<const Group> groups) {
   kernels_ = sorted(kernels_);
 }
 
-// The tensors into chunks, and the shares of the kernels.
+// Cuts the tensors into chunks and computes the shares of the kernels.
 void Stepper::cut() {
   const auto is_same = [this](std::size_t i) {
     return cut_for_[i].first == kernels_[i] && cut_for_[i].second == tensors_[i].n;
@@ -154,13 +154,13 @@ void Stepper::cut() {
   }
 }
 
-// The table of this step's tensors, on the device by the time that the stream gets there.
+// The table of this step's tensors. Its upload, if any, is in stream order.
 Stepper::Table& Stepper::current_table(Lane& lane, Stream stream) {
   Table& before = *lane.current;
   if (holds(before)) return before;
   before.left = ++lane.turns;
   if (before.device != nullptr) check(backend_, backend_.mark(stream, &before.last_use));
-  // Gradients may alternate between some sets of addresses.
+  // Gradients may alternate between a few sets of addresses.
   for (Table& table : lane.ring)
     if (holds(table)) return *(lane.current = &table);
   Table& table = *std::min_element(lane.ring.begin(), lane.ring.end(),
@@ -176,7 +176,7 @@ Stepper::Table& Stepper::current_table(Lane& lane, Stream stream) {
   return table;
 }
 
-// A graph reads it whenever it is replayed: it is never written again.
+// The table of a captured step. Replays of the graph read it, so it is never written again.
 Stepper::Table& Stepper::captured_table(Lane& lane) {
   for (Table& table : lane.captured)
     if (holds(table)) return table;
@@ -224,12 +224,12 @@ void Stepper::release(Table& table) {
   table = {};
 }
 
-// Groups of one kernel lie side by side, as their tensors do.
+// Launches `prepare` for the tensors of one kernel, at most kMaxGroups groups per launch.
 void Stepper::prepare(const Step& step, const Share& share, const Part& part) {
   const Tensor* const tensors = tensors_.data() + share.first_tensor;
   PrepareArgs args{};
   args.part = part;
-  args.seed = step.push.seed - steps_;  // the clock adds those, and the replays of graphs
+  args.seed = step.push.seed - steps_;  // Clock::pushes adds these back, and the replays of graphs
   args.grad_scale = step.grad_scale;
   args.found_inf = step.found_inf;
   for (std::size_t begin = 0, end = 0; begin < share.tensors; begin = end) {
