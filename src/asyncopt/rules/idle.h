@@ -1,9 +1,9 @@
-// Idle steps: what steps do to a row that has no gradient in them.
+// Idle steps: the effect of steps on a row without a gradient.
 //
-// Momentum goes on moving such a row, moments and weights decay. Under most rules, at once or after
-// some steps (`linear_after`), that is linear in the parameter and the slots; so any number of
-// steps, each with its own learning rate, comes to one small matrix, and is applied by one pass
-// over the row. The matrix is multiplied up from the rule's own `linear_step`, one column for each
+// Momentum continues to move such a row; moments and weights decay. Under most rules, at once or
+// after some steps (`linear_after`), a step is linear in the parameter and the slots. Any number of
+// steps, each with its own learning rate, is then one small matrix, applied by one pass over the
+// row. The matrix is the product of the rule's `linear_step`s, evaluated on one unit vector per
 // value of an element.
 #pragma once
 
@@ -17,18 +17,18 @@
 
 namespace asyncopt {
 
-// A rule's facts about steps without a gradient.
+// Properties of a rule's steps without a gradient.
 struct IdleSteps {
-  std::size_t values;      // of an element: maps are values x values doubles
-  std::size_t coef_bytes;  // of a map, as its loops take it
+  std::size_t values;      // numbers per element: maps are values x values doubles
+  std::size_t coef_bytes;  // size of a map as an argument of its loops
   bool (*moves_idle_rows)(const double* hyper);
   double (*linear_after)(const double* hyper);
   void (*compose)(const void* coef, double* map);
   void (*coefficients)(const double* map, void* coef);
 };
 
-// The linear map as a rule of its own, for the loops: of K slots per element and R per row. Values
-// of a row decay by themselves.
+// The linear map in the form of a rule, for the loops, with K slots per element and R per row. Each
+// per-row value decays independently.
 template <std::size_t K, std::size_t R>
 struct Idle {
   static constexpr Names<K + R> slot_names{};
@@ -40,8 +40,7 @@ struct Idle {
     C map[values][values];
   };
 
-  // Nothing times infinity is nothing here: a slot that overflowed must not spoil what it does not
-  // touch.
+  // 0 times infinity is 0 here: an overflowed slot must not affect values that do not depend on it.
   template <class C>
   ASYNCOPT_HD static ASYNCOPT_INLINE C part(C factor, C value) {
     return factor != 0 ? factor * value : C(0);
@@ -73,8 +72,8 @@ struct Idle {
 template <class Rule>
 using idle_of = Idle<Rule::slot_names.size() - row_slots_of<Rule>, std::size_t{row_slots_of<Rule>}>;
 
-// The engine's view of a rule's idle steps, for rules that describe them and those that
-// do not: all of their steps are taken one by one.
+// The engine's interface to a rule's idle steps. If a rule does not define them, all of its steps
+// are taken one by one.
 template <class Rule, class C>
 struct IdleOf {
   using Coef = typename Rule::template Coef<C>;
@@ -131,7 +130,8 @@ struct IdleOf {
     std::memcpy(&h, hyper, sizeof h);
     return h;
   }
-  // The same numbers as doubles, so that a product of thousands of steps is not rounded in each.
+  // Converts coefficients to double, so that products of thousands of steps do not accumulate
+  // rounding errors of C.
   static Wide widened(const void* coef) {
     constexpr std::size_t n = sizeof(Coef) / sizeof(C);
     static_assert(sizeof(Wide) == n * sizeof(double), "coefficients are numbers of type C");

@@ -1,5 +1,5 @@
-// The lists of rules and dtypes: kernels, dispatch, bindings, tests and benchmarks are generated
-// from them. A new rule or dtype is a struct and an entry here. The list of syncs is in
+// The lists of rules and dtypes, from which kernels, dispatch, bindings, tests and benchmarks are
+// generated. To add a rule or dtype, add a struct and an entry here. The list of syncs is in
 // sync/list.cc.
 #pragma once
 

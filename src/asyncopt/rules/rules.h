@@ -1,5 +1,5 @@
 // The update rules: their maths, hyperparameters and state. A rule has no locks and no atomics, but
-// bounds its steps also where the state was mixed by several workers (see "Mixed state").
+// bounds its steps even if several workers have mixed the state (see "Mixed state").
 //
 // A rule is a struct of
 //
@@ -7,31 +7,31 @@
 //   Hyper, hyper_names  its hyperparameters, doubles in the order of the names (booleans: 0 or 1)
 //   slot_names          state of the parameter's shape, one element per element
 //   scalar_names        state of one double per tensor; the engine counts the first, `step`
-//   Coef<C>             what `apply` needs: numbers of the arithmetic type C
+//   Coef<C>             arguments of `apply`: numbers of the arithmetic type C
 //   prepare<C>          Hyper and scalars -> Coef, once per tensor and push. scalars[0] is this
-//                       push's step (1, 2, ...); the others hold the last push's values and leave
-//                       with the next push's
-//   apply               one element: updates w and its slots s[] from the gradient g. Free of
-//                       branches on purpose: options are coefficients, so that the loop around it
-//                       vectorizes
+//                       push's step (1, 2, ...); the others are replaced: on entry they hold the
+//                       values for this push, on return those for the next
+//   apply               one element: updates w and its slots s[] from the gradient g. Branchless on
+//                       purpose: options are coefficients, so that the loop around it vectorizes
 //
-// and, for tables whose rows replay the steps that had no gradient for them (idle.h), of
+// and, for tables whose rows replay the steps without a gradient (idle.h), of
 //
-//   moves_idle_rows     true if such a step changes anything; assumed without it
-//   linear_after        how many of these steps after one with a gradient must be taken one by one
-//                       before the others are linear in w and the slots. A step that moves w by
-//                       less than `rounding` of what the first one does counts as none
-//   linear_step         one such linear step; without it, all are taken one by one
+//   moves_idle_rows     true if such a step changes anything; assumed if not defined
+//   linear_after        number of these steps, after one with a gradient, that must be taken one by
+//                       one before the others are linear in w and the slots. A step that moves w by
+//                       less than `rounding` times the first one's move counts as none
+//   linear_step         one such linear step; if not defined, all are taken one by one
 //
-// and, of rules that only add a number to w whatever w is, which some memory can do by itself, of
+// and, for rules that only add a number to w, independent of w, which GPU memory does atomically,
+// of
 //
-//   adds                whether they do with these coefficients
-//   addend              that number
+//   adds                true if the rule only adds with these coefficients
+//   addend              the number to add
 //
-// Mixed state. Under hogwild and atomic, `apply` may get slots that no serial order produces: each
-// holds a value that some worker stored, but one may be older than another, in any combination. No
-// order of loads and stores prevents this, since a worker's store to one slot can be overwritten
-// while its store to another remains. Stochastic rounding also changes each slot separately. A rule
+// Mixed state. Under hogwild and atomic, `apply` may read slots that no serial order produces: each
+// holds a value that some worker stored, but their ages may differ in any combination. No order of
+// loads and stores prevents this, since a worker's store to one slot can be overwritten while its
+// store to another remains. Stochastic rounding also changes each slot separately. A rule
 // must therefore bound its step for every combination: it takes no root of a negative number, and
 // where numerator and denominator come from different slots, it limits the step to a size that no
 // serial step reaches. tests/cpp/test_interleavings.cc tries all interleavings of two workers.
@@ -49,11 +49,12 @@
 
 namespace asyncopt {
 
-inline constexpr std::size_t kMaxSlots = 3;               // state tensors of a rule
-inline constexpr std::size_t kMaxScalars = 3;             // per-tensor scalars of a rule
-inline constexpr std::size_t kMaxHyper = 8;               // hyperparameters of a rule
-inline constexpr std::size_t kMaxCoef = 96;               // bytes of a rule's coefficients
-inline constexpr std::size_t kMaxValues = 1 + kMaxSlots;  // of an element: it and its slots
+inline constexpr std::size_t kMaxSlots = 3;    // state tensors of a rule
+inline constexpr std::size_t kMaxScalars = 3;  // per-tensor scalars of a rule
+inline constexpr std::size_t kMaxHyper = 8;    // hyperparameters of a rule
+inline constexpr std::size_t kMaxCoef = 96;    // bytes of a rule's coefficients
+inline constexpr std::size_t kMaxValues =
+    1 + kMaxSlots;  // numbers per element: parameter and slots
 inline constexpr std::size_t kMaxIdleCoef = kMaxValues * kMaxValues * sizeof(double);
 
 using Names0 = std::array<const char*, 0>;
@@ -67,14 +68,14 @@ ASYNCOPT_HD ASYNCOPT_INLINE C larger(C a, C b) {
   return a < b ? b : a;
 }
 
-// x within [-limit, limit]; NaN stays.
+// Clamps x to [-limit, limit]; NaN stays NaN.
 template <class C>
 ASYNCOPT_HD ASYNCOPT_INLINE C limited(C x, C limit) {
   const C below = limit < x ? limit : x;
   return below < -limit ? -limit : below;
 }
 
-// The gradient with coupled weight decay. Without decay w is not looked at: 0 * inf would be NaN.
+// The gradient with coupled weight decay. Without decay w is not used, as 0 * inf would be NaN.
 template <class C>
 ASYNCOPT_HD ASYNCOPT_INLINE C decayed(C g, C w, C sign, C weight_decay) {
   g *= sign;
@@ -116,8 +117,8 @@ struct SGD {
     c.sign = h.maximize != 0 ? C(-1) : C(1);
     c.weight_decay = static_cast<C>(h.weight_decay);
     if constexpr (Momentum) {
-      // The buffer starts as the gradient itself, undamped. It is not reset to that, only added to:
-      // the push that counted step 1 may arrive after another one's.
+      // The first push adds its gradient to the buffer undamped. It does not reset the buffer,
+      // because the push that counted step 1 may be applied after another one.
       c.momentum = static_cast<C>(h.momentum);
       c.fresh = scalars[0] == 1 ? C(1) : static_cast<C>(1 - h.dampening);
       c.nesterov = h.nesterov != 0 ? static_cast<C>(h.momentum) : C(0);
@@ -199,9 +200,9 @@ struct Adam {
     return c;
   }
   // Moments of the same gradients satisfy |exp_avg| <= K sqrt(exp_avg_sq), by the Cauchy-Schwarz
-  // inequality; K is 7.3 for the default betas. Mixed moments may not, so steps are limited to the
-  // ratio max(2 K, 20): the factor 2 leaves room for rounding, and 20 for moments that other betas
-  // made. Where beta1^2 >= beta2, serial steps have no bound, and these have none either.
+  // inequality; K is 7.3 for the default betas. Mixed moments may violate it, so steps are limited
+  // to the ratio max(2 K, 20): the factor 2 allows for rounding, and 20 for moments computed with
+  // other betas. If beta1^2 >= beta2, serial steps have no bound, and these have none either.
   ASYNCOPT_HD static double largest_ratio(const Hyper& h) {
     const double decay = h.beta1 > 0 ? h.beta1 * h.beta1 / h.beta2 : 0;
     if (!(decay < 1)) return kNever;
@@ -219,7 +220,7 @@ struct Adam {
   }
 
   static bool moves_idle_rows(const Hyper&) { return true; }
-  // Each step moves w by at most this ratio of what the step before did.
+  // Each idle step moves w by at most `ratio` times the previous step's move.
   static double linear_after(const Hyper& h, double rounding) {
     const double ratio = h.beta1 / std::sqrt(h.beta2);
     if ((h.weight_decay != 0 && h.decoupled_weight_decay == 0) || !(ratio < 1)) return kNever;
@@ -262,13 +263,13 @@ struct Adagrad {
   static bool moves_idle_rows(const Hyper& h) { return h.weight_decay != 0; }
 };
 
-// Row-wise rules keep one second moment for a whole row, of the mean of its squared gradients: an
-// embedding table's state shrinks from that of the table to a number a row. Their last `row_slots`
-// slots hold one value per row; `gradient` is what is squared, and `begin_row` brings the row's
-// values r[] up to date before `apply` is called for its elements. A gradient is at most root_width
+// Row-wise rules keep one second moment per row, of the mean of its squared gradients: the state of
+// an embedding table shrinks from the table's size to one number per row. The last `row_slots`
+// slots hold one value per row. `gradient` returns the value to square, and `begin_row` updates the
+// row's values r[] before `apply` is called for its elements. A gradient is at most root_width
 // times the root mean square of its row, where root_width is the root of the number of elements.
-// That fails if another worker changes w, and so the decayed gradient, between the two calls: steps
-// are limited to twice that.
+// This bound fails if another worker changes w, and so the decayed gradient, between the two calls;
+// steps are therefore limited to twice the bound.
 
 // FBGEMM's and TorchRec's row-wise Adagrad: Mudigere et al., arXiv 2104.05158.
 struct RowwiseAdagrad : Adagrad {
@@ -291,7 +292,7 @@ struct RowwiseAdagrad : Adagrad {
   }
 };
 
-// FBGEMM's partially row-wise Adam: the first moment stays one an element.
+// FBGEMM's partially row-wise Adam: the first moment is per element.
 struct RowwiseAdam : Adam<false> {
   static constexpr const char* name = "adam_rowwise";
   static constexpr std::size_t row_slots = 1;
@@ -315,7 +316,7 @@ struct RowwiseAdam : Adam<false> {
   }
 };
 
-// Number of a rule's slots, its last ones, that hold one value per row.
+// Number of a rule's last slots that hold one value per row.
 template <class Rule>
 inline constexpr std::size_t row_slots_of = [] {
   if constexpr (requires { Rule::row_slots; })
@@ -401,8 +402,8 @@ struct RMSprop {
     C second = s[0];
     if constexpr (Centered) {
       s[1] += c.fresh * (g - s[1]);
-      // In exact arithmetic the variance is positive, unless all gradients were 0. Where rounding
-      // or mixed averages leave none, the uncentered square_avg, an upper bound, takes its place.
+      // In exact arithmetic the variance is positive, unless all gradients were 0. If rounding or
+      // mixed averages make it zero or negative, square_avg, an upper bound, replaces it.
       const C variance = second - s[1] * s[1];
       second = variance > 0 ? variance : second;
     }
@@ -428,7 +429,7 @@ struct RMSprop {
 };
 
 // Averaged SGD: Polyak and Juditsky, SIAM J. Control Optim. 1992. As in torch, a push uses the eta
-// and mu that the push before it left, and both are kept in float32 precision.
+// and mu that the previous push computed, and both are kept in float32 precision.
 struct ASGD {
   static constexpr const char* name = "asgd";
   struct Hyper {
@@ -447,7 +448,7 @@ struct ASGD {
     return static_cast<float>(x);
 #else
     volatile float narrow =
-        static_cast<float>(x);  // gcc 12 drops a plain conversion there and back
+        static_cast<float>(x);  // volatile: gcc 12 drops a plain conversion to float and back
     return narrow;
 #endif
   }
