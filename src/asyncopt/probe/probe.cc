@@ -23,12 +23,12 @@
 namespace asyncopt {
 namespace {
 
-constexpr std::uint64_t kPatience = 10'000'000'000;  // ns, for a lock that is held 0.2 ms
-constexpr std::uint64_t kAsleep = 200'000;           // ns: whoever waits as long does so asleep
+constexpr std::uint64_t kPatience = 10'000'000'000;  // ns: timeout of a lock that is held 0.2 ms
+constexpr std::uint64_t kAsleep = 200'000;           // ns: after so long a waiter is asleep
 
 double seconds(std::uint64_t ns) { return static_cast<double>(ns) * 1e-9; }
 
-// The mean of the middle half: finer than the clock's ticks, and blind to interruptions.
+// The mean of the middle half: finer than the clock's ticks, and robust to interruptions.
 double midmean(std::vector<double>& values) {
   std::sort(values.begin(), values.end());
   const std::size_t quarter = values.size() / 4;
@@ -37,10 +37,10 @@ double midmean(std::vector<double>& values) {
   return sum / static_cast<double>(values.size() - 2 * quarter);
 }
 
-// Whose turn it is of two threads. What one wrote before `pass` the other sees after `wait`.
+// Turns of two threads. Writes of one before `pass` are visible to the other after `wait`.
 class Baton {
  public:
-  struct Left {};  // thrown to a thread that waits for one that has failed
+  struct Left {};  // thrown in a thread that waits for one that has failed
 
   void wait(std::uint32_t me) const {
     // Acquire: pairs with the release in pass.
@@ -68,8 +68,8 @@ int bind(std::size_t processor) {
   return pthread_setaffinity_np(pthread_self(), sizeof one, &one);
 }
 
-// Runs act(0, baton) and act(1, baton), each in a thread bound to its processor; throws what one of
-// them threw.
+// Runs act(0, baton) and act(1, baton), each in a thread bound to its processor. Rethrows the first
+// exception.
 template <class Act>
 void duet(const Processors& processors, Act act) {
   if (processors[0] == processors[1])
@@ -93,7 +93,7 @@ void duet(const Processors& processors, Act act) {
     }
   };
   {
-    const std::jthread other(run, 1u);  // joined when this goes
+    const std::jthread other(run, 1u);  // joined by the destructor
     try {
       std::jthread(run, 0u).join();
     } catch (...) {  // the second thread failed to start
@@ -120,7 +120,7 @@ double transfer_seconds(const Processors& processors) {
   return midmean(samples);
 }
 
-// One of many calls.
+// Time of one call, averaged over many.
 template <class Call>
 double call_seconds(Call call) {
   constexpr int kRounds = 1'000, kSamples = 16;
@@ -133,18 +133,18 @@ double call_seconds(Call call) {
   return midmean(samples);
 }
 
-// Each holds the lock until the other one sleeps for it; `wake` and `wake_call` of the costs.
+// Measures `wake` and `wake_call`: thread 0 holds the lock until thread 1 sleeps for it.
 void time_waking(const Processors& processors, RobustMutex& mutex, WordCosts& costs) {
   constexpr int kRounds = 31;
   std::vector<double> wakes, calls;
-  std::uint64_t released = 0;  // written before the lock is, read by who takes it then
+  std::uint64_t released = 0;  // written before the release, read by the next holder
   duet(processors, [&](std::uint32_t me, Baton& baton) {
     Tally tally;
     for (int i = 0; i < kRounds; ++i) {
       baton.wait(me);
       if (me == 0) {
         mutex.lock(kPatience, tally);
-        baton.pass(me);  // and the other one goes to sleep
+        baton.pass(me);  // the other thread goes to sleep
         for (const std::uint64_t end = now_ns() + kAsleep; now_ns() < end;) pause();
         released = now_ns();
         mutex.unlock();
@@ -161,7 +161,7 @@ void time_waking(const Processors& processors, RobustMutex& mutex, WordCosts& co
   costs.wake_call = midmean(calls);
 }
 
-// Two versions of a block, and what each of two workers has for itself.
+// Two versions of a block, with a gradient and a snapshot per worker.
 class SharedLines {
  public:
   explicit SharedLines(const Touches& touches)
@@ -171,7 +171,7 @@ class SharedLines {
     kernel_.prepare(hyper, nullptr, coef_);
   }
 
-  // Calls each(span) for what push number `i` touches.
+  // Calls each(span) for the spans of push number `i`.
   template <class Each>
   void for_each_span(std::size_t i, std::uint32_t me, Each each) {
     const std::size_t first = i * touches_.spans % touches_.starts.size();
@@ -194,7 +194,7 @@ class SharedLines {
   }
   void copy(int from, int to) { std::memcpy(data(to), data(from), bytes()); }
   void snapshot(std::uint32_t me) { copy_out(data(0), memories_[4 + me].get(), bytes()); }
-  // As one who wrote all of it.
+  // Writes the whole block.
   void touch() { std::memset(data(0), 0, bytes()); }
 
   std::size_t lines() const { return touches_.lines; }
@@ -222,12 +222,12 @@ class SharedLines {
   Memory memories_[6];  // two versions, a gradient and a snapshot for each worker
 };
 
-// Passes the block to and fro. Whoever has it runs first() on what the other one wrote last and
-// then again(), which leave the block as written here; per line of `lines`.
+// Passes the block back and forth. Each turn times first(), on lines that the other thread wrote
+// last, and then again(), on lines last written here. Returns the costs per line of `lines`.
 template <class First, class Again>
 LineCost time_lines(const Processors& processors, std::size_t lines, std::size_t cleared,
                     First first, Again again) {
-  // Many for a few lines, few for many.
+  // More rounds for fewer lines.
   const std::size_t rounds =
       std::clamp((std::size_t{1} << 21) / cleared, std::size_t{7}, std::size_t{400});
   std::vector<double> remote[2], own[2], clock[2];
@@ -241,7 +241,7 @@ LineCost time_lines(const Processors& processors, std::size_t lines, std::size_t
       const std::uint64_t end = now_ns();
       const std::uint64_t over = now_ns();
       baton.pass(me);
-      if (i == 0) continue;  // memory and code are touched for the first time
+      if (i == 0) continue;  // first access to memory and code
       remote[me].push_back(seconds(between - start));
       own[me].push_back(seconds(end - between));
       clock[me].push_back(seconds(over - end));
@@ -294,7 +294,8 @@ LineCosts probe_lines(const Processors& processors, const Touches& touches) {
   costs.update = timed(block.touched(), update, update);
   costs.exchange = timed(block.touched(), exchange, exchange);
   costs.check = timed(block.touched(), check, check).own;
-  // There and back: both versions are the other's before, and this core's between.
+  // Copies there and back: the other core wrote both versions before the first copy, this core both
+  // before the second.
   costs.copy = timed(
       block.lines(), [&](std::size_t, std::uint32_t) { block.copy(0, 1); },
       [&](std::size_t, std::uint32_t) { block.copy(1, 0); });

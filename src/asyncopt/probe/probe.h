@@ -1,6 +1,6 @@
-// Measures the cost of sharing memory between two cores: two threads, each bound to its own
-// processor, hand a word, a lock, or a block of cache lines to each other. All times are in
-// seconds, means of the middle half of many.
+// Measurement of the cost of sharing memory between two cores. Two threads, each bound to its own
+// processor, pass a word, a lock, or a block of cache lines to each other. All times are in
+// seconds, means of the middle half of many samples.
 #pragma once
 
 #include <array>
@@ -10,39 +10,39 @@
 
 namespace asyncopt {
 
-using Processors = std::array<std::size_t, 2>;  // by the kernel's numbers
+using Processors = std::array<std::size_t, 2>;  // the kernel's processor numbers
 
 struct WordCosts {
-  double transfer;   // a word that the other core wrote, until it is here
-  double lock;       // taking and leaving a lock that is free and this core's
-  double sleep;      // a system call that finds no need to sleep for a lock
-  double wake;       // from the release of a lock until who slept for it is inside
-  double wake_call;  // what that release takes of the releaser's time
+  double transfer;   // from the other core's write of a word until this core reads it
+  double lock;       // lock and unlock of a free lock that this core used last
+  double sleep;      // a futex wait that returns at once
+  double wake;       // from the release of a lock until its sleeping waiter holds it
+  double wake_call;  // time of that release for the releasing thread
 };
-// Throws std::invalid_argument for one processor named twice, std::system_error for one that the
-// threads may not use.
+// Throws std::invalid_argument if both processors are the same, std::system_error if a thread may
+// not use one.
 WordCosts probe_words(const Processors& processors);
 
-// Per cache line: this core wrote it last, or the other one did.
+// Cost per cache line, last written by this core or by the other one.
 struct LineCost {
   double own, remote;
 };
 struct LineCosts {
   LineCost update;    // plain vectorized stores of SGD on float32
   LineCost exchange;  // the same by compare-exchange
-  LineCost copy;      // to a second version that the same core wrote last
-  LineCost snapshot;  // to private memory, in words that may be written meanwhile
-  double check;       // of a gradient, whether it is finite
+  LineCost copy;      // copy to a second version that the same core wrote last
+  LineCost snapshot;  // copy to private memory, in atomic words (copy_out)
+  double check;       // test that a gradient is finite
 };
-// What a push touches in a block of `lines` cache lines: `width` lines from each of its starts. The
-// pushes are `starts` in parts of `spans`, and follow each other round and round.
+// Lines that a push accesses in a block of `lines` cache lines: `width` lines from each of its
+// `spans` starts. Push i uses the i-th group of `spans` starts, cyclically.
 struct Touches {
   std::size_t lines;
   std::size_t width;
   std::size_t spans;
   std::span<const std::int64_t> starts;
 };
-// Throws as probe_words, and std::invalid_argument for touches outside the block or none.
+// Throws like probe_words, and std::invalid_argument if `touches` is empty or outside the block.
 LineCosts probe_lines(const Processors& processors, const Touches& touches);
 
 }  // namespace asyncopt
