@@ -1,4 +1,4 @@
-// Array arguments of the bindings of models over sparse data.
+// Array arguments for the bindings of models on sparse data.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -13,7 +13,7 @@ namespace asyncopt::python {
 
 namespace py = pybind11;
 
-// An array that is read or written in place: never a converted copy.
+// An array that is read or written in place, never converted or copied.
 template <class T>
 using Array = py::array_t<T, py::array::c_style>;
 
@@ -48,7 +48,7 @@ py::tuple names_of(std::span<const Sync> syncs) {
   return py::tuple(names);
 }
 
-// For passes without the GIL: false once a signal's handler has raised.
+// `go_on` of passes without the GIL: false once a signal handler has raised an exception.
 inline bool no_signal() {
   const py::gil_scoped_acquire mine;
   return PyErr_CheckSignals() == 0;

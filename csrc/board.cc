@@ -1,4 +1,4 @@
-// asyncopt._core.Board, as Python sees it.
+// Bindings of asyncopt._core.Board.
 #include "asyncopt/board/board.h"
 
 #include <pybind11/stl.h>
@@ -27,7 +27,7 @@ py::object index_or_end(std::optional<std::uint32_t> index) {
   return py::int_(index ? static_cast<std::int64_t>(*index) : -1);
 }
 
-// Lists, not tuples: what JSON gives back is equal.
+// Lists, not tuples, so that the result equals its JSON round trip.
 py::dict positions_of(const Board& board) {
   const Positions found = board.positions();
   py::list rounds, claims;

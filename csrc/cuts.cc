@@ -1,4 +1,4 @@
-// Graph cuts, as Python sees them.
+// Bindings of graph cuts.
 #include "asyncopt/models/cuts/trainer.h"
 
 #include "arrays.h"

@@ -1,6 +1,7 @@
 // The part of the DLPack ABI (version 1, github.com/dmlc/dlpack) that describes a tensor, and the
 // exchange table through which torch >= 2.10 fills it in for a tensor object without a Python call.
-// It is a stable C ABI: one build of this extension serves every torch version that speaks it.
+// It is a stable C ABI: one build of this extension works with every torch version that supports
+// it.
 #pragma once
 
 #include <Python.h>
@@ -36,9 +37,9 @@ struct ExchangeApi {
   void* allocate;
   void* managed_from_object;
   void* managed_to_object;
-  // Describes `object` without taking a reference; 0, or -1 with a Python error set.
+  // Describes `object` without taking a reference. Returns 0, or -1 with a Python error set.
   int (*describe)(PyObject* object, Tensor* out);
-  // The stream that torch works on: 0, or -1 with a Python error set.
+  // Gets torch's current stream. Returns 0, or -1 with a Python error set.
   int (*current_stream)(std::int32_t device_type, std::int32_t device_id, void** out);
 };
 
@@ -52,7 +53,7 @@ inline std::size_t elements(const Tensor& t) {
   return n;
 }
 
-// True if element i of one is element i of the other when both are walked in memory order.
+// True if both tensors have the same order of elements in memory.
 inline bool same_layout(const Tensor& a, const Tensor& b) {
   if (a.ndim != b.ndim || a.strides == nullptr || b.strides == nullptr) return false;
   for (int d = 0; d < a.ndim; ++d)
@@ -61,7 +62,7 @@ inline bool same_layout(const Tensor& a, const Tensor& b) {
   return true;
 }
 
-// Rows after rows, without gaps.
+// True if the tensor is row-major and without gaps.
 inline bool row_major(const Tensor& t) {
   std::int64_t expected = 1;
   for (int d = t.ndim - 1; d >= 0; --d) {

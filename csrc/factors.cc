@@ -1,4 +1,4 @@
-// Matrix factorization, as Python sees it.
+// Bindings of matrix factorization.
 #include "asyncopt/models/factors/trainer.h"
 
 #include <pybind11/stl.h>
@@ -10,7 +10,7 @@ namespace asyncopt::python {
 namespace {
 
 using namespace asyncopt::factors;
-using asyncopt::factors::Kernel;  // not those of the dense rules
+using asyncopt::factors::Kernel;  // hides the Kernel of the dense rules
 using asyncopt::factors::kernels;
 
 const Kernel& kernel_of(const std::string& loss) {

@@ -1,4 +1,4 @@
-// Finds the gradients of a plan: dense ones in the layout of their parameters, and sparse ones of
+// Lookup of a plan's gradients: dense ones in the layout of their parameters, and sparse ones of
 // rows.
 #include <algorithm>
 
@@ -12,7 +12,7 @@ PyObject* grad_name() {
   return name;
 }
 
-// The C function behind an attribute of `type`; null where a subclass has its own.
+// The C function of an attribute of `type`; null if a subclass overrides it.
 const PyGetSetDef* getter(PyObject* type, PyObject* name) {
   const auto found = py::reinterpret_steal<py::object>(PyObject_GetAttr(type, name));
   if (!found) throw py::error_already_set();
@@ -20,7 +20,7 @@ const PyGetSetDef* getter(PyObject* type, PyObject* name) {
   return reinterpret_cast<PyGetSetDescrObject*>(found.ptr())->d_getset;
 }
 
-// Throws ValueError if one of them is not a row of the parameter.
+// Throws ValueError if an index is not a row of the parameter.
 void check_rows(std::span<const std::int64_t> rows, std::int64_t count, std::size_t param) {
   std::int64_t low = 0, high = -1;
   for (const std::int64_t row : rows) {
@@ -42,7 +42,8 @@ bool is_negated(PyObject* tensor) {
   return found.ptr() == Py_True;
 }
 
-// Calling the getter itself spares a step the attribute's lookup, a third of the cost of .grad.
+// The getter is called directly, without an attribute lookup, which is a third of the cost of
+// .grad.
 const PyGetSetDef* Plan::Tensor::grad_getter(PyObject* param) {
   return getter(reinterpret_cast<PyObject*>(Py_TYPE(param)), grad_name());
 }
@@ -73,7 +74,7 @@ bool Plan::Tensor::has_layout_of(const dlpack::Tensor& other) const {
          std::equal(strides.begin(), strides.end(), other.strides);
 }
 
-// Points the blocks at the gradients. False: a tensor or gradient is not as the kernels need it.
+// Sets the blocks' gradient pointers. False: the kernels cannot use a tensor or gradient.
 bool Plan::read_gradients(const py::object& grads) {
   dlpack::Tensor param{}, grad{};
   held_.clear();
@@ -89,14 +90,14 @@ bool Plan::read_gradients(const py::object& grads) {
     if (g.is_none()) {
       if (!replica_) continue;
       if (api_->describe(t.local.ptr(), &param) != 0) throw py::error_already_set();
-      if (!locate(i, param)) return false;  // it is refreshed all the same
+      if (!locate(i, param)) return false;  // it is still refreshed
       continue;
     }
     if (keeps_gradients_ && grads.is_none() && t.is_frozen()) return false;
     if (api_->describe(t.local.ptr(), &param) != 0) throw py::error_already_set();
     if (!locate(i, param)) return false;
-    // That a gradient is sparse comes out when it cannot be described. That is slow, so it is asked
-    // for where one was sparse before, and nowhere else: asking takes time, too.
+    // A sparse gradient is detected when `describe` fails, which is slow. `is_sparse`, which takes
+    // time too, is read only if the last gradient was sparse.
     if (t.sparse) t.sparse = g.attr("is_sparse").cast<bool>();
     if (t.sparse || api_->describe(g.ptr(), &grad) != 0) {
       PyErr_Clear();
@@ -108,8 +109,8 @@ bool Plan::read_gradients(const py::object& grads) {
     if (!is_here(grad) || grad.dtype.code != t.code || grad.dtype.bits != t.bits ||
         !dlpack::same_layout(param, grad) || (may_be_negated(grad) && is_negated(g.ptr())))
       return false;
-    // Without elements there is no address, and yet a step to count; with elements but no address
-    // it is one of autograd's symbolic zeros.
+    // A tensor without elements has no address, but its step counts. Elements without an address
+    // are a symbolic zero of autograd.
     if (grad.data == nullptr && blocks_[i].n != 0) return false;
     blocks_[i].grad =
         grad.data != nullptr ? dlpack::data_of(grad) : reinterpret_cast<std::byte*>(this);
@@ -119,7 +120,7 @@ bool Plan::read_gradients(const py::object& grads) {
   return true;
 }
 
-// A gradient of some rows: their indices and values, as nn.Embedding(sparse=True) leaves them.
+// Reads a gradient of some rows: their indices and values, as nn.Embedding(sparse=True) makes them.
 bool Plan::read_sparse(std::size_t i, const py::object& grad, const dlpack::Tensor& param) {
   if (device_ != nullptr) return false;
   if (!grad.attr("is_sparse").cast<bool>() || param.ndim == 0 || !dlpack::row_major(param))
@@ -128,7 +129,7 @@ bool Plan::read_sparse(std::size_t i, const py::object& grad, const dlpack::Tens
   const auto describe_rows = [&](const char* part) {
     py::object found = grad.attr(part)();
     if (api_->describe(found.ptr(), &t) != 0) throw py::error_already_set();
-    if (!dlpack::row_major(t)) {  // as the values are when the loss is a sum
+    if (!dlpack::row_major(t)) {  // for example, the values if the loss is a sum
       found = found.attr("contiguous")();
       if (api_->describe(found.ptr(), &t) != 0) throw py::error_already_set();
     }
@@ -138,7 +139,7 @@ bool Plan::read_sparse(std::size_t i, const py::object& grad, const dlpack::Tens
   if (t.device_type != dlpack::kCpu || t.ndim != 2 || t.shape[0] != 1) return false;
   Block& block = blocks_[i];
   const auto* const rows =
-      reinterpret_cast<const std::int64_t*>(dlpack::data_of(t));  // by torch's rules
+      reinterpret_cast<const std::int64_t*>(dlpack::data_of(t));  // torch's indices are int64
   const auto count = static_cast<std::size_t>(t.shape[1]);
   py::object values = describe_rows("_values");
   if (t.device_type != dlpack::kCpu || t.dtype.code != tensors_[i].code ||
@@ -147,7 +148,7 @@ bool Plan::read_sparse(std::size_t i, const py::object& grad, const dlpack::Tens
       !std::equal(t.shape + 1, t.shape + t.ndim, param.shape + 1))
     return false;
   check_rows({rows, count}, param.shape[0], i);
-  // Without rows there is nothing to read, and yet a step to count.
+  // Without rows there is nothing to read, but the step counts.
   block.rows = count != 0 ? rows : reinterpret_cast<const std::int64_t*>(this);
   block.grad = count != 0 ? dlpack::data_of(t) : reinterpret_cast<const std::byte*>(this);
   block.row_count = count;

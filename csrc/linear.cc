@@ -1,4 +1,4 @@
-// Linear models over sparse rows, as Python sees them.
+// Bindings of linear models over sparse rows.
 #include "asyncopt/models/linear/conflicts.h"
 #include "asyncopt/models/linear/custom.h"
 #include "asyncopt/models/linear/examples.h"
@@ -16,7 +16,7 @@ namespace asyncopt::python {
 namespace {
 
 using namespace asyncopt::linear;
-using asyncopt::linear::Kernel;  // not those of the dense rules
+using asyncopt::linear::Kernel;  // hides the Kernel of the dense rules
 using asyncopt::linear::kernels;
 
 template <class Index, class Value>
@@ -231,7 +231,7 @@ class Training {
   CustomLoss custom_;
 };
 
-// An array that shows the trainer's memory.
+// An array view of the trainer's memory.
 py::array_t<float> view(std::span<float> memory, const py::object& owner) {
   return py::array_t<float>(static_cast<py::ssize_t>(memory.size()), memory.data(), owner);
 }

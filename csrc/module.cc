@@ -1,4 +1,4 @@
-// asyncopt._core: the lists, the segment and the plan, as Python sees them.
+// Module asyncopt._core: bindings of the lists, the segment and the plan.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -113,7 +113,7 @@ void* pointer(std::uintptr_t address) { return reinterpret_cast<void*>(address);
 void prefer_huge_pages(std::uintptr_t at, std::size_t bytes) {
   const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
   const std::uintptr_t begin = (at + page - 1) / page * page, end = (at + bytes) / page * page;
-  if (begin < end) madvise(pointer(begin), end - begin, MADV_HUGEPAGE);  // a wish: it may fail
+  if (begin < end) madvise(pointer(begin), end - begin, MADV_HUGEPAGE);  // best effort
 }
 
 }  // namespace

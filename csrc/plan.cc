@@ -40,7 +40,7 @@ std::string joined(std::span<const char* const> names) {
   return text;
 }
 
-// Python has refused `value` as a number; says which one it is.
+// Raises TypeError that names the hyperparameter which Python could not convert to a number.
 [[noreturn]] void refuse_hyper(std::size_t group, const char* name, PyObject* value) {
   py::error_already_set error;
   if (!error.matches(PyExc_TypeError) && !error.matches(PyExc_ValueError)) throw error;
@@ -59,7 +59,7 @@ Plan::Plan(std::unique_ptr<Target> target, std::unique_ptr<DeviceTarget> device)
 
 Plan::~Plan() {
   if (device_ == nullptr) return;
-  const py::gil_scoped_release others_may_run;  // memory is free when the device is done with it
+  const py::gil_scoped_release others_may_run;  // releasing memory waits for the device
   device_.reset();
 }
 
@@ -102,7 +102,7 @@ void Plan::add_tensor(std::size_t kernel, py::object param, py::object local, py
                                                    dlpack::elements(t) * block.kernel->state_bytes}
                                        : PullBlock{block.scalars + (k - slots) * sizeof(double),
                                                    dlpack::data_of(t), sizeof(double)};
-      // State may be the store's own memory even where parameters are copies.
+      // State may be the store's own memory even if parameters are copies.
       if (pull.replica != target_->segment.data() + pull.param) state_pulls_.push_back(pull);
     }
   }
@@ -111,13 +111,13 @@ void Plan::add_tensor(std::size_t kernel, py::object param, py::object local, py
                       std::move(entries), code, bits, std::move(shape), std::move(strides),
                       groups_.size() - 1, grad});
   ++group_sizes_.back();
-  // Spans into a vector that has stopped growing only when the last tensor is in; cheap to redo.
+  // Recomputed for each tensor, because adding one may move the vector that the spans point into.
   const Block* at = blocks_.data();
   for (std::size_t g = 0; g < groups_.size(); at += group_sizes_[g++])
     groups_[g].blocks = {at, group_sizes_[g]};
 }
 
-// Are the parameters in these groups those that the plan was made for?
+// True if the groups hold exactly the parameters of the plan.
 bool Plan::holds_parameters(const py::list& groups) const {
   static PyObject* const params_key = PyUnicode_InternFromString("params");
   if (groups.size() != groups_.size()) return false;
@@ -134,7 +134,7 @@ bool Plan::holds_parameters(const py::list& groups) const {
   return true;
 }
 
-// Are these still the groups, the state and the state's tensors that the plan was made for?
+// True if the groups, the state and the state's tensors are still those of the plan.
 bool Plan::current(const py::list& groups, const py::dict& state) const {
   if (!holds_parameters(groups)) return false;
   Py_ssize_t position = 0;
@@ -151,7 +151,7 @@ bool Plan::current(const py::list& groups, const py::dict& state) const {
   return true;
 }
 
-// Users set them in the groups, to whatever they like.
+// Reads the hyperparameters, which users may set to any object.
 void Plan::read_hyper(const How& how) {
   const py::list& hyper = std::get<2>(how);
   for (std::size_t g = 0; g < groups_.size(); ++g) {
@@ -172,7 +172,8 @@ void Plan::read_hyper(const How& how) {
   }
 }
 
-// A learning rate on the device is read there, by the step, so that a graph sees it change.
+// Sets the address of a learning rate that is a tensor on the device. The step reads it there, so
+// that replays of a graph use its current value. False if it is not such a tensor.
 bool Plan::read_rate(std::size_t group, PyObject* value) {
   rates_[group] = {};
   if (PyFloat_CheckExact(value) || !is_tensor(value)) return false;
@@ -197,13 +198,14 @@ const float* Plan::number_at(const py::object& tensor, const char* name) {
   return reinterpret_cast<const float*>(dlpack::data_of(t));
 }
 
-// On the device that the plan is for.
+// True if a tensor is on the plan's device.
 bool Plan::is_here(const dlpack::Tensor& tensor) const {
   if (device_ == nullptr) return tensor.device_type == dlpack::kCpu;
   return tensor.device_type == device_->type && tensor.device_id == device_->id;
 }
 
-// Follows a parameter whose memory was replaced (param.data = ...), where that is allowed.
+// Adopts the address of a parameter whose memory was replaced (param.data = ...). False if that is
+// not allowed, or the layout has changed.
 bool Plan::locate(std::size_t i, const dlpack::Tensor& param) {
   if (!is_here(param) || !tensors_[i].has_layout_of(param)) return false;
   std::byte* const data = dlpack::data_of(param);
@@ -227,7 +229,7 @@ void Plan::locate_all() {
   }
 }
 
-// Threads wait without the GIL, which the thread inside needs to finish.
+// Admits one caller at a time. Others wait without the GIL, which the first needs to finish.
 std::unique_lock<std::mutex> Plan::one_caller() {
   std::unique_lock lock(busy_, std::try_to_lock);
   if (!lock) {
@@ -237,7 +239,7 @@ std::unique_lock<std::mutex> Plan::one_caller() {
   return lock;
 }
 
-// A push of all groups, and of what was written to the replica.
+// A push of all groups, with the writes to the replica.
 Push Plan::request(const How& how) {
   const auto& [groups, state, hyper, threads, seed, audit, skip_nonfinite] = how;
   Push push{groups_, threads, seed, audit, skip_nonfinite};
@@ -347,9 +349,9 @@ bool Plan::run(const Push& request, bool refresh, const Scaling& scaling) {
     if (device_->type != dlpack::kCpu &&
         api_->current_stream(device_->type, device_->id, &step.stream) != 0)
       throw py::error_already_set();
-    const py::gil_scoped_release others_may_run;  // while it waits for a table, or for memory
+    const py::gil_scoped_release others_may_run;  // the step may wait for a table, or for memory
     device_->stepper.step(step);
-    return true;  // if it is skipped, that comes out later, on the device
+    return true;  // the device decides later whether the step is skipped; see Plan::skipped
   }
   if (target_ == nullptr) {
     const py::gil_scoped_release others_may_run;
@@ -360,12 +362,12 @@ bool Plan::run(const Push& request, bool refresh, const Scaling& scaling) {
   return applied;
 }
 
-// The same over a store.
+// Runs a push over a store. False if it was skipped.
 bool Plan::run_shared(const Push& request, bool refresh) {
   target_->segment.check_worker(target_->worker);
   const py::gil_scoped_release others_may_run;
-  // A step whose refresh timed out is finished by the next one: its push is not repeated. Gradients
-  // other than its own would be those of a replica that is not one version.
+  // If a step's refresh timed out, the next step only refreshes and does not push again: new
+  // gradients would come from a replica that is not one version.
   const bool is_step = refresh && !request.catch_up, is_pushed = is_step && owes_refresh_;
   if (is_step && is_torn_ && !is_pushed)
     throw std::runtime_error(
@@ -388,7 +390,7 @@ bool Plan::run_shared(const Push& request, bool refresh) {
   return applied;
 }
 
-// Parameters, and with them `state`. Without the GIL.
+// Pulls the parameters and `state`. Called without the GIL.
 std::uint64_t Plan::pull_replica(std::span<const PullBlock> state) {
   try {
     std::uint64_t version = 0;

@@ -1,5 +1,5 @@
-// A plan: what a torch optimizer's step needs to know about its tensors, kept between steps, so
-// that a step reads gradients, checks that nothing else has changed, and calls the engine.
+// Plan of an optimizer's step: cached data about its tensors. With it, a step only reads gradients,
+// checks that nothing else has changed, and calls the engine.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -20,47 +20,46 @@ namespace asyncopt::python {
 
 namespace py = pybind11;
 
-// Where a plan's tensors live.
+// The store of a plan, and this worker's access to it.
 struct Target {
   Segment segment;
   std::size_t worker;
   bool replica;
-  bool watched;             // whether user code may write to the replica
-  Unfinished unfinished{};  // what a LockTimeout left of the last push
+  bool watched;             // true if user code may write to the replica
+  Unfinished unfinished{};  // progress of a push interrupted by a LockTimeout
 };
 
-// A device that tensors lie on, and the steps there. `type` and `id` are DLPack's.
+// The device of a plan's tensors, and its stepper. `type` and `id` are DLPack's.
 struct DeviceTarget {
   device::Stepper stepper;
   std::int32_t type, id;
   bool atomic;
 };
 
-// GradScaler's numbers, on the device.
+// GradScaler's numbers, in device memory.
 struct Scaling {
   const float* grad_scale = nullptr;
   const float* found_inf = nullptr;
 };
 
-// Writes to a replica on a device: of each parameter its index, and where on the host lie, in its
-// memory order, its values as they were written and as they were pulled.
+// Writes to a replica on a device. Per parameter: its index, and the host addresses of its written
+// and of its pulled values, in the parameter's memory order.
 using Writes = std::vector<std::tuple<std::size_t, std::uintptr_t, std::uintptr_t>>;
 
 // Arguments of a push: optimizer.param_groups, optimizer.state, a tuple of numbers per group,
-// threads, seed, audit, whether to skip what is not finite. (asyncopt/optim/apart.py)
+// threads, seed, audit, skip_nonfinite.
 using How = std::tuple<py::list, py::dict, py::list, std::size_t, std::uint32_t, bool, bool>;
 
-// True if torch's negative bit may be set on a tensor without gaps. The bit comes with the
-// imaginary part of a conjugate, whose elements lie two apart: where there are several, they have
-// gaps.
-// (`torch._neg_view`, which is private, sets it on anything, and is not looked for.)
+// True if torch's negative bit may be set on a tensor without gaps. Torch sets the bit on the
+// imaginary part of a conjugate, whose elements have a stride of 2, so several elements have gaps.
+// (The private `torch._neg_view` sets it on any tensor; that case is not detected.)
 inline bool may_be_negated(const dlpack::Tensor& tensor) { return dlpack::elements(tensor) == 1; }
-// True if it is set: memory then holds the negatives of the values. DLPack does not say so.
+// True if the bit is set: memory then holds the negated values. DLPack does not report it.
 bool is_negated(PyObject* tensor);
 
 class Plan {
  public:
-  // Over a store, on a device, or, with neither, alone in host memory.
+  // For tensors in a store, on a device, or, with neither, in host memory without other workers.
   explicit Plan(std::unique_ptr<Target> target, std::unique_ptr<DeviceTarget> device = nullptr);
   ~Plan();
   Plan(const Plan&) = delete;
@@ -68,10 +67,10 @@ class Plan {
 
   // Starts a group; tensors added next belong to it.
   void add_group();
-  // `param_at`, `slots_at`, `scalars_at`: byte offsets into the store, or addresses alone. `state`
-  // is the dict that optimizer.state holds for `param`, `entries` the objects that it must hold.
-  // `local`: the tensor whose memory is written: `param` itself, or this process's part of it.
-  // `journal_at`: of its journal, if updates are lazy.
+  // `param_at`, `slots_at`, `scalars_at`: byte offsets into the store, or addresses without one.
+  // `state` is the dict that optimizer.state holds for `param`, `entries` the objects that it must
+  // hold. `local`: the tensor whose memory is written: `param` itself, or this process's part of
+  // it. `journal_at`: position of its journal, if updates are lazy.
   void add_tensor(std::size_t kernel, py::object param, py::object local, py::object state,
                   py::tuple entry_names, py::tuple entries, std::uintptr_t param_at,
                   const std::vector<std::uintptr_t>& slots_at, std::uintptr_t scalars_at,
@@ -80,50 +79,49 @@ class Plan {
   // a kept gradient of a parameter that was frozen must be checked before it is applied.
   void keep_gradients() { keeps_gradients_ = true; }
 
-  // Returned by a step instead of the number of tensors that it updated. In all cases nothing was
-  // written. kStale: the optimizer's groups or state are no longer those of the plan.
-  // kOddGradient: a tensor or gradient is not as the kernels need it.
+  // Returned by a step instead of the number of updated tensors, if nothing was written. kStale:
+  // the optimizer's groups or state are no longer those of the plan. kOddGradient: the kernels
+  // cannot use a tensor or gradient.
   static constexpr int kStale = -1;
   static constexpr int kOddGradient = -2;
   static constexpr int kSkipped = -3;
 
-  // One step. `grads` overrides the tensors' own .grad.
+  // Performs one step. `grads` overrides the tensors' own .grad.
   int step(const How& how, const py::object& grads);
-  // The same with gradients of the caller's, one per tensor or None; a replica is not refreshed.
+  // The same with the given gradients, one per tensor or None, and without a refresh of a replica.
   int push(const How& how, const py::list& grads, Part part, const Writes& writes);
-  // Brings writes to the store without a step, if there are any: the caller's, or those to a
-  // replica since its last pull. Returns whether there were.
+  // Applies writes to the store without a step: `writes`, or those to a replica since its last
+  // pull. Returns true if there were any.
   bool publish(const Writes& writes);
-  // The launching process has moved memory: where parameters are now is no write.
+  // Adopts the parameters' new addresses after the launching process has moved memory; they do not
+  // count as writes.
   void follow_memory();
-  // Goes on from what the plan before it has noted of writes to the replica.
+  // Takes over the previous plan's record of writes to the replica.
   void continue_from(const Plan& before);
   // True if all gradients that `push` would take are finite.
   bool is_finite(const py::list& grads);
-  // The same on a device, for GradScaler: gradients are divided by `grad_scale`, and nothing is
-  // done where `found_inf` is not 0. Both are None or a float32 number on the device. Gradients are
-  // left divided.
+  // One step on a device, for GradScaler: divides gradients in place by `grad_scale`, and does
+  // nothing if `found_inf` is not 0. Both are None or a float32 number on the device.
   int step_scaled(const How& how, const py::object& grads, const py::object& grad_scale,
                   const py::object& found_inf);
   // Number of skipped steps on a device. Waits for the device.
   std::uint64_t skipped();
-  // A push that touches only some rows of tensor `index`; rows and values are checked by the
-  // caller.
+  // One step of some rows of tensor `index`. The caller has checked rows and values.
   int step_rows(const How& how, std::size_t index, std::uintptr_t rows, std::size_t row_count,
                 std::uintptr_t values);
-  // No step: rows of tensor `index`, or of all tensors, replay what they missed. `rows`: address
-  // and number of their indices, if not all. Returns kStale, kOddGradient or 0.
+  // Replays missed pushes of tensor `index`, or of all tensors, without a step. `rows`: address and
+  // number of row indices, if not all rows. Returns kStale, kOddGradient or 0.
   int catch_up(const How& how, std::optional<std::size_t> index,
                std::optional<std::pair<std::uintptr_t, std::size_t>> rows);
-  // True if the groups hold the plan's parameters in the layout that the plan has, and their
-  // gradients are still `grads`, at these addresses. Where `grads` has None, there must be no
-  // gradient, and the parameter must not require one.
+  // True if the groups hold the plan's parameters in the plan's layout, and their gradients are
+  // still `grads`, at these addresses. A None in `grads` requires a parameter without a gradient
+  // and with requires_grad=False.
   bool has_gradients(const py::list& groups, const py::list& grads,
                      const py::list& addresses) const;
-  // Refreshes a replica's parameters and state from one version; returns that version. Writes to
-  // the replica that were not pushed stay.
+  // Refreshes a replica's parameters and state from one version; returns that version. Keeps writes
+  // to the replica that were not pushed.
   std::uint64_t pull();
-  // Copies some parameters of one pull to addresses of the caller's, in the tensors' memory order;
+  // Copies some parameters of one version to the given addresses, in the tensors' memory order;
   // returns the version.
   std::uint64_t pull_to(const std::vector<std::size_t>& indices,
                         const std::vector<std::uintptr_t>& addresses);
@@ -135,8 +133,8 @@ class Plan {
     std::uint8_t code, bits;
     std::vector<std::int64_t> shape, strides;
     std::size_t group;
-    const PyGetSetDef* grad;  // the C function behind .grad; null where a subclass has its own
-    bool sparse = false;      // whether its last gradient was
+    const PyGetSetDef* grad;  // the C function of .grad; null if a subclass overrides it
+    bool sparse = false;      // true if its last gradient was sparse
 
     static const PyGetSetDef* grad_getter(PyObject* param);
     py::object gradient() const;
@@ -165,20 +163,20 @@ class Plan {
 
   std::unique_ptr<Target> target_;
   std::unique_ptr<DeviceTarget> device_;
-  std::vector<device::Rate> rates_;  // of the groups
+  std::vector<device::Rate> rates_;  // one per group
   const dlpack::ExchangeApi* api_;
   std::vector<Tensor> tensors_;
   std::vector<Block> blocks_;
   std::vector<PullBlock> pulls_;        // the parameters, which a step refreshes
   std::vector<PullBlock> state_pulls_;  // the state, which only pull() refreshes
-  std::optional<Replica> replica_;      // the parameters, where user code may write to them
+  std::optional<Replica> replica_;      // the parameters, if user code may write to them
   std::vector<Group> groups_;
   std::vector<std::size_t> group_sizes_;
   std::vector<py::object> held_;  // gradients in use while the GIL is released
-  int updated_ = 0;               // tensors that have one
+  int updated_ = 0;               // number of tensors with a gradient
   bool keeps_gradients_ = false;
-  bool owes_refresh_ = false;  // the last step's push was applied, its pull timed out
-  bool is_torn_ = false;       // so did the last pull, in the middle
+  bool owes_refresh_ = false;  // the last step's push was applied, but its pull timed out
+  bool is_torn_ = false;       // the last pull timed out and left the replica torn
   std::mutex busy_;            // several threads may call one optimizer
 };
 

@@ -1,4 +1,4 @@
-// Bindings of the probe: the cost of sharing memory between two cores.
+// Bindings of the probe, which measures the cost of sharing memory between two cores.
 #include "asyncopt/probe/probe.h"
 
 #include <pybind11/numpy.h>

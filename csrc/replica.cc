@@ -10,8 +10,8 @@
 namespace asyncopt::python {
 namespace {
 
-// `at::TensorBase::_version() const`, of an object that is nothing but a pointer to torch's tensor.
-// It takes 3 ns; the attribute `_version` takes 40 ns, a sixth of the step of a small tensor.
+// `at::TensorBase::_version() const`. The object consists of one pointer to torch's TensorImpl. A
+// call takes 3 ns; the attribute `_version` takes 40 ns, a sixth of the step of a small tensor.
 using ReadVersion = std::int64_t (*)(const void* tensor);
 
 std::int64_t version_of(const py::object& tensor) {
@@ -28,12 +28,12 @@ void increment_versions(const py::object& tensors) {
   if (!done) throw py::error_already_set();
 }
 
-// Null where this torch does not have it, or it does not count as the attribute does.
+// Finds `_version`. Null if this torch does not export it, or its count differs from the attribute.
 ReadVersion find_reader() {
   void* const library = dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD);
   if (library == nullptr) return nullptr;
   const auto read = reinterpret_cast<ReadVersion>(dlsym(library, "_ZNK2at10TensorBase8_versionEv"));
-  dlclose(library);  // torch holds it, too
+  dlclose(library);  // torch keeps it loaded
   if (read == nullptr) return nullptr;
   const py::object torch = py::module_::import("torch");
   const py::object counted = torch.attr("inference_mode")(false);
@@ -52,13 +52,13 @@ ReadVersion find_reader() {
 // Set before the first counter is made.
 ReadVersion read_version = nullptr;
 
-// Pulls without a write after which the copy of a parameter is given up.
+// Number of pulls without a write after which the copy of a parameter is dropped.
 constexpr int kUnwritten = 100;
 
 }  // namespace
 
 VersionCounter::VersionCounter(const py::object& tensor) {
-  if (tensor.attr("is_inference")().cast<bool>()) return;  // it has none
+  if (tensor.attr("is_inference")().cast<bool>()) return;  // inference tensors have no counter
   static const bool is_found = (read_version = find_reader()) != nullptr;
   alias_ = tensor.attr("detach")();
   if (is_found) impl_ = reinterpret_cast<void*>(alias_.attr("_cdata").cast<std::uintptr_t>());
@@ -110,7 +110,8 @@ Replica::Place Replica::place_of(const py::handle& param) {
   return {std::move(storage), address, param.attr("storage_offset")().cast<std::int64_t>()};
 }
 
-// Without the marks. What has no counter is never written.
+// The version without the increments of mark_changed. A parameter without a counter never counts as
+// written.
 std::int64_t Replica::version(std::size_t i) const {
   return counters_[i].counts() ? counters_[i].read() - marks_ : noted_[i];
 }
@@ -139,8 +140,8 @@ void Replica::look(std::span<const PullBlock> blocks) {
     if (blocks[i].replica != at_[i]) {
       at_[i] = static_cast<std::byte*>(blocks[i].replica);
       const Place before = std::exchange(places_[i], place_of(param.object));
-      if (places_[i].is(before) && version(i) == noted_[i]) continue;  // shared: the same values
-      // Perhaps it was swapped, with its counter.
+      if (places_[i].is(before) && version(i) == noted_[i]) continue;  // moved by sharing: no write
+      // The tensor may have been swapped, together with its counter.
       counters_[i] = VersionCounter(py::reinterpret_borrow<py::object>(param.object));
     }
     param.found = version(i);
@@ -169,7 +170,7 @@ void Replica::pushed() {
   for (std::size_t i = 0; written_ != 0 && i < params_.size(); ++i) {
     Param& param = params_[i];
     if (!param.is_written) continue;
-    copy(i);  // if no pull follows, what is written next differs from this
+    copy(i);  // if no pull follows, the next writes are found by comparison with this copy
     noted_[i] = param.found;
     param.is_written = false;
     param.unwritten = 0;
@@ -211,10 +212,10 @@ std::uint64_t Replica::pull(const Segment& segment, std::size_t worker,
   return version;
 }
 
-// Elements that were not written take the values of the store.
+// Overwrites elements that user code has not written with the store's values.
 void Replica::merge(std::size_t i, std::span<const std::byte> news) const {
   const Param& param = params_[i];
-  if (param.pulled.empty()) return;  // all count as written
+  if (param.pulled.empty()) return;  // all elements count as written
   for (std::size_t at = 0; at < param.bytes; at += param.element_bytes)
     if (std::memcmp(at_[i] + at, param.pulled.data() + at, param.element_bytes) == 0)
       std::memcpy(at_[i] + at, news.data() + at, param.element_bytes);

@@ -1,10 +1,10 @@
-// Writes of user code to the parameters of a replica: found by torch's version counters, brought to
-// the store, and kept when the parameters are pulled.
+// Tracking of user code's writes to the parameters of a replica: they are detected by torch's
+// version counters, pushed to the store, and kept when the parameters are pulled.
 //
-// A version counter goes up with every write that goes through the parameter, a view of it or
+// A version counter is incremented by every write through the parameter, a view of it or
 // `detach()`: in-place operations, `torch._foreach_*`, `torch.nn.init`, optimizers, `max_norm`. It
-// does not with writes through `.data`, a numpy view or a fused optimizer of torch. `.data = ...`
-// shows in the parameter's address and storage.
+// is not incremented by writes through `.data`, a numpy view or a fused optimizer of torch.
+// `.data = ...` is detected by the parameter's address and storage.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -29,19 +29,19 @@ class VersionCounter {
   std::int64_t read() const;
 
  private:
-  py::object alias_;      // shares the counter, and stays where it is if the tensor is swapped
-  void* impl_ = nullptr;  // torch's object behind it; null: only Python can be asked
+  py::object alias_;      // shares the counter, and keeps its address if the tensor is swapped
+  void* impl_ = nullptr;  // torch's TensorImpl of the alias; null: the counter is read by Python
 };
 
-// Which tensors of a list were written.
+// Detects which tensors of a list were written.
 class Versions {
  public:
   explicit Versions(const py::list& tensors);
-  // Takes them as they are now for unwritten.
+  // Marks all tensors as unwritten.
   void note();
   // Indices of those written since.
   std::vector<std::size_t> written() const;
-  // The first of those at `indices`, if one was.
+  // The first of `indices` that was written since, if any.
   std::optional<std::size_t> first_written(const std::vector<std::size_t>& indices) const;
 
  private:
@@ -52,26 +52,27 @@ class Versions {
 // The parameters of a replica that is pulled into the tensors themselves.
 class Replica {
  public:
-  // As they are now, they count as pulled.
+  // Adds a parameter. Its current values count as pulled.
   void add(const py::object& param, const PullBlock& block, std::size_t element_bytes);
-  // Goes on from what another plan has noted of the same parameters, which those of it that are
-  // replaced by others leaves written.
+  // Takes over another plan's record of the same parameters. Parameters that were replaced by other
+  // objects are detected as written.
   void continue_from(const Replica& other);
 
-  // Finds what was written. `blocks` say where the parameters are now.
+  // Detects writes. `blocks`: the parameters' current addresses.
   void look(std::span<const PullBlock> blocks);
-  // The parameters lie elsewhere now, by no write of the user's.
+  // Adopts new addresses of the parameters that do not count as writes.
   void follow(std::span<const PullBlock> blocks);
-  // For a push; valid until the next call of another function.
+  // The writes to push; valid until the next call of another function.
   std::span<const ReplicaWrite> writes(std::span<const Block> blocks);
-  // The writes are in the store.
+  // Records that the writes have been pushed to the store.
   void pushed();
-  // Refreshes the parameters, except for what is written and not pushed, and `state`.
+  // Refreshes the parameters, except for elements written and not pushed, and `state`.
   std::uint64_t pull(const Segment& segment, std::size_t worker, std::span<const PullBlock> blocks,
                      std::span<const PullBlock> state = {});
-  // After a push: lets autograd refuse a backward pass through the values of before.
+  // After a push: increments the version counters, so that autograd rejects a backward pass through
+  // the old values.
   void mark_changed();
-  // After a pull: what was not written counts as unwritten.
+  // After a pull: notes the versions of the parameters without pending writes.
   void note();
 
  private:
@@ -79,16 +80,16 @@ class Replica {
     PyObject* object;
     std::size_t bytes, element_bytes;
     bool is_written = false;  // and not pushed
-    std::int64_t found = 0;   // its version then
-    // As it was pulled; empty until it is written for the first time, because a copy of every
-    // parameter would cost as much as the pull, and again when it has not been written for long.
+    std::int64_t found = 0;   // its version when the write was detected
+    // The pulled values. Empty until the first write, because a copy of every parameter would cost
+    // as much as the pull, and again after kUnwritten pulls without a write.
     std::vector<std::byte> pulled;
     int unwritten = 0;  // pulls since the last write
   };
 
-  // A storage of torch and an offset into it. Sharing a tensor moves the storage's memory and
-  // changes neither; `.data = ...` changes one of them. The object keeps the storage: a new one
-  // could have the address of one that is gone.
+  // A torch storage and an offset into it. Sharing a tensor moves the storage's memory and changes
+  // neither; `.data = ...` changes one of them. `kept` holds a reference to the storage, so that no
+  // new storage can get the same address.
   struct Place {
     py::object kept;
     std::uintptr_t storage = 0;
@@ -103,14 +104,14 @@ class Replica {
 
   py::list objects_;
   std::vector<Param> params_;
-  // What a step reads of each, side by side.
+  // Data that a step reads per parameter, in contiguous arrays.
   std::vector<VersionCounter> counters_;
   std::vector<std::int64_t> noted_;  // versions after the last pull, without the marks
-  std::vector<std::byte*> at_;       // where it was pulled
-  std::vector<Place> places_;        // and in which storage
-  std::int64_t marks_ = 0;           // each has counted all versions up
+  std::vector<std::byte*> at_;       // address at the last pull
+  std::vector<Place> places_;        // storage at the last pull
+  std::int64_t marks_ = 0;           // calls of mark_changed; each increments all versions
   std::vector<ReplicaWrite> writes_;
-  std::size_t written_ = 0;  // parameters
+  std::size_t written_ = 0;  // number of parameters with pending writes
   bool has_copies_ = false;
 };
 

@@ -1,4 +1,4 @@
-// Files in the svmlight format, as Python sees them.
+// Bindings of the svmlight reader.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 

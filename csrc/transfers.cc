@@ -1,4 +1,4 @@
-// How a plan's tensors get from the store to a replica, and from a replica elsewhere to the store.
+// Transfers of a plan's tensors: pulls from the store, and pushes of given gradients and writes.
 #include <stdexcept>
 #include <string>
 

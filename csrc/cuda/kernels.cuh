@@ -1,4 +1,4 @@
-// The kernels of one dtype: asyncopt/device/kernels.h as nvcc compiles it.
+// The kernels of one dtype: asyncopt/device/kernels.h compiled by nvcc.
 #pragma once
 
 #include "asyncopt/device/kernels.h"

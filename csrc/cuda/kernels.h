@@ -1,4 +1,4 @@
-// The kernels that nvcc compiled, as the CUDA runtime takes them.
+// Table of the kernels compiled by nvcc, for launches by the CUDA runtime.
 #pragma once
 
 #include "asyncopt/rules/list.h"
@@ -6,7 +6,7 @@
 namespace asyncopt::cuda {
 
 struct RuleKernels {
-  const void *prepare, *hogwild, *atomic;  // nullptr: row-wise rules have none
+  const void *prepare, *hogwild, *atomic;  // nullptr for row-wise rules
 };
 
 struct DtypeKernels {
@@ -14,7 +14,7 @@ struct DtypeKernels {
   RuleKernels rules[Rules::size];
 };
 
-// One for each entry of Dtypes, each compiled by itself.
+// One function per entry of Dtypes, each in its own translation unit.
 DtypeKernels float32_kernels();
 DtypeKernels float64_kernels();
 DtypeKernels bfloat16_kernels();

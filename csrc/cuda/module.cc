@@ -1,4 +1,4 @@
-// asyncopt._cuda: devices for asyncopt._core, which does all else. Only where nvcc was found.
+// Module asyncopt._cuda: CUDA devices for asyncopt._core. Built only if nvcc was found.
 #include <pybind11/pybind11.h>
 
 #include "runtime.h"

@@ -27,7 +27,7 @@ std::string dotted(int version) {
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
-// The error and its remedy.
+// The text of an error, with its remedy.
 std::string explain(cudaError_t error) {
   std::string text = std::string(cudaGetErrorName(error)) + ", " + cudaGetErrorString(error);
   int driver = 0;
@@ -44,7 +44,7 @@ std::string explain(cudaError_t error) {
   return text;
 }
 
-// Makes a device the calling thread's current one.
+// Sets the calling thread's current device and restores the previous one.
 class Guard {
  public:
   explicit Guard(int number) : number_(number) { status_ = enter(); }
@@ -65,7 +65,7 @@ class Guard {
   Status status_;
 };
 
-// Lets this thread do what a graph that some stream captures has no part in.
+// Allows calls of this thread that are not captured, while some stream captures a graph.
 class OutsideCaptures {
  public:
   OutsideCaptures() { cudaThreadExchangeStreamCaptureMode(&mode_); }
@@ -136,11 +136,11 @@ class Device final : public device::Backend {
     }
     return {};
   }
-  // At the end of the process the driver may have gone before: there is nothing left to release.
+  // Ignores errors: at the end of the process the driver may have been shut down before.
   void release(void* device, void* host) override {
     const OutsideCaptures outside;
     const Guard guard(number_);
-    if (device != nullptr) cudaFree(device);  // waits for what uses it
+    if (device != nullptr) cudaFree(device);  // waits for work that uses it
     if (host != nullptr) cudaFreeHost(host);
   }
   Status upload(void* device, const void* host, std::size_t bytes, Stream stream) override {
@@ -215,7 +215,7 @@ class Device final : public device::Backend {
   }
 
  private:
-  // Number of blocks of a kernel that the device runs at once.
+  // Gets the number of blocks of a kernel that the device runs concurrently.
   Status fill(const void* symbol, unsigned* blocks) {
     const std::lock_guard lock(filling_);
     unsigned& known = resident_[symbol];
@@ -233,7 +233,7 @@ class Device final : public device::Backend {
   int number_;
   std::string name_;
   int processors_ = 0;
-  cudaStream_t own_ = nullptr;  // for what belongs to no stream of the user's
+  cudaStream_t own_ = nullptr;  // for copies that belong to none of the user's streams
   std::mutex filling_;
   std::map<const void*, unsigned> resident_;
 };
@@ -242,7 +242,7 @@ class Device final : public device::Backend {
 
 device::Backend& open(int number) {
   static std::mutex opening;
-  static auto& devices = *new std::map<int, Device*>;  // never destroyed: the driver goes before
+  static auto& devices = *new std::map<int, Device*>;  // never destroyed: the driver may be gone
   const std::lock_guard lock(opening);
   Device*& device = devices[number];
   if (device == nullptr) {
