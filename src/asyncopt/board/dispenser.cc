@@ -229,7 +229,7 @@ Slip Board::settled(std::size_t rank, std::size_t entry) const {
     return is_kept ? Slip{kDone, found.lap, found.index} : found;
   }
   const Slip last = load(round(entry).last);
-  const Slip tried = load(claim);  // after the word: whoever advanced it resolved the claim before
+  const Slip tried = load(claim);  // after the word: a worker resolves it before advancing the word
   if (tried.who != kTrying) return tried;
   bool has = last.lap == tried.lap && last.index == tried.index + 1 && last.who == rank + 1;
   const Slip adopted{kAdopted + static_cast<std::uint32_t>(rank), tried.lap, tried.index};
