@@ -87,17 +87,15 @@ class Stepper {
   Backend& backend_;
   Clock* clock_ = nullptr;
   std::map<Stream, Lane> lanes_;
-  std::uint32_t steps_ = 0;  // launched, not captured
-  bool is_check_pending_ =
-      false;  // a check was launched, but not the update that clears its result
+  std::uint32_t steps_ = 0;        // launched, not captured
+  bool is_check_pending_ = false;  // launched, without the update that clears its result
 
   // Data of this step; kept, as they rarely change between steps.
   std::vector<Tensor> tensors_;
   std::vector<const Kernel*> kernels_;  // kernel of each tensor
   std::vector<Share> shares_;
   std::vector<TensorChunk> chunks_;
-  std::uint64_t chunking_ =
-      0;  // counts changes of kernels, sizes and of the tensors with gradients
+  std::uint64_t chunking_ = 0;  // counts changes of kernels, sizes and tensors with gradients
   std::vector<std::pair<const Kernel*, std::size_t>> cut_for_;
 };
 

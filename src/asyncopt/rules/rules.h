@@ -49,12 +49,11 @@
 
 namespace asyncopt {
 
-inline constexpr std::size_t kMaxSlots = 3;    // state tensors of a rule
-inline constexpr std::size_t kMaxScalars = 3;  // per-tensor scalars of a rule
-inline constexpr std::size_t kMaxHyper = 8;    // hyperparameters of a rule
-inline constexpr std::size_t kMaxCoef = 96;    // bytes of a rule's coefficients
-inline constexpr std::size_t kMaxValues =
-    1 + kMaxSlots;  // numbers per element: parameter and slots
+inline constexpr std::size_t kMaxSlots = 3;               // state tensors of a rule
+inline constexpr std::size_t kMaxScalars = 3;             // per-tensor scalars of a rule
+inline constexpr std::size_t kMaxHyper = 8;               // hyperparameters of a rule
+inline constexpr std::size_t kMaxCoef = 96;               // bytes of a rule's coefficients
+inline constexpr std::size_t kMaxValues = 1 + kMaxSlots;  // per element: parameter and slots
 inline constexpr std::size_t kMaxIdleCoef = kMaxValues * kMaxValues * sizeof(double);
 
 using Names0 = std::array<const char*, 0>;
